@@ -1,0 +1,1 @@
+//! The tracker's brain: who is introduced to whom.

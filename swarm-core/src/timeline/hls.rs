@@ -1,0 +1,1 @@
+//! Reading HLS media playlists.

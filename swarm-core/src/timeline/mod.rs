@@ -1,0 +1,109 @@
+//! What the playlists say of a stream's segments: names, order and durations, and, where the
+//! origin-proxy has added its tags, their content.
+//!
+//! Drivers hand the raw text of every playlist to [`hls::read`] or [`dash::read`], keep the URLs,
+//! and pass the [`SegmentInfo`]s on to the core.
+
+use alloc::{string::String, vec::Vec};
+
+use crate::id::{Name, SegmentId, StreamId, TrackId};
+
+#[cfg(feature = "dash")]
+pub mod dash;
+#[cfg(feature = "hls")]
+pub mod hls;
+
+/// What is known of a segment's bytes before they come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Content {
+    /// Which bytes.
+    pub id: SegmentId,
+    /// How many.
+    pub len: u32,
+    /// Length of every piece but the last.
+    pub piece_len: u32,
+    /// The record's epoch: the highest one counts.
+    pub epoch: u32,
+}
+
+/// One media segment of a track.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SegmentInfo {
+    /// Its name.
+    pub name: Name,
+    /// Its number; consecutive within a track.
+    pub seq: u64,
+    /// Duration in milliseconds.
+    pub duration_ms: u32,
+    /// Its content, where the playlist tells.
+    pub content: Option<Content>,
+}
+
+/// A segment and where its bytes are. URLs stay with the driver.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// What the core needs.
+    pub info: SegmentInfo,
+    /// Absolute URL.
+    pub url: String,
+    /// First byte and length, for segments that are a range of a larger object.
+    pub range: Option<(u64, u64)>,
+}
+
+/// A live window of one track.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Track {
+    /// Which rendition.
+    pub track: TrackId,
+    /// The stream, if the origin-proxy has put its tag in: without it nothing is shared.
+    pub stream: Option<StreamId>,
+    /// Longest segment duration in milliseconds.
+    pub target_ms: u32,
+    /// Whether the playlist says that nothing will be added.
+    pub ended: bool,
+    /// The segments in order.
+    pub segments: Vec<Listed>,
+}
+
+/// The track of segments named like `url`: the last run of digits in the file name before its
+/// extension does not count, so that all segments of a rendition agree, in HLS and in DASH.
+pub fn track_of(url: &str) -> TrackId {
+    let path = crate::id::canonical_path(url);
+    let file = path.rfind('/').map_or(0, |slash| slash + 1);
+    let stem = path[file..].rfind('.').map_or(path.len(), |dot| file + dot);
+    let is_digit = |index: &usize| path.as_bytes()[*index].is_ascii_digit();
+    let mut template = String::with_capacity(path.len());
+    match (file..stem).rev().find(is_digit) {
+        Some(last) => {
+            let first = (file..last)
+                .rev()
+                .find(|i| !is_digit(i))
+                .map_or(file, |i| i + 1);
+            template.push_str(&path[..first]);
+            template.push('#');
+            template.push_str(&path[last + 1..]);
+        }
+        None => template.push_str(path),
+    }
+    TrackId((Name::of(&template).0 >> 32) as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn segments_of_a_rendition_share_a_track() {
+        let first = track_of("https://a.example/live/v360/seg-9.m4s?token=x");
+        assert_eq!(first, track_of("http://b.example/live/v360/seg-10.m4s"));
+        assert_ne!(first, track_of("http://b.example/live/v720/seg-9.m4s"));
+        assert_eq!(
+            track_of("/a/chunk-stream0-00001.m4s"),
+            track_of("/a/chunk-stream0-2.m4s")
+        );
+        assert_ne!(
+            track_of("/a/chunk-stream0-00001.m4s"),
+            track_of("/a/chunk-stream1-1.m4s")
+        );
+    }
+}
