@@ -1,1 +1,3 @@
-//! Placeholder until the crate lands.
+//! Native viewer: WebRTC data channels, HTTP fetch, segment store and a local HTTP endpoint for any player.
+
+pub mod rtc;

@@ -1,0 +1,106 @@
+//! Settings of the transport, and what the caller says about each connection.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
+
+/// Settings of a [`super::Transport`]. The defaults suit a viewer at home.
+#[derive(Debug, Clone)]
+pub struct RtcConfig {
+    /// STUN servers, as `stun:host:port`. They tell us our public address; without one, only peers
+    /// on the same network or with a public address of their own can reach us. Default: none.
+    pub stun_urls: Vec<String>,
+    /// Local addresses to use. An unspecified address stands for every interface of its family
+    /// but loopback. Default: `0.0.0.0` and `::`. `127.0.0.1` keeps everything on this machine.
+    pub bind_ips: Vec<IpAddr>,
+    /// Whether to resolve the `.local` names behind which browsers hide their addresses, by
+    /// multicast on the local network. Used with browser peers only, and never when bound to
+    /// loopback alone. Default: true.
+    pub mdns: bool,
+    /// Most connections at a time, pending ones included. Default: 40.
+    pub connections_max: usize,
+    /// Time from `connect` to an open channel before giving up. Default: 15 s.
+    pub connect_timeout: Duration,
+    /// Silence, keep-alives included, after which an open connection counts as lost.
+    /// Default: 15 s.
+    pub idle_timeout: Duration,
+    /// Most bytes that wait in our own queue for one peer, before `send` refuses. Default: 1 MiB.
+    pub send_queue_bytes_max: usize,
+    /// Most bytes handed to one peer's connection and not yet acknowledged; throughput is at most
+    /// this per round trip. Default: 1 MiB.
+    pub in_flight_bytes_max: usize,
+    /// Largest message accepted from a peer; a larger one ends the connection. At most
+    /// [`super::MESSAGE_BYTES_MAX`], the default.
+    pub message_bytes_max: usize,
+    /// Receive buffer asked of the system for each socket (`SO_RCVBUF`). The kernel may grant
+    /// less; the advertised receive window follows what it granted. Default: 2 MiB.
+    pub socket_receive_bytes: usize,
+    /// Receive window to advertise at most. Throughput is at most this per round trip.
+    /// Default: 1 MiB.
+    pub receive_window_bytes_max: u32,
+    /// Datagrams read from a browser's socket before an acknowledgement is sent. Browsers send at
+    /// most four packets per acknowledgement, so a large value makes their uploads crawl at real
+    /// round trip times. Default: 2. Native peers are not limited.
+    pub browser_burst_datagrams: usize,
+    /// Time between connectivity checks while connecting. Default: 50 ms.
+    pub ice_check_interval: Duration,
+}
+
+impl Default for RtcConfig {
+    fn default() -> Self {
+        Self {
+            stun_urls: Vec::new(),
+            bind_ips: vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()],
+            mdns: true,
+            connections_max: 40,
+            connect_timeout: Duration::from_secs(15),
+            idle_timeout: Duration::from_secs(15),
+            send_queue_bytes_max: 1024 * 1024,
+            in_flight_bytes_max: 1024 * 1024,
+            message_bytes_max: super::MESSAGE_BYTES_MAX,
+            socket_receive_bytes: 2 * 1024 * 1024,
+            receive_window_bytes_max: 1024 * 1024,
+            browser_burst_datagrams: 2,
+            ice_check_interval: Duration::from_millis(50),
+        }
+    }
+}
+
+impl RtcConfig {
+    /// Settings that keep everything on this machine: bound to 127.0.0.1, no multicast.
+    pub fn loopback() -> Self {
+        Self {
+            bind_ips: vec![Ipv4Addr::LOCALHOST.into()],
+            mdns: false,
+            ..Self::default()
+        }
+    }
+
+    pub(super) fn is_loopback_only(&self) -> bool {
+        self.bind_ips.iter().all(IpAddr::is_loopback)
+    }
+}
+
+/// The caller's name for one connection attempt to one peer.
+///
+/// Events name connections by it. Use a fresh key for each attempt if events of an earlier one,
+/// still waiting in the event queue, must be told apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PeerKey(pub u64);
+
+/// Who sends the offer; the tracker decides it for each pair.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// We send the offer.
+    Offerer,
+    /// We wait for the offer.
+    Answerer,
+}
+
+/// What runs at the other end; it decides how sockets are read and whether names are resolved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PeerKind {
+    /// A web page, or unknown.
+    Browser,
+    /// A native agent.
+    Native,
+}

@@ -1,0 +1,35 @@
+//! WebRTC data channels to other viewers, native or in a browser.
+//!
+//! A [`Transport`] holds all connections of one viewer. The caller decides who connects to whom,
+//! carries [`Signal`]s between them, and exchanges messages with the peers that are up; what it
+//! hears back are [`RtcEvent`]s. Every connection has exactly one reliable, ordered channel, agreed
+//! on in advance (stream 0, [`CHANNEL_LABEL`]), so no time goes into negotiating it.
+//!
+//! Everything is bounded: connections, signals, bytes waiting to be sent to a peer, message sizes,
+//! and times. A receiver that does not keep up slows its senders down. The WebRTC stack itself is
+//! an implementation detail that does not show.
+
+mod config;
+mod link;
+mod outbox;
+mod pump;
+mod runtime;
+mod sdp;
+mod session;
+mod signal;
+mod transport;
+
+#[cfg(test)]
+mod tests;
+
+pub use config::{PeerKey, PeerKind, Role, RtcConfig};
+pub use outbox::SendOutcome;
+pub use sdp::{MESSAGE_BYTES_MAX, SDP_BYTES_MAX, SdpError, from_sdp, to_sdp};
+pub use signal::{
+    CANDIDATE_BYTES_MAX, CANDIDATES_MAX, Candidate, Description, DescriptionKind, PWD_BYTES_MAX,
+    Setup, Signal, SignalError, UFRAG_BYTES_MAX,
+};
+pub use transport::{ConnectError, DownReason, RtcEvent, RtcStats, Transport};
+
+/// Label of the one channel. Both sides create it as negotiated, with stream id 0.
+pub const CHANNEL_LABEL: &str = "shoal";

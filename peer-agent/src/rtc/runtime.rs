@@ -1,0 +1,225 @@
+//! The sockets and timers given to the WebRTC stack.
+//!
+//! Three of its habits need help from outside. It leaves the receive buffer at the system's small
+//! default, so that its own bursts overflow it. It acknowledges once per burst of up to 64
+//! datagrams, which starves browsers. And while connecting it sometimes sleeps although it has
+//! something to send.
+
+use std::fmt;
+use std::future::Future;
+use std::io::{self, IoSliceMut};
+use std::net::{SocketAddr, UdpSocket};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use webrtc::runtime::{
+    AsyncInterval, AsyncTcpListener, AsyncTcpStream, AsyncUdpSocket, JoinHandle, RecvMeta, Runtime,
+    TokioRuntime, Transmit,
+};
+
+/// Longest sleep of a connection that is still being set up.
+const SETUP_SLEEP_MAX: Duration = Duration::from_millis(10);
+
+/// Smallest receive window advertised, in bytes.
+const RECEIVE_WINDOW_BYTES_MIN: u32 = 128 * 1024;
+
+/// Tokio, with the socket settings and timers that one connection needs.
+#[derive(Debug)]
+pub(super) struct LinkRuntime {
+    socket_receive_bytes: usize,
+    burst_datagrams: Option<usize>,
+    /// Set once the connection is up, or given up.
+    pub(super) settled: Arc<AtomicBool>,
+}
+
+impl LinkRuntime {
+    /// `burst_datagrams` limits how many datagrams are read before the stack may answer.
+    pub(super) fn new(socket_receive_bytes: usize, burst_datagrams: Option<usize>) -> Self {
+        Self {
+            socket_receive_bytes,
+            burst_datagrams,
+            settled: Arc::default(),
+        }
+    }
+}
+
+/// The receive window to advertise, given what the system grants as a socket's receive buffer.
+///
+/// A sender may have a whole window under way in one burst, and the buffer must hold it. What the
+/// kernel reports includes its own overhead, hence the fraction.
+pub(super) fn receive_window_bytes(socket_receive_bytes: usize, window_bytes_max: u32) -> u32 {
+    let granted = UdpSocket::bind("127.0.0.1:0").and_then(|socket| {
+        let socket = socket2::SockRef::from(&socket);
+        socket.set_recv_buffer_size(socket_receive_bytes)?;
+        socket.recv_buffer_size()
+    });
+    let fitting = granted.map_or(0, |bytes| u32::try_from(bytes / 8 * 5).unwrap_or(u32::MAX));
+    fitting.min(window_bytes_max).max(RECEIVE_WINDOW_BYTES_MIN)
+}
+
+impl Runtime for LinkRuntime {
+    fn spawn(&self, future: Pin<Box<dyn Future<Output = ()> + Send>>) -> Box<dyn JoinHandle> {
+        TokioRuntime.spawn(future)
+    }
+
+    fn wrap_udp_socket(&self, socket: UdpSocket) -> io::Result<Arc<dyn AsyncUdpSocket>> {
+        // A smaller buffer than asked for still works, so a refusal is no error.
+        let _ = socket2::SockRef::from(&socket).set_recv_buffer_size(self.socket_receive_bytes);
+        let Some(burst_datagrams) = self.burst_datagrams else {
+            return TokioRuntime.wrap_udp_socket(socket);
+        };
+        let same_socket = socket.try_clone()?;
+        let inner = TokioRuntime.wrap_udp_socket(socket)?;
+        // After wrapping, which switches it on.
+        switch_off_receive_offload(&same_socket)?;
+        Ok(Arc::new(BurstSocket {
+            inner,
+            burst_datagrams,
+            in_burst: AtomicUsize::new(0),
+        }))
+    }
+
+    fn wrap_tcp_listener(
+        &self,
+        listener: std::net::TcpListener,
+    ) -> io::Result<Arc<dyn AsyncTcpListener>> {
+        TokioRuntime.wrap_tcp_listener(listener)
+    }
+
+    fn connect_tcp<'a>(
+        &'a self,
+        remote_addr: SocketAddr,
+    ) -> Pin<Box<dyn Future<Output = io::Result<Arc<dyn AsyncTcpStream>>> + Send + 'a>> {
+        TokioRuntime.connect_tcp(remote_addr)
+    }
+
+    fn resolve_host<'a>(
+        &'a self,
+        host: &'a str,
+    ) -> Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>> + Send + 'a>> {
+        TokioRuntime.resolve_host(host)
+    }
+
+    fn sleep(&self, duration: Duration) -> Pin<Box<dyn Future<Output = ()> + Send + 'static>> {
+        if self.settled.load(Ordering::Relaxed) {
+            TokioRuntime.sleep(duration)
+        } else {
+            TokioRuntime.sleep(duration.min(SETUP_SLEEP_MAX))
+        }
+    }
+
+    fn interval(&self, period: Duration) -> Box<dyn AsyncInterval> {
+        TokioRuntime.interval(period)
+    }
+
+    fn block_on(&self, future: Pin<Box<dyn Future<Output = ()> + '_>>) {
+        TokioRuntime.block_on(future);
+    }
+
+    fn yield_now(&self) -> Pin<Box<dyn Future<Output = ()> + Send + 'static>> {
+        TokioRuntime.yield_now()
+    }
+}
+
+/// The kernel must hand over single datagrams, or one read could hold a whole burst.
+#[cfg(target_os = "linux")]
+fn switch_off_receive_offload(socket: &UdpSocket) -> io::Result<()> {
+    use nix::sys::socket::{setsockopt, sockopt};
+    match setsockopt(socket, sockopt::UdpGroSegment, &false) {
+        // A kernel without the option does not coalesce either.
+        Err(nix::errno::Errno::ENOPROTOOPT) | Ok(()) => Ok(()),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn switch_off_receive_offload(_socket: &UdpSocket) -> io::Result<()> {
+    Ok(())
+}
+
+/// A socket that claims to be empty after every few datagrams, so that the stack answers between.
+struct BurstSocket {
+    inner: Arc<dyn AsyncUdpSocket>,
+    burst_datagrams: usize,
+    in_burst: AtomicUsize,
+}
+
+impl fmt::Debug for BurstSocket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.inner.fmt(f)
+    }
+}
+
+impl AsyncUdpSocket for BurstSocket {
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.inner.local_addr()
+    }
+
+    fn max_gso_segments(&self) -> usize {
+        self.inner.max_gso_segments()
+    }
+
+    fn poll_send(&self, cx: &mut Context<'_>, transmit: &Transmit<'_>) -> Poll<io::Result<usize>> {
+        self.inner.poll_send(cx, transmit)
+    }
+
+    fn poll_recv(
+        &self,
+        cx: &mut Context<'_>,
+        bufs: &mut [IoSliceMut<'_>],
+        meta: &mut [RecvMeta],
+    ) -> Poll<io::Result<usize>> {
+        if self.in_burst.load(Ordering::Relaxed) >= self.burst_datagrams {
+            self.in_burst.store(0, Ordering::Relaxed);
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        // One message per read, whatever the caller offers: each may hold one datagram only.
+        let received = self.inner.poll_recv(cx, &mut bufs[..1], &mut meta[..1]);
+        match received {
+            Poll::Ready(_) => self.in_burst.fetch_add(1, Ordering::Relaxed),
+            Poll::Pending => self.in_burst.swap(0, Ordering::Relaxed),
+        };
+        received
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn reads_end_after_a_burst() {
+        let runtime = LinkRuntime::new(1 << 20, Some(2));
+        let receiver = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let address = receiver.local_addr().unwrap();
+        let receiver = runtime.wrap_udp_socket(receiver).unwrap();
+        let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+        for at in 0..5 {
+            sender.send_to(&[at], address).unwrap();
+        }
+        assert_eq!(receiver.max_gro_segments(), 1);
+        let mut buf = [0; 16];
+        assert_eq!(receiver.recv_from(&mut buf).await.unwrap().0, 1);
+        let read = || {
+            let mut buf = [0; 16];
+            let mut meta = [RecvMeta::default()];
+            let mut cx = Context::from_waker(std::task::Waker::noop());
+            receiver
+                .poll_recv(&mut cx, &mut [IoSliceMut::new(&mut buf)], &mut meta)
+                .is_ready()
+        };
+        let reads: Vec<bool> = (0..6).map(|_| read()).collect();
+        assert_eq!(reads, [true, false, true, true, false, true]);
+    }
+
+    #[test]
+    fn window_fits_the_granted_buffer() {
+        let window = receive_window_bytes(64 * 1024, 1 << 20);
+        assert_eq!(window, RECEIVE_WINDOW_BYTES_MIN);
+        assert!(receive_window_bytes(4 << 20, 1 << 20) > window);
+    }
+}
