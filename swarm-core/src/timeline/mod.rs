@@ -6,12 +6,43 @@
 
 use alloc::{string::String, vec::Vec};
 
+use thiserror::Error;
+
 use crate::id::{Name, SegmentId, StreamId, TrackId};
 
 #[cfg(feature = "dash")]
 pub mod dash;
 #[cfg(feature = "hls")]
 pub mod hls;
+pub mod tags;
+
+/// Longest playlist or manifest that is read, in bytes.
+pub const PLAYLIST_LEN_MAX: usize = 4 * 1024 * 1024;
+/// Longest URL, in bytes.
+pub const URL_LEN_MAX: usize = 4096;
+/// Segments kept of a track to which nothing will be added: the first ones.
+pub const SEGMENTS_ENDED_MAX: usize = 4096;
+/// Segments kept of a live track: the newest ones.
+pub const SEGMENTS_LIVE_MAX: usize = 512;
+/// Most renditions (HLS) or representations over all periods (DASH).
+pub const RENDITIONS_MAX: usize = 512;
+
+/// Why a playlist or manifest cannot be used. Playback goes on without sharing.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum TimelineError {
+    /// The caller's mistake: the URL that the playlist is said to come from is not absolute.
+    #[error("caller gave a playlist URL that is not absolute: {0}")]
+    Base(String),
+    /// The origin's: what it sent is not a playlist or manifest at all.
+    #[error("origin sent something that is not {0}")]
+    NotAPlaylist(&'static str),
+    /// The origin's: some part of the playlist or manifest makes no sense.
+    #[error("origin sent a malformed playlist: {0}")]
+    Malformed(String),
+    /// The origin's: one of the limits of this module.
+    #[error("origin sent a playlist with too many or too long {0}")]
+    TooLarge(&'static str),
+}
 
 /// What is known of a segment's bytes before they come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +81,15 @@ pub struct Listed {
     pub range: Option<(u64, u64)>,
 }
 
+/// Something that a track needs beside its segments.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Object {
+    /// Absolute URL.
+    pub url: String,
+    /// First byte and length, if it is a range of a larger object.
+    pub range: Option<(u64, u64)>,
+}
+
 /// A live window of one track.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Track {
@@ -61,8 +101,50 @@ pub struct Track {
     pub target_ms: u32,
     /// Whether the playlist says that nothing will be added.
     pub ended: bool,
+    /// Initialisation segments in the order in which they come into force, without repetition.
+    /// They are fetched from the CDN, never from peers.
+    pub inits: Vec<Object>,
     /// The segments in order.
     pub segments: Vec<Listed>,
+}
+
+#[cfg(any(feature = "hls", feature = "dash"))]
+impl Track {
+    /// Sets `track`: what the names of all segments have in common, or else `fallback`'s path.
+    fn identify(&mut self, fallback: &str) {
+        let mut tracks = self.segments.iter().map(|listed| track_of(&listed.url));
+        let first = tracks.next();
+        self.track = match first {
+            Some(first) if tracks.all(|track| track == first) => first,
+            _ => TrackId((Name::of_url(fallback).0 >> 32) as u32),
+        };
+    }
+}
+
+/// `reference` as an absolute URL.
+#[cfg(any(feature = "hls", feature = "dash"))]
+fn resolve(base: &url::Url, reference: &str) -> Result<url::Url, TimelineError> {
+    if reference.len() > URL_LEN_MAX {
+        return Err(TimelineError::TooLarge("URLs"));
+    }
+    let url = base
+        .join(reference.trim())
+        .map_err(|error| TimelineError::Malformed(alloc::format!("bad URL: {error}")))?;
+    if url.as_str().len() > 2 * URL_LEN_MAX {
+        return Err(TimelineError::TooLarge("URLs"));
+    }
+    Ok(url)
+}
+
+#[cfg(any(feature = "hls", feature = "dash"))]
+fn base_url(text: &str, url: &str) -> Result<url::Url, TimelineError> {
+    if text.len() > PLAYLIST_LEN_MAX {
+        return Err(TimelineError::TooLarge("bytes"));
+    }
+    if url.len() > URL_LEN_MAX {
+        return Err(TimelineError::TooLarge("URLs"));
+    }
+    url::Url::parse(url).map_err(|_| TimelineError::Base(url.into()))
 }
 
 /// The track of segments named like `url`: the last run of digits in the file name before its

@@ -1,0 +1,118 @@
+//! The tags by which the origin-proxy tells viewers of records, as text.
+//!
+//! In an HLS media playlist, once and right after `#EXTM3U`:
+//!
+//! ```text
+//! #EXT-X-SHOAL:V=1,STREAM=<32 hexadecimal digits>
+//! ```
+//!
+//! and before the `#EXTINF` of each segment whose record is ready:
+//!
+//! ```text
+//! #EXT-X-SHOAL-SEG:<len>,<piece_len>,<segment id, 16 hexadecimal digits>,<epoch>
+//! ```
+//!
+//! In an MPD, a `SupplementalProperty` of the [`DASH_SCHEME`]. `docs/protocol/records.md` has the
+//! whole story. Reading never fails: a tag that makes no sense is as good as none.
+
+use alloc::{format, string::String};
+
+use super::Content;
+use crate::{
+    id::{SegmentId, StreamId},
+    limits::{PIECE_LEN_MAX, PIECE_LEN_MIN, PIECES_MAX, SEGMENT_LEN_MAX},
+    record::piece_count,
+};
+
+/// What the line of the stream's tag begins with.
+pub const STREAM_TAG: &str = "#EXT-X-SHOAL:";
+/// What the line of a segment's tag begins with.
+pub const SEGMENT_TAG: &str = "#EXT-X-SHOAL-SEG:";
+/// `schemeIdUri` of the `SupplementalProperty` that carries the stream's id in an MPD.
+pub const DASH_SCHEME: &str = "urn:shoal:stream:2026";
+
+/// The stream's tag without line end.
+pub fn write_stream(stream: StreamId) -> String {
+    format!("{STREAM_TAG}V=1,STREAM={stream}")
+}
+
+/// A segment's tag without line end.
+pub fn write_segment(content: &Content) -> String {
+    let Content {
+        id,
+        len,
+        piece_len,
+        epoch,
+    } = content;
+    format!("{SEGMENT_TAG}{len},{piece_len},{id},{epoch}")
+}
+
+/// The stream, if `line` is a stream's tag of version 1.
+pub fn read_stream(line: &str) -> Option<StreamId> {
+    let mut version = None;
+    let mut stream = None;
+    for attribute in line.strip_prefix(STREAM_TAG)?.trim_end().split(',') {
+        match attribute.split_once('=') {
+            Some(("V", value)) => version = Some(value),
+            Some(("STREAM", value)) => stream = StreamId::from_hex(value),
+            _ => {}
+        }
+    }
+    stream.filter(|_| version == Some("1"))
+}
+
+/// The content, if `line` is a segment's tag with lengths that fit each other.
+pub fn read_segment(line: &str) -> Option<Content> {
+    let mut fields = line.strip_prefix(SEGMENT_TAG)?.trim_end().split(',');
+    let len = fields.next()?.parse().ok()?;
+    let piece_len = fields.next()?.parse().ok()?;
+    let id = fields.next().filter(|digits| digits.len() == 16)?;
+    let id = SegmentId(u64::from_str_radix(id, 16).ok()?);
+    let epoch = fields.next()?.parse().ok()?;
+    let fits = (1..=SEGMENT_LEN_MAX).contains(&len)
+        && (PIECE_LEN_MIN..=PIECE_LEN_MAX).contains(&piece_len)
+        && piece_count(len, piece_len) <= PIECES_MAX;
+    fits.then_some(Content {
+        id,
+        len,
+        piece_len,
+        epoch,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tags_round_trip() {
+        let stream = StreamId([0xab; 16]);
+        assert_eq!(read_stream(&write_stream(stream)), Some(stream));
+        let content = Content {
+            id: SegmentId(0x0123_4567_89ab_cdef),
+            len: 300_000,
+            piece_len: PIECE_LEN_MIN,
+            epoch: 7,
+        };
+        let line = write_segment(&content);
+        assert_eq!(line, "#EXT-X-SHOAL-SEG:300000,16384,0123456789abcdef,7");
+        assert_eq!(read_segment(&line), Some(content));
+    }
+
+    #[test]
+    fn senseless_tags_are_none() {
+        for line in [
+            "#EXT-X-SHOAL-SEG:",
+            "#EXT-X-SHOAL-SEG:0,16384,0123456789abcdef,7",
+            "#EXT-X-SHOAL-SEG:1,1,0123456789abcdef,7",
+            "#EXT-X-SHOAL-SEG:5000000,16384,0123456789abcdef,7",
+            "#EXT-X-SHOAL-SEG:1,16384,123,7",
+            "#EXT-X-SHOAL-SEG:1,16384,0123456789abcdef,-1",
+        ] {
+            assert_eq!(read_segment(line), None, "{line}");
+        }
+        assert_eq!(read_stream("#EXT-X-SHOAL:V=2,STREAM=00"), None);
+        let other_version = write_stream(StreamId([0; 16])).replace("V=1", "V=2");
+        assert_eq!(read_stream(&other_version), None);
+    }
+}
