@@ -469,7 +469,9 @@ fn has_variable(uri: &str) -> bool {
 fn read_variant(tag: &hls::StreamInf<'_>) -> Variant {
     let codecs = tag.codecs();
     let is_audio_codec = |codec: &str| {
-        let audio = ["mp4a", "ac-3", "ec-3", "ac-4", "opus", "flac", "fLaC", "Opus"];
+        let audio = [
+            "mp4a", "ac-3", "ec-3", "ac-4", "opus", "flac", "fLaC", "Opus",
+        ];
         audio.iter().any(|prefix| codec.trim().starts_with(prefix))
     };
     let only_audio = codecs.is_some_and(|codecs| codecs.split(',').all(is_audio_codec));

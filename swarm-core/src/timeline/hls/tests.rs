@@ -51,10 +51,7 @@ fn media_playlists_are_read() {
     assert_eq!(track.target_ms, 2000);
     assert!(!track.ended);
     assert_eq!(track.stream, None);
-    assert_eq!(
-        track.inits[0].url,
-        "https://cdn.example/live/v360/init.mp4"
-    );
+    assert_eq!(track.inits[0].url, "https://cdn.example/live/v360/init.mp4");
     let seqs: Vec<_> = track.segments.iter().map(|s| s.info.seq).collect();
     assert_eq!(seqs, [41, 43, 44]);
     assert_eq!(
