@@ -7,6 +7,7 @@
 
 mod codec;
 pub mod peer;
+pub mod signal;
 pub mod tracker;
 
 pub use codec::{DecodeError, Reader, Writer};
