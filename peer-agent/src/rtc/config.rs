@@ -41,6 +41,9 @@ pub struct RtcConfig {
     /// most four packets per acknowledgement, so a large value makes their uploads crawl at real
     /// round trip times. Default: 2. Native peers are not limited.
     pub browser_burst_datagrams: usize,
+    /// Most bits per second to send to one browser. It reads from a small socket buffer, and each
+    /// overflow costs a second of silence. Default: 50 Mbit/s. Native peers are not limited.
+    pub browser_send_bps_max: u64,
     /// Time between connectivity checks while connecting. Default: 50 ms.
     pub ice_check_interval: Duration,
 }
@@ -60,6 +63,7 @@ impl Default for RtcConfig {
             socket_receive_bytes: 2 * 1024 * 1024,
             receive_window_bytes_max: 1024 * 1024,
             browser_burst_datagrams: 2,
+            browser_send_bps_max: 50_000_000,
             ice_check_interval: Duration::from_millis(50),
         }
     }

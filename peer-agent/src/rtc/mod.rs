@@ -12,6 +12,7 @@
 mod config;
 mod link;
 mod outbox;
+mod pacer;
 mod pump;
 mod runtime;
 mod sdp;

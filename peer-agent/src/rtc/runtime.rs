@@ -1,9 +1,10 @@
 //! The sockets and timers given to the WebRTC stack.
 //!
-//! Three of its habits need help from outside. It leaves the receive buffer at the system's small
+//! Four of its habits need help from outside. It leaves the receive buffer at the system's small
 //! default, so that its own bursts overflow it. It acknowledges once per burst of up to 64
-//! datagrams, which starves browsers. And while connecting it sometimes sleeps although it has
-//! something to send.
+//! datagrams, which starves browsers. It sends a whole window in one burst, which overflows a
+//! browser's receive buffer and then costs a second each time. And while connecting it sometimes
+//! sleeps although it has something to send.
 
 use std::fmt;
 use std::future::Future;
@@ -12,13 +13,18 @@ use std::net::{SocketAddr, UdpSocket};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use super::pacer::Pacer;
 use webrtc::runtime::{
     AsyncInterval, AsyncTcpListener, AsyncTcpStream, AsyncUdpSocket, JoinHandle, RecvMeta, Runtime,
     TokioRuntime, Transmit,
 };
+
+/// Most datagrams in one segmented send to a browser.
+const BROWSER_GSO_SEGMENTS_MAX: usize = 16;
 
 /// Longest sleep of a connection that is still being set up.
 const SETUP_SLEEP_MAX: Duration = Duration::from_millis(10);
@@ -26,21 +32,30 @@ const SETUP_SLEEP_MAX: Duration = Duration::from_millis(10);
 /// Smallest receive window advertised, in bytes.
 const RECEIVE_WINDOW_BYTES_MIN: u32 = 128 * 1024;
 
+/// How a browser's peer treats its sockets.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct BrowserManners {
+    /// How many datagrams are read before the stack may answer.
+    pub(super) burst_datagrams: usize,
+    /// How fast datagrams leave.
+    pub(super) send_bps_max: u64,
+}
+
 /// Tokio, with the socket settings and timers that one connection needs.
 #[derive(Debug)]
 pub(super) struct LinkRuntime {
     socket_receive_bytes: usize,
-    burst_datagrams: Option<usize>,
+    browser: Option<BrowserManners>,
     /// Set once the connection is up, or given up.
     pub(super) settled: Arc<AtomicBool>,
 }
 
 impl LinkRuntime {
-    /// `burst_datagrams` limits how many datagrams are read before the stack may answer.
-    pub(super) fn new(socket_receive_bytes: usize, burst_datagrams: Option<usize>) -> Self {
+    /// For a browser at the other end, or a native peer.
+    pub(super) fn new(socket_receive_bytes: usize, browser: Option<BrowserManners>) -> Self {
         Self {
             socket_receive_bytes,
-            burst_datagrams,
+            browser,
             settled: Arc::default(),
         }
     }
@@ -68,17 +83,21 @@ impl Runtime for LinkRuntime {
     fn wrap_udp_socket(&self, socket: UdpSocket) -> io::Result<Arc<dyn AsyncUdpSocket>> {
         // A smaller buffer than asked for still works, so a refusal is no error.
         let _ = socket2::SockRef::from(&socket).set_recv_buffer_size(self.socket_receive_bytes);
-        let Some(burst_datagrams) = self.burst_datagrams else {
+        let Some(manners) = self.browser else {
             return TokioRuntime.wrap_udp_socket(socket);
         };
         let same_socket = socket.try_clone()?;
         let inner = TokioRuntime.wrap_udp_socket(socket)?;
         // After wrapping, which switches it on.
         switch_off_receive_offload(&same_socket)?;
-        Ok(Arc::new(BurstSocket {
+        Ok(Arc::new(BrowserSocket {
             inner,
-            burst_datagrams,
+            burst_datagrams: manners.burst_datagrams.max(1),
             in_burst: AtomicUsize::new(0),
+            pacing: Mutex::new(Pacing {
+                pacer: Pacer::new(manners.send_bps_max, Instant::now()),
+                wait: None,
+            }),
         }))
     }
 
@@ -140,30 +159,50 @@ fn switch_off_receive_offload(_socket: &UdpSocket) -> io::Result<()> {
     Ok(())
 }
 
-/// A socket that claims to be empty after every few datagrams, so that the stack answers between.
-struct BurstSocket {
+/// A socket that claims to be empty after every few datagrams, so that the stack answers between,
+/// and that sends no faster than a browser reads.
+struct BrowserSocket {
     inner: Arc<dyn AsyncUdpSocket>,
     burst_datagrams: usize,
     in_burst: AtomicUsize,
+    pacing: Mutex<Pacing>,
 }
 
-impl fmt::Debug for BurstSocket {
+struct Pacing {
+    pacer: Pacer,
+    /// The timer that wakes the sender, while it has to wait.
+    wait: Option<Pin<Box<tokio::time::Sleep>>>,
+}
+
+impl fmt::Debug for BrowserSocket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.inner.fmt(f)
     }
 }
 
-impl AsyncUdpSocket for BurstSocket {
+impl AsyncUdpSocket for BrowserSocket {
     fn local_addr(&self) -> io::Result<SocketAddr> {
         self.inner.local_addr()
     }
 
     fn max_gso_segments(&self) -> usize {
-        self.inner.max_gso_segments()
+        self.inner.max_gso_segments().min(BROWSER_GSO_SEGMENTS_MAX)
     }
 
     fn poll_send(&self, cx: &mut Context<'_>, transmit: &Transmit<'_>) -> Poll<io::Result<usize>> {
-        self.inner.poll_send(cx, transmit)
+        let mut pacing = self.pacing.lock().unwrap_or_else(PoisonError::into_inner);
+        while let Some(until) = pacing.pacer.plan_wait(Instant::now()) {
+            let wait = pacing
+                .wait
+                .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until.into())));
+            std::task::ready!(wait.as_mut().poll(cx));
+            pacing.wait = None;
+        }
+        let sent = self.inner.poll_send(cx, transmit);
+        if let Poll::Ready(Ok(bytes)) = sent {
+            pacing.pacer.on_sent(Instant::now(), bytes);
+        }
+        sent
     }
 
     fn poll_recv(
@@ -193,7 +232,13 @@ mod tests {
 
     #[tokio::test]
     async fn reads_end_after_a_burst() {
-        let runtime = LinkRuntime::new(1 << 20, Some(2));
+        let runtime = LinkRuntime::new(
+            1 << 20,
+            Some(BrowserManners {
+                burst_datagrams: 2,
+                send_bps_max: 100_000_000,
+            }),
+        );
         let receiver = UdpSocket::bind("127.0.0.1:0").unwrap();
         let address = receiver.local_addr().unwrap();
         let receiver = runtime.wrap_udp_socket(receiver).unwrap();

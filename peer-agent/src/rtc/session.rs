@@ -18,7 +18,7 @@ use webrtc::peer_connection::{
 };
 
 use super::config::{PeerKind, RtcConfig};
-use super::runtime::LinkRuntime;
+use super::runtime::{BrowserManners, LinkRuntime};
 use super::sdp::{MESSAGE_BYTES_MAX, SdpError, from_sdp, to_sdp};
 use super::signal::{Candidate, Description, DescriptionKind};
 
@@ -66,8 +66,11 @@ impl Session {
         kind: PeerKind,
         receive_window_bytes: u32,
     ) -> Result<Self, StackError> {
-        let burst = (kind == PeerKind::Browser).then_some(config.browser_burst_datagrams.max(1));
-        let runtime = LinkRuntime::new(config.socket_receive_bytes, burst);
+        let browser = (kind == PeerKind::Browser).then_some(BrowserManners {
+            burst_datagrams: config.browser_burst_datagrams,
+            send_bps_max: config.browser_send_bps_max,
+        });
+        let runtime = LinkRuntime::new(config.socket_receive_bytes, browser);
         let settled = runtime.settled.clone();
         // Unbounded is safe: the stack reports each local candidate and each change of state once.
         let (reports, events) = mpsc::unbounded_channel();
