@@ -187,7 +187,8 @@ pub enum Action {
         /// First byte and length; the whole object without.
         range: Option<(u32, u32)>,
     },
-    /// Stop a fetch. Nothing need be reported of it any more; pieces already whole may be.
+    /// Stop a fetch and forget its body. What it has brought so far may be reported, and its bytes
+    /// should be, by [`Input::FetchDone`] as failed, so that they are counted.
     CancelFetch(FetchId),
     /// Hand a segment to the player.
     Deliver {

@@ -1,16 +1,53 @@
 //! One viewer: the hybrid switcher and its part in the swarm.
+//!
+//! [`Peer`] is composition and dispatch. The decisions are in `plan` (what to do about a segment),
+//! `rendezvous` (who seeds what) and `upload` (what to send next), which are pure; `act` carries
+//! them out against the tables in `segment` and `neighbour`; `links` and `tracker_link` speak the
+//! two wires.
 
+mod act;
+mod estimate;
 mod io;
+mod links;
+mod neighbour;
+mod plan;
 mod policy;
+mod rendezvous;
+mod segment;
+#[cfg(test)]
+mod tests;
+mod timeline;
+mod tracker_link;
+mod transfers;
+mod upload;
 
 pub use io::{
     Action, Environment, Event, FetchOutcome, Input, Outbox, Payload, Source, Span, Timer, Wakeup,
 };
 pub use policy::{CloseReason, Policy};
 
-use alloc::sync::Arc;
+use alloc::{sync::Arc, vec::Vec};
 
-use crate::time::Instant;
+use estimate::Estimate;
+use neighbour::Neighbours;
+use segment::Segment;
+use timeline::Tracks;
+use tracker_link::{Reported, TrackerLink};
+use transfers::Fetch;
+use upload::Bucket;
+
+use crate::{
+    id::{PeerId, Slot},
+    rng::Rng,
+    time::Instant,
+    wire::peer::PeerStatus,
+};
+
+/// Wake-ups are not asked for sooner than this: no input can make the machine spin.
+const WAKEUP_US_MIN: u64 = 5_000;
+/// Without a request of the player for this long, the viewer is paused: it gives what it has, and
+/// takes nothing.
+const PAUSED_AFTER_MS: u64 = 30_000;
 
 /// What a viewer has done since it was made. All in bytes but where the name says otherwise.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -21,53 +58,287 @@ pub struct Stats {
     pub bytes_cdn: u64,
     /// Bytes sent to neighbours.
     pub bytes_up: u64,
-    /// Bytes from neighbours that were there already, or bad.
+    /// Bytes from neighbours that were there already.
     pub bytes_wasted: u64,
-    /// Pieces that failed verification.
+    /// Times that a neighbour sent something bad.
     pub bad_pieces: u64,
     /// Segments delivered to the player.
     pub segments: u64,
     /// Fetches made because a deadline came near.
     pub backstops: u64,
+    /// Times that the player stalled.
+    pub stalls: u32,
+    /// How long it stalled, in milliseconds.
+    pub stalled_ms: u64,
     /// Links that are up.
     pub links: u32,
+}
+
+/// A link as panels show it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NeighbourView {
+    /// Its place.
+    pub slot: Slot,
+    /// Who it is.
+    pub peer: PeerId,
+    /// A native agent, not a browser.
+    pub native: bool,
+    /// Whether it carries data.
+    pub ready: bool,
+    /// Round trip in milliseconds; 0 before it is measured.
+    pub rtt_ms: u16,
+    /// Verified new bytes from it.
+    pub bytes_in: u64,
+    /// Bytes sent to it.
+    pub bytes_out: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Player {
+    buffer_ms: u32,
+    lag_ms: u32,
+    /// When it said so.
+    at: Instant,
+    stalled_since: Option<Instant>,
+    asked_at: Option<Instant>,
 }
 
 /// The brain of one viewer. See the crate's documentation for how to drive it.
 #[derive(Debug)]
 pub struct Peer {
     policy: Arc<Policy>,
+    rng: Rng,
     now: Instant,
+    environment: Environment,
+    player: Player,
+    tracks: Tracks,
+    segments: Vec<Segment>,
+    neighbours: Neighbours,
+    fetches: Vec<Fetch>,
+    fetch_count: u32,
+    tracker: TrackerLink,
+    estimate: Estimate,
+    bucket: Bucket,
+    links_target: u8,
+    /// What neighbours were last told.
+    announced_status: PeerStatus,
+    announce_at: Option<Instant>,
+    link_check_at: Option<Instant>,
+    plan_at: Option<Instant>,
+    upload_at: Option<Instant>,
+    reported: Reported,
     stats: Stats,
 }
 
 impl Peer {
     /// A viewer that knows nothing yet. `seed` decides its jitter.
     pub fn new(policy: Arc<Policy>, seed: u64, now: Instant) -> Self {
-        let _ = seed;
         Self {
-            policy,
+            rng: Rng::new(seed),
             now,
+            environment: Environment {
+                flags: crate::wire::tracker::ViewerFlags::LEECH,
+                nat: crate::wire::tracker::Nat::Unknown,
+                upload_bps_max: 0,
+            },
+            player: Player {
+                buffer_ms: 0,
+                lag_ms: 0,
+                at: now,
+                stalled_since: None,
+                asked_at: None,
+            },
+            tracks: Tracks::default(),
+            segments: Vec::new(),
+            neighbours: Neighbours::default(),
+            fetches: Vec::new(),
+            fetch_count: 0,
+            tracker: TrackerLink::new(&policy),
+            estimate: Estimate::default(),
+            bucket: Bucket::new(now),
+            links_target: policy.links_target,
+            announced_status: PeerStatus::default(),
+            announce_at: None,
+            link_check_at: None,
+            plan_at: None,
+            upload_at: None,
+            reported: Reported::default(),
             stats: Stats::default(),
+            policy,
         }
     }
 
     /// Takes one input; what is to be done is appended to `out`.
     pub fn handle(&mut self, now: Instant, input: Input<'_>, out: &mut Outbox) {
         self.now = self.now.max(now);
-        if let Input::Wanted { request, .. } = input {
-            let _ = self.policy.enabled;
-            out.push(Action::Bypass(request));
+        self.dispatch(input, out);
+        self.reconcile(out);
+    }
+
+    fn dispatch(&mut self, input: Input<'_>, out: &mut Outbox) {
+        match input {
+            Input::Tick => {}
+            Input::Environment(environment) => self.handle_environment(environment),
+            Input::Join { stream, token } => {
+                if self.tracker.stream().is_some_and(|old| old != stream) {
+                    self.drop_stream(out);
+                }
+                if self.policy.enabled {
+                    self.tracker.handle_join(stream, token, out);
+                }
+            }
+            Input::Timeline { track, segments } => self.handle_timeline(track, segments, out),
+            Input::TrackEnded(track) => self.handle_track_ended(track, out),
+            Input::Wanted { request, name } => self.handle_wanted(request, name, out),
+            Input::Abandoned(request) => self.handle_abandoned(request, out),
+            Input::Player {
+                buffer_ms,
+                lag_ms,
+                stalled,
+            } => {
+                self.handle_player(buffer_ms, lag_ms, stalled);
+            }
+            Input::TrackerUp => self.tracker.handle_up(self.introducing(), out),
+            Input::TrackerDown => {
+                self.tracker
+                    .handle_down(self.now, &self.policy, &mut self.rng, out);
+            }
+            Input::TrackerFrame(frame) => self.handle_tracker_frame(frame, out),
+            Input::Signal { slot, payload } => self.handle_signal(slot, payload, out),
+            Input::LinkUp(slot) => self.handle_link_up(slot, out),
+            Input::LinkDown(slot) => self.handle_link_down(slot, out),
+            Input::Frame { slot, bytes } => self.handle_frame(slot, bytes, out),
+            Input::Record { source, record } => self.handle_record(source, record, out),
+            Input::Pieces {
+                source,
+                segment,
+                bits,
+            } => self.handle_pieces(source, segment, bits),
+            Input::Surplus { slot, len } => self.handle_surplus(slot, len),
+            Input::Misbehaved(slot) => self.handle_misbehaved(slot, out),
+            Input::FetchDone {
+                fetch,
+                outcome,
+                bytes,
+                ttfb_ms,
+                total_ms,
+            } => {
+                self.handle_fetch_done(fetch, outcome, (bytes, ttfb_ms, total_ms), out);
+            }
+            Input::Sent { slot, buffered } => {
+                if let Some(neighbour) = self.neighbours.get_mut(slot) {
+                    neighbour.buffered = buffered;
+                }
+            }
+            Input::Leave => self.handle_leave(out),
         }
     }
 
-    /// When to call [`Peer::handle`] with [`Input::Tick`] at the latest.
+    /// When to call [`Peer::handle`] with [`Input::Tick`] at the latest. Always later than the last
+    /// `now`.
     pub fn next_wakeup(&self) -> Option<Wakeup> {
-        None
+        let timers = [
+            (self.plan_at, Timer::Plan),
+            (self.announce_at, Timer::Announce),
+            (self.upload_at, Timer::Upload),
+            (self.link_check_at, Timer::Link),
+            (self.tracker.next_wakeup(), Timer::Tracker),
+        ];
+        let earliest = timers
+            .into_iter()
+            .filter_map(|(at, why)| at.map(|at| (at, why)))
+            .min()?;
+        Some(Wakeup {
+            at: earliest.0.max(self.now.plus_us(WAKEUP_US_MIN)),
+            why: earliest.1,
+        })
     }
 
     /// What it has done.
     pub const fn stats(&self) -> &Stats {
         &self.stats
+    }
+
+    /// The name that the tracker gave this viewer, if it has joined.
+    pub fn peer_id(&self) -> Option<PeerId> {
+        self.tracker.me()
+    }
+
+    /// Whether the tracker is in reach and has taken this viewer in.
+    pub fn is_joined(&self) -> bool {
+        self.tracker.is_joined()
+    }
+
+    /// The links, for panels.
+    pub fn neighbours(&self) -> impl Iterator<Item = NeighbourView> + '_ {
+        self.neighbours.iter().map(|neighbour| NeighbourView {
+            slot: neighbour.slot,
+            peer: neighbour.peer,
+            native: neighbour.native,
+            ready: neighbour.is_ready(),
+            rtt_ms: neighbour.rtt_ms,
+            bytes_in: neighbour.bytes_in,
+            bytes_out: neighbour.bytes_out,
+        })
+    }
+
+    fn handle_environment(&mut self, environment: Environment) {
+        let leech = environment
+            .flags
+            .has(crate::wire::tracker::ViewerFlags::LEECH);
+        self.environment = environment;
+        self.bucket
+            .set_rate(self.now, if leech { 0 } else { environment.upload_bps_max });
+        self.tracker.hasten_status(self.now);
+        self.neighbours.touch_view();
+    }
+
+    fn handle_player(&mut self, buffer_ms: u32, lag_ms: u32, stalled: bool) {
+        let now = self.now;
+        match (self.player.stalled_since, stalled) {
+            (None, true) => {
+                self.stats.stalls += 1;
+                self.player.stalled_since = Some(now);
+            }
+            (Some(since), _) => {
+                self.stats.stalled_ms += now.ms_since(since);
+                self.player.stalled_since = stalled.then_some(now);
+            }
+            (None, false) => {}
+        }
+        self.player = Player {
+            buffer_ms,
+            lag_ms,
+            at: now,
+            ..self.player
+        };
+    }
+
+    /// Media ahead of the playhead by now.
+    fn buffer_ms(&self) -> u64 {
+        u64::from(self.player.buffer_ms).saturating_sub(self.now.ms_since(self.player.at))
+    }
+
+    fn is_paused(&self) -> bool {
+        let asked = self.player.asked_at;
+        asked.is_none_or(|at| self.now.ms_since(at) > PAUSED_AFTER_MS)
+    }
+
+    fn handle_leave(&mut self, out: &mut Outbox) {
+        self.drop_stream(out);
+        self.tracker.leave(out);
+    }
+
+    /// Gives up all links and everything that was for others.
+    fn drop_stream(&mut self, out: &mut Outbox) {
+        let slots: Vec<Slot> = self
+            .neighbours
+            .iter()
+            .map(|neighbour| neighbour.slot)
+            .collect();
+        for slot in slots {
+            self.send(slot, &crate::wire::peer::PeerMsg::Bye, out);
+            self.close(slot, CloseReason::Leaving, out);
+        }
     }
 }

@@ -8,7 +8,11 @@ use alloc::{string::String, vec::Vec};
 
 use thiserror::Error;
 
-use crate::id::{Name, SegmentId, StreamId, TrackId};
+use crate::{
+    id::{Name, SegmentId, StreamId, TrackId},
+    limits::{PIECE_LEN_MAX, PIECE_LEN_MIN, PIECES_MAX, SEGMENT_LEN_MAX},
+    record::piece_count,
+};
 
 #[cfg(feature = "dash")]
 pub mod dash;
@@ -55,6 +59,16 @@ pub struct Content {
     pub piece_len: u32,
     /// The record's epoch: the highest one counts.
     pub epoch: u32,
+}
+
+impl Content {
+    /// Whether lengths and pieces fit each other and the limits: playlists are input like any
+    /// other.
+    pub fn is_valid(&self) -> bool {
+        (1..=SEGMENT_LEN_MAX).contains(&self.len)
+            && (PIECE_LEN_MIN..=PIECE_LEN_MAX).contains(&self.piece_len)
+            && piece_count(self.len, self.piece_len) <= PIECES_MAX
+    }
 }
 
 /// One media segment of a track.

@@ -1,0 +1,292 @@
+//! From plans to actions: what is missing between how things are and how they should be.
+//! Idempotent: with nothing new, nothing is done.
+
+use super::{
+    Peer,
+    io::{Action, Event, Outbox},
+    neighbour::Neighbour,
+    plan::{self, Ask, Plan, View},
+    rendezvous,
+    segment::{Pull, Segment},
+    transfers::{Fetch, needs_record},
+    upload,
+};
+use crate::{
+    id::{FetchId, Slot},
+    limits::FETCHES_MAX,
+    time::Instant,
+    wire::peer::{PeerMsg, Pieces},
+};
+
+impl Peer {
+    /// Brings everything in line with what is known now.
+    pub(super) fn reconcile(&mut self, out: &mut Outbox) {
+        self.tracker.handle_tick(self.now, out);
+        self.check_links(out);
+        self.deliver_complete(out);
+        self.plan_segments(out);
+        self.announce_status(out);
+        self.announce_haves(out);
+        self.send_pieces(out);
+        self.report_status(out);
+    }
+
+    fn plan_segments(&mut self, out: &mut Outbox) {
+        self.expire_pulls();
+        self.plan_at = None;
+        let is_paused = self.is_paused();
+        for index in 0..self.segments.len() {
+            let segment = &self.segments[index];
+            let idle = is_paused && !segment.is_wanted();
+            if segment.is_complete() || idle || segment.track.is_none() {
+                continue;
+            }
+            if segment.cdn_only {
+                self.fetch_unshared(index, out);
+                continue;
+            }
+            if let Some(at) = segment.fetch_not_before.filter(|at| *at > self.now) {
+                self.wake_for_plan(at);
+            }
+            self.update_ranks(index);
+            self.seed_and_back_up(index, out);
+            self.pull_missing(index, out);
+        }
+        let pulls = self.segments.iter().flat_map(|segment| &segment.pulls);
+        if let Some(asked) = pulls.map(|pull| pull.asked).min() {
+            self.wake_for_plan(asked.plus_ms(plan::PULL_TIMEOUT_MS));
+        }
+    }
+
+    fn wake_for_plan(&mut self, at: Instant) {
+        self.plan_at = Some(self.plan_at.map_or(at, |old| old.min(at)));
+    }
+
+    /// A segment that no record vouches for comes from the CDN, whole, when it is wanted.
+    fn fetch_unshared(&mut self, index: usize, out: &mut Outbox) {
+        let segment = &self.segments[index];
+        let is_fetched = self
+            .fetches
+            .iter()
+            .any(|f| f.name == segment.name && f.whole);
+        let may_fetch = segment.fetch_not_before.is_none_or(|at| at <= self.now);
+        if segment.is_wanted() && !is_fetched && may_fetch {
+            self.fetch(index, None, false, out);
+        } else if let Some(at) = segment.fetch_not_before.filter(|at| *at > self.now) {
+            self.wake_for_plan(at);
+        }
+    }
+
+    /// This viewer's place in the order of seeders, if the group has changed since.
+    fn update_ranks(&mut self, index: usize) {
+        let segment = &self.segments[index];
+        let seeders = self.neighbours.seeders(segment.track);
+        let me = (
+            self.tracker.me().unwrap_or(crate::id::PeerId(0)),
+            self.status_weight(),
+        );
+        let members = seeders.clone().count() + usize::from(me.1 > 0);
+        let count = plan::stripe_count(segment, members, &self.policy);
+        let key = (self.neighbours.view(), count);
+        if segment.ranks_for != key {
+            let ranks = rendezvous::ranks(me, seeders, segment.name, count);
+            let segment = &mut self.segments[index];
+            (segment.ranks, segment.ranks_for) = (ranks, key);
+        }
+    }
+
+    fn status_weight(&self) -> u16 {
+        self.announced_status.weight
+    }
+
+    fn seed_and_back_up(&mut self, index: usize, out: &mut Outbox) {
+        let segment = &self.segments[index];
+        if segment.fetch_not_before.is_some_and(|at| at > self.now) {
+            return;
+        }
+        let view = self.view(segment);
+        let seed = plan::seed(segment, &view);
+        let backstop = plan::backstop(segment, &view, self.buffer_ms());
+        let stripe_count = view.stripe_count;
+        for at in [seed.wake, backstop.wake].into_iter().flatten() {
+            self.wake_for_plan(at);
+        }
+        if seed.is_fetch() {
+            self.claim(index, &seed, stripe_count, out);
+            self.fetch_plan(index, &seed, true, out);
+        } else if backstop.is_fetch() {
+            let segment = &self.segments[index];
+            let view = self.view(segment);
+            let missing = segment.full() & !segment.have & !view.fetching;
+            let (name, missing) = (segment.name, segment.len_of(missing));
+            if view.companions > 0 {
+                self.stats.backstops += 1;
+                out.push(Action::Emit(Event::Backstop { name, missing }));
+            }
+            self.fetch_plan(index, &backstop, false, out);
+        }
+    }
+
+    fn view(&self, segment: &Segment) -> View<'_> {
+        let fetches = self
+            .fetches
+            .iter()
+            .filter(|fetch| fetch.name == segment.name);
+        let companions = self
+            .neighbours
+            .iter()
+            .filter(|n| n.plays(segment.track))
+            .count();
+        let id = segment.id();
+        View {
+            now: self.now,
+            policy: &self.policy,
+            estimate: &self.estimate,
+            fetching: fetches.clone().fold(0, |bits, fetch| bits | fetch.bits),
+            fetching_whole: fetches.clone().any(|fetch| fetch.whole),
+            held: id.map_or(0, |id| {
+                self.neighbours.iter().fold(0, |bits, n| bits | n.holds(id))
+            }),
+            companions,
+            stripe_count: segment.ranks_for.1.max(1),
+        }
+    }
+
+    /// Promises the neighbours what is about to be fetched for them.
+    fn claim(&mut self, index: usize, plan: &Plan, stripe_count: u32, out: &mut Outbox) {
+        let segment = &self.segments[index];
+        let wanted = plan.fetch.iter().fold(0, |bits, run| bits | run);
+        let mut stripes = 0u8;
+        for stripe in 0..stripe_count {
+            let bits = segment.stripe_bits(stripe, stripe_count);
+            if plan.whole || bits & wanted != 0 {
+                stripes |= 1 << stripe;
+            }
+        }
+        let name = segment.name;
+        self.send_all(
+            &PeerMsg::Claim {
+                name,
+                stripes,
+                stripe_count: stripe_count as u8,
+            },
+            out,
+        );
+    }
+
+    fn fetch_plan(&mut self, index: usize, plan: &Plan, seeding: bool, out: &mut Outbox) {
+        if plan.whole {
+            self.fetch(index, None, seeding, out);
+        }
+        for run in &plan.fetch {
+            self.fetch(index, Some(*run), seeding, out);
+        }
+    }
+
+    /// Fetches a run of pieces, or the whole object.
+    fn fetch(&mut self, index: usize, run: Option<u64>, seeding: bool, out: &mut Outbox) {
+        if self.fetches.len() >= FETCHES_MAX {
+            self.wake_for_plan(self.now.plus_ms(100));
+            return;
+        }
+        let segment = &mut self.segments[index];
+        segment.fetch_not_before = None;
+        let bits = run.unwrap_or(segment.full());
+        for pull in &mut segment.pulls {
+            pull.bits &= !bits;
+        }
+        segment.pulls.retain(|pull| pull.bits != 0);
+        let range = run.and_then(|run| segment.range_of(run));
+        self.fetch_count = self.fetch_count.wrapping_add(1);
+        let id = FetchId(self.fetch_count);
+        let name = segment.name;
+        self.fetches.push(Fetch {
+            id,
+            name,
+            bits,
+            whole: range.is_none(),
+            seeding,
+        });
+        out.push(Action::FetchCdn {
+            fetch: id,
+            name,
+            range,
+        });
+    }
+
+    fn pull_missing(&mut self, index: usize, out: &mut Outbox) {
+        let segment = &self.segments[index];
+        let view = self.view(segment);
+        let neighbours = self.neighbours.iter();
+        let (asks, wake) = plan::pull(segment, &view, neighbours, |slot: Slot| {
+            self.outstanding(slot)
+        });
+        if let Some(at) = wake {
+            self.wake_for_plan(at);
+        }
+        for ask in asks {
+            self.ask(index, ask, out);
+        }
+    }
+
+    fn ask(&mut self, index: usize, ask: Ask, out: &mut Outbox) {
+        let now = self.now;
+        let segment = &mut self.segments[index];
+        let Some(id) = segment.id() else { return };
+        // A want replaces the one before, so what is still owed is asked for again.
+        let owed = segment.pulls.iter().filter(|pull| pull.slot == ask.slot);
+        let bits = owed.fold(ask.bits, |bits, pull| bits | pull.bits);
+        segment.pulls.push(Pull {
+            slot: ask.slot,
+            bits: ask.bits,
+            asked: now,
+        });
+        self.send(ask.slot, &PeerMsg::Want(Pieces { segment: id, bits }), out);
+    }
+
+    /// Sends pieces for as long as the rate and the links allow.
+    fn send_pieces(&mut self, out: &mut Outbox) {
+        self.upload_at = None;
+        while self.bucket.is_open() {
+            let Some(next) = upload::plan_next(&self.segments, &self.neighbours) else {
+                return;
+            };
+            let segment = &self.segments[next.index];
+            let Some(id) = segment.id() else { return };
+            let len = segment.len_of(1 << next.piece);
+            if let Err(at) = self.bucket.take(self.now, len) {
+                self.upload_at = Some(at);
+                return;
+            }
+            let Some(neighbour) = self.neighbours.get_mut(next.slot) else {
+                return;
+            };
+            on_send(neighbour, id, next.piece, len, out);
+            self.stats.bytes_up += u64::from(len);
+        }
+    }
+}
+
+fn on_send(
+    neighbour: &mut Neighbour,
+    segment: crate::id::SegmentId,
+    piece: u32,
+    len: u32,
+    out: &mut Outbox,
+) {
+    let slot = neighbour.slot;
+    neighbour.buffered = neighbour.buffered.saturating_add(len);
+    neighbour.bytes_out += u64::from(len);
+    let remote = neighbour.remote_mut(segment);
+    if needs_record(remote) {
+        out.push(Action::SendRecord { slot, segment });
+    }
+    remote.has_record = true;
+    remote.sent |= 1 << piece;
+    remote.wants &= !(1 << piece);
+    out.push(Action::SendPiece {
+        slot,
+        segment,
+        piece: piece as u8,
+    });
+}

@@ -1,0 +1,98 @@
+//! What the CDN gives this viewer, and what the player is told of it.
+
+/// Moving averages over CDN fetches, weighted by their length: small ranges say little.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Estimate {
+    cdn_bps: u64,
+    ttfb_ms: u64,
+}
+
+/// Assumed before the first measurement.
+const CDN_BPS_UNKNOWN: u64 = 4_000_000;
+const TTFB_MS_UNKNOWN: u64 = 200;
+/// A fetch of this many bytes counts half.
+const WEIGHT_BYTES: u64 = 256 * 1024;
+/// Shorter bodies are gone before they can be timed.
+const SAMPLE_BYTES_MIN: u64 = 16 * 1024;
+
+impl Estimate {
+    pub(super) fn on_fetch(&mut self, bytes: u64, ttfb_ms: u64, total_ms: u64) {
+        self.ttfb_ms = match self.ttfb_ms {
+            0 => ttfb_ms.max(1),
+            old => (old * 3 + ttfb_ms) / 4,
+        };
+        if bytes < SAMPLE_BYTES_MIN {
+            return;
+        }
+        let sample = goodput_bps(bytes, ttfb_ms, total_ms);
+        self.cdn_bps = match self.cdn_bps {
+            0 => sample,
+            old => {
+                let total = u128::from(bytes + WEIGHT_BYTES);
+                let sum = u128::from(old) * u128::from(WEIGHT_BYTES)
+                    + u128::from(sample) * u128::from(bytes);
+                u64::try_from(sum / total).unwrap_or(u64::MAX)
+            }
+        };
+    }
+
+    /// The rate that the CDN usually gives.
+    pub(super) const fn cdn_bps(&self) -> u64 {
+        if self.cdn_bps == 0 {
+            CDN_BPS_UNKNOWN
+        } else {
+            self.cdn_bps
+        }
+    }
+
+    pub(super) const fn is_measured(&self) -> bool {
+        self.cdn_bps != 0
+    }
+
+    pub(super) const fn ttfb_ms(&self) -> u64 {
+        if self.ttfb_ms == 0 {
+            TTFB_MS_UNKNOWN
+        } else {
+            self.ttfb_ms
+        }
+    }
+
+    /// How long `bytes` take from the CDN, request included.
+    pub(super) const fn cdn_ms(&self, bytes: u64) -> u64 {
+        self.ttfb_ms() + bytes.saturating_mul(8000) / self.cdn_bps()
+    }
+
+    /// The same on a bad day: half the usual rate.
+    pub(super) const fn cdn_ms_worst(&self, bytes: u64) -> u64 {
+        self.ttfb_ms() * 2 + bytes.saturating_mul(16_000) / self.cdn_bps()
+    }
+}
+
+/// What a body of `bytes` says of the rate, the wait for its first byte left out.
+pub(super) fn goodput_bps(bytes: u64, ttfb_ms: u64, total_ms: u64) -> u64 {
+    bytes.saturating_mul(8000) / total_ms.saturating_sub(ttfb_ms).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn small_ranges_barely_move_the_rate() {
+        let mut estimate = Estimate::default();
+        estimate.on_fetch(2_000_000, 50, 1050);
+        assert_eq!(estimate.cdn_bps(), 16_000_000);
+        estimate.on_fetch(1000, 50, 51);
+        assert_eq!(estimate.cdn_bps(), 16_000_000);
+        estimate.on_fetch(64 * 1024, 50, 51);
+        assert!(estimate.cdn_bps() < 130_000_000);
+    }
+
+    #[test]
+    fn the_expected_time_counts_request_and_body() {
+        let mut estimate = Estimate::default();
+        estimate.on_fetch(1_000_000, 100, 1100);
+        assert_eq!(estimate.cdn_ms(1_000_000), 1100);
+        assert_eq!(estimate.cdn_ms_worst(1_000_000), 2200);
+    }
+}

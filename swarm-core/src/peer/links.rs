@@ -1,0 +1,548 @@
+//! The two wires: what the tracker and the neighbours say, and what they are told.
+
+use alloc::vec::Vec;
+
+use super::{
+    Peer,
+    io::{Action, Event, Outbox},
+    neighbour::{LinkState, Neighbour},
+    plan,
+    policy::CloseReason,
+    segment::Claim,
+    tracker_link::{Introducing, Reported, send},
+};
+use crate::{
+    id::{PeerId, Slot, TrackId},
+    limits::{HAVE_ENTRIES_MAX, NEIGHBOURS_MAX},
+    wire::{
+        peer::{PeerMsg, PeerStatus, Pieces},
+        tracker::{Introduction, LinkOutcome, Status, TrackerMsg, ViewerFlags, ViewerMsg},
+    },
+};
+
+/// How often links are looked after: pings, status, silence.
+const LINK_CHECK_MS: u64 = 2000;
+/// A promise is believed for so long on top of what the CDN should take.
+const CLAIM_GRACE_MS: u64 = 1000;
+/// Kilobits per second of upload that one unit of weight stands for.
+const WEIGHT_KBPS: u64 = 100;
+
+impl Peer {
+    pub(super) fn introducing(&self) -> Introducing {
+        Introducing {
+            track: self.main_track(),
+            flags: self.environment.flags,
+            nat: self.environment.nat,
+            upload_kbps: self.upload_kbps(),
+        }
+    }
+
+    fn upload_kbps(&self) -> u32 {
+        (self.bucket.rate_bps() / 1000).min(u64::from(u32::MAX)) as u32
+    }
+
+    /// The track that the viewer is grouped by: the one with the largest segments, the video.
+    fn main_track(&self) -> TrackId {
+        let size = |track: TrackId| {
+            let of_track = self.segments.iter().filter(|s| s.track == Some(track));
+            of_track
+                .filter_map(|s| s.content)
+                .map(|content| content.len)
+                .max()
+                .unwrap_or(0)
+        };
+        let tracks = self.tracks.ids();
+        tracks
+            .into_iter()
+            .max_by_key(|track| (size(*track), *track))
+            .unwrap_or_default()
+    }
+
+    pub(super) fn handle_tracker_frame(&mut self, frame: &[u8], out: &mut Outbox) {
+        let Ok(message) = TrackerMsg::decode(frame) else {
+            // A tracker that speaks something else is as good as none.
+            out.push(Action::TrackerClose);
+            self.tracker
+                .handle_down(self.now, &self.policy, &mut self.rng, out);
+            return;
+        };
+        match message {
+            TrackerMsg::Welcome(welcome) => {
+                self.links_target = welcome.links_target.clamp(1, NEIGHBOURS_MAX as u8);
+                if self
+                    .tracker
+                    .handle_welcome(self.now, &welcome, &self.policy, out)
+                {
+                    self.neighbours.touch_view();
+                    self.greet_all(out);
+                }
+            }
+            TrackerMsg::Introduce(introduction) => self.handle_introduction(introduction, out),
+            TrackerMsg::Signal { from, payload } => {
+                let known = self
+                    .neighbours
+                    .by_peer(from)
+                    .map(|neighbour| neighbour.slot);
+                if let Some(slot) = known {
+                    let payload = out.write(|bytes| bytes.extend_from_slice(payload));
+                    out.push(Action::Signal { slot, payload });
+                }
+            }
+            TrackerMsg::Gone { peer } => {
+                let gone = self.neighbours.by_peer(peer).filter(|n| !n.is_ready());
+                if let Some(slot) = gone.map(|neighbour| neighbour.slot) {
+                    self.close(slot, CloseReason::Left, out);
+                }
+            }
+            TrackerMsg::Reconnect { after_ms } => {
+                self.tracker
+                    .handle_reconnect(self.now, after_ms, &self.policy, &mut self.rng, out);
+            }
+            TrackerMsg::Refused { code, .. } => {
+                self.tracker
+                    .handle_refused(self.now, code, &self.policy, &mut self.rng, out);
+            }
+        }
+    }
+
+    fn handle_introduction(&mut self, introduction: Introduction, out: &mut Outbox) {
+        let peer = introduction.peer;
+        if Some(peer) == self.tracker.me() || self.neighbours.by_peer(peer).is_some() {
+            return;
+        }
+        let native = introduction.flags.has(ViewerFlags::NATIVE);
+        match self.neighbours.add(peer, native, self.now) {
+            Some(slot) => {
+                let offer = introduction.offer;
+                out.push(Action::Connect {
+                    slot,
+                    peer,
+                    offer,
+                    native,
+                });
+                let check_at = self.now.plus_ms(LINK_CHECK_MS);
+                self.link_check_at.get_or_insert(check_at);
+            }
+            None => self.report_link(peer, LinkOutcome::Failed, 0, out),
+        }
+    }
+
+    fn report_link(&self, peer: PeerId, outcome: LinkOutcome, rtt_ms: u16, out: &mut Outbox) {
+        if self.tracker.is_joined() {
+            send(
+                &ViewerMsg::Link {
+                    peer,
+                    outcome,
+                    rtt_ms,
+                },
+                out,
+            );
+        }
+    }
+
+    pub(super) fn handle_signal(&mut self, slot: Slot, payload: &[u8], out: &mut Outbox) {
+        let Some(neighbour) = self.neighbours.get(slot) else {
+            return;
+        };
+        if self.tracker.is_joined() && payload.len() <= crate::limits::SIGNAL_LEN_MAX {
+            send(
+                &ViewerMsg::Signal {
+                    to: neighbour.peer,
+                    payload,
+                },
+                out,
+            );
+        }
+    }
+
+    pub(super) fn handle_link_up(&mut self, slot: Slot, out: &mut Outbox) {
+        let now = self.now;
+        let Some(neighbour) = self.neighbours.get_mut(slot) else {
+            out.push(Action::Close {
+                slot,
+                reason: CloseReason::Lost,
+            });
+            return;
+        };
+        (neighbour.state, neighbour.since, neighbour.heard) = (LinkState::Open, now, now);
+        self.greet(slot, out);
+    }
+
+    fn greet(&mut self, slot: Slot, out: &mut Outbox) {
+        if let Some(peer) = self.tracker.me() {
+            let status = self.status();
+            self.send(slot, &PeerMsg::Hello { peer, status }, out);
+        }
+    }
+
+    fn greet_all(&mut self, out: &mut Outbox) {
+        for slot in self.slots(|neighbour| neighbour.state != LinkState::Connecting) {
+            self.greet(slot, out);
+        }
+    }
+
+    fn slots(&self, which: impl Fn(&Neighbour) -> bool) -> Vec<Slot> {
+        self.neighbours
+            .iter()
+            .filter(|n| which(n))
+            .map(|n| n.slot)
+            .collect()
+    }
+
+    pub(super) fn handle_link_down(&mut self, slot: Slot, out: &mut Outbox) {
+        let Some(neighbour) = self.neighbours.get(slot) else {
+            return;
+        };
+        let failed = neighbour.state == LinkState::Connecting;
+        let outcome = if failed {
+            LinkOutcome::Failed
+        } else {
+            LinkOutcome::Lost
+        };
+        self.report_link(neighbour.peer, outcome, 0, out);
+        self.forget_link(slot, CloseReason::Lost, out);
+    }
+
+    /// Closes a link on this side's own account.
+    pub(super) fn close(&mut self, slot: Slot, reason: CloseReason, out: &mut Outbox) {
+        out.push(Action::Close { slot, reason });
+        self.forget_link(slot, reason, out);
+    }
+
+    fn forget_link(&mut self, slot: Slot, reason: CloseReason, out: &mut Outbox) {
+        let now = self.now;
+        if let Some(neighbour) = self.neighbours.remove(slot) {
+            out.push(Action::Emit(Event::PeerDown {
+                slot,
+                peer: neighbour.peer,
+                reason,
+            }));
+        }
+        for segment in &mut self.segments {
+            segment.pulls.retain(|pull| pull.slot != slot);
+            for claim in segment.claims.iter_mut().filter(|claim| claim.slot == slot) {
+                claim.until = claim.until.min(now);
+                // The slot may be given to somebody who has promised nothing.
+                claim.slot = Slot(u8::MAX);
+            }
+        }
+        self.stats.links = self.neighbours.ready_count() as u32;
+        self.tracker.hasten_status(now);
+    }
+
+    pub(super) fn handle_misbehaved(&mut self, slot: Slot, out: &mut Outbox) {
+        self.stats.bad_pieces += 1;
+        if let Some(neighbour) = self.neighbours.get(slot) {
+            self.report_link(neighbour.peer, LinkOutcome::Misbehaved, 0, out);
+            self.close(slot, CloseReason::Misbehaved, out);
+        }
+    }
+
+    pub(super) fn handle_frame(&mut self, slot: Slot, bytes: &[u8], out: &mut Outbox) {
+        let now = self.now;
+        let Some(neighbour) = self.neighbours.get_mut(slot) else {
+            return;
+        };
+        neighbour.heard = now;
+        let Ok(message) = PeerMsg::decode(bytes) else {
+            return self.handle_misbehaved(slot, out);
+        };
+        let is_hello = matches!(message, PeerMsg::Hello { .. });
+        if !is_hello && !neighbour.is_ready() && !matches!(message, PeerMsg::Bye) {
+            return self.handle_misbehaved(slot, out);
+        }
+        match message {
+            PeerMsg::Hello { peer, status } => self.handle_hello(slot, peer, status, out),
+            PeerMsg::Status(status) => {
+                neighbour.status = status;
+                self.neighbours.touch_view();
+            }
+            PeerMsg::Have(entries) => {
+                for Pieces { segment, bits } in entries {
+                    let remote = neighbour.remote_mut(segment);
+                    remote.have = bits;
+                    remote.wants &= !bits;
+                }
+            }
+            PeerMsg::Want(pieces) => self.handle_want(slot, pieces, out),
+            PeerMsg::Claim {
+                name,
+                stripes,
+                stripe_count,
+            } => {
+                self.handle_claim(slot, name, (stripes, stripe_count));
+            }
+            PeerMsg::Reject(pieces) => {
+                neighbour.remote_mut(pieces.segment).have &= !pieces.bits;
+                let rejected = |s: &&mut super::Segment| s.id() == Some(pieces.segment);
+                if let Some(segment) = self.segments.iter_mut().find(rejected) {
+                    segment.pulls.retain(|pull| pull.slot != slot);
+                }
+            }
+            PeerMsg::Bye => self.close(slot, CloseReason::Left, out),
+            PeerMsg::Ping(nonce) => self.send(slot, &PeerMsg::Pong(nonce), out),
+            PeerMsg::Pong(nonce) => self.handle_pong(slot, nonce, out),
+        }
+    }
+
+    fn handle_hello(&mut self, slot: Slot, peer: PeerId, status: PeerStatus, out: &mut Outbox) {
+        let now = self.now;
+        // Somebody whom the tracker gave a new name while this link was up is linked already.
+        let taken = self
+            .neighbours
+            .by_peer(peer)
+            .is_some_and(|other| other.slot != slot);
+        let Some(neighbour) = self.neighbours.get_mut(slot) else {
+            return;
+        };
+        let was_ready = neighbour.is_ready();
+        if taken || (!was_ready && neighbour.peer != peer) {
+            return self.close(slot, CloseReason::Replaced, out);
+        }
+        neighbour.status = status;
+        neighbour.peer = peer;
+        if !was_ready {
+            (neighbour.state, neighbour.since) = (LinkState::Ready, now);
+            out.push(Action::Emit(Event::PeerUp { slot, peer }));
+            self.send_all_haves(slot, out);
+            self.ping(slot, out);
+        }
+        self.neighbours.touch_view();
+        self.stats.links = self.neighbours.ready_count() as u32;
+    }
+
+    fn send_all_haves(&mut self, slot: Slot, out: &mut Outbox) {
+        let held = self.segments.iter().filter(|s| s.have != 0 && s.has_record);
+        let pieces = held.filter_map(|s| {
+            s.id().map(|segment| Pieces {
+                segment,
+                bits: s.have,
+            })
+        });
+        let entries: Vec<Pieces> = pieces.collect();
+        for entries in entries.chunks(HAVE_ENTRIES_MAX) {
+            self.send(slot, &PeerMsg::Have(entries.to_vec()), out);
+        }
+    }
+
+    fn handle_want(&mut self, slot: Slot, pieces: Pieces, out: &mut Outbox) {
+        let held = self
+            .segments
+            .iter()
+            .find(|s| s.id() == Some(pieces.segment) && s.has_record);
+        let have = if self.bucket.is_open() {
+            held.map_or(0, |s| s.have)
+        } else {
+            0
+        };
+        let missing = pieces.bits & !have;
+        if missing != 0 {
+            let segment = pieces.segment;
+            self.send(
+                slot,
+                &PeerMsg::Reject(Pieces {
+                    segment,
+                    bits: missing,
+                }),
+                out,
+            );
+        }
+        if let Some(neighbour) = self.neighbours.get_mut(slot) {
+            // What was sent is on its way, in order and reliably.
+            let remote = neighbour.remote_mut(pieces.segment);
+            remote.wants = pieces.bits & have & !remote.sent;
+        }
+    }
+
+    fn handle_claim(&mut self, slot: Slot, name: crate::id::Name, stripes: (u8, u8)) {
+        let now = self.now;
+        let Some(segment) = self.segments.iter_mut().find(|s| s.name == name) else {
+            return;
+        };
+        let count = u32::from(stripes.1);
+        if count == 0 || count > crate::limits::STRIPES_MAX {
+            return;
+        }
+        let claimed = (0..count).filter(|stripe| stripes.0 >> stripe & 1 == 1);
+        let bits = if segment.content.is_none() {
+            u64::MAX
+        } else {
+            claimed.fold(0, |bits, stripe| bits | segment.stripe_bits(stripe, count))
+        };
+        let len = u64::from(segment.len_of(bits));
+        let until = now.plus_ms(2 * self.estimate.cdn_ms(len) + CLAIM_GRACE_MS);
+        // One promise a neighbour: repeating it cannot put the backups off for ever.
+        match segment.claims.iter_mut().find(|claim| claim.slot == slot) {
+            Some(claim) => claim.bits |= bits,
+            None => segment.claims.push(Claim { slot, bits, until }),
+        }
+    }
+
+    fn handle_pong(&mut self, slot: Slot, nonce: u32, out: &mut Outbox) {
+        let now = self.now;
+        let Some(neighbour) = self.neighbours.get_mut(slot) else {
+            return;
+        };
+        let Some((_, sent)) = neighbour.ping.filter(|(expected, _)| *expected == nonce) else {
+            return;
+        };
+        neighbour.ping = None;
+        neighbour.rtt_ms = now.ms_since(sent).clamp(1, u64::from(u16::MAX)) as u16;
+        if !core::mem::replace(&mut neighbour.rtt_reported, true) {
+            let (peer, rtt_ms) = (neighbour.peer, neighbour.rtt_ms);
+            self.report_link(peer, LinkOutcome::Up, rtt_ms, out);
+        }
+    }
+
+    fn ping(&mut self, slot: Slot, out: &mut Outbox) {
+        let nonce = self.rng.next_u64() as u32;
+        if let Some(neighbour) = self.neighbours.get_mut(slot) {
+            neighbour.ping = Some((nonce, self.now));
+        }
+        self.send(slot, &PeerMsg::Ping(nonce), out);
+    }
+
+    pub(super) fn send(&mut self, slot: Slot, message: &PeerMsg, out: &mut Outbox) {
+        let frame = out.write(|bytes| message.encode(bytes));
+        out.push(Action::SendFrame { slot, frame });
+    }
+
+    /// Sends a message to everybody who is ready.
+    pub(super) fn send_all(&mut self, message: &PeerMsg, out: &mut Outbox) {
+        let frame = out.write(|bytes| message.encode(bytes));
+        for neighbour in self.neighbours.ready() {
+            out.push(Action::SendFrame {
+                slot: neighbour.slot,
+                frame: frame.clone(),
+            });
+        }
+    }
+
+    /// What neighbours should know of this viewer now.
+    pub(super) fn status(&self) -> PeerStatus {
+        let is_paused = self.is_paused();
+        let weight = self.bucket.rate_bps() / (1000 * WEIGHT_KBPS);
+        let least = u64::from(self.bucket.is_open());
+        PeerStatus {
+            weight: if is_paused {
+                0
+            } else {
+                weight.clamp(least, u64::from(u16::MAX)) as u16
+            },
+            buffer_ms: self.buffer_ms().min(u64::from(u32::MAX)) as u32,
+            tracks: self.tracks.ids(),
+        }
+    }
+
+    /// Tells neighbours of a changed status at once: their order of seeders depends on it.
+    pub(super) fn announce_status(&mut self, out: &mut Outbox) {
+        let status = self.status();
+        let old = &self.announced_status;
+        if (status.weight, &status.tracks) != (old.weight, &old.tracks) {
+            self.announced_status = status.clone();
+            self.neighbours.touch_view();
+            self.send_all(&PeerMsg::Status(status), out);
+        }
+    }
+
+    /// Sends the have-maps that have changed, batched.
+    pub(super) fn announce_haves(&mut self, out: &mut Outbox) {
+        if self.announce_at.is_none_or(|at| at > self.now) {
+            return;
+        }
+        self.announce_at = None;
+        let mut entries = Vec::new();
+        for segment in self.segments.iter_mut().filter(|s| s.unannounced) {
+            segment.unannounced = false;
+            if let (Some(id), true) = (segment.id(), segment.has_record) {
+                entries.push(Pieces {
+                    segment: id,
+                    bits: segment.have,
+                });
+            }
+        }
+        for entries in entries.chunks(HAVE_ENTRIES_MAX) {
+            self.send_all(&PeerMsg::Have(entries.to_vec()), out);
+        }
+    }
+
+    /// Looks after links: set-up time, silence, pings.
+    pub(super) fn check_links(&mut self, out: &mut Outbox) {
+        if self.link_check_at.is_none_or(|at| at > self.now) {
+            return;
+        }
+        let now = self.now;
+        let (setup_ms, silence_ms) = (
+            u64::from(self.policy.link_setup_ms_max),
+            u64::from(self.policy.link_silence_ms_max),
+        );
+        for slot in self.slots(|n| !n.is_ready() && now.ms_since(n.since) >= setup_ms) {
+            if let Some(neighbour) = self.neighbours.get(slot) {
+                self.report_link(neighbour.peer, LinkOutcome::Failed, 0, out);
+            }
+            self.close(slot, CloseReason::SetupTimeout, out);
+        }
+        for slot in self.slots(|n| n.is_ready() && now.ms_since(n.heard) >= silence_ms) {
+            if let Some(neighbour) = self.neighbours.get(slot) {
+                self.report_link(neighbour.peer, LinkOutcome::Lost, 0, out);
+            }
+            self.close(slot, CloseReason::Silent, out);
+        }
+        for slot in self.slots(Neighbour::is_ready) {
+            self.ping(slot, out);
+        }
+        let has_links = self.neighbours.iter().next().is_some();
+        self.link_check_at = has_links.then(|| now.plus_ms(LINK_CHECK_MS));
+    }
+
+    /// Reports to the tracker when it is due.
+    pub(super) fn report_status(&mut self, out: &mut Outbox) {
+        if !self.tracker.take_status_due(self.now) {
+            return;
+        }
+        let links = self.neighbours.ready_count().min(usize::from(u8::MAX)) as u8;
+        let paused = self.is_paused();
+        let mut status = Status {
+            track: self.main_track(),
+            buffer_ms: self.buffer_ms().min(u64::from(u32::MAX)) as u32,
+            lag_ms: self.player.lag_ms,
+            links,
+            links_wanted: self.links_target.saturating_sub(links),
+            upload_kbps: if paused { 0 } else { self.upload_kbps() },
+            ..Status::default()
+        };
+        let totals = Reported {
+            bytes_p2p: self.stats.bytes_p2p,
+            bytes_cdn: self.stats.bytes_cdn,
+            bytes_up: self.stats.bytes_up,
+            stalls: self.stats.stalls,
+            stalled_ms: self.stats.stalled_ms,
+        };
+        self.reported.advance(totals, &mut status);
+        send(&ViewerMsg::Status(status), out);
+    }
+
+    /// How many pieces a neighbour was asked for and still owes.
+    pub(super) fn outstanding(&self, slot: Slot) -> u32 {
+        let pulls = self.segments.iter().flat_map(|segment| &segment.pulls);
+        pulls
+            .filter(|pull| pull.slot == slot)
+            .map(|pull| pull.bits.count_ones())
+            .sum()
+    }
+
+    /// Forgets pulls that took too long, and remembers who owes them.
+    pub(super) fn expire_pulls(&mut self) {
+        let now = self.now;
+        let (segments, neighbours) = (&mut self.segments, &mut self.neighbours);
+        for segment in segments.iter_mut() {
+            segment.pulls.retain(|pull| {
+                let late = now.ms_since(pull.asked) >= plan::PULL_TIMEOUT_MS;
+                if let (true, Some(neighbour)) = (late, neighbours.get_mut(pull.slot)) {
+                    neighbour.strikes = neighbour.strikes.saturating_add(1);
+                }
+                !late
+            });
+        }
+    }
+}

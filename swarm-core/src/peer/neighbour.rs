@@ -1,0 +1,202 @@
+//! The viewers that this one is linked with.
+
+use alloc::vec::Vec;
+
+use crate::{
+    id::{PeerId, SegmentId, Slot, TrackId},
+    limits::{NEIGHBOUR_SEGMENTS_MAX, NEIGHBOURS_MAX},
+    time::Instant,
+    wire::peer::PeerStatus,
+};
+
+/// What is known of one segment at one neighbour.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Remote {
+    pub(super) segment: SegmentId,
+    /// Pieces that it says it holds.
+    pub(super) have: u64,
+    /// Pieces that were sent to it.
+    pub(super) sent: u64,
+    /// Pieces that it asked for and has not been sent.
+    pub(super) wants: u64,
+    /// It has the record: from here, or it holds pieces.
+    pub(super) has_record: bool,
+}
+
+/// How far a link has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LinkState {
+    /// Being set up.
+    Connecting,
+    /// Open; no hello yet.
+    Open,
+    /// Both sides know each other.
+    Ready,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Neighbour {
+    pub(super) slot: Slot,
+    pub(super) peer: PeerId,
+    pub(super) native: bool,
+    pub(super) state: LinkState,
+    /// When it reached its state.
+    pub(super) since: Instant,
+    pub(super) heard: Instant,
+    pub(super) status: PeerStatus,
+    pub(super) remotes: Vec<Remote>,
+    /// Bytes that wait in the transport.
+    pub(super) buffered: u32,
+    pub(super) ping: Option<(u32, Instant)>,
+    pub(super) rtt_ms: u16,
+    pub(super) rtt_reported: bool,
+    /// Broken promises lately: pulls that timed out.
+    pub(super) strikes: u8,
+    pub(super) bytes_in: u64,
+    pub(super) bytes_out: u64,
+}
+
+/// After this many broken promises in a row a neighbour's have-maps are not believed.
+pub(super) const STRIKES_MAX: u8 = 3;
+
+impl Neighbour {
+    pub(super) fn new(slot: Slot, peer: PeerId, native: bool, now: Instant) -> Self {
+        Self {
+            slot,
+            peer,
+            native,
+            state: LinkState::Connecting,
+            since: now,
+            heard: now,
+            status: PeerStatus::default(),
+            remotes: Vec::new(),
+            buffered: 0,
+            ping: None,
+            rtt_ms: 0,
+            rtt_reported: false,
+            strikes: 0,
+            bytes_in: 0,
+            bytes_out: 0,
+        }
+    }
+
+    pub(super) fn is_ready(&self) -> bool {
+        self.state == LinkState::Ready
+    }
+
+    pub(super) fn plays(&self, track: Option<TrackId>) -> bool {
+        self.is_ready() && track.is_some_and(|track| self.status.tracks.contains(&track))
+    }
+
+    pub(super) fn is_believed(&self) -> bool {
+        self.is_ready() && self.strikes < STRIKES_MAX
+    }
+
+    pub(super) fn remote(&self, segment: SegmentId) -> Option<&Remote> {
+        self.remotes.iter().find(|remote| remote.segment == segment)
+    }
+
+    /// Pieces that it holds, if it is believed.
+    pub(super) fn holds(&self, segment: SegmentId) -> u64 {
+        match self.remote(segment) {
+            Some(remote) if self.is_believed() => remote.have,
+            _ => 0,
+        }
+    }
+
+    /// What is known of a segment at this neighbour; the oldest entry makes room.
+    pub(super) fn remote_mut(&mut self, segment: SegmentId) -> &mut Remote {
+        let found = self
+            .remotes
+            .iter()
+            .position(|remote| remote.segment == segment);
+        let index = found.unwrap_or_else(|| {
+            if self.remotes.len() >= NEIGHBOUR_SEGMENTS_MAX {
+                self.remotes.remove(0);
+            }
+            self.remotes.push(Remote {
+                segment,
+                have: 0,
+                sent: 0,
+                wants: 0,
+                has_record: false,
+            });
+            self.remotes.len() - 1
+        });
+        &mut self.remotes[index]
+    }
+}
+
+/// All links, by slot.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Neighbours {
+    list: Vec<Neighbour>,
+    /// Changes whenever the set of possible seeders does.
+    view: u32,
+}
+
+impl Neighbours {
+    pub(super) fn iter(&self) -> core::slice::Iter<'_, Neighbour> {
+        self.list.iter()
+    }
+
+    pub(super) fn get(&self, slot: Slot) -> Option<&Neighbour> {
+        self.list.iter().find(|neighbour| neighbour.slot == slot)
+    }
+
+    pub(super) fn get_mut(&mut self, slot: Slot) -> Option<&mut Neighbour> {
+        self.list
+            .iter_mut()
+            .find(|neighbour| neighbour.slot == slot)
+    }
+
+    pub(super) fn by_peer(&self, peer: PeerId) -> Option<&Neighbour> {
+        self.list.iter().find(|neighbour| neighbour.peer == peer)
+    }
+
+    /// Takes a free slot for a new link; `None` if all are taken.
+    pub(super) fn add(&mut self, peer: PeerId, native: bool, now: Instant) -> Option<Slot> {
+        let is_free = |slot: &u8| self.get(Slot(*slot)).is_none();
+        let slot = Slot((0..NEIGHBOURS_MAX as u8).find(is_free)?);
+        self.list.push(Neighbour::new(slot, peer, native, now));
+        Some(slot)
+    }
+
+    pub(super) fn remove(&mut self, slot: Slot) -> Option<Neighbour> {
+        let index = self
+            .list
+            .iter()
+            .position(|neighbour| neighbour.slot == slot)?;
+        self.touch_view();
+        Some(self.list.remove(index))
+    }
+
+    pub(super) const fn view(&self) -> u32 {
+        self.view
+    }
+
+    pub(super) const fn touch_view(&mut self) {
+        self.view = self.view.wrapping_add(1) & (u32::MAX >> 1);
+    }
+
+    pub(super) fn ready(&self) -> impl Iterator<Item = &Neighbour> + Clone {
+        self.list.iter().filter(|neighbour| neighbour.is_ready())
+    }
+
+    /// Those who may seed segments of a track, with their weights.
+    pub(super) fn seeders(
+        &self,
+        track: Option<TrackId>,
+    ) -> impl Iterator<Item = (PeerId, u16)> + Clone {
+        let plays = move |neighbour: &&Neighbour| neighbour.plays(track);
+        self.list
+            .iter()
+            .filter(plays)
+            .map(|n| (n.peer, n.status.weight))
+            .filter(|(_, w)| *w > 0)
+    }
+
+    pub(super) fn ready_count(&self) -> usize {
+        self.ready().count()
+    }
+}

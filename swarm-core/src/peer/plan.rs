@@ -1,0 +1,363 @@
+//! What to do about one segment: pure functions from what is known to what should happen.
+//!
+//! Three plans, in the order in which they come to a segment's help:
+//! [`seed`] (this viewer's share of bringing it into the group), [`pull`] (asking neighbours that
+//! hold what has not been pushed here) and [`backstop`] (the CDN, at the latest safe moment).
+
+use alloc::vec::Vec;
+
+use super::{
+    estimate::Estimate,
+    neighbour::Neighbour,
+    policy::Policy,
+    rendezvous::NEVER,
+    segment::{Segment, runs},
+};
+use crate::{id::Slot, time::Instant};
+
+/// Pieces that one neighbour may be asked for at the same time, over all segments.
+pub(super) const PULL_PIECES_MAX: u32 = 4;
+/// How long a neighbour may take over a pull before it is asked of another.
+pub(super) const PULL_TIMEOUT_MS: u64 = 1500;
+/// Fetches that one backstop is split into at most.
+const BACKSTOP_RUNS_MAX: usize = 3;
+/// With more time than this to the deadline, promised pieces are waited for.
+const URGENT_MS: u64 = 3000;
+/// One rank further back in the order of seeders, the backstop fires this much later.
+const BACKSTOP_STAGGER_MS: u64 = 250;
+/// Ranks that stagger; all others fire at their own latest safe moment.
+const BACKSTOP_RANKS: u64 = 3;
+
+/// What a plan says: do this now, and look again then.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Plan {
+    /// Runs of pieces to fetch from the CDN.
+    pub(super) fetch: Vec<u64>,
+    /// Fetch the whole object: its content is not known, or all of it is missing.
+    pub(super) whole: bool,
+    /// When the answer may change by itself.
+    pub(super) wake: Option<Instant>,
+}
+
+impl Plan {
+    fn wake_at(&mut self, at: Instant) {
+        self.wake = Some(self.wake.map_or(at, |wake| wake.min(at)));
+    }
+
+    /// Whether anything is to be fetched.
+    pub(super) fn is_fetch(&self) -> bool {
+        self.whole || !self.fetch.is_empty()
+    }
+}
+
+/// The facts that plans look at besides the segment itself.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct View<'a> {
+    pub(super) now: Instant,
+    pub(super) policy: &'a Policy,
+    pub(super) estimate: &'a Estimate,
+    /// Pieces that this viewer is fetching.
+    pub(super) fetching: u64,
+    /// Whether a fetch of the whole object is under way.
+    pub(super) fetching_whole: bool,
+    /// Pieces that believed neighbours hold.
+    pub(super) held: u64,
+    /// Neighbours that play the segment's track.
+    pub(super) companions: usize,
+    /// Stripes that the segment is divided into.
+    pub(super) stripe_count: u32,
+}
+
+/// Into how many stripes a segment is divided among `seeders`: a power of two, so that views of
+/// the group that differ by a few members still agree.
+pub(super) fn stripe_count(segment: &Segment, seeders: usize, policy: &Policy) -> u32 {
+    let Some(content) = segment.content else {
+        return 1;
+    };
+    let by_length = content.len / policy.stripe_len_min.max(1);
+    let most = by_length
+        .min(seeders as u32)
+        .min(u32::from(policy.stripes_max))
+        .max(1);
+    1 << most.ilog2().min(crate::limits::STRIPES_MAX.ilog2())
+}
+
+/// The stripes that this viewer should fetch now for the whole group.
+pub(super) fn seed(segment: &Segment, view: &View<'_>) -> Plan {
+    let mut plan = Plan::default();
+    if !segment.fresh || view.companions == 0 || view.fetching_whole {
+        return plan;
+    }
+    let covered = segment.have | view.fetching | view.held;
+    let stripe_len = segment.content.map_or(0, |content| content.len) / view.stripe_count;
+    let delay_ms =
+        u64::from(view.policy.rank_delay_ms).max(100) + view.estimate.cdn_ms(u64::from(stripe_len));
+    for stripe in 0..view.stripe_count {
+        let rank = segment.ranks[stripe as usize];
+        let bits = segment.stripe_bits(stripe, view.stripe_count);
+        let missing = bits & !covered;
+        if rank == NEVER || (segment.content.is_some() && missing == 0) {
+            continue;
+        }
+        let claim_bits = if segment.content.is_some() {
+            bits
+        } else {
+            u64::MAX
+        };
+        let base = segment
+            .claimed_until(claim_bits)
+            .unwrap_or(segment.known_at);
+        let due = base
+            .max(segment.known_at)
+            .plus_ms(u64::from(rank) * delay_ms);
+        if due > view.now {
+            plan.wake_at(due);
+        } else if segment.content.is_none() {
+            plan.whole = true;
+        } else {
+            plan.fetch.extend(runs(missing, 1));
+        }
+    }
+    plan
+}
+
+/// What the player needs and nobody will bring in time.
+pub(super) fn backstop(segment: &Segment, view: &View<'_>, buffer_ms: u64) -> Plan {
+    let mut plan = Plan::default();
+    let Some(deadline) = segment.deadline() else {
+        return plan;
+    };
+    let missing = segment.full() & !segment.have & !view.fetching;
+    if view.fetching_whole || (segment.content.is_some() && missing == 0) {
+        return plan;
+    }
+    let missing_len = u64::from(segment.len_of(missing));
+    let whole_len = segment.content.map_or_else(
+        || view.estimate.cdn_bps() * u64::from(segment.duration_ms) / 16_000,
+        |content| u64::from(content.len),
+    );
+    let need_ms = {
+        let len = if segment.content.is_some() {
+            missing_len
+        } else {
+            whole_len
+        };
+        let cdn_ms = view.estimate.cdn_ms_worst(len);
+        let guard_ms = u64::from(view.policy.backstop_guard_ms);
+        let rank = u64::from(segment.ranks[0]).min(BACKSTOP_RANKS);
+        let early_ms = (BACKSTOP_RANKS - rank) * BACKSTOP_STAGGER_MS;
+        cdn_ms * u64::from(view.policy.backstop_margin_percent) / 100 + guard_ms + early_ms
+    };
+    let critical_ms = 2 * view.estimate.cdn_ms(whole_len) + 1000;
+    let is_hopeless = view.companions == 0 || !may_come(segment, view, missing);
+    let slack_ms = deadline.ms_since(view.now);
+    if !is_hopeless && slack_ms > need_ms && buffer_ms > critical_ms {
+        plan.wake_at(deadline_minus(deadline, need_ms));
+        return plan;
+    }
+    if segment.content.is_none() || (segment.have == 0 && view.fetching == 0) {
+        plan.whole = true;
+    } else {
+        plan.fetch = runs(missing, BACKSTOP_RUNS_MAX);
+    }
+    plan
+}
+
+/// Whether there is anybody that the missing pieces could come from: a holder, a promise, or the
+/// order of seeders, in which somebody always comes next for a fresh segment.
+fn may_come(segment: &Segment, view: &View<'_>, missing: u64) -> bool {
+    if segment.fresh {
+        return true;
+    }
+    if segment.content.is_none() {
+        return false;
+    }
+    missing & !(view.held | segment.claimed(view.now) | segment.pulled()) == 0
+}
+
+fn deadline_minus(deadline: Instant, ms: u64) -> Instant {
+    Instant::from_micros(deadline.as_micros().saturating_sub(ms * 1000))
+}
+
+/// Pieces to ask of a neighbour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Ask {
+    pub(super) slot: Slot,
+    pub(super) bits: u64,
+}
+
+/// Which missing pieces to ask of whom. `outstanding` counts what each neighbour was asked for
+/// already.
+pub(super) fn pull<'a>(
+    segment: &Segment,
+    view: &View<'_>,
+    neighbours: impl Iterator<Item = &'a Neighbour> + Clone,
+    outstanding: impl Fn(Slot) -> u32,
+) -> (Vec<Ask>, Option<Instant>) {
+    let Some(id) = segment.id() else {
+        return (Vec::new(), None);
+    };
+    let mut missing = segment.full() & !segment.have & !view.fetching & !segment.pulled();
+    if !(segment.fresh || segment.is_wanted()) || missing == 0 {
+        return (Vec::new(), None);
+    }
+    let slack_ms = segment
+        .deadline()
+        .map_or(u64::MAX, |deadline| deadline.ms_since(view.now));
+    let mut wake = None;
+    if slack_ms > URGENT_MS {
+        let promised = missing & segment.claimed(view.now);
+        missing &= !promised;
+        if promised & view.held != 0 {
+            let patience = segment
+                .deadline()
+                .map(|deadline| deadline_minus(deadline, URGENT_MS));
+            let broken = segment.claimed_until(promised);
+            wake = patience.into_iter().chain(broken).min();
+        }
+    }
+    let holders = neighbours.filter(|n| n.is_believed() && n.status.weight > 0);
+    let mut asks: Vec<Ask> = Vec::new();
+    let asked_now = |asks: &[Ask], slot| -> u32 {
+        asks.iter()
+            .filter(|ask| ask.slot == slot)
+            .map(|ask| ask.bits.count_ones())
+            .sum()
+    };
+    while missing != 0 {
+        let piece = missing & missing.wrapping_neg();
+        missing &= !piece;
+        let load = |n: &&Neighbour| outstanding(n.slot) + asked_now(&asks, n.slot);
+        let free = holders.clone().filter(|n| n.holds(id) & piece != 0);
+        let free = free.filter(|n| load(n) < PULL_PIECES_MAX);
+        let Some(best) = free.min_by_key(|n| (load(n), n.strikes, n.rtt_ms, n.slot)) else {
+            continue;
+        };
+        let slot = best.slot;
+        match asks.iter_mut().find(|ask| ask.slot == slot) {
+            Some(ask) => ask.bits |= piece,
+            None => asks.push(Ask { slot, bits: piece }),
+        }
+    }
+    (asks, wake)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        id::{Name, RequestId, SegmentId},
+        peer::segment::{Claim, Request},
+        timeline::Content,
+    };
+
+    const NOW: Instant = Instant::from_millis(100_000);
+
+    fn segment() -> Segment {
+        let mut segment = Segment::new(Name(1), NOW);
+        segment.set_content(Content {
+            id: SegmentId(1),
+            len: 16 * 65_536,
+            piece_len: 65_536,
+            epoch: 0,
+        });
+        segment.fresh = true;
+        segment.ranks = [0, 1, 2, 3, NEVER, NEVER, NEVER, NEVER];
+        segment
+    }
+
+    fn check(segment: &Segment, with: impl FnOnce(&mut View<'_>)) -> (Plan, Plan) {
+        let (policy, estimate) = (Policy::default(), Estimate::default());
+        let mut view = View {
+            now: NOW,
+            policy: &policy,
+            estimate: &estimate,
+            fetching: 0,
+            fetching_whole: false,
+            held: 0,
+            companions: 7,
+            stripe_count: 4,
+        };
+        with(&mut view);
+        (seed(segment, &view), backstop(segment, &view, 8000))
+    }
+
+    #[test]
+    fn the_first_in_the_order_seeds_its_stripe_at_once_and_backs_up_the_others_later() {
+        let (plan, _) = check(&segment(), |_| {});
+        assert_eq!(plan.fetch, [0b1111]);
+        assert!(plan.wake.is_some_and(|at| at > NOW));
+        let (later, _) = check(&segment(), |view| view.now = NOW.plus_ms(60_000));
+        assert_eq!(later.fetch.len(), 4, "nobody else has come");
+    }
+
+    #[test]
+    fn a_promise_puts_the_backups_off_until_it_is_broken() {
+        let mut segment = segment();
+        let until = NOW.plus_ms(70_000);
+        segment.claims.push(Claim {
+            slot: Slot(1),
+            bits: 0xfff0,
+            until,
+        });
+        let (plan, _) = check(&segment, |view| view.now = NOW.plus_ms(60_000));
+        assert_eq!(plan.fetch, [0b1111]);
+        assert!(plan.wake.is_some_and(|at| at > until));
+    }
+
+    #[test]
+    fn a_lone_viewer_seeds_nothing_and_its_player_gets_the_cdn_at_once() {
+        let mut segment = segment();
+        let request = Request {
+            id: RequestId(1),
+            since: NOW,
+            deadline: NOW.plus_ms(20_000),
+        };
+        segment.requests.push(request);
+        let (seed, backstop) = check(&segment, |view| view.companions = 0);
+        assert_eq!(seed, Plan::default());
+        assert!(backstop.whole);
+    }
+
+    #[test]
+    fn the_backstop_waits_for_the_latest_safe_moment_and_takes_only_what_is_missing() {
+        let mut segment = segment();
+        segment.have = 0xff00;
+        let request = Request {
+            id: RequestId(1),
+            since: NOW,
+            deadline: NOW.plus_ms(20_000),
+        };
+        segment.requests.push(request);
+        let (_, early) = check(&segment, |_| {});
+        assert!(!early.is_fetch());
+        let moment = early.wake.expect("it is armed");
+        assert!(moment > NOW && moment < NOW.plus_ms(20_000));
+        let (_, late) = check(&segment, |view| view.now = moment);
+        assert_eq!(late.fetch, [0x00ff]);
+    }
+
+    #[test]
+    fn an_old_segment_that_nobody_holds_is_fetched_when_it_is_wanted() {
+        let mut segment = segment();
+        segment.fresh = false;
+        let request = Request {
+            id: RequestId(1),
+            since: NOW,
+            deadline: NOW.plus_ms(20_000),
+        };
+        segment.requests.push(request);
+        assert!(check(&segment, |_| {}).1.whole);
+        let (_, held) = check(&segment, |view| view.held = 0xffff);
+        assert!(!held.is_fetch());
+    }
+
+    #[test]
+    fn stripes_are_a_power_of_two_and_not_too_short() {
+        let policy = Policy::default();
+        for (seeders, expected) in [(1, 1), (2, 2), (3, 2), (7, 4), (8, 8), (30, 8)] {
+            assert_eq!(stripe_count(&segment(), seeders, &policy), expected);
+        }
+        assert_eq!(stripe_count(&Segment::new(Name(1), NOW), 8, &policy), 1);
+    }
+}

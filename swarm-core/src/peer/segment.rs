@@ -1,0 +1,301 @@
+//! The segments that a viewer knows of.
+
+use alloc::vec::Vec;
+
+use crate::{
+    id::{Name, RequestId, SegmentId, Slot, TrackId},
+    limits::STRIPES_MAX,
+    record::piece_count,
+    time::Instant,
+    timeline::Content,
+};
+
+/// A request of the player that waits for its segment.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Request {
+    pub(super) id: RequestId,
+    pub(super) since: Instant,
+    /// When the player runs dry without it.
+    pub(super) deadline: Instant,
+}
+
+/// A neighbour has said that it fetches these pieces and will push them.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Claim {
+    pub(super) slot: Slot,
+    pub(super) bits: u64,
+    /// Believed until then; moved on by every piece that keeps the promise.
+    pub(super) until: Instant,
+}
+
+/// Pieces asked of a neighbour.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pull {
+    pub(super) slot: Slot,
+    pub(super) bits: u64,
+    pub(super) asked: Instant,
+}
+
+/// One segment: what is known of it, what is there, and what is under way.
+#[derive(Clone, Debug)]
+pub(super) struct Segment {
+    pub(super) name: Name,
+    /// `None` until a playlist of this viewer lists it: neighbours may be ahead.
+    pub(super) track: Option<TrackId>,
+    pub(super) seq: u64,
+    pub(super) duration_ms: u32,
+    pub(super) known_at: Instant,
+    /// Appeared while this viewer was watching: to be seeded. Older ones are there already, at
+    /// the neighbours or not at all.
+    pub(super) fresh: bool,
+    /// No record vouches for it: the CDN's alone.
+    pub(super) cdn_only: bool,
+    pub(super) content: Option<Content>,
+    /// Whether a verified record is stored, without which nothing may be passed on.
+    pub(super) has_record: bool,
+    /// Verified pieces in the store.
+    pub(super) have: u64,
+    /// Pieces that this viewer took from the CDN for the group, to be pushed.
+    pub(super) seeded: u64,
+    pub(super) requests: Vec<Request>,
+    pub(super) claims: Vec<Claim>,
+    pub(super) pulls: Vec<Pull>,
+    pub(super) bytes_p2p: u32,
+    pub(super) bytes_cdn: u32,
+    pub(super) delivered: bool,
+    /// The have-map has changed since it was announced.
+    pub(super) unannounced: bool,
+    pub(super) fetch_failures: u8,
+    /// No fetch before then, after a failed one.
+    pub(super) fetch_not_before: Option<Instant>,
+    /// This viewer's place in the order of seeders for each stripe, and for which view of the
+    /// group and how many stripes it was computed.
+    pub(super) ranks: [u8; STRIPES_MAX as usize],
+    pub(super) ranks_for: (u32, u32),
+}
+
+impl Segment {
+    pub(super) fn new(name: Name, now: Instant) -> Self {
+        Self {
+            name,
+            track: None,
+            seq: 0,
+            duration_ms: 0,
+            known_at: now,
+            fresh: false,
+            cdn_only: false,
+            content: None,
+            has_record: false,
+            have: 0,
+            seeded: 0,
+            requests: Vec::new(),
+            claims: Vec::new(),
+            pulls: Vec::new(),
+            bytes_p2p: 0,
+            bytes_cdn: 0,
+            delivered: false,
+            unannounced: false,
+            fetch_failures: 0,
+            fetch_not_before: None,
+            ranks: [super::rendezvous::NEVER; STRIPES_MAX as usize],
+            ranks_for: (u32::MAX, 0),
+        }
+    }
+
+    pub(super) fn id(&self) -> Option<SegmentId> {
+        self.content.map(|content| content.id)
+    }
+
+    /// All pieces; none while the content is unknown.
+    pub(super) fn full(&self) -> u64 {
+        self.content.map_or(0, |content| {
+            mask(piece_count(content.len, content.piece_len))
+        })
+    }
+
+    pub(super) fn is_complete(&self) -> bool {
+        self.content.is_some() && self.have == self.full()
+    }
+
+    pub(super) fn is_wanted(&self) -> bool {
+        !self.requests.is_empty()
+    }
+
+    /// When the player needs it, if it has asked.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.requests.iter().map(|request| request.deadline).min()
+    }
+
+    /// How many bytes these pieces are.
+    pub(super) fn len_of(&self, bits: u64) -> u32 {
+        let Some(content) = self.content else {
+            return 0;
+        };
+        let bits = bits & self.full();
+        let last = piece_count(content.len, content.piece_len) - 1;
+        let whole = bits.count_ones() * content.piece_len;
+        let tail = content.len - last * content.piece_len;
+        whole
+            - if bits >> last & 1 == 1 {
+                content.piece_len - tail
+            } else {
+                0
+            }
+    }
+
+    /// The pieces of stripe `stripe` of `count`: a contiguous run.
+    pub(super) fn stripe_bits(&self, stripe: u32, count: u32) -> u64 {
+        let Some(content) = self.content else {
+            return 0;
+        };
+        let pieces = piece_count(content.len, content.piece_len);
+        let count = count.max(1);
+        let (from, to) = (pieces * stripe / count, pieces * (stripe + 1) / count);
+        mask(to.min(pieces)) & !mask(from.min(pieces))
+    }
+
+    /// First byte and length of a contiguous run of pieces; `None` if it is the whole segment.
+    pub(super) fn range_of(&self, run: u64) -> Option<(u32, u32)> {
+        let content = self.content?;
+        if run == self.full() {
+            return None;
+        }
+        Some((run.trailing_zeros() * content.piece_len, self.len_of(run)))
+    }
+
+    /// Takes over what a playlist or record says of the content. Returns the content that it
+    /// replaces, if that is another one.
+    pub(super) fn set_content(&mut self, content: Content) -> Option<Content> {
+        match self.content {
+            Some(old) if old.id == content.id => None,
+            Some(old) if old.epoch > content.epoch => None,
+            old => {
+                self.content = Some(content);
+                self.has_record = false;
+                (self.have, self.seeded) = (0, 0);
+                (self.bytes_p2p, self.bytes_cdn) = (0, 0);
+                self.claims.clear();
+                self.pulls.clear();
+                self.delivered = false;
+                self.ranks_for = (u32::MAX, 0);
+                old
+            }
+        }
+    }
+
+    /// Pieces that neighbours have promised and are still believed to bring.
+    pub(super) fn claimed(&self, now: Instant) -> u64 {
+        let live = self.claims.iter().filter(|claim| claim.until > now);
+        live.fold(0, |bits, claim| bits | claim.bits)
+    }
+
+    /// When the last promise for any of `bits` ran out or will.
+    pub(super) fn claimed_until(&self, bits: u64) -> Option<Instant> {
+        let claims = self.claims.iter().filter(|claim| claim.bits & bits != 0);
+        claims.map(|claim| claim.until).max()
+    }
+
+    pub(super) fn pulled(&self) -> u64 {
+        self.pulls.iter().fold(0, |bits, pull| bits | pull.bits)
+    }
+}
+
+/// The lowest `count` bits.
+pub(super) const fn mask(count: u32) -> u64 {
+    if count >= 64 {
+        u64::MAX
+    } else {
+        (1 << count) - 1
+    }
+}
+
+/// Splits a set of pieces into at most `most` contiguous runs that cover it; where there are more,
+/// the gaps are covered as well.
+pub(super) fn runs(bits: u64, most: usize) -> Vec<u64> {
+    let mut runs: Vec<(u32, u32)> = Vec::new();
+    let mut rest = bits;
+    while rest != 0 {
+        let start = rest.trailing_zeros();
+        let len = (rest >> start).trailing_ones();
+        runs.push((start, start + len));
+        rest &= !mask(start + len);
+    }
+    while runs.len() > most.max(1) {
+        let gap = |i: &usize| runs[i + 1].0 - runs[*i].1;
+        let narrowest = (0..runs.len() - 1).min_by_key(gap).unwrap_or(0);
+        runs[narrowest].1 = runs[narrowest + 1].1;
+        runs.remove(narrowest + 1);
+    }
+    runs.into_iter()
+        .map(|(from, to)| mask(to) & !mask(from))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn segment(len: u32) -> Segment {
+        let mut segment = Segment::new(Name(1), Instant::ORIGIN);
+        segment.set_content(Content {
+            id: SegmentId(1),
+            len,
+            piece_len: 16_384,
+            epoch: 0,
+        });
+        segment
+    }
+
+    #[test]
+    fn stripes_cover_every_piece_once() {
+        for pieces in [1, 3, 8, 37, 64] {
+            let segment = segment(pieces * 16_384 - 5);
+            for count in [1, 2, 4, 8] {
+                let mut seen = 0;
+                for stripe in 0..count {
+                    let bits = segment.stripe_bits(stripe, count);
+                    assert_eq!(seen & bits, 0);
+                    seen |= bits;
+                }
+                assert_eq!(seen, segment.full(), "{pieces} pieces in {count} stripes");
+            }
+        }
+    }
+
+    #[test]
+    fn the_last_piece_is_shorter() {
+        let segment = segment(40_000);
+        assert_eq!(segment.len_of(0b111), 40_000);
+        assert_eq!(segment.len_of(0b100), 40_000 - 2 * 16_384);
+        assert_eq!(segment.range_of(0b110), Some((16_384, 40_000 - 16_384)));
+        assert_eq!(segment.range_of(0b111), None);
+    }
+
+    #[test]
+    fn runs_merge_over_the_narrowest_gap() {
+        assert_eq!(runs(0b1100_0110_1, 8), [0b1, 0b1100, 0b1_1000_0000]);
+        assert_eq!(runs(0b1100_0110_1, 2), [0b1101 | 0b10, 0b1_1000_0000]);
+        assert_eq!(runs(u64::MAX, 1), [u64::MAX]);
+        assert!(runs(0, 4).is_empty());
+    }
+
+    #[test]
+    fn an_older_epoch_never_replaces_a_newer_one() {
+        let mut segment = segment(10);
+        let newer = Content {
+            id: SegmentId(2),
+            len: 10,
+            piece_len: 16_384,
+            epoch: 5,
+        };
+        assert!(segment.set_content(newer).is_some());
+        segment.have = 1;
+        let older = Content {
+            id: SegmentId(1),
+            epoch: 0,
+            ..newer
+        };
+        assert_eq!(segment.set_content(older), None);
+        assert_eq!((segment.id(), segment.have), (Some(SegmentId(2)), 1));
+    }
+}

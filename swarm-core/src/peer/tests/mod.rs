@@ -1,0 +1,253 @@
+//! Scenarios in virtual time.
+
+mod world;
+
+use alloc::vec::Vec;
+
+use crate::{id::Name, peer::Stats, wire::peer::PeerMsg};
+use world::{Cheat, Options, World};
+
+fn watch(seed: u64, viewers: usize, options: Options) -> World {
+    let mut world = World::new(seed, options);
+    for _ in 0..viewers {
+        world.add(Cheat::Honest);
+        world.run_ms(700);
+    }
+    world.run_ms(15_000);
+    world
+}
+
+fn stalls(world: &World) -> u32 {
+    world
+        .nodes
+        .iter()
+        .filter(|node| node.alive)
+        .map(|node| node.stalls)
+        .sum()
+}
+
+fn total(world: &World, of: impl Fn(&Stats) -> u64) -> u64 {
+    world.nodes.iter().map(|node| of(node.peer.stats())).sum()
+}
+
+/// Runs on and gives the offload of the segments that began from now on.
+fn offload_over(world: &mut World, ms: u64) -> f64 {
+    let from = world.newest() + 2;
+    world.run_ms(ms);
+    world.offload(from)
+}
+
+#[test]
+fn eight_viewers_share_most_of_what_they_watch() {
+    for seed in 0..5 {
+        let mut world = watch(seed, 8, Options::default());
+        let offload = offload_over(&mut world, 60_000);
+        let wasted =
+            total(&world, |s| s.bytes_wasted) as f64 / total(&world, |s| s.bytes_p2p) as f64;
+        assert!(offload > 0.82, "seed {seed}: offload {offload}");
+        assert!(wasted < 0.05, "seed {seed}: wasted {wasted}");
+        assert_eq!(stalls(&world), 0, "seed {seed}");
+        for node in &world.nodes {
+            assert!(node.startup_ms.expect("it plays") < 1000);
+            assert!(node.played.is_sorted() && node.played.len() > 30);
+        }
+    }
+}
+
+#[test]
+fn without_tags_the_first_record_brings_the_content() {
+    let mut world = watch(
+        1,
+        8,
+        Options {
+            tagged: false,
+            ..Options::default()
+        },
+    );
+    let offload = offload_over(&mut world, 60_000);
+    assert!(offload > 0.80, "{offload}");
+    assert_eq!(stalls(&world), 0);
+}
+
+#[test]
+fn a_lone_viewer_is_served_by_the_cdn_as_if_there_were_no_swarm() {
+    let mut world = watch(1, 1, Options::default());
+    world.run_ms(30_000);
+    assert_eq!(stalls(&world), 0);
+    let node = &world.nodes[0];
+    assert_eq!(world.cdn_bytes, node.played.len() as u64 * 500_000);
+    assert_eq!(node.backstops, 0);
+}
+
+#[test]
+fn records_missing_means_the_cdn_for_everybody_and_no_stall() {
+    let mut world = watch(
+        1,
+        6,
+        Options {
+            records: false,
+            ..Options::default()
+        },
+    );
+    world.run_ms(30_000);
+    assert_eq!(stalls(&world), 0);
+    assert_eq!(total(&world, |s| s.bytes_up), 0);
+}
+
+#[test]
+fn links_survive_the_tracker_and_viewers_come_back_with_jitter() {
+    let mut world = watch(2, 6, Options::default());
+    world.kill_tracker();
+    let offload = offload_over(&mut world, 40_000);
+    assert!(offload > 0.75, "{offload}");
+    assert!(world.nodes.iter().all(|node| !node.peer.is_joined()));
+    world.tracker_up = true;
+    world.run_ms(35_000);
+    assert!(world.nodes.iter().all(|node| node.peer.is_joined()));
+    assert_eq!(stalls(&world), 0);
+}
+
+#[test]
+fn when_all_others_vanish_the_cdn_takes_over_without_a_stall() {
+    for seed in 0..5 {
+        let mut world = watch(seed, 8, Options::default());
+        for index in 1..8 {
+            world.kill(index);
+        }
+        world.run_ms(40_000);
+        assert_eq!(stalls(&world), 0, "seed {seed}");
+        assert!(world.nodes[0].played.len() > 25);
+        assert_eq!(world.nodes[0].peer.stats().links, 0);
+    }
+}
+
+#[test]
+fn one_silent_departure_does_not_cost_a_copy_each() {
+    let mut world = watch(3, 8, Options::default());
+    world.kill(4);
+    let offload = offload_over(&mut world, 30_000);
+    assert!(offload > 0.75, "{offload}");
+    assert_eq!(stalls(&world), 0);
+}
+
+#[test]
+fn who_sends_bad_bytes_is_dropped_at_once() {
+    let mut world = World::new(4, Options::default());
+    for index in 0..8 {
+        world.add(if index == 3 {
+            Cheat::Corrupts
+        } else {
+            Cheat::Honest
+        });
+        world.run_ms(500);
+    }
+    world.run_ms(15_000);
+    let offload = offload_over(&mut world, 40_000);
+    assert_eq!(world.nodes[3].peer.stats().links, 0);
+    assert_eq!(stalls(&world), 0);
+    assert!(offload > 0.70, "{offload}");
+}
+
+#[test]
+fn who_promises_and_never_delivers_costs_offload_but_no_stall() {
+    let mut world = World::new(5, Options::default());
+    for index in 0..8 {
+        world.add(if index == 3 {
+            Cheat::BlackHole
+        } else {
+            Cheat::Honest
+        });
+        world.run_ms(500);
+    }
+    world.run_ms(15_000);
+    let offload = offload_over(&mut world, 40_000);
+    assert_eq!(stalls(&world), 0);
+    assert!(offload > 0.60, "{offload}");
+}
+
+#[test]
+fn uploads_keep_to_the_cap() {
+    let options = Options {
+        upload_bps: 1_000_000,
+        ..Options::default()
+    };
+    let mut world = watch(6, 8, options);
+    let before: Vec<u64> = world
+        .nodes
+        .iter()
+        .map(|node| node.peer.stats().bytes_up)
+        .collect();
+    world.run_ms(20_000);
+    for (node, before) in world.nodes.iter().zip(before) {
+        let sent = node.peer.stats().bytes_up - before;
+        assert!(
+            sent <= 20 * 125_000 + 300_000,
+            "{sent} bytes in 20 s at 1 Mbit/s"
+        );
+    }
+    assert_eq!(stalls(&world), 0);
+}
+
+#[test]
+fn the_reported_bandwidth_is_the_cdns_whoever_brings_the_bytes() {
+    let mut world = watch(7, 8, Options::default());
+    world.run_ms(30_000);
+    for node in &world.nodes {
+        for bps in &node.reported_bps {
+            assert!((15_000_000..60_000_000).contains(bps), "{bps}");
+        }
+    }
+}
+
+#[test]
+fn a_failing_cdn_is_reported_to_the_player_and_tried_again() {
+    let mut world = watch(8, 1, Options::default());
+    let before = world.nodes[0].played.len();
+    world.cdn_up = false;
+    world.run_ms(5_000);
+    world.cdn_up = true;
+    world.run_ms(10_000);
+    assert!(world.nodes[0].played.len() > before + 4);
+}
+
+#[test]
+fn the_same_seed_gives_the_same_run() {
+    let run = |seed| {
+        let mut world = watch(seed, 6, Options::default());
+        world.run_ms(20_000);
+        let stats: Vec<Stats> = world.nodes.iter().map(|node| *node.peer.stats()).collect();
+        (stats, world.cdn_bytes)
+    };
+    assert_eq!(run(11), run(11));
+    assert_ne!(run(11).1, run(12).1);
+}
+
+#[test]
+fn hostile_control_messages_close_the_link_and_nothing_else() {
+    let mut world = watch(9, 4, Options::default());
+    let links = world.nodes[0].peer.stats().links;
+    assert_eq!(links, 3);
+    let claim = PeerMsg::Claim {
+        name: Name(1),
+        stripes: 255,
+        stripe_count: 255,
+    };
+    world.inject(1, 0, &claim);
+    assert_eq!(
+        world.nodes[0].peer.stats().links,
+        3,
+        "a senseless claim is ignored"
+    );
+    let other = PeerMsg::Hello {
+        peer: world.nodes[2].peer.peer_id().expect("it has joined"),
+        status: Default::default(),
+    };
+    world.inject(1, 0, &other);
+    assert_eq!(
+        world.nodes[0].peer.stats().links,
+        2,
+        "nobody takes another's name"
+    );
+    world.run_ms(10_000);
+    assert_eq!(stalls(&world), 0);
+}

@@ -1,0 +1,228 @@
+//! Playlists and the player's requests: which segments there are, and which are wanted.
+
+use alloc::vec::Vec;
+
+use super::{
+    Peer,
+    io::{Action, Outbox},
+    segment::{Request, Segment},
+};
+use crate::{
+    id::{Name, RequestId, TrackId},
+    limits::{REQUESTS_MAX, SEGMENTS_MAX, TRACKS_MAX},
+    timeline::{Content, SegmentInfo},
+};
+
+/// Segments that no playlist of this viewer lists are kept for so long.
+const UNLISTED_MS_MAX: u64 = 30_000;
+/// How many of them are kept.
+const UNLISTED_MAX: usize = 16;
+
+/// The tracks that the player plays.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Tracks {
+    list: Vec<TrackId>,
+}
+
+impl Tracks {
+    pub(super) fn ids(&self) -> Vec<TrackId> {
+        let mut ids = self.list.clone();
+        ids.sort_unstable();
+        ids
+    }
+}
+
+impl Peer {
+    pub(super) fn handle_timeline(
+        &mut self,
+        track: TrackId,
+        listed: &[SegmentInfo],
+        out: &mut Outbox,
+    ) {
+        let window = SEGMENTS_MAX / TRACKS_MAX;
+        let keep = usize::from(self.policy.segments_kept).max(window);
+        let listed = &listed[listed.len().saturating_sub(keep)..];
+        let is_known_track = self.tracks.list.contains(&track);
+        if !is_known_track {
+            if self.tracks.list.len() >= TRACKS_MAX {
+                return;
+            }
+            self.tracks.list.push(track);
+            self.tracker.hasten_status(self.now);
+        }
+        for info in listed {
+            self.list_segment(track, info, is_known_track, out);
+        }
+        self.evict_old(track, listed, out);
+    }
+
+    fn list_segment(&mut self, track: TrackId, info: &SegmentInfo, fresh: bool, out: &mut Outbox) {
+        let now = self.now;
+        let index = match self
+            .segments
+            .iter()
+            .position(|segment| segment.name == info.name)
+        {
+            Some(index) => index,
+            None => {
+                self.make_room(out);
+                self.segments.push(Segment {
+                    fresh,
+                    ..Segment::new(info.name, now)
+                });
+                self.segments.len() - 1
+            }
+        };
+        let segment = &mut self.segments[index];
+        segment.track = Some(track);
+        segment.seq = info.seq;
+        segment.duration_ms = info.duration_ms;
+        let content = info.content.filter(Content::is_valid);
+        if let Some(replaced) = content.and_then(|content| segment.set_content(content)) {
+            segment.fresh = true;
+            segment.known_at = now;
+            out.push(Action::Evict(replaced.id));
+        }
+    }
+
+    /// Forgets what lies behind the window, and what nobody has listed for long.
+    fn evict_old(&mut self, track: TrackId, listed: &[SegmentInfo], out: &mut Outbox) {
+        let kept = u64::from(self.policy.segments_kept);
+        let (first, last) = match listed {
+            [first, .., last] => (first.seq, last.seq),
+            [only] => (only.seq, only.seq),
+            [] => return,
+        };
+        let oldest = last.saturating_sub(kept).min(first);
+        let now = self.now;
+        self.evict_where(out, |segment| match segment.track {
+            Some(known) => {
+                let is_listed = || listed.iter().any(|info| info.name == segment.name);
+                let outside = segment.seq < oldest || segment.seq > last;
+                known == track && outside && !is_listed()
+            }
+            None => now.ms_since(segment.known_at) > UNLISTED_MS_MAX,
+        });
+    }
+
+    pub(super) fn evict_where(&mut self, out: &mut Outbox, is_old: impl Fn(&Segment) -> bool) {
+        let fetches = &self.fetches;
+        self.segments.retain(|segment| {
+            let busy = segment.is_wanted() || fetches.iter().any(|f| f.name == segment.name);
+            let keep = busy || !is_old(segment);
+            if let (false, Some(id)) = (keep, segment.id()) {
+                out.push(Action::Evict(id));
+            }
+            keep
+        });
+    }
+
+    /// Makes room for one more segment.
+    fn make_room(&mut self, out: &mut Outbox) {
+        while self.segments.len() >= SEGMENTS_MAX {
+            let free = self.segments.iter().filter(|segment| !segment.is_wanted());
+            let Some(oldest) = free.min_by_key(|s| (s.known_at, s.seq)).map(|s| s.name) else {
+                return;
+            };
+            self.forget(oldest, out);
+        }
+    }
+
+    fn forget(&mut self, name: Name, out: &mut Outbox) {
+        self.fetches.retain(|fetch| {
+            let keep = fetch.name != name;
+            if !keep {
+                out.push(Action::CancelFetch(fetch.id));
+            }
+            keep
+        });
+        if let Some(index) = self
+            .segments
+            .iter()
+            .position(|segment| segment.name == name)
+        {
+            let segment = self.segments.remove(index);
+            if let Some(id) = segment.id() {
+                out.push(Action::Evict(id));
+            }
+        }
+    }
+
+    /// A segment that a neighbour vouches for and no playlist here lists yet. `None` if there are
+    /// too many of those already.
+    pub(super) fn add_unlisted(&mut self, name: Name, seq: u64, out: &mut Outbox) -> Option<usize> {
+        let unlisted = self
+            .segments
+            .iter()
+            .filter(|segment| segment.track.is_none());
+        if unlisted.clone().count() >= UNLISTED_MAX {
+            let oldest = unlisted
+                .min_by_key(|s| (s.known_at, s.seq))
+                .map(|s| s.name)?;
+            self.forget(oldest, out);
+        }
+        self.make_room(out);
+        let segment = Segment {
+            seq,
+            fresh: true,
+            ..Segment::new(name, self.now)
+        };
+        self.segments.push(segment);
+        Some(self.segments.len() - 1)
+    }
+
+    pub(super) fn handle_track_ended(&mut self, track: TrackId, out: &mut Outbox) {
+        self.tracks.list.retain(|known| *known != track);
+        self.tracker.hasten_status(self.now);
+        let dropped: Vec<Name> = self
+            .segments
+            .iter()
+            .filter(|s| s.track == Some(track) && !s.is_wanted() && s.have == 0)
+            .map(|s| s.name)
+            .collect();
+        for name in dropped {
+            self.forget(name, out);
+        }
+        for segment in self.segments.iter_mut().filter(|s| s.track == Some(track)) {
+            segment.fresh = false;
+        }
+    }
+
+    pub(super) fn handle_wanted(&mut self, request: RequestId, name: Name, out: &mut Outbox) {
+        self.player.asked_at = Some(self.now);
+        let waiting: usize = self.segments.iter().map(|s| s.requests.len()).sum();
+        let deadline = self.now.plus_ms(self.buffer_ms());
+        let is_usable = self.policy.enabled && self.tracker.stream().is_some();
+        let listed = |s: &&mut Segment| s.name == name && s.track.is_some() && !s.cdn_only;
+        let found = self.segments.iter_mut().find(listed);
+        match found {
+            Some(segment) if is_usable && waiting < REQUESTS_MAX => {
+                segment.requests.push(Request {
+                    id: request,
+                    since: self.now,
+                    deadline,
+                });
+            }
+            _ => out.push(Action::Bypass(request)),
+        }
+    }
+
+    pub(super) fn handle_abandoned(&mut self, request: RequestId, out: &mut Outbox) {
+        let has = |segment: &Segment| segment.requests.iter().any(|r| r.id == request);
+        let Some(segment) = self.segments.iter_mut().find(|segment| has(segment)) else {
+            return;
+        };
+        segment.requests.retain(|r| r.id != request);
+        if segment.is_wanted() {
+            return;
+        }
+        let name = segment.name;
+        self.fetches.retain(|fetch| {
+            let keep = fetch.name != name || fetch.seeding;
+            if !keep {
+                out.push(Action::CancelFetch(fetch.id));
+            }
+            keep
+        });
+    }
+}

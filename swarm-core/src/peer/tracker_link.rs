@@ -1,0 +1,269 @@
+//! The viewer's side of the tracker protocol: joining, reporting, and coming back.
+
+use alloc::vec::Vec;
+
+use super::{
+    io::{Action, Event, Outbox},
+    policy::Policy,
+};
+use crate::{
+    id::{PeerId, StreamId, TrackId},
+    limits::TOKEN_LEN_MAX,
+    rng::Rng,
+    time::Instant,
+    wire::tracker::{Join, Nat, RefusalCode, Status, ViewerFlags, ViewerMsg, Welcome},
+};
+
+/// Reports are not sent more often than this, whatever the tracker asks for.
+const STATUS_INTERVAL_MS_MIN: u32 = 500;
+/// ... nor less often.
+const STATUS_INTERVAL_MS_MAX: u32 = 120_000;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// No stream to join, or refused for good.
+    Idle,
+    Connecting,
+    /// The WebSocket is open, the join is sent.
+    Joining,
+    Joined,
+    /// Until then.
+    BackingOff(Instant),
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct TrackerLink {
+    state: State,
+    stream: Option<StreamId>,
+    token: Vec<u8>,
+    me: Option<(PeerId, u64)>,
+    backoff_ms: u32,
+    status_interval_ms: u32,
+    status_at: Option<Instant>,
+}
+
+/// What goes into a join that the link does not know itself.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Introducing {
+    pub(super) track: TrackId,
+    pub(super) flags: ViewerFlags,
+    pub(super) nat: Nat,
+    pub(super) upload_kbps: u32,
+}
+
+impl TrackerLink {
+    pub(super) fn new(policy: &Policy) -> Self {
+        Self {
+            state: State::Idle,
+            stream: None,
+            token: Vec::new(),
+            me: None,
+            backoff_ms: policy.tracker_backoff_ms.0,
+            status_interval_ms: STATUS_INTERVAL_MS_MAX,
+            status_at: None,
+        }
+    }
+
+    pub(super) const fn stream(&self) -> Option<StreamId> {
+        self.stream
+    }
+
+    /// The name that the tracker gave; kept while it is out of reach.
+    pub(super) fn me(&self) -> Option<PeerId> {
+        self.me.map(|(peer, _)| peer)
+    }
+
+    pub(super) fn is_joined(&self) -> bool {
+        self.state == State::Joined
+    }
+
+    /// Joins a stream. The same stream again refreshes the token and revives a refused link.
+    pub(super) fn handle_join(&mut self, stream: StreamId, token: &[u8], out: &mut Outbox) {
+        self.token = token[..token.len().min(TOKEN_LEN_MAX)].to_vec();
+        let is_new = self.stream.replace(stream) != Some(stream);
+        if is_new {
+            self.me = None;
+            if self.state != State::Idle {
+                out.push(Action::TrackerClose);
+                self.state = State::Idle;
+            }
+        }
+        if self.state == State::Idle {
+            self.connect(out);
+        }
+    }
+
+    fn connect(&mut self, out: &mut Outbox) {
+        self.state = State::Connecting;
+        out.push(Action::TrackerConnect);
+    }
+
+    pub(super) fn handle_up(&mut self, about: Introducing, out: &mut Outbox) {
+        let (State::Connecting, Some(stream)) = (self.state, self.stream) else {
+            return;
+        };
+        self.state = State::Joining;
+        let join = ViewerMsg::Join(Join {
+            stream,
+            track: about.track,
+            flags: about.flags,
+            nat: about.nat,
+            upload_kbps: about.upload_kbps,
+            resume: self.me,
+            token: &self.token,
+        });
+        send(&join, out);
+    }
+
+    pub(super) fn handle_down(
+        &mut self,
+        now: Instant,
+        policy: &Policy,
+        rng: &mut Rng,
+        out: &mut Outbox,
+    ) {
+        if matches!(self.state, State::Idle | State::BackingOff(_)) {
+            return;
+        }
+        let wait_ms = self.backoff_ms / 2 + rng.at_most(u64::from(self.backoff_ms / 2)) as u32;
+        self.backoff_ms = self
+            .backoff_ms
+            .saturating_mul(2)
+            .min(policy.tracker_backoff_ms.1);
+        self.back_off(now, wait_ms, out);
+    }
+
+    fn back_off(&mut self, now: Instant, wait_ms: u32, out: &mut Outbox) {
+        self.state = State::BackingOff(now.plus_ms(u64::from(wait_ms.max(1))));
+        self.status_at = None;
+        out.push(Action::Emit(Event::TrackerLost { retry_ms: wait_ms }));
+    }
+
+    /// Returns whether the viewer has another name than before.
+    pub(super) fn handle_welcome(
+        &mut self,
+        now: Instant,
+        welcome: &Welcome<'_>,
+        policy: &Policy,
+        out: &mut Outbox,
+    ) -> bool {
+        let renamed = self.me() != Some(welcome.peer);
+        self.me = Some((welcome.peer, welcome.secret));
+        self.state = State::Joined;
+        self.backoff_ms = policy.tracker_backoff_ms.0;
+        self.status_interval_ms = welcome
+            .status_interval_ms
+            .clamp(STATUS_INTERVAL_MS_MIN, STATUS_INTERVAL_MS_MAX);
+        self.status_at = Some(now.plus_ms(u64::from(STATUS_INTERVAL_MS_MIN)));
+        if !welcome.stun.is_empty() {
+            let span =
+                out.write(|bytes| bytes.extend_from_slice(welcome.stun.join(" ").as_bytes()));
+            out.push(Action::UseStun(span));
+        }
+        out.push(Action::Emit(Event::Joined { peer: welcome.peer }));
+        renamed
+    }
+
+    /// The tracker asks to come back later: with jitter, so that not all do at once.
+    pub(super) fn handle_reconnect(
+        &mut self,
+        now: Instant,
+        after_ms: u32,
+        policy: &Policy,
+        rng: &mut Rng,
+        out: &mut Outbox,
+    ) {
+        let after_ms = after_ms.min(policy.tracker_backoff_ms.1);
+        let jitter_ms = rng.at_most(u64::from(after_ms / 2)) as u32;
+        out.push(Action::TrackerClose);
+        self.back_off(now, after_ms + jitter_ms, out);
+    }
+
+    pub(super) fn handle_refused(
+        &mut self,
+        now: Instant,
+        code: RefusalCode,
+        policy: &Policy,
+        rng: &mut Rng,
+        out: &mut Outbox,
+    ) {
+        if code.may_retry() {
+            self.handle_reconnect(now, policy.tracker_backoff_ms.1 / 2, policy, rng, out);
+            return;
+        }
+        out.push(Action::TrackerClose);
+        out.push(Action::Emit(Event::Refused));
+        self.state = State::Idle;
+        self.status_at = None;
+    }
+
+    /// Brings the next report forward: something changed that decides introductions.
+    pub(super) fn hasten_status(&mut self, now: Instant) {
+        if let Some(at) = &mut self.status_at {
+            *at = (*at).min(now.plus_ms(u64::from(STATUS_INTERVAL_MS_MIN)));
+        }
+    }
+
+    /// Whether a report is due; then the next one is put off.
+    pub(super) fn take_status_due(&mut self, now: Instant) -> bool {
+        let due = self.status_at.is_some_and(|at| at <= now);
+        if due {
+            self.status_at = Some(now.plus_ms(u64::from(self.status_interval_ms)));
+        }
+        due
+    }
+
+    /// Connects again if the back-off is over.
+    pub(super) fn handle_tick(&mut self, now: Instant, out: &mut Outbox) {
+        if matches!(self.state, State::BackingOff(until) if until <= now) {
+            self.connect(out);
+        }
+    }
+
+    pub(super) fn next_wakeup(&self) -> Option<Instant> {
+        match self.state {
+            State::BackingOff(until) => Some(until),
+            _ => self.status_at,
+        }
+    }
+
+    pub(super) fn leave(&mut self, out: &mut Outbox) {
+        if self.is_joined() {
+            send(&ViewerMsg::Leave, out);
+        }
+        if !matches!(self.state, State::Idle | State::BackingOff(_)) {
+            out.push(Action::TrackerClose);
+        }
+        self.state = State::Idle;
+        self.stream = None;
+        self.status_at = None;
+    }
+}
+
+/// Sends a message to the tracker.
+pub(super) fn send(message: &ViewerMsg<'_>, out: &mut Outbox) {
+    let span = out.write(|bytes| message.encode(bytes));
+    out.push(Action::SendTracker(span));
+}
+
+/// Counters as of the last report.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Reported {
+    pub(super) bytes_p2p: u64,
+    pub(super) bytes_cdn: u64,
+    pub(super) bytes_up: u64,
+    pub(super) stalls: u32,
+    pub(super) stalled_ms: u64,
+}
+
+impl Reported {
+    /// Fills the counters of a report with what has come since the last one.
+    pub(super) fn advance(&mut self, to: Self, status: &mut Status) {
+        status.bytes_p2p = (to.bytes_p2p - self.bytes_p2p).min(u64::from(u32::MAX)) as u32;
+        status.bytes_cdn = (to.bytes_cdn - self.bytes_cdn).min(u64::from(u32::MAX)) as u32;
+        status.bytes_up = (to.bytes_up - self.bytes_up).min(u64::from(u32::MAX)) as u32;
+        status.stalls = (to.stalls - self.stalls).min(u32::from(u16::MAX)) as u16;
+        status.stalled_ms = (to.stalled_ms - self.stalled_ms).min(u64::from(u32::MAX)) as u32;
+        *self = to;
+    }
+}

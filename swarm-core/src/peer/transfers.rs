@@ -1,0 +1,261 @@
+//! Bytes that arrive: records, pieces, and the ends of fetches.
+
+use super::{
+    Peer,
+    estimate::goodput_bps,
+    io::{Action, Event, FetchOutcome, Outbox, Payload, Source},
+    neighbour::Remote,
+    segment::Segment,
+};
+use crate::{
+    id::{FetchId, Name, SegmentId, Slot},
+    record::Record,
+    time::Instant,
+    timeline::Content,
+};
+
+/// How long a promise is believed after the last piece that kept it.
+const CLAIM_PROGRESS_MS: u64 = 1000;
+/// After this many failed fetches of a segment the player is told.
+const FETCH_FAILURES_MAX: u8 = 3;
+/// Wait before a failed fetch is tried again, doubled each time.
+const FETCH_RETRY_MS: u64 = 250;
+
+/// A fetch from the CDN under way.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Fetch {
+    pub(super) id: FetchId,
+    pub(super) name: Name,
+    /// Pieces that it will bring; 0 while the content is unknown.
+    pub(super) bits: u64,
+    pub(super) whole: bool,
+    /// Made for the group: goes on when the player loses interest, and what it brings is pushed.
+    pub(super) seeding: bool,
+}
+
+impl Peer {
+    pub(super) fn handle_record(&mut self, source: Source, record: &Record, out: &mut Outbox) {
+        let content = Content {
+            id: record.id(),
+            len: record.len,
+            piece_len: record.piece_len,
+            epoch: record.epoch,
+        };
+        let known = self
+            .segments
+            .iter()
+            .position(|segment| segment.name == record.name);
+        let Some(index) = known.or_else(|| self.add_unlisted(record.name, record.seq, out)) else {
+            out.push(Action::Evict(content.id));
+            return;
+        };
+        let segment = &mut self.segments[index];
+        if let Some(replaced) = segment.set_content(content) {
+            out.push(Action::Evict(replaced.id));
+        }
+        if segment.id() != Some(content.id) {
+            // A record of an older epoch: its bytes are not wanted here.
+            out.push(Action::Evict(content.id));
+            return;
+        }
+        segment.has_record = true;
+        let (name, full) = (segment.name, segment.full());
+        match source {
+            Source::Cdn(id) => {
+                for fetch in self
+                    .fetches
+                    .iter_mut()
+                    .filter(|f| f.id == id && f.name == name)
+                {
+                    if fetch.whole {
+                        fetch.bits = full;
+                    }
+                }
+            }
+            Source::Peer(slot) => {
+                if let Some(neighbour) = self.neighbours.get_mut(slot) {
+                    neighbour.remote_mut(content.id).has_record = true;
+                }
+            }
+        }
+    }
+
+    pub(super) fn handle_pieces(&mut self, source: Source, id: SegmentId, bits: u64) {
+        let now = self.now;
+        let Some(segment) = self.segments.iter_mut().find(|s| s.id() == Some(id)) else {
+            return;
+        };
+        let bits = bits & segment.full() & !segment.have;
+        let len = segment.len_of(bits);
+        segment.have |= bits;
+        segment.unannounced = true;
+        for pull in &mut segment.pulls {
+            pull.bits &= !bits;
+        }
+        segment.pulls.retain(|pull| pull.bits != 0);
+        match source {
+            Source::Cdn(fetch) => {
+                segment.bytes_cdn = segment.bytes_cdn.saturating_add(len);
+                if self.fetches.iter().any(|f| f.id == fetch && f.seeding) {
+                    segment.seeded |= bits;
+                }
+            }
+            Source::Peer(slot) => {
+                segment.bytes_p2p = segment.bytes_p2p.saturating_add(len);
+                for claim in segment.claims.iter_mut().filter(|claim| claim.slot == slot) {
+                    claim.until = claim.until.max(now.plus_ms(CLAIM_PROGRESS_MS));
+                }
+                self.stats.bytes_p2p += u64::from(len);
+                if let Some(neighbour) = self.neighbours.get_mut(slot) {
+                    neighbour.strikes = 0;
+                    neighbour.bytes_in += u64::from(len);
+                    neighbour.remote_mut(id).have |= bits;
+                }
+            }
+        }
+        let batch_ms = u64::from(self.policy.have_batch_ms);
+        self.announce_at.get_or_insert(now.plus_ms(batch_ms));
+    }
+
+    pub(super) fn handle_surplus(&mut self, slot: Slot, len: u32) {
+        self.stats.bytes_wasted += u64::from(len);
+        if let Some(neighbour) = self.neighbours.get_mut(slot) {
+            neighbour.heard = self.now;
+        }
+    }
+
+    /// `size` is body bytes, milliseconds to the first byte, and to the end.
+    pub(super) fn handle_fetch_done(
+        &mut self,
+        id: FetchId,
+        outcome: FetchOutcome,
+        size: (u32, u32, u32),
+        out: &mut Outbox,
+    ) {
+        let (bytes, ttfb_ms, total_ms) = (u64::from(size.0), u64::from(size.1), u64::from(size.2));
+        self.stats.bytes_cdn += bytes;
+        let Some(index) = self.fetches.iter().position(|fetch| fetch.id == id) else {
+            return;
+        };
+        let fetch = self.fetches.remove(index);
+        let found = self
+            .segments
+            .iter()
+            .position(|segment| segment.name == fetch.name);
+        let Some(index) = found else { return };
+        match outcome {
+            FetchOutcome::Verified => {
+                self.estimate.on_fetch(bytes, ttfb_ms, total_ms);
+                self.segments[index].fetch_failures = 0;
+            }
+            FetchOutcome::Unverified => {
+                self.estimate.on_fetch(bytes, ttfb_ms, total_ms);
+                let rate = goodput_bps(bytes, ttfb_ms, total_ms);
+                self.on_unverified(index, &fetch, size.0, rate, out);
+            }
+            FetchOutcome::Failed => self.on_fetch_failed(index, fetch.id, out),
+        }
+    }
+
+    /// Nothing vouches for what the CDN sent. The player gets it all the same, as it would without
+    /// P2P, if it is whole; the segment is not shared.
+    fn on_unverified(
+        &mut self,
+        index: usize,
+        fetch: &Fetch,
+        bytes: u32,
+        rate_bps: u64,
+        out: &mut Outbox,
+    ) {
+        let now = self.now;
+        let segment = &mut self.segments[index];
+        if !fetch.whole {
+            // The range belongs to other bytes than the record's: start over with the whole.
+            segment.cdn_only = true;
+            return;
+        }
+        segment.cdn_only = true;
+        segment.bytes_cdn = bytes;
+        let requests = core::mem::take(&mut segment.requests);
+        if requests.is_empty() {
+            out.push(Action::CancelFetch(fetch.id));
+            return;
+        }
+        let event = delivered(segment, requests.iter().map(|r| r.since).min(), now);
+        for request in requests {
+            self.stats.segments += 1;
+            out.push(Action::Deliver {
+                request: request.id,
+                payload: Payload::Fetch(fetch.id),
+                reported_bps: rate_bps,
+            });
+        }
+        out.push(Action::Emit(event));
+    }
+
+    fn on_fetch_failed(&mut self, index: usize, id: FetchId, out: &mut Outbox) {
+        let segment = &mut self.segments[index];
+        segment.fetch_failures = segment.fetch_failures.saturating_add(1);
+        let shift = u32::from(segment.fetch_failures.min(6)) - 1;
+        segment.fetch_not_before = Some(self.now.plus_ms(FETCH_RETRY_MS << shift));
+        if segment.fetch_failures < FETCH_FAILURES_MAX {
+            return;
+        }
+        segment.fetch_failures = 0;
+        for request in segment.requests.drain(..) {
+            out.push(Action::Fail {
+                request: request.id,
+                fetch: id,
+            });
+        }
+    }
+
+    /// Hands every complete segment to those who wait for it.
+    pub(super) fn deliver_complete(&mut self, out: &mut Outbox) {
+        let now = self.now;
+        for segment in &mut self.segments {
+            let Some(content) = segment.content else {
+                continue;
+            };
+            if !segment.is_wanted() || !segment.is_complete() {
+                continue;
+            }
+            let requests = core::mem::take(&mut segment.requests);
+            let since = requests.iter().map(|request| request.since).min();
+            for request in requests {
+                let waited_ms = now.ms_since(request.since).max(1);
+                let reported_bps = if self.estimate.is_measured() {
+                    self.estimate.cdn_bps()
+                } else {
+                    u64::from(content.len) * 8000 / waited_ms
+                };
+                self.stats.segments += 1;
+                out.push(Action::Deliver {
+                    request: request.id,
+                    payload: Payload::Segment(content.id),
+                    reported_bps,
+                });
+            }
+            out.push(Action::Emit(delivered(segment, since, now)));
+            segment.delivered = true;
+        }
+    }
+}
+
+fn delivered(segment: &Segment, since: Option<Instant>, now: Instant) -> Event {
+    Event::Delivered {
+        name: segment.name,
+        track: segment.track.unwrap_or_default(),
+        seq: segment.seq,
+        bytes_p2p: segment.bytes_p2p,
+        bytes_cdn: segment.bytes_cdn,
+        waited_ms: since.map_or(0, |since| {
+            now.ms_since(since).min(u64::from(u32::MAX)) as u32
+        }),
+    }
+}
+
+/// Whether a neighbour needs the record before the first piece.
+pub(super) fn needs_record(remote: &Remote) -> bool {
+    !remote.has_record && remote.have == 0
+}

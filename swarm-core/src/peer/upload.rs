@@ -1,0 +1,186 @@
+//! What this viewer sends to whom: pulls first, then the pieces it seeds, within its rate.
+
+use super::{neighbour::Neighbours, segment::Segment};
+use crate::{id::Slot, time::Instant};
+
+/// Bytes that the bucket holds at most, as time at the full rate.
+const BURST_MS: u64 = 250;
+/// ... but never less than this many bytes: one piece of the largest usual size.
+const BURST_BYTES_MIN: u64 = 128 * 1024;
+/// Bytes that may wait in a link's transport before the next piece is handed to it, so that control
+/// messages never queue for long.
+const BUFFERED_BYTES_MAX: u32 = 64 * 1024;
+
+/// A token bucket over bytes.
+#[derive(Clone, Debug)]
+pub(super) struct Bucket {
+    bps: u64,
+    /// In bits * 10^6, so that microseconds times bit/s fit without rounding.
+    tokens: u128,
+    at: Instant,
+}
+
+impl Bucket {
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            bps: 0,
+            tokens: 0,
+            at: now,
+        }
+    }
+
+    pub(super) fn set_rate(&mut self, now: Instant, bps: u64) {
+        self.refill(now);
+        if self.bps == 0 {
+            self.tokens = Self::units(BURST_BYTES_MIN);
+        }
+        self.bps = bps;
+    }
+
+    pub(super) const fn is_open(&self) -> bool {
+        self.bps > 0
+    }
+
+    pub(super) const fn rate_bps(&self) -> u64 {
+        self.bps
+    }
+
+    const fn units(bytes: u64) -> u128 {
+        bytes as u128 * 8_000_000
+    }
+
+    fn refill(&mut self, now: Instant) {
+        let most = Self::units((self.bps * BURST_MS / 8000).max(BURST_BYTES_MIN));
+        let earned = u128::from(now.us_since(self.at)) * u128::from(self.bps);
+        self.tokens = (self.tokens + earned).min(most);
+        self.at = self.at.max(now);
+    }
+
+    /// Takes `bytes`, or says when they will be there. More than the bucket holds is let through
+    /// when it is full, and paid for afterwards.
+    pub(super) fn take(&mut self, now: Instant, bytes: u32) -> Result<(), Instant> {
+        self.refill(now);
+        let cost = Self::units(u64::from(bytes));
+        let needed = cost.min(Self::units(BURST_BYTES_MIN));
+        if self.bps == 0 {
+            return Err(now.plus_ms(60_000));
+        }
+        if self.tokens < needed {
+            let wait_us = (needed - self.tokens).div_ceil(u128::from(self.bps)) as u64;
+            return Err(now.plus_us(wait_us.max(1)));
+        }
+        self.tokens = self.tokens.saturating_sub(cost);
+        Ok(())
+    }
+}
+
+/// One piece to send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Next {
+    pub(super) slot: Slot,
+    /// Index in the list of segments.
+    pub(super) index: usize,
+    pub(super) piece: u32,
+}
+
+/// The most useful piece to send next: what was asked for before what is pushed, the oldest segment
+/// first, the piece that fewest were sent, to the neighbour that has least.
+pub(super) fn plan_next(segments: &[Segment], neighbours: &Neighbours) -> Option<Next> {
+    let mut best: Option<((bool, u64, u32, u32, Slot), Next)> = None;
+    for neighbour in neighbours
+        .ready()
+        .filter(|n| n.buffered < BUFFERED_BYTES_MAX)
+    {
+        for (index, segment) in segments.iter().enumerate() {
+            let Some(id) = segment
+                .id()
+                .filter(|_| segment.has_record && segment.have != 0)
+            else {
+                continue;
+            };
+            let remote = neighbour.remote(id);
+            let (have, sent, wants) = remote.map_or((0, 0, 0), |r| (r.have, r.sent, r.wants));
+            let wanted = wants & segment.have;
+            let is_push = neighbour.since <= segment.known_at && neighbour.plays(segment.track);
+            let pushed = if is_push {
+                segment.seeded & segment.have & !have & !sent
+            } else {
+                0
+            };
+            let candidates = if wanted != 0 { wanted } else { pushed };
+            if candidates == 0 {
+                continue;
+            }
+            let (piece, copies) = rarest(candidates, id, neighbours);
+            let holds = (have | sent).count_ones();
+            let key = (wanted == 0, segment.seq, copies, holds, neighbour.slot);
+            if best.as_ref().is_none_or(|(other, _)| key < *other) {
+                best = Some((
+                    key,
+                    Next {
+                        slot: neighbour.slot,
+                        index,
+                        piece,
+                    },
+                ));
+            }
+        }
+    }
+    best.map(|(_, next)| next)
+}
+
+/// The piece that fewest neighbours were sent, and how many those are.
+fn rarest(candidates: u64, id: crate::id::SegmentId, neighbours: &Neighbours) -> (u32, u32) {
+    let mut best = (0, u32::MAX);
+    let mut rest = candidates;
+    while rest != 0 {
+        let piece = rest.trailing_zeros();
+        rest &= rest - 1;
+        let was_sent = |n: &&super::neighbour::Neighbour| {
+            n.remote(id)
+                .is_some_and(|remote| remote.sent >> piece & 1 == 1)
+        };
+        let copies = neighbours.ready().filter(was_sent).count() as u32;
+        if copies < best.1 {
+            best = (piece, copies);
+        }
+    }
+    best
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bucket_lets_the_rate_through_and_no_more() {
+        let mut now = Instant::from_millis(1000);
+        let mut bucket = Bucket::new(now);
+        bucket.set_rate(now, 8_000_000);
+        let mut sent = 0u64;
+        let end = now.plus_ms(10_000);
+        while now < end {
+            match bucket.take(now, 65_536) {
+                Ok(()) => sent += 65_536,
+                Err(at) => now = at,
+            }
+        }
+        let most = 10_000_000 + BURST_BYTES_MIN.max(250_000) + 65_536;
+        assert!((9_800_000..=most).contains(&sent), "{sent}");
+    }
+
+    #[test]
+    fn a_piece_larger_than_the_bucket_passes_and_is_paid_for() {
+        let now = Instant::from_millis(1000);
+        let mut bucket = Bucket::new(now);
+        bucket.set_rate(now, 1_000_000);
+        assert!(bucket.take(now, 1024 * 1024).is_ok());
+        assert!(bucket.take(now, 1).is_err());
+    }
+
+    #[test]
+    fn nothing_leaves_a_closed_bucket() {
+        let now = Instant::from_millis(1000);
+        assert!(Bucket::new(now).take(now, 1).is_err());
+    }
+}
