@@ -111,6 +111,9 @@ async fn exchange(node: &mut Node, peer: PeerKey, messages: u64, bytes: usize, l
             }
         }
         assert!(node.transport.buffered_bytes(peer) <= limit);
+        if sent == messages && received == messages {
+            break;
+        }
         match node.event().await {
             RtcEvent::Message { message, .. } => {
                 assert_eq!(message, numbered(received, bytes));
