@@ -1,1 +1,333 @@
 //! The tracker's brain: who is introduced to whom.
+//!
+//! Viewers of one track of one stream form groups of about fifteen, the nearest together, linked
+//! with each other where their networks allow, plus a few random links to other groups. A group
+//! grows to `group_max` and splits; one that has become thin looks for room elsewhere; where enough
+//! viewers of a narrower place sit in groups of a wider one, they get their own. A viewer that
+//! changes the track keeps its links until new ones carry.
+//!
+//! The cost of a join does not grow with the audience: groups, households and places are indexed,
+//! and a decision looks at a bounded number of groups.
+//!
+//! The driver ([`Directory::handle`]) passes signalling on by itself, but only where
+//! [`Directory::may_signal`] says that the two were introduced.
+
+mod grouping;
+mod io;
+mod pairing;
+mod place;
+mod policy;
+mod slab;
+mod swarm;
+#[cfg(test)]
+mod tests;
+mod upkeep;
+mod view;
+mod viewer;
+
+pub use io::{Action, ConnId, Input, Joined, Outbox, Timer, Wakeup};
+pub use place::{Location, Network, P2pMode, Place};
+pub use policy::Policy;
+pub use view::{PairView, StreamView, ViewerView};
+pub use viewer::Totals;
+
+use alloc::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    vec::Vec,
+};
+
+use slab::{Key, Slab};
+use swarm::{Group, Swarm, SwarmId};
+use view::StreamEntry;
+use viewer::Viewer;
+
+use crate::{
+    id::{PeerId, StreamId, TrackId},
+    rng::Rng,
+    time::Instant,
+    wire::tracker::{Nat, RefusalCode, Status},
+};
+
+/// What a directory has done since it was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Viewers that joined.
+    pub joins: u64,
+    /// Viewers that came back under their name while their place was kept.
+    pub resumes: u64,
+    /// Viewers that were refused.
+    pub refusals: u64,
+    /// Pairs introduced.
+    pub introductions: u64,
+    /// Links that came up.
+    pub links_up: u64,
+    /// Introductions that led to nothing.
+    pub links_failed: u64,
+    /// Links that broke.
+    pub links_lost: u64,
+    /// Links that one side ended because the other misbehaved.
+    pub links_misbehaved: u64,
+    /// Groups cut in two.
+    pub splits: u64,
+    /// Thin groups whose members were sent elsewhere.
+    pub merges: u64,
+    /// Groups made of viewers of one place.
+    pub condensed: u64,
+}
+
+/// The matchmaking machine of one tracker (or one shard of it).
+#[derive(Debug)]
+pub struct Directory {
+    policy: Arc<Policy>,
+    rng: Rng,
+    began: Instant,
+    now: Instant,
+    viewers: Slab<Viewer>,
+    groups: Slab<Group>,
+    swarms: BTreeMap<SwarmId, Swarm>,
+    streams: BTreeMap<StreamId, StreamEntry>,
+    conns: BTreeMap<ConnId, Key>,
+    names: BTreeMap<PeerId, Key>,
+    timers: BTreeSet<(Instant, Timer, Key)>,
+    /// Decided during the current call.
+    pending: Vec<Action>,
+    stats: Stats,
+}
+
+impl Directory {
+    /// A directory without viewers. `seed` decides the random links.
+    pub fn new(policy: Arc<Policy>, seed: u64, now: Instant) -> Self {
+        Self {
+            policy,
+            rng: Rng::new(seed),
+            began: now,
+            now,
+            viewers: Slab::new(),
+            groups: Slab::new(),
+            swarms: BTreeMap::new(),
+            streams: BTreeMap::new(),
+            conns: BTreeMap::new(),
+            names: BTreeMap::new(),
+            timers: BTreeSet::new(),
+            pending: Vec::new(),
+            stats: Stats::default(),
+        }
+    }
+
+    /// Takes one input; what is to be done is appended to `out`.
+    pub fn handle(&mut self, now: Instant, input: Input<'_>, out: &mut Outbox) {
+        self.now = self.now.max(now);
+        match input {
+            Input::Tick => self.handle_tick(),
+            Input::Joined(joined) => self.handle_joined(joined),
+            Input::Status { conn, status } => {
+                if let Some(viewer) = self.hear(conn) {
+                    self.on_status(viewer, status);
+                }
+            }
+            Input::Link {
+                conn,
+                peer,
+                outcome,
+                rtt_ms,
+            } => {
+                if let Some(viewer) = self.hear(conn) {
+                    self.on_link(viewer, peer, outcome, rtt_ms);
+                }
+            }
+            Input::Left(conn) => {
+                if let Some(viewer) = self.conns.get(&conn).copied() {
+                    self.remove_viewer(viewer);
+                }
+            }
+            Input::Lost(conn) => self.handle_lost(conn),
+        }
+        self.flush(out);
+    }
+
+    /// When to call [`Directory::handle`] with [`Input::Tick`] at the latest.
+    pub fn next_wakeup(&self) -> Option<Wakeup> {
+        let (at, why, _) = *self.timers.first()?;
+        let at = at.max(self.now.plus_ms(1));
+        Some(Wakeup { at, why })
+    }
+
+    /// The connection to pass signalling from `from` to `to` on to; `None` unless the two were
+    /// introduced and `to` is connected.
+    pub fn may_signal(&self, from: ConnId, to: PeerId) -> Option<ConnId> {
+        let sender = self.viewers.get(*self.conns.get(&from)?)?;
+        let receiver = *self.names.get(&to)?;
+        if !sender.has_met(receiver) {
+            return None;
+        }
+        self.viewers.get(receiver)?.conn
+    }
+
+    /// What it has done.
+    pub const fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    fn handle_joined(&mut self, joined: &Joined) {
+        let conn = joined.conn;
+        if let Some(viewer) = self.conns.get(&conn).copied() {
+            self.remove_viewer(viewer);
+            self.refuse(conn, RefusalCode::BadMessage);
+            return;
+        }
+        if joined.network.mode == P2pMode::Off {
+            self.refuse(conn, RefusalCode::NotServed);
+            return;
+        }
+        if let Some(viewer) = self.names.get(&joined.peer).copied() {
+            if !joined.resumed {
+                self.refuse(conn, RefusalCode::Unavailable);
+                return;
+            }
+            if self.resume(viewer, joined) {
+                return;
+            }
+        }
+        if self.viewers.len() >= self.policy.viewers_max as usize {
+            self.refuse(conn, RefusalCode::Unavailable);
+            return;
+        }
+        let viewer = self
+            .viewers
+            .insert(Viewer::new(joined, &self.policy, self.now));
+        self.conns.insert(conn, viewer);
+        self.names.insert(joined.peer, viewer);
+        self.streams
+            .entry(joined.stream)
+            .or_default()
+            .viewers
+            .insert(viewer);
+        self.schedule_viewer(viewer);
+        self.stats.joins += 1;
+        self.welcome(conn, joined.peer);
+        self.settle(viewer);
+    }
+
+    /// Gives a known name its new connection. Whether the viewer could keep its place: it cannot
+    /// where it is for another stream, or its network has changed.
+    fn resume(&mut self, viewer: Key, joined: &Joined) -> bool {
+        let Some(v) = self.viewers.get_mut(viewer) else {
+            return false;
+        };
+        if let Some(old) = v.conn.take() {
+            self.conns.remove(&old);
+            self.pending.push(Action::Close { conn: old });
+        }
+        if v.stream != joined.stream || v.network != joined.network || v.nat != joined.nat {
+            self.remove_viewer(viewer);
+            return false;
+        }
+        v.on_resumed(joined);
+        self.conns.insert(joined.conn, viewer);
+        self.expect(viewer, self.policy.silence_ms_max);
+        self.stats.resumes += 1;
+        self.welcome(joined.conn, joined.peer);
+        self.change_upload(viewer, joined.upload_kbps);
+        self.change_track(viewer, joined.track);
+        self.fill_viewer(viewer);
+        true
+    }
+
+    fn welcome(&mut self, conn: ConnId, peer: PeerId) {
+        self.pending.push(Action::Welcome { conn, peer });
+    }
+
+    fn refuse(&mut self, conn: ConnId, code: RefusalCode) {
+        self.stats.refusals += 1;
+        self.pending.push(Action::Refuse { conn, code });
+    }
+
+    /// Finds a group and links for a viewer, if it can have any.
+    fn settle(&mut self, viewer: Key) {
+        if self
+            .viewers
+            .get(viewer)
+            .is_some_and(|v| v.nat != Nat::Blocked)
+        {
+            self.place_viewer(viewer);
+            self.fill_viewer(viewer);
+        }
+    }
+
+    fn on_status(&mut self, viewer: Key, status: &Status) {
+        let now = self.now;
+        let Some(v) = self.viewers.get_mut(viewer) else {
+            return;
+        };
+        v.on_status(status, now);
+        let doubt = core::mem::take(&mut v.links_in_doubt);
+        let stream = v.stream;
+        self.streams
+            .entry(stream)
+            .or_default()
+            .totals
+            .add_status(status);
+        self.change_upload(viewer, status.upload_kbps);
+        self.change_track(viewer, status.track);
+        if doubt && status.links == 0 {
+            self.part_from_all(viewer);
+            self.fill_viewer(viewer);
+        }
+        self.expire_pending(viewer);
+        if status.links_wanted > 0 {
+            self.fill_viewer(viewer);
+        }
+    }
+
+    /// Regroups a viewer that plays another track; its old links stay for a while.
+    fn change_track(&mut self, viewer: Key, track: TrackId) {
+        let Some(v) = self.viewers.get_mut(viewer) else {
+            return;
+        };
+        if v.track == track {
+            return;
+        }
+        self.leave_group(viewer);
+        if let Some(v) = self.viewers.get_mut(viewer) {
+            v.track = track;
+        }
+        self.schedule_release(viewer);
+        self.settle(viewer);
+    }
+
+    fn handle_lost(&mut self, conn: ConnId) {
+        let Some(viewer) = self.conns.remove(&conn) else {
+            return;
+        };
+        if let Some(v) = self.viewers.get_mut(viewer) {
+            v.conn = None;
+        }
+        self.expect(viewer, self.policy.linger_ms);
+    }
+
+    /// Removes a viewer and tells those it was introduced to.
+    fn remove_viewer(&mut self, viewer: Key) {
+        self.part_from_all(viewer);
+        self.leave_group(viewer);
+        self.unschedule_release(viewer);
+        let Some(v) = self.viewers.remove(viewer) else {
+            return;
+        };
+        self.timers.remove(&(v.timer_at, Timer::Viewer, viewer));
+        self.names.remove(&v.peer);
+        if let Some(conn) = v.conn {
+            self.conns.remove(&conn);
+        }
+        if let Some(entry) = self.streams.get_mut(&v.stream) {
+            entry.viewers.remove(&viewer);
+            if entry.viewers.is_empty() {
+                self.streams.remove(&v.stream);
+            }
+        }
+    }
+
+    fn age_ms(&self) -> u32 {
+        self.now.ms_since(self.began).min(u64::from(u32::MAX)) as u32
+    }
+}

@@ -1,0 +1,364 @@
+//! Which group a viewer belongs to: joining, splitting, merging, gathering by place.
+
+use alloc::vec::Vec;
+
+use super::{
+    Directory,
+    place::Place,
+    slab::Key,
+    swarm::{Group, SwarmId},
+};
+use crate::time::Instant;
+
+/// Groups compared before one is chosen.
+const CANDIDATES_MAX: usize = 8;
+/// Members of a candidate that a newcomer is compared with.
+const SAMPLE_MAX: usize = 8;
+/// Viewers of one household that are looked at for a group with room.
+const HOUSEHOLD_MAX: usize = 4;
+/// A group of an operator's site may be this small: it saves the site's uplink.
+const SITE_GROUP_MIN: usize = 2;
+
+/// Where a viewer should go.
+enum Plan {
+    Join(Key),
+    Found(Place),
+}
+
+impl Directory {
+    /// Puts a viewer without a group into one.
+    pub(super) fn place_viewer(&mut self, viewer: Key) {
+        let Some(swarm) = self.swarm_of(viewer) else {
+            return;
+        };
+        let group = match self.plan_place(viewer, swarm, None) {
+            Plan::Join(group) => group,
+            Plan::Found(home) => self.found_group(swarm, home),
+        };
+        self.enter_group(viewer, group);
+        self.split_if_large(group);
+        self.condense_around(viewer, swarm);
+    }
+
+    fn swarm_of(&self, viewer: Key) -> Option<SwarmId> {
+        self.viewers.get(viewer).map(|v| (v.stream, v.track))
+    }
+
+    /// The group next to the viewer that has room: its household's, then from its narrowest place
+    /// outwards, then the best of a few drawn at random. Where its place has groups and none has
+    /// room, a new one begins there.
+    fn plan_place(&mut self, viewer: Key, id: SwarmId, except: Option<Key>) -> Plan {
+        let (Some(swarm), Some(v)) = (self.swarms.get(&id), self.viewers.get(viewer)) else {
+            return Plan::Found(Place::World);
+        };
+        let open = |group: &Key| Some(*group) != except && self.has_room(*group);
+        let household = swarm
+            .household(v.network.address)
+            .filter(|other| *other != viewer)
+            .take(HOUSEHOLD_MAX)
+            .filter_map(|other| self.viewers.get(other)?.group)
+            .find(open);
+        if let Some(group) = household {
+            return Plan::Join(group);
+        }
+        for place in v.network.ladder() {
+            let mut groups = swarm
+                .groups_at(place)
+                .filter(|g| Some(*g) != except)
+                .peekable();
+            let inhabited = groups.peek().is_some();
+            let best = groups
+                .take(CANDIDATES_MAX)
+                .filter(open)
+                .min_by_key(|group| (self.score(viewer, *group), *group));
+            match best {
+                Some(group) => return Plan::Join(group),
+                None if inhabited => return Plan::Found(place),
+                None => {}
+            }
+        }
+        let count = swarm.groups.len() as u64;
+        let drawn: Vec<u64> = (0..CANDIDATES_MAX.min(count as usize))
+            .map(|_| self.rng.at_most(count - 1))
+            .collect();
+        let groups = &self.swarms[&id].groups;
+        drawn
+            .into_iter()
+            .map(|index| groups[index as usize])
+            .filter(|group| Some(*group) != except && self.has_room(*group))
+            .min_by_key(|group| (self.score(viewer, *group), *group))
+            .map_or(Plan::Found(Place::World), Plan::Join)
+    }
+
+    /// How badly a group suits a viewer: those it cannot link with, distance, and upload.
+    fn score(&self, viewer: Key, group: Key) -> u32 {
+        let (Some(v), Some(group)) = (self.viewers.get(viewer), self.groups.get(group)) else {
+            return u32::MAX;
+        };
+        let (mut sampled, mut unsuitable, mut distance) = (0, 0, 0);
+        for other in group.members.iter().take(SAMPLE_MAX) {
+            let Some(other) = self.viewers.get(*other) else {
+                continue;
+            };
+            sampled += 1;
+            unsuitable += u32::from(!v.suits(other));
+            distance += v.network.distance(&other.network, self.policy.metro_km) as u32;
+        }
+        if sampled == 0 {
+            return 0;
+        }
+        let swarm = self.swarms.get(&group.swarm);
+        let swarm_mean = swarm.map_or(0, |s| s.upload_kbps / u64::from(s.viewers.max(1)));
+        let group_mean = group.upload_kbps / group.members.len() as u64;
+        let rich = |kbps: u64| kbps >= swarm_mean;
+        let unbalanced = v.gives() && rich(u64::from(v.upload_kbps)) == rich(group_mean);
+        400 * unsuitable / sampled + 60 * distance / sampled + 40 * u32::from(unbalanced)
+    }
+
+    /// Groups grow freely to their target, and by a share in each growth window above it.
+    fn has_room(&self, group: Key) -> bool {
+        let Some(group) = self.groups.get(group) else {
+            return false;
+        };
+        let size = group.members.len();
+        if size < usize::from(self.policy.group_target) {
+            return true;
+        }
+        let window_over =
+            self.now.ms_since(group.window_at) >= u64::from(self.policy.growth_window_ms);
+        let grown = if window_over {
+            0
+        } else {
+            usize::from(group.window_joins)
+        };
+        let before = size.saturating_sub(grown);
+        let growth = (before * usize::from(self.policy.growth_percent) / 100).max(1);
+        size <= usize::from(self.policy.group_max) && grown < growth
+    }
+
+    fn found_group(&mut self, swarm: SwarmId, home: Place) -> Key {
+        let entry = self.swarms.entry(swarm).or_default();
+        let group = self.groups.insert(Group {
+            swarm,
+            home,
+            members: Vec::new(),
+            upload_kbps: 0,
+            born_at: self.now,
+            window_at: self.now,
+            window_joins: 0,
+            index: entry.groups.len() as u32,
+            timer_at: None,
+        });
+        entry.groups.push(group);
+        entry.index_group(home, 0, group);
+        group
+    }
+
+    fn enter_group(&mut self, viewer: Key, group: Key) {
+        let (Some(v), Some(g)) = (self.viewers.get_mut(viewer), self.groups.get_mut(group)) else {
+            return;
+        };
+        if self.now.ms_since(g.window_at) >= u64::from(self.policy.growth_window_ms) {
+            g.window_at = self.now;
+            g.window_joins = 0;
+        }
+        g.window_joins = g.window_joins.saturating_add(1);
+        let swarm = self.swarms.entry(g.swarm).or_default();
+        swarm.unindex_group(g.home, g.members.len(), group);
+        g.members.push(viewer);
+        swarm.index_group(g.home, g.members.len(), group);
+        let upload = u64::from(v.upload_kbps);
+        g.upload_kbps += upload;
+        swarm.upload_kbps += upload;
+        swarm.viewers += 1;
+        swarm.add_to_household(v.network.address, viewer);
+        for place in displaced_places(v.network.ladder(), g.home) {
+            swarm.add_displaced(place, viewer);
+        }
+        v.group = Some(group);
+        let thin_at = self.now.plus_ms(u64::from(self.policy.merge_after_ms));
+        if g.members.len() == 1 {
+            self.schedule_group(group, thin_at);
+        }
+    }
+
+    /// Takes a viewer out of its group; its pairs stay.
+    pub(super) fn leave_group(&mut self, viewer: Key) {
+        let Some(v) = self.viewers.get_mut(viewer) else {
+            return;
+        };
+        let Some(group) = v.group.take() else {
+            return;
+        };
+        let Some(g) = self.groups.get_mut(group) else {
+            return;
+        };
+        let Some(swarm) = self.swarms.get_mut(&g.swarm) else {
+            return;
+        };
+        swarm.unindex_group(g.home, g.members.len(), group);
+        g.members.retain(|member| *member != viewer);
+        let upload = u64::from(v.upload_kbps);
+        g.upload_kbps = g.upload_kbps.saturating_sub(upload);
+        swarm.upload_kbps = swarm.upload_kbps.saturating_sub(upload);
+        swarm.viewers -= 1;
+        swarm.remove_from_household(v.network.address, viewer);
+        for place in displaced_places(v.network.ladder(), g.home) {
+            swarm.remove_displaced(place, viewer);
+        }
+        if g.members.is_empty() {
+            self.drop_group(group);
+        } else {
+            swarm.index_group(g.home, g.members.len(), group);
+            let refill_at = self.now.plus_ms(u64::from(self.policy.refill_after_ms));
+            self.schedule_group(group, refill_at);
+        }
+    }
+
+    fn drop_group(&mut self, key: Key) {
+        let Some(group) = self.groups.remove(key) else {
+            return;
+        };
+        self.unschedule_group(key, group.timer_at);
+        let Some(swarm) = self.swarms.get_mut(&group.swarm) else {
+            return;
+        };
+        swarm.groups.swap_remove(group.index as usize);
+        if let Some(moved) = swarm.groups.get(group.index as usize)
+            && let Some(moved) = self.groups.get_mut(*moved)
+        {
+            moved.index = group.index;
+        }
+        if swarm.groups.is_empty() {
+            self.swarms.remove(&group.swarm);
+        }
+    }
+
+    /// Notes what a viewer offers to upload from now on.
+    pub(super) fn change_upload(&mut self, viewer: Key, upload_kbps: u32) {
+        let Some(v) = self.viewers.get_mut(viewer) else {
+            return;
+        };
+        let (old, new) = (u64::from(v.upload_kbps), u64::from(upload_kbps));
+        v.upload_kbps = upload_kbps;
+        if let Some(group) = v.group.and_then(|group| self.groups.get_mut(group)) {
+            group.upload_kbps = group.upload_kbps.saturating_sub(old) + new;
+            if let Some(swarm) = self.swarms.get_mut(&group.swarm) {
+                swarm.upload_kbps = swarm.upload_kbps.saturating_sub(old) + new;
+            }
+        }
+    }
+
+    /// Cuts a group that has become too large in two, neighbours together.
+    fn split_if_large(&mut self, group: Key) {
+        let Some(g) = self.groups.get(group) else {
+            return;
+        };
+        if g.members.len() <= usize::from(self.policy.group_max) {
+            return;
+        }
+        let swarm = g.swarm;
+        let mut members: Vec<(Vec<Place>, Key)> = g
+            .members
+            .iter()
+            .filter_map(|key| {
+                let mut ladder: Vec<Place> = self.viewers.get(*key)?.network.ladder().collect();
+                ladder.reverse();
+                Some((ladder, *key))
+            })
+            .collect();
+        members.sort();
+        let half = members.len() / 2;
+        for part in [&members[..half], &members[half..]] {
+            let home = common_place(part.iter().map(|(ladder, _)| ladder.as_slice()));
+            let new = self.found_group(swarm, home);
+            for (_, viewer) in part {
+                self.leave_group(*viewer);
+                self.enter_group(*viewer, new);
+            }
+            self.schedule_group(new, self.now.plus_ms(1));
+        }
+        self.stats.splits += 1;
+    }
+
+    /// Gives the viewers around a newcomer a group of their own where they are many and sit in
+    /// groups of a wider area. Not in a swarm that is small enough for one group.
+    fn condense_around(&mut self, viewer: Key, swarm: SwarmId) {
+        let Some(v) = self.viewers.get(viewer) else {
+            return;
+        };
+        for place in v.network.ladder() {
+            let Some(s) = self.swarms.get(&swarm) else {
+                return;
+            };
+            let enough = match place {
+                Place::Site(_) => SITE_GROUP_MIN as u32,
+                _ => u32::from(self.policy.group_condense),
+            };
+            if s.viewers <= u32::from(self.policy.group_max) || s.displaced_count(place) < enough {
+                continue;
+            }
+            let target = usize::from(self.policy.group_target);
+            let members: Vec<Key> = s.displaced_at(place).take(target).collect();
+            let group = self.found_group(swarm, place);
+            for member in members {
+                self.leave_group(member);
+                self.enter_group(member, group);
+            }
+            self.schedule_group(group, self.now.plus_ms(1));
+            self.stats.condensed += 1;
+            return;
+        }
+    }
+
+    /// Lets the members of a thin group look for room elsewhere. Those who find none stay.
+    /// Whether the group is still there and still thin.
+    pub(super) fn merge_if_thin(&mut self, group: Key) -> bool {
+        let Some(g) = self.groups.get(group) else {
+            return false;
+        };
+        let thin = match g.home {
+            Place::Site(_) => SITE_GROUP_MIN,
+            _ => usize::from(self.policy.group_thin),
+        };
+        let alone = self.swarms.get(&g.swarm).is_none_or(|s| s.groups.len() < 2);
+        if g.members.len() >= thin || alone {
+            return false;
+        }
+        if self.now < self.thin_until(g.born_at) {
+            return true;
+        }
+        let (swarm, members) = (g.swarm, g.members.clone());
+        for viewer in members {
+            if let Plan::Join(other) = self.plan_place(viewer, swarm, Some(group)) {
+                self.leave_group(viewer);
+                self.enter_group(viewer, other);
+                self.split_if_large(other);
+                self.fill_viewer(viewer);
+            }
+        }
+        self.stats.merges += 1;
+        self.groups.get(group).is_some()
+    }
+
+    fn thin_until(&self, born_at: Instant) -> Instant {
+        born_at.plus_ms(u64::from(self.policy.merge_after_ms))
+    }
+}
+
+/// The places of a viewer that are narrower than the home of its group.
+fn displaced_places(
+    ladder: impl Iterator<Item = Place>,
+    home: Place,
+) -> impl Iterator<Item = Place> {
+    ladder.take_while(move |place| *place != home && *place != Place::World)
+}
+
+/// The narrowest place that all have in common, of ladders that begin with the widest.
+fn common_place<'a>(mut ladders: impl Iterator<Item = &'a [Place]>) -> Place {
+    let mut common = ladders.next().unwrap_or_default().to_vec();
+    for ladder in ladders {
+        common.retain(|place| ladder.contains(place));
+    }
+    common.last().copied().unwrap_or(Place::World)
+}

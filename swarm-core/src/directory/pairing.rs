@@ -1,0 +1,391 @@
+//! Who is introduced to whom, and what becomes of the pairs.
+
+use alloc::vec::Vec;
+use core::cmp::Reverse;
+
+use super::{
+    Directory,
+    io::{Action, Outbox},
+    slab::Key,
+    viewer::{Meeting, Viewer},
+};
+use crate::{
+    id::PeerId,
+    limits::NEIGHBOURS_MAX,
+    wire::tracker::{Introduction, LinkOutcome},
+};
+
+/// Pairs of one viewer; leaves room for those that viewers open on their own.
+const PAIRS_MAX: usize = NEIGHBOURS_MAX - 4;
+/// Random draws to find one viewer of another group.
+const LONG_DRAWS_MAX: usize = 8;
+/// Long links of one viewer, those that others asked for included.
+const LONG_LINKS_MAX: usize = 4;
+/// Pairs with former members of its group that a viewer keeps.
+const LEFTOVERS_MAX: usize = 4;
+/// As many new links let go of those of the old track.
+const LINKS_TO_RELEASE: usize = 4;
+
+impl Directory {
+    /// Introduces a viewer to members of its group until it has enough pairs there, and to one
+    /// random viewer elsewhere if it lacks long links.
+    pub(super) fn fill_viewer(&mut self, viewer: Key) {
+        for other in self.plan_local(viewer) {
+            self.introduce(viewer, other, false);
+        }
+        let Some(v) = self.viewers.get(viewer) else {
+            return;
+        };
+        let local = self.count_local(v);
+        let (long, target) = (count_long(v), usize::from(self.policy.links_target));
+        let starved = v.status.links_wanted > 0 && local < target / 2;
+        let wanted = usize::from(self.policy.long_links) + if starved { 2 } else { 0 };
+        if long < wanted.min(LONG_LINKS_MAX)
+            && let Some(other) = self.draw_far(viewer)
+        {
+            self.introduce(viewer, other, true);
+        }
+    }
+
+    /// The members of its group that a viewer should meet: the nearest, of those the ones with the
+    /// fewest pairs.
+    fn plan_local(&self, viewer: Key) -> Vec<Key> {
+        let Some(v) = self.viewers.get(viewer) else {
+            return Vec::new();
+        };
+        let Some(group) = v.group.and_then(|group| self.groups.get(group)) else {
+            return Vec::new();
+        };
+        let target = usize::from(self.policy.links_target);
+        let missing = target.saturating_sub(self.count_local(v));
+        if missing == 0 {
+            return Vec::new();
+        }
+        let room = target + usize::from(self.policy.links_slack);
+        let mut candidates: Vec<_> = group
+            .members
+            .iter()
+            .filter(|other| self.may_meet(viewer, **other))
+            .filter_map(|key| {
+                let other = self.viewers.get(*key)?;
+                let distance = v.network.distance(&other.network, self.policy.metro_km);
+                let local = self.count_local(other);
+                (local < room).then_some((distance, local, Reverse(other.upload_kbps), *key))
+            })
+            .collect();
+        candidates.sort_unstable();
+        candidates.into_iter().take(missing).map(|c| c.3).collect()
+    }
+
+    /// A viewer of another group, drawn at random.
+    fn draw_far(&mut self, viewer: Key) -> Option<Key> {
+        let v = self.viewers.get(viewer)?;
+        let swarm = self.swarms.get(&(v.stream, v.track))?;
+        if swarm.groups.len() < 2 {
+            return None;
+        }
+        for _ in 0..LONG_DRAWS_MAX {
+            let index = self.rng.at_most(swarm.groups.len() as u64 - 1);
+            let group = swarm.groups[index as usize];
+            let members = &self.groups.get(group)?.members;
+            let other = members[self.rng.at_most(members.len() as u64 - 1) as usize];
+            let has_room = |key| {
+                self.viewers
+                    .get(key)
+                    .is_some_and(|o| count_long(o) < LONG_LINKS_MAX)
+            };
+            if v.group != Some(group) && has_room(other) && self.may_meet(viewer, other) {
+                return Some(other);
+            }
+        }
+        None
+    }
+
+    fn may_meet(&self, a: Key, b: Key) -> bool {
+        let (Some(v), Some(w)) = (self.viewers.get(a), self.viewers.get(b)) else {
+            return false;
+        };
+        let free = |v: &Viewer| {
+            v.conn.is_some()
+                && v.meetings.len() < PAIRS_MAX
+                && !v.is_shunned(self.policy.accusers_max)
+                && v.may_be_introduced(&self.policy, self.now)
+        };
+        a != b
+            && free(v)
+            && free(w)
+            && v.suits(w)
+            && !v.has_met(b)
+            && !v.is_apart(w.peer, self.now)
+            && !w.is_apart(v.peer, self.now)
+    }
+
+    /// Pairs with members of the viewer's own group.
+    pub(super) fn count_local(&self, v: &Viewer) -> usize {
+        let local = |m: &&Meeting| self.viewers.get(m.with).is_some_and(|o| o.group == v.group);
+        v.meetings.iter().filter(local).count()
+    }
+
+    /// Tells both of each other. `a` offers: it is the one that needs the link.
+    fn introduce(&mut self, a: Key, b: Key, long: bool) {
+        self.pair(a, b, long, false);
+        for (me, other, offer) in [(a, b, true), (b, a, false)] {
+            let (Some(v), Some(w)) = (self.viewers.get(me), self.viewers.get(other)) else {
+                return;
+            };
+            let Some(conn) = v.conn else {
+                continue;
+            };
+            let introduction = Introduction {
+                peer: w.peer,
+                offer,
+                flags: w.flags,
+                distance: v.network.distance(&w.network, self.policy.metro_km),
+            };
+            self.pending.push(Action::Introduce { conn, introduction });
+        }
+        for key in [a, b] {
+            if let Some(v) = self.viewers.get_mut(key) {
+                v.on_introduced(&self.policy, self.now);
+            }
+        }
+        self.stats.introductions += 1;
+    }
+
+    fn pair(&mut self, a: Key, b: Key, long: bool, up: bool) {
+        let since_ms = self.age_ms();
+        for (me, with) in [(a, b), (b, a)] {
+            if let Some(v) = self.viewers.get_mut(me) {
+                v.meetings.push(Meeting {
+                    with,
+                    since_ms,
+                    rtt_ms: 0,
+                    up,
+                    long,
+                });
+            }
+        }
+    }
+
+    /// Ends a pair on both sides, without a word to either.
+    fn part(&mut self, a: Key, b: Key) {
+        for (me, with) in [(a, b), (b, a)] {
+            if let Some(v) = self.viewers.get_mut(me) {
+                v.meetings.retain(|m| m.with != with);
+            }
+        }
+    }
+
+    /// Ends a pair and tells both.
+    fn dissolve(&mut self, a: Key, b: Key) {
+        self.part(a, b);
+        for (me, other) in [(a, b), (b, a)] {
+            if let (Some(v), Some(w)) = (self.viewers.get(me), self.viewers.get(other))
+                && let Some(conn) = v.conn
+            {
+                let peer = w.peer;
+                self.pending.push(Action::Gone { conn, peer });
+            }
+        }
+    }
+
+    /// Ends all pairs of a viewer and tells the others.
+    pub(super) fn part_from_all(&mut self, viewer: Key) {
+        let Some(v) = self.viewers.get_mut(viewer) else {
+            return;
+        };
+        let peer = v.peer;
+        for meeting in core::mem::take(&mut v.meetings) {
+            let Some(other) = self.viewers.get_mut(meeting.with) else {
+                continue;
+            };
+            other.meetings.retain(|m| m.with != viewer);
+            if let Some(conn) = other.conn {
+                self.pending.push(Action::Gone { conn, peer });
+            }
+            if let Some(group) = other.group {
+                let refill_at = self.now.plus_ms(u64::from(self.policy.refill_after_ms));
+                self.schedule_group(group, refill_at);
+            }
+        }
+    }
+
+    /// What a viewer says of a link.
+    pub(super) fn on_link(&mut self, viewer: Key, peer: PeerId, outcome: LinkOutcome, rtt_ms: u16) {
+        let Some(other) = self.names.get(&peer).copied() else {
+            return;
+        };
+        if outcome == LinkOutcome::Up {
+            self.on_link_up(viewer, other, rtt_ms);
+            return;
+        }
+        let Some(v) = self.viewers.get_mut(viewer) else {
+            return;
+        };
+        v.claims.retain(|claim| *claim != peer);
+        if !v.has_met(other) {
+            return;
+        }
+        let apart_ms = match outcome {
+            LinkOutcome::Failed => self.policy.failed_pair_ms,
+            LinkOutcome::Misbehaved => self.policy.misbehaved_pair_ms,
+            LinkOutcome::Lost | LinkOutcome::Up => self.policy.lost_pair_ms,
+        };
+        match outcome {
+            LinkOutcome::Failed => self.stats.links_failed += 1,
+            LinkOutcome::Misbehaved => self.stats.links_misbehaved += 1,
+            LinkOutcome::Lost | LinkOutcome::Up => self.stats.links_lost += 1,
+        }
+        if outcome == LinkOutcome::Misbehaved {
+            self.on_accusation(viewer, other);
+        }
+        self.break_pair(viewer, other, apart_ms);
+    }
+
+    fn on_accusation(&mut self, accuser: Key, accused: Key) {
+        let Some(by) = self.viewers.get(accuser).map(|v| v.peer) else {
+            return;
+        };
+        if let Some(v) = self.viewers.get_mut(accused) {
+            v.on_accused(by, self.policy.accusers_max);
+        }
+    }
+
+    /// Ends a pair, keeps the two apart for a while, and looks for others for both.
+    fn break_pair(&mut self, a: Key, b: Key, apart_ms: u32) {
+        self.part(a, b);
+        let until = self.now.plus_ms(u64::from(apart_ms));
+        for (me, other) in [(a, b), (b, a)] {
+            let Some(peer) = self.viewers.get(other).map(|o| o.peer) else {
+                continue;
+            };
+            if let Some(v) = self.viewers.get_mut(me) {
+                v.keep_apart(peer, self.now, until);
+                if let Some(group) = v.group {
+                    let refill_at = self.now.plus_ms(u64::from(self.policy.refill_after_ms));
+                    self.schedule_group(group, refill_at);
+                }
+            }
+        }
+    }
+
+    fn on_link_up(&mut self, viewer: Key, other: Key, rtt_ms: u16) {
+        if self.viewers.get(viewer).is_some_and(|v| v.has_met(other)) {
+            let mut news = false;
+            for (me, with) in [(viewer, other), (other, viewer)] {
+                if let Some(m) = self.viewers.get_mut(me).and_then(|v| v.meeting(with)) {
+                    news |= !m.up;
+                    m.up = true;
+                    m.rtt_ms = if rtt_ms == 0 { m.rtt_ms } else { rtt_ms };
+                }
+            }
+            self.stats.links_up += u64::from(news);
+            self.release_if_ready(viewer);
+            self.release_if_ready(other);
+            return;
+        }
+        self.on_claim(viewer, other);
+    }
+
+    /// A viewer says that it has a link of which the directory knows nothing (it is from before a
+    /// restart). Believed when the other says so too.
+    fn on_claim(&mut self, viewer: Key, other: Key) {
+        let (Some(v), Some(w)) = (self.viewers.get(viewer), self.viewers.get(other)) else {
+            return;
+        };
+        let (me, them) = (v.peer, w.peer);
+        let room = v.meetings.len() < NEIGHBOURS_MAX && w.meetings.len() < NEIGHBOURS_MAX;
+        if viewer == other || v.stream != w.stream || !room {
+            return;
+        }
+        let confirmed = w.claims.contains(&me);
+        for (key, peer) in [(viewer, them), (other, me)] {
+            if let Some(v) = self.viewers.get_mut(key) {
+                v.claims.retain(|claim| *claim != peer);
+            }
+        }
+        if confirmed {
+            let long = self.viewers.get(viewer).map(|v| v.group)
+                != self.viewers.get(other).map(|v| v.group);
+            self.pair(viewer, other, long, true);
+        } else if let Some(v) = self.viewers.get_mut(viewer) {
+            v.claim(them);
+        }
+    }
+
+    /// Gives up the links of a viewer's old track once enough new ones are up.
+    fn release_if_ready(&mut self, viewer: Key) {
+        let Some(v) = self.viewers.get(viewer) else {
+            return;
+        };
+        if v.release_at.is_none() {
+            return;
+        }
+        let new =
+            |m: &&Meeting| m.up && self.viewers.get(m.with).is_some_and(|o| o.track == v.track);
+        if v.meetings.iter().filter(new).count() >= LINKS_TO_RELEASE {
+            self.release(viewer);
+        }
+    }
+
+    /// Gives up the links of a viewer's old track.
+    pub(super) fn release(&mut self, viewer: Key) {
+        self.unschedule_release(viewer);
+        let Some(v) = self.viewers.get(viewer) else {
+            return;
+        };
+        let old: Vec<Key> = v
+            .meetings
+            .iter()
+            .map(|m| m.with)
+            .filter(|other| self.viewers.get(*other).is_some_and(|o| o.track != v.track))
+            .collect();
+        for other in old {
+            self.dissolve(viewer, other);
+        }
+    }
+
+    /// Gives up pairs with former members of the group, the oldest first, so that they do not
+    /// crowd out new ones.
+    pub(super) fn trim_leftovers(&mut self, viewer: Key) {
+        let Some(v) = self.viewers.get(viewer) else {
+            return;
+        };
+        let leftover = |m: &&Meeting| {
+            let other = self.viewers.get(m.with);
+            !m.long && other.is_some_and(|o| o.group != v.group && o.track == v.track)
+        };
+        let leftovers: Vec<Key> = v.meetings.iter().filter(leftover).map(|m| m.with).collect();
+        let linked = v.meetings.iter().filter(|m| m.up).count();
+        let spare = linked.saturating_sub(usize::from(self.policy.links_target));
+        let excess = leftovers.len().saturating_sub(LEFTOVERS_MAX).min(spare);
+        for other in leftovers.into_iter().take(excess) {
+            self.dissolve(viewer, other);
+        }
+    }
+
+    /// Breaks pairs of which nothing was heard since they were introduced.
+    pub(super) fn expire_pending(&mut self, viewer: Key) {
+        let (age, max) = (self.age_ms(), self.policy.pending_ms_max);
+        let Some(v) = self.viewers.get(viewer) else {
+            return;
+        };
+        let overdue = |m: &&Meeting| !m.up && age.saturating_sub(m.since_ms) > max;
+        let overdue: Vec<Key> = v.meetings.iter().filter(overdue).map(|m| m.with).collect();
+        for other in overdue {
+            self.stats.links_failed += 1;
+            self.break_pair(viewer, other, self.policy.failed_pair_ms);
+        }
+    }
+
+    /// Hands over what was decided.
+    pub(super) fn flush(&mut self, out: &mut Outbox) {
+        for action in self.pending.drain(..) {
+            out.push(action);
+        }
+    }
+}
+
+fn count_long(v: &Viewer) -> usize {
+    v.meetings.iter().filter(|m| m.long).count()
+}

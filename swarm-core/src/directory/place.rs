@@ -1,0 +1,201 @@
+//! Where viewers are: networks, places from narrow to wide, and distances.
+
+use crate::wire::tracker::Distance;
+
+/// What the operator's rules say of a viewer's network.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum P2pMode {
+    /// Peers are used both ways.
+    #[default]
+    On,
+    /// No peers: the viewer is refused and plays from the CDN.
+    Off,
+    /// Receives from peers and gives nothing.
+    Leech,
+}
+
+/// A point on the globe, in hundredths of a degree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Location {
+    /// Latitude, -9000 to 9000, north positive.
+    pub lat_centideg: i16,
+    /// Longitude, -18000 to 18000, east positive.
+    pub lon_centideg: i16,
+}
+
+/// What is known of a viewer's network. Zeros stand for "not known".
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Network {
+    /// The address as others see it: two viewers with the same key are one household. For IPv6 the
+    /// driver leaves out the part that differs inside a household.
+    pub address: u128,
+    /// The autonomous system: the ISP.
+    pub asn: u32,
+    /// ISO 3166 letters.
+    pub country: [u8; 2],
+    /// Where it is.
+    pub location: Option<Location>,
+    /// The group that the operator's rules put it in (a company, a campus).
+    pub site: Option<u32>,
+    /// What the operator's rules allow it.
+    pub mode: P2pMode,
+}
+
+/// An area that a group is at home in. A viewer belongs to several, one inside the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Place {
+    /// Everywhere.
+    World,
+    /// A country.
+    Country([u8; 2]),
+    /// An ISP in a country.
+    Isp(u32, [u8; 2]),
+    /// An ISP in a cell of about 100 km.
+    Metro(u32, i16, i16),
+    /// A group of the operator's.
+    Site(u32),
+}
+
+/// Edges of the cells that count as one metro area when places are compared, in centidegrees.
+const CELL_LAT_CENTIDEG: i16 = 100;
+const CELL_LON_CENTIDEG: i16 = 150;
+
+impl Network {
+    /// The places it belongs to, narrowest first; the last is [`Place::World`].
+    pub fn ladder(&self) -> impl Iterator<Item = Place> + use<> {
+        let known_country = self.country != [0; 2];
+        let metro = self.location.filter(|_| self.asn != 0).map(|at| {
+            Place::Metro(
+                self.asn,
+                at.lat_centideg.div_euclid(CELL_LAT_CENTIDEG),
+                at.lon_centideg.div_euclid(CELL_LON_CENTIDEG),
+            )
+        });
+        [
+            self.site.map(Place::Site),
+            metro,
+            (self.asn != 0).then_some(Place::Isp(self.asn, self.country)),
+            known_country.then_some(Place::Country(self.country)),
+            Some(Place::World),
+        ]
+        .into_iter()
+        .flatten()
+    }
+
+    /// How far it is to `other`.
+    pub fn distance(&self, other: &Self, metro_km: u32) -> Distance {
+        if self.address != 0 && self.address == other.address {
+            return Distance::Household;
+        }
+        if self.site.is_some() && self.site == other.site {
+            return Distance::Site;
+        }
+        let same_country = self.country == other.country;
+        if self.asn != 0 && self.asn == other.asn && same_country {
+            let near = match (self.location, other.location) {
+                (Some(a), Some(b)) => a.km_to(b) <= metro_km,
+                _ => false,
+            };
+            return if near { Distance::Metro } else { Distance::Isp };
+        }
+        if same_country && self.country != [0; 2] {
+            return Distance::Country;
+        }
+        Distance::Far
+    }
+}
+
+impl Location {
+    /// Kilometres to `other` as the map shows it: exact to a few percent up to some hundred
+    /// kilometres, rough beyond. Integers only, so that every machine agrees.
+    pub fn km_to(self, other: Self) -> u32 {
+        let lat_delta = i64::from(self.lat_centideg) - i64::from(other.lat_centideg);
+        let lon_delta = (i64::from(self.lon_centideg) - i64::from(other.lon_centideg)).abs();
+        let lon_delta = lon_delta.min(36_000 - lon_delta).max(0);
+        let middle = (i64::from(self.lat_centideg) + i64::from(other.lat_centideg)) / 2;
+        let east = lon_delta * cos_milli(middle) / 1000;
+        let square = (lat_delta * lat_delta + east * east).unsigned_abs();
+        // A hundredth of a degree is 1.112 km.
+        (square.isqrt() * 1112 / 1000) as u32
+    }
+}
+
+/// The cosine of a latitude, times 1000, by Bhaskara's approximation (off by less than 2).
+const fn cos_milli(centideg: i64) -> i64 {
+    let square = centideg * centideg;
+    1000 * (324_000_000 - 4 * square) / (324_000_000 + square)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn at(lat_centideg: i16, lon_centideg: i16) -> Location {
+        Location {
+            lat_centideg,
+            lon_centideg,
+        }
+    }
+
+    #[test]
+    fn kilometres_are_near_the_truth() {
+        let berlin = at(5252, 1340);
+        for (other, km) in [
+            (berlin, 0),
+            (at(5240, 1306), 26),  // Potsdam
+            (at(4814, 1158), 504), // Munich
+            (at(4886, 235), 878),  // Paris
+            (at(5252, 1341), 1),
+        ] {
+            let got = berlin.km_to(other);
+            assert!(got.abs_diff(km) <= km / 20 + 1, "{got} instead of {km}");
+        }
+        assert!(
+            at(0, 17_999).km_to(at(0, -17_999)) < 5,
+            "across the date line"
+        );
+    }
+
+    #[test]
+    fn distances_are_decided_from_near_to_far() {
+        let home = Network {
+            address: 1,
+            asn: 3320,
+            country: *b"DE",
+            location: Some(at(5252, 1340)),
+            site: Some(4),
+            mode: P2pMode::On,
+        };
+        let other = Network {
+            address: 2,
+            site: None,
+            ..home
+        };
+        let munich = Network {
+            location: Some(at(4814, 1158)),
+            ..other
+        };
+        let rival = Network { asn: 6805, ..other };
+        let abroad = Network {
+            country: *b"FR",
+            ..other
+        };
+        let site = Network { address: 9, ..home };
+        for (network, expected) in [
+            (home, Distance::Household),
+            (site, Distance::Site),
+            (other, Distance::Metro),
+            (munich, Distance::Isp),
+            (rival, Distance::Country),
+            (abroad, Distance::Far),
+            (Network::default(), Distance::Far),
+        ] {
+            assert_eq!(home.distance(&network, 50), expected);
+            assert_eq!(network.distance(&home, 50), expected);
+        }
+        let nowhere = Network::default();
+        assert_eq!(nowhere.distance(&nowhere, 50), Distance::Far);
+        assert!(nowhere.ladder().eq([Place::World]));
+        assert_eq!(home.ladder().count(), 5);
+    }
+}

@@ -1,0 +1,340 @@
+//! Pairs: who may meet, and what their outcomes lead to.
+
+use super::*;
+
+fn with_nat(world: &mut World, nat: Nat) -> PeerId {
+    let mut joined = world.joined(network(1, 0, 0));
+    joined.nat = nat;
+    world.admit(&joined)
+}
+
+fn met(world: &World, a: PeerId, b: PeerId) -> bool {
+    world.pairs(a).iter().any(|p| p.peer == b)
+}
+
+#[test]
+fn networks_that_cannot_connect_are_not_introduced() {
+    let mut world = World::new(Policy::default());
+    let kinds = [
+        Nat::Unknown,
+        Nat::Open,
+        Nat::Cone,
+        Nat::Symmetric,
+        Nat::Symmetric,
+        Nat::Blocked,
+    ];
+    let peers: Vec<PeerId> = kinds.iter().map(|nat| with_nat(&mut world, *nat)).collect();
+    for (i, a) in peers.iter().enumerate() {
+        for (j, b) in peers.iter().enumerate() {
+            let blocked = kinds[i] == Nat::Blocked || kinds[j] == Nat::Blocked;
+            let symmetric = kinds[i] == Nat::Symmetric && kinds[j] == Nat::Symmetric;
+            assert_eq!(
+                met(&world, *a, *b),
+                i != j && !blocked && !symmetric,
+                "{i} {j}"
+            );
+        }
+    }
+}
+
+#[test]
+fn two_that_give_nothing_are_not_introduced() {
+    let mut world = World::new(Policy::default());
+    let leech = Network {
+        mode: P2pMode::Leech,
+        ..network(1, 0, 0)
+    };
+    let (a, b) = (world.join(leech), world.join(leech));
+    let giver = world.join(network(1, 0, 0));
+    assert!(!met(&world, a, b));
+    assert!(met(&world, a, giver) && met(&world, b, giver));
+    let told_giver = world.told.iter().any(|action| {
+        matches!(action, Action::Introduce { introduction: i, .. }
+            if i.peer == a && i.flags.has(ViewerFlags::LEECH))
+    });
+    assert!(told_giver, "others know that it gives nothing");
+}
+
+#[test]
+fn a_network_that_is_switched_off_is_refused() {
+    let mut world = World::new(Policy::default());
+    let joined = world.joined(Network {
+        mode: P2pMode::Off,
+        ..Network::default()
+    });
+    let conn = joined.conn;
+    let code = RefusalCode::NotServed;
+    assert_eq!(
+        world.handle(Input::Joined(&joined)),
+        [Action::Refuse { conn, code }]
+    );
+    assert_eq!(world.directory.viewers_len(), 0);
+}
+
+#[test]
+fn a_failed_pair_is_kept_apart_and_then_tried_again() {
+    let mut world = World::new(Policy::default());
+    let peers = world.join_many(3, network(1, 0, 0));
+    world.link(peers[0], peers[1], LinkOutcome::Failed);
+    assert!(!met(&world, peers[0], peers[1]) && !met(&world, peers[1], peers[0]));
+    world.pass(200_000);
+    assert!(!met(&world, peers[0], peers[1]));
+    world.pass(120_000);
+    let wants = Status {
+        track: TRACK,
+        links_wanted: 1,
+        ..Status::default()
+    };
+    world.status(peers[0], wants);
+    assert!(met(&world, peers[0], peers[1]));
+}
+
+#[test]
+fn a_pair_of_which_nothing_is_heard_counts_as_failed() {
+    let mut world = World::new(Policy::default());
+    let peers = world.join_many(2, network(1, 0, 0));
+    world.pass(60_000);
+    assert!(!met(&world, peers[0], peers[1]));
+    assert_eq!(world.directory.stats().links_failed, 1);
+}
+
+#[test]
+fn departures_are_told_and_refilled() {
+    let mut world = World::new(Policy {
+        links_target: 4,
+        ..Policy::default()
+    });
+    let peers = world.join_many(10, network(1, 0, 0));
+    world.link_all();
+    let stays = peers[9];
+    let leavers: Vec<PeerId> = world.pairs(stays).iter().map(|p| p.peer).collect();
+    assert_eq!(leavers.len(), 4);
+    for peer in leavers {
+        world.told.clear();
+        let told: Vec<Action> = world
+            .pairs(peer)
+            .iter()
+            .map(|p| Action::Gone {
+                conn: world.conn(p.peer),
+                peer,
+            })
+            .collect();
+        let conn = world.conn(peer);
+        let actions = world.handle(Input::Left(conn));
+        assert_eq!(actions, told);
+    }
+    assert_eq!(world.pairs(stays).len(), 0);
+    world.pass(1_000);
+    assert_eq!(world.pairs(stays).len(), 4, "refilled");
+}
+
+#[test]
+fn a_silent_viewer_is_given_up_and_one_that_reports_is_not() {
+    let mut world = World::new(Policy::default());
+    let (alive, silent) = (world.join(network(1, 0, 0)), world.join(network(1, 0, 0)));
+    let conn = world.conn(silent);
+    for _ in 0..4 {
+        world.now = world.now.plus_ms(5_000);
+        world.handle(Input::Tick);
+        world.status(
+            alive,
+            Status {
+                track: TRACK,
+                ..Status::default()
+            },
+        );
+    }
+    assert!(world.directory.viewer(silent).is_none());
+    assert!(world.told.contains(&Action::Close { conn }));
+    let conn = world.conn(alive);
+    assert!(world.told.contains(&Action::Gone { conn, peer: silent }));
+    assert!(world.directory.viewer(alive).is_some());
+}
+
+#[test]
+fn signals_pass_only_between_introduced_viewers() {
+    let mut world = World::new(Policy::default());
+    let (a, b) = (world.join(network(1, 0, 0)), world.join(network(1, 0, 0)));
+    let mut stranger = world.joined(network(1, 0, 0));
+    stranger.stream = StreamId([2; 16]);
+    let stranger = world.admit(&stranger);
+    assert_eq!(
+        world.directory.may_signal(world.conn(a), b),
+        Some(world.conn(b))
+    );
+    assert_eq!(world.directory.may_signal(world.conn(a), a), None);
+    assert_eq!(world.directory.may_signal(world.conn(stranger), a), None);
+    assert_eq!(world.directory.may_signal(world.conn(a), stranger), None);
+    assert_eq!(world.directory.may_signal(ConnId(999), a), None);
+}
+
+#[test]
+fn a_viewer_that_comes_back_keeps_its_name_place_and_links() {
+    let mut world = World::new(Policy::default());
+    let peers = world.join_many(3, network(1, 0, 0));
+    world.link_all();
+    let mut again = world.joined(network(1, 0, 0));
+    again.peer = peers[0];
+    again.resumed = true;
+    world.handle(Input::Lost(ConnId(2)));
+    assert_eq!(
+        world.directory.may_signal(world.conn(peers[1]), peers[0]),
+        None
+    );
+    world.now = world.now.plus_ms(3_000);
+    world.told.clear();
+    world.admit(&again);
+    let (conn, peer) = (again.conn, peers[0]);
+    assert_eq!(
+        world.told,
+        [Action::Welcome { conn, peer }],
+        "nobody is introduced again"
+    );
+    assert_eq!(world.pairs(peers[0]).len(), 2);
+    assert_eq!(
+        world.directory.may_signal(world.conn(peers[1]), peers[0]),
+        Some(conn)
+    );
+}
+
+#[test]
+fn a_viewer_that_comes_back_without_its_links_is_introduced_anew() {
+    let mut world = World::new(Policy::default());
+    let peers = world.join_many(3, network(1, 0, 0));
+    world.link_all();
+    let mut again = world.joined(network(1, 0, 0));
+    again.peer = peers[0];
+    again.resumed = true;
+    world.told.clear();
+    world.admit(&again);
+    assert!(
+        world.told.contains(&Action::Close { conn: ConnId(2) }),
+        "the old connection ends"
+    );
+    world.status(
+        peers[0],
+        Status {
+            track: TRACK,
+            ..Status::default()
+        },
+    );
+    assert_eq!(world.pairs(peers[0]).iter().filter(|p| !p.up).count(), 2);
+}
+
+#[test]
+fn one_that_does_not_come_back_is_gone() {
+    let mut world = World::new(Policy::default());
+    let peers = world.join_many(2, network(1, 0, 0));
+    let conn = world.conn(peers[0]);
+    world.handle(Input::Lost(conn));
+    world.pass(19_000);
+    assert!(world.directory.viewer(peers[0]).is_some());
+    world.pass(2_000);
+    assert!(world.directory.viewer(peers[0]).is_none());
+    let conn = world.conn(peers[1]);
+    assert!(world.told.contains(&Action::Gone {
+        conn,
+        peer: peers[0]
+    }));
+}
+
+#[test]
+fn a_name_that_was_not_proven_is_refused_if_taken() {
+    let mut world = World::new(Policy::default());
+    let peer = world.join(network(1, 0, 0));
+    let mut thief = world.joined(network(1, 0, 0));
+    thief.peer = peer;
+    let (conn, code) = (thief.conn, RefusalCode::Unavailable);
+    assert_eq!(
+        world.handle(Input::Joined(&thief)),
+        [Action::Refuse { conn, code }]
+    );
+    assert!(world.directory.viewer(peer).is_some_and(|v| v.connected()));
+}
+
+#[test]
+fn links_from_before_a_restart_are_believed_when_both_sides_tell() {
+    let policy = Policy {
+        introductions_burst: 0,
+        introductions_per_hour: 0,
+        ..Policy::default()
+    };
+    let mut world = World::new(policy);
+    let peers = world.join_many(2, network(1, 0, 0));
+    world.link(peers[0], peers[1], LinkOutcome::Up);
+    assert!(
+        world.pairs(peers[0]).is_empty(),
+        "one side's word is not enough"
+    );
+    world.link(peers[1], peers[0], LinkOutcome::Up);
+    assert!(
+        world
+            .pairs(peers[0])
+            .iter()
+            .any(|p| p.up && p.peer == peers[1])
+    );
+    assert!(
+        world
+            .pairs(peers[1])
+            .iter()
+            .any(|p| p.up && p.peer == peers[0])
+    );
+}
+
+#[test]
+fn introductions_are_rationed() {
+    let policy = Policy {
+        introductions_burst: 5,
+        introductions_per_hour: 60,
+        ..Policy::default()
+    };
+    let mut world = World::new(policy);
+    let curious = world.join(network(1, 0, 0));
+    world.join_many(14, network(1, 0, 0));
+    assert_eq!(world.pairs(curious).len(), 5);
+    let told = |world: &World| {
+        let conn = world.conn(curious);
+        let to_it = |a: &&Action| matches!(a, Action::Introduce { conn: c, .. } if *c == conn);
+        world.told.iter().filter(to_it).count()
+    };
+    world.pass(600_000);
+    assert!(told(&world) <= 5 + 10 + 1, "{}", told(&world));
+}
+
+#[test]
+fn one_that_several_accuse_is_introduced_no_more() {
+    let mut world = World::new(Policy::default());
+    let peers = world.join_many(6, network(1, 0, 0));
+    world.link_all();
+    for accuser in &peers[1..4] {
+        world.link(*accuser, peers[0], LinkOutcome::Misbehaved);
+    }
+    let newcomer = world.join(network(1, 0, 0));
+    assert!(!met(&world, newcomer, peers[0]));
+    assert!(met(&world, newcomer, peers[1]));
+}
+
+#[test]
+fn inputs_of_unknown_connections_are_ignored() {
+    let mut world = World::new(Policy::default());
+    let status = Status::default();
+    let (conn, peer) = (ConnId(5), PeerId(5));
+    for input in [
+        Input::Tick,
+        Input::Status {
+            conn,
+            status: &status,
+        },
+        Input::Link {
+            conn,
+            peer,
+            outcome: LinkOutcome::Up,
+            rtt_ms: 0,
+        },
+        Input::Left(conn),
+        Input::Lost(conn),
+    ] {
+        assert_eq!(world.handle(input), []);
+    }
+    assert_eq!(world.directory.next_wakeup(), None);
+}

@@ -1,0 +1,227 @@
+//! What the directory remembers of one viewer.
+
+use alloc::vec::Vec;
+
+use super::{
+    io::{ConnId, Joined},
+    place::{Network, P2pMode},
+    policy::Policy,
+    slab::Key,
+};
+use crate::{
+    id::{PeerId, StreamId, TrackId},
+    limits::NEIGHBOURS_MAX,
+    time::Instant,
+    wire::tracker::{Nat, Status, ViewerFlags},
+};
+
+/// Failed pairs that a viewer remembers.
+const APART_MAX: usize = 64;
+const HOUR_MS: u64 = 3_600_000;
+
+/// Sums over a viewer's reports.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Verified bytes from peers.
+    pub bytes_p2p: u64,
+    /// Bytes from the CDN.
+    pub bytes_cdn: u64,
+    /// Bytes sent to peers.
+    pub bytes_up: u64,
+    /// Stalls.
+    pub stalls: u64,
+    /// Milliseconds spent stalled.
+    pub stalled_ms: u64,
+}
+
+impl Totals {
+    /// Adds a report.
+    pub fn add_status(&mut self, status: &Status) {
+        self.add(&Self {
+            bytes_p2p: u64::from(status.bytes_p2p),
+            bytes_cdn: u64::from(status.bytes_cdn),
+            bytes_up: u64::from(status.bytes_up),
+            stalls: u64::from(status.stalls),
+            stalled_ms: u64::from(status.stalled_ms),
+        });
+    }
+
+    /// Adds other sums.
+    pub fn add(&mut self, other: &Self) {
+        self.bytes_p2p = self.bytes_p2p.saturating_add(other.bytes_p2p);
+        self.bytes_cdn = self.bytes_cdn.saturating_add(other.bytes_cdn);
+        self.bytes_up = self.bytes_up.saturating_add(other.bytes_up);
+        self.stalls = self.stalls.saturating_add(other.stalls);
+        self.stalled_ms = self.stalled_ms.saturating_add(other.stalled_ms);
+    }
+}
+
+/// One half of an introduced pair; the other viewer holds the other half.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Meeting {
+    pub(super) with: Key,
+    /// Milliseconds since the directory began.
+    pub(super) since_ms: u32,
+    pub(super) rtt_ms: u16,
+    pub(super) up: bool,
+    /// Meant to reach another group.
+    pub(super) long: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Viewer {
+    pub(super) peer: PeerId,
+    /// `None` while it may come back.
+    pub(super) conn: Option<ConnId>,
+    pub(super) stream: StreamId,
+    pub(super) track: TrackId,
+    pub(super) flags: ViewerFlags,
+    pub(super) nat: Nat,
+    pub(super) upload_kbps: u32,
+    pub(super) network: Network,
+    pub(super) group: Option<Key>,
+    pub(super) meetings: Vec<Meeting>,
+    /// Whom it is kept apart from, and until when.
+    apart: Vec<(PeerId, Instant)>,
+    /// Links that it says it has, to viewers that have not confirmed them.
+    pub(super) claims: Vec<PeerId>,
+    accusers: Vec<PeerId>,
+    introductions: u16,
+    introductions_at: Instant,
+    pub(super) joined_at: Instant,
+    status_at: Option<Instant>,
+    /// When it is given up, unless it is heard.
+    pub(super) expires_at: Instant,
+    /// When its entry in the timers is due.
+    pub(super) timer_at: Instant,
+    pub(super) release_at: Option<Instant>,
+    /// It came back under its name: its first report tells whether its links survived.
+    pub(super) links_in_doubt: bool,
+    pub(super) status: Status,
+    pub(super) status_gap_ms: u32,
+    pub(super) totals: Totals,
+}
+
+impl Viewer {
+    pub(super) fn new(joined: &Joined, policy: &Policy, now: Instant) -> Self {
+        let expires_at = now.plus_ms(u64::from(policy.silence_ms_max));
+        Self {
+            peer: joined.peer,
+            conn: Some(joined.conn),
+            stream: joined.stream,
+            track: joined.track,
+            flags: flags_of(joined),
+            nat: joined.nat,
+            upload_kbps: joined.upload_kbps,
+            network: joined.network,
+            group: None,
+            meetings: Vec::new(),
+            apart: Vec::new(),
+            claims: Vec::new(),
+            accusers: Vec::new(),
+            introductions: policy.introductions_burst,
+            introductions_at: now,
+            joined_at: now,
+            status_at: None,
+            expires_at,
+            timer_at: expires_at,
+            release_at: None,
+            links_in_doubt: false,
+            status: Status::default(),
+            status_gap_ms: 0,
+            totals: Totals::default(),
+        }
+    }
+
+    pub(super) fn on_status(&mut self, status: &Status, now: Instant) {
+        let since = self.status_at.replace(now).unwrap_or(self.joined_at);
+        self.status_gap_ms = now.ms_since(since).clamp(1, u64::from(u32::MAX)) as u32;
+        self.totals.add_status(status);
+        self.status = *status;
+    }
+
+    /// The facts that a viewer may have changed while it was away.
+    pub(super) fn on_resumed(&mut self, joined: &Joined) {
+        self.conn = Some(joined.conn);
+        self.flags = flags_of(joined);
+        self.nat = joined.nat;
+        self.links_in_doubt = !self.meetings.is_empty();
+    }
+
+    pub(super) fn meeting(&mut self, with: Key) -> Option<&mut Meeting> {
+        self.meetings.iter_mut().find(|m| m.with == with)
+    }
+
+    pub(super) fn has_met(&self, other: Key) -> bool {
+        self.meetings.iter().any(|m| m.with == other)
+    }
+
+    /// Whether it can give others anything.
+    pub(super) fn gives(&self) -> bool {
+        !self.flags.has(ViewerFlags::LEECH)
+    }
+
+    /// Whether a link between the two could come about and would be of use.
+    pub(super) fn suits(&self, other: &Self) -> bool {
+        let reachable = match (self.nat, other.nat) {
+            (Nat::Blocked, _) | (_, Nat::Blocked) | (Nat::Symmetric, Nat::Symmetric) => false,
+            (_, _) => true,
+        };
+        reachable && (self.gives() || other.gives())
+    }
+
+    pub(super) fn keep_apart(&mut self, from: PeerId, now: Instant, until: Instant) {
+        self.apart.retain(|(peer, at)| *peer != from && *at > now);
+        if self.apart.len() >= APART_MAX {
+            self.apart.remove(0);
+        }
+        self.apart.push((from, until));
+    }
+
+    pub(super) fn is_apart(&self, from: PeerId, now: Instant) -> bool {
+        self.apart
+            .iter()
+            .any(|(peer, at)| *peer == from && *at > now)
+    }
+
+    pub(super) fn on_accused(&mut self, by: PeerId, accusers_max: u8) {
+        if !self.accusers.contains(&by) && !self.is_shunned(accusers_max) {
+            self.accusers.push(by);
+        }
+    }
+
+    pub(super) fn is_shunned(&self, accusers_max: u8) -> bool {
+        self.accusers.len() >= usize::from(accusers_max)
+    }
+
+    pub(super) fn claim(&mut self, peer: PeerId) {
+        if self.claims.len() < NEIGHBOURS_MAX && !self.claims.contains(&peer) {
+            self.claims.push(peer);
+        }
+    }
+
+    pub(super) fn may_be_introduced(&self, policy: &Policy, now: Instant) -> bool {
+        self.introductions > 0
+            || now.ms_since(self.introductions_at) * u64::from(policy.introductions_per_hour)
+                >= HOUR_MS
+    }
+
+    pub(super) fn on_introduced(&mut self, policy: &Policy, now: Instant) {
+        let per_hour = u64::from(policy.introductions_per_hour);
+        let earned = now.ms_since(self.introductions_at) * per_hour / HOUR_MS;
+        if earned > 0 {
+            let sum = (u64::from(self.introductions) + earned)
+                .min(u64::from(policy.introductions_burst).max(1));
+            self.introductions = sum as u16;
+            self.introductions_at = now;
+        }
+        self.introductions = self.introductions.saturating_sub(1);
+    }
+}
+
+fn flags_of(joined: &Joined) -> ViewerFlags {
+    match joined.network.mode {
+        P2pMode::Leech => joined.flags.with(ViewerFlags::LEECH),
+        P2pMode::On | P2pMode::Off => joined.flags,
+    }
+}
