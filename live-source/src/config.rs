@@ -1,0 +1,232 @@
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, FaultPlan};
+
+/// Segments are whole groups of pictures; the clip's, and those asked of ffmpeg, last this long.
+pub(crate) const GOP_MS: u64 = 2000;
+const SEGMENT_MS_MAX: u64 = 10_000;
+const WINDOW_SEGMENTS: std::ops::RangeInclusive<u64> = 3..=3600;
+const PADDING_BYTES_MAX: usize = 16 << 20;
+/// The end of the year 9999, the last that playlists can write.
+const UNIX_MS_MAX: u64 = 253_402_300_799_000;
+const RUNGS_MAX: usize = 8;
+
+/// Everything that can be set on a live source. Each field may be left out.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// What to publish: `"clip"` (built in, the default), `{ file = "show.mp4" }`, looped for ever, or
+    /// `{ ffmpeg = ["-f", "v4l2", "-i", "/dev/video0"] }`, the input arguments of an ffmpeg command.
+    pub input: Input,
+    /// Publish HLS at `/live/main.m3u8`. Default true.
+    pub hls: bool,
+    /// Publish DASH at `/live/main.mpd`. Default true.
+    pub dash: bool,
+    /// Length of a segment in milliseconds: 2000 to 10000, a multiple of 2000. Default 2000.
+    pub segment_ms: u64,
+    /// Segments listed at a time, 3 to 3600; as many again stay fetchable after they left the list.
+    /// Default 10.
+    pub window_segments: u64,
+    /// Unix time in milliseconds at which media time 0 of the clip was on air. Two sources with equal
+    /// values publish equal streams. Default: one window before the start, so that the list is full at
+    /// once. Not with `already_run_ms`; no effect on ffmpeg inputs.
+    pub start_unix_ms: Option<u64>,
+    /// How long the clip shall seem to have run when the source starts, in milliseconds; 0 starts with
+    /// an empty list. Not with `start_unix_ms`; no effect on ffmpeg inputs.
+    pub already_run_ms: Option<u64>,
+    /// Bytes of filler in every video segment of the clip (at most 16 MiB), to rehearse higher bitrates
+    /// without the cost of decoding them: 1000000 with 2 s segments adds 4 Mbit/s. Default 0.
+    pub padding_bytes: usize,
+    /// The renditions to encode for file and ffmpeg inputs, 1 to 8, best first. No effect on the clip.
+    pub ladder: Vec<Rung>,
+    /// The ffmpeg program for file and ffmpeg inputs. Default `ffmpeg`, looked up on the PATH.
+    pub ffmpeg: PathBuf,
+    /// Connections served at a time; more wait. Default 1024.
+    pub connections_max: usize,
+    /// Serve `/admin/faults` (GET, PUT), `/admin/reset-sequence` (POST) and `/admin/stats` (GET). There
+    /// is no authentication: for test benches only. Default false.
+    pub admin: bool,
+    /// Faults from the start; see [`FaultPlan`]. Default none.
+    pub faults: FaultPlan,
+}
+
+/// What a live source publishes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Input {
+    /// The built-in clip: 24 s of swimming fish with a timecode, in three renditions, with sound.
+    #[default]
+    Clip,
+    /// A media file, looped for ever. Needs ffmpeg.
+    File(PathBuf),
+    /// The input part of an ffmpeg command line, such as `["-re", "-i", "rtmp://..."]`. Video is taken from the first `-i`,
+    /// sound from the second if there are two. A source that is not paced by itself needs `-re`.
+    Ffmpeg(Vec<String>),
+}
+
+/// One rendition to encode.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rung {
+    /// Height in pixels, even, 64 to 4320; the width follows from the input's shape.
+    pub height: u32,
+    /// Video bitrate in bits per second, 50000 to 100000000.
+    pub video_bps: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            input: Input::Clip,
+            hls: true,
+            dash: true,
+            segment_ms: GOP_MS,
+            window_segments: 10,
+            start_unix_ms: None,
+            already_run_ms: None,
+            padding_bytes: 0,
+            ladder: vec![
+                Rung {
+                    height: 540,
+                    video_bps: 1_500_000,
+                },
+                Rung {
+                    height: 360,
+                    video_bps: 700_000,
+                },
+                Rung {
+                    height: 180,
+                    video_bps: 250_000,
+                },
+            ],
+            ffmpeg: PathBuf::from("ffmpeg"),
+            connections_max: 1024,
+            admin: false,
+            faults: FaultPlan::default(),
+        }
+    }
+}
+
+impl Config {
+    /// Checks ranges and contradictions.
+    ///
+    /// # Errors
+    /// [`Error::Config`] names the field and what it may be.
+    pub fn validate(&self) -> Result<(), Error> {
+        let fail = |text: String| Err(Error::Config(text));
+        if self.segment_ms == 0
+            || self.segment_ms > SEGMENT_MS_MAX
+            || !self.segment_ms.is_multiple_of(GOP_MS)
+        {
+            return fail(format!(
+                "segment_ms must be a multiple of {GOP_MS} up to {SEGMENT_MS_MAX}, is {}",
+                self.segment_ms
+            ));
+        }
+        if !WINDOW_SEGMENTS.contains(&self.window_segments) {
+            return fail(format!(
+                "window_segments must be in {WINDOW_SEGMENTS:?}, is {}",
+                self.window_segments
+            ));
+        }
+        if self.start_unix_ms.is_some() && self.already_run_ms.is_some() {
+            return fail("start_unix_ms and already_run_ms exclude each other".into());
+        }
+        if self
+            .start_unix_ms
+            .max(self.already_run_ms)
+            .is_some_and(|ms| ms > UNIX_MS_MAX)
+        {
+            return fail(format!(
+                "start_unix_ms and already_run_ms must be at most {UNIX_MS_MAX}"
+            ));
+        }
+        if self.padding_bytes > PADDING_BYTES_MAX {
+            return fail(format!("padding_bytes must be at most {PADDING_BYTES_MAX}"));
+        }
+        if self.connections_max == 0 {
+            return fail("connections_max must be at least 1".into());
+        }
+        if !self.hls && !self.dash {
+            return fail("hls and dash are both off: nothing to publish".into());
+        }
+        if self.ladder.is_empty() || self.ladder.len() > RUNGS_MAX {
+            return fail(format!("ladder must have 1 to {RUNGS_MAX} renditions"));
+        }
+        for rung in &self.ladder {
+            let height_ok = (64..=4320).contains(&rung.height) && rung.height.is_multiple_of(2);
+            if !height_ok || !(50_000..=100_000_000).contains(&rung.video_bps) {
+                return fail(format!("ladder: {rung:?} is out of range"));
+            }
+        }
+        match &self.input {
+            Input::Ffmpeg(args) if !args.iter().any(|arg| arg == "-i") => {
+                fail("input.ffmpeg must contain -i and the input".into())
+            }
+            _ => self.faults.validate(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_toml_and_refuses_unknown_fields() {
+        let config: Config = toml::from_str(
+            "segment_ms = 4000\ninput = { file = \"a.mp4\" }\n[faults]\ntokens = true",
+        )
+        .unwrap();
+        assert_eq!(config.input, Input::File("a.mp4".into()));
+        assert!(config.faults.tokens);
+        assert!(toml::from_str::<Config>("segment_msec = 4000").is_err());
+        let text = toml::to_string(&Config::default()).unwrap();
+        assert_eq!(toml::from_str::<Config>(&text).unwrap(), Config::default());
+    }
+
+    #[test]
+    fn refuses_values_out_of_range() {
+        let wrong = [
+            Config {
+                segment_ms: 3000,
+                ..Config::default()
+            },
+            Config {
+                segment_ms: 0,
+                ..Config::default()
+            },
+            Config {
+                window_segments: 2,
+                ..Config::default()
+            },
+            Config {
+                start_unix_ms: Some(1),
+                already_run_ms: Some(1),
+                ..Config::default()
+            },
+            Config {
+                hls: false,
+                dash: false,
+                ..Config::default()
+            },
+            Config {
+                ladder: vec![],
+                ..Config::default()
+            },
+            Config {
+                input: Input::Ffmpeg(vec!["x".into()]),
+                ..Config::default()
+            },
+        ];
+        for config in wrong {
+            assert!(
+                matches!(config.validate(), Err(Error::Config(_))),
+                "{config:?}"
+            );
+        }
+        Config::default().validate().unwrap();
+    }
+}

@@ -1,0 +1,68 @@
+//! What an origin can answer, before faults and HTTP have their say.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+/// What an object is, which decides its headers and which faults hit it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// The HLS multivariant playlist.
+    Multivariant,
+    /// An HLS media playlist.
+    Playlist,
+    /// The DASH manifest.
+    Manifest,
+    Init(Stream),
+    Segment(Stream),
+    /// The clock that the DASH manifest points to.
+    Time,
+}
+
+/// Whether an init or media segment carries pictures or sound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stream {
+    Video,
+    Audio,
+}
+
+impl Kind {
+    pub(crate) fn is_playlist(self) -> bool {
+        matches!(self, Self::Multivariant | Self::Playlist | Self::Manifest)
+    }
+
+    pub(crate) fn content_type(self) -> &'static str {
+        match self {
+            Self::Multivariant | Self::Playlist => "application/vnd.apple.mpegurl",
+            Self::Manifest => "application/dash+xml",
+            Self::Init(Stream::Video) | Self::Segment(Stream::Video) => "video/mp4",
+            Self::Init(Stream::Audio) | Self::Segment(Stream::Audio) => "audio/mp4",
+            Self::Time => "text/plain; charset=utf-8",
+        }
+    }
+
+    /// How long caches may keep the object. Names are used again when a source restarts, so nothing is
+    /// immutable; a playlist that is older than half a segment delays everybody behind the cache.
+    pub(crate) fn max_age(self, segment: Duration, window: Duration) -> Duration {
+        match self {
+            Self::Multivariant => Duration::from_secs(10),
+            Self::Playlist | Self::Manifest => segment / 2,
+            Self::Init(_) | Self::Segment(_) => window.max(Duration::from_secs(60)),
+            Self::Time => Duration::ZERO,
+        }
+    }
+}
+
+/// What an origin has under a path right now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Lookup {
+    Found(Bytes),
+    /// Will exist soon: caches must forget the 404 at once.
+    NotYet,
+    /// Existed, and is gone.
+    Expired,
+    /// Never exists.
+    Unknown,
+    /// The source is still starting.
+    Starting,
+}
