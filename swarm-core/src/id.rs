@@ -44,7 +44,7 @@ impl StreamId {
 
 /// One rendition (a media playlist, a DASH representation): viewers on the same track want the same
 /// bytes. A hash of what the names of its segments have in common, so that HLS and DASH agree.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TrackId(pub u32);
 
 /// The place of a segment in its stream: a hash of its URL's path, which every viewer can compute

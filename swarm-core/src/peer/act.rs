@@ -18,6 +18,9 @@ use crate::{
     wire::peer::{PeerMsg, Pieces},
 };
 
+/// Assumed of a track before the length of any of its segments is known.
+const BITRATE_BPS_UNKNOWN: u64 = 3_000_000;
+
 impl Peer {
     /// Brings everything in line with what is known now.
     pub(super) fn reconcile(&mut self, out: &mut Outbox) {
@@ -149,7 +152,21 @@ impl Peer {
             }),
             companions,
             stripe_count: segment.ranks_for.1.max(1),
+            len_expected: self.len_expected(segment),
         }
+    }
+
+    fn len_expected(&self, segment: &Segment) -> u64 {
+        let lens = || {
+            let of_track = self.segments.iter().filter(|s| s.track == segment.track);
+            of_track
+                .filter_map(|s| s.content)
+                .map(|content| content.len)
+                .max()
+        };
+        let known = segment.content.map(|content| content.len).or_else(lens);
+        let guess = u64::from(segment.duration_ms) * BITRATE_BPS_UNKNOWN / 8000;
+        known.map_or(guess, u64::from)
     }
 
     /// Promises the neighbours what is about to be fetched for them.

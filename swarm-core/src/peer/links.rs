@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use super::{
     Peer,
     io::{Action, Event, Outbox},
-    neighbour::{LinkState, Neighbour},
+    neighbour::{LinkState, Neighbour, Promise},
     plan,
     policy::CloseReason,
     segment::Claim,
@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     id::{PeerId, Slot, TrackId},
-    limits::{HAVE_ENTRIES_MAX, NEIGHBOURS_MAX},
+    limits::{HAVE_ENTRIES_MAX, NEIGHBOURS_MAX, STRIPES_MAX},
     wire::{
         peer::{PeerMsg, PeerStatus, Pieces},
         tracker::{Introduction, LinkOutcome, Status, TrackerMsg, ViewerFlags, ViewerMsg},
@@ -270,7 +270,16 @@ impl Peer {
                 stripes,
                 stripe_count,
             } => {
-                self.handle_claim(slot, name, (stripes, stripe_count));
+                let made = self.now;
+                self.handle_promise(
+                    slot,
+                    Promise {
+                        name,
+                        stripes,
+                        stripe_count,
+                        made,
+                    },
+                );
             }
             PeerMsg::Reject(pieces) => {
                 neighbour.remote_mut(pieces.segment).have &= !pieces.bits;
@@ -354,27 +363,55 @@ impl Peer {
         }
     }
 
-    fn handle_claim(&mut self, slot: Slot, name: crate::id::Name, stripes: (u8, u8)) {
-        let now = self.now;
-        let Some(segment) = self.segments.iter_mut().find(|s| s.name == name) else {
-            return;
-        };
-        let count = u32::from(stripes.1);
-        if count == 0 || count > crate::limits::STRIPES_MAX {
+    fn handle_promise(&mut self, slot: Slot, promise: Promise) {
+        let count = u32::from(promise.stripe_count);
+        if count == 0 || count > STRIPES_MAX {
             return;
         }
-        let claimed = (0..count).filter(|stripe| stripes.0 >> stripe & 1 == 1);
+        let Some(neighbour) = self.neighbours.get_mut(slot) else {
+            return;
+        };
+        neighbour.on_promise(promise);
+        if let Some(index) = self.segments.iter().position(|s| s.name == promise.name) {
+            self.believe(index, slot, promise);
+        }
+    }
+
+    /// Takes over what neighbours have promised about a segment that this viewer learns of.
+    pub(super) fn believe_all(&mut self, index: usize) {
+        let name = self.segments[index].name;
+        let of = |n: &Neighbour| {
+            n.promises
+                .iter()
+                .find(|p| p.name == name)
+                .map(|p| (n.slot, *p))
+        };
+        let promises: Vec<(Slot, Promise)> = self.neighbours.iter().filter_map(of).collect();
+        for (slot, promise) in promises {
+            self.believe(index, slot, promise);
+        }
+    }
+
+    fn believe(&mut self, index: usize, slot: Slot, promise: Promise) {
+        let segment = &mut self.segments[index];
+        let count = u32::from(promise.stripe_count);
+        let claimed = (0..count).filter(|stripe| promise.stripes >> stripe & 1 == 1);
         let bits = if segment.content.is_none() {
             u64::MAX
         } else {
             claimed.fold(0, |bits, stripe| bits | segment.stripe_bits(stripe, count))
         };
         let len = u64::from(segment.len_of(bits));
-        let until = now.plus_ms(2 * self.estimate.cdn_ms(len) + CLAIM_GRACE_MS);
-        // One promise a neighbour: repeating it cannot put the backups off for ever.
+        let made = promise.made;
+        let until = made.plus_ms(2 * self.estimate.cdn_ms(len) + CLAIM_GRACE_MS);
         match segment.claims.iter_mut().find(|claim| claim.slot == slot) {
             Some(claim) => claim.bits |= bits,
-            None => segment.claims.push(Claim { slot, bits, until }),
+            None => segment.claims.push(Claim {
+                slot,
+                bits,
+                made,
+                until,
+            }),
         }
     }
 

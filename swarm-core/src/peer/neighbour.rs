@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 
 use crate::{
-    id::{PeerId, SegmentId, Slot, TrackId},
+    id::{Name, PeerId, SegmentId, Slot, TrackId},
     limits::{NEIGHBOUR_SEGMENTS_MAX, NEIGHBOURS_MAX},
     time::Instant,
     wire::peer::PeerStatus,
@@ -21,6 +21,15 @@ pub(super) struct Remote {
     pub(super) wants: u64,
     /// It has the record: from here, or it holds pieces.
     pub(super) has_record: bool,
+}
+
+/// A promise of a neighbour to bring stripes of a segment, as it was made.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Promise {
+    pub(super) name: Name,
+    pub(super) stripes: u8,
+    pub(super) stripe_count: u8,
+    pub(super) made: Instant,
 }
 
 /// How far a link has come.
@@ -45,6 +54,8 @@ pub(super) struct Neighbour {
     pub(super) heard: Instant,
     pub(super) status: PeerStatus,
     pub(super) remotes: Vec<Remote>,
+    /// The last few, oldest first: neighbours hear of segments before this viewer does.
+    pub(super) promises: Vec<Promise>,
     /// Bytes that wait in the transport.
     pub(super) buffered: u32,
     pub(super) ping: Option<(u32, Instant)>,
@@ -55,6 +66,9 @@ pub(super) struct Neighbour {
     pub(super) bytes_in: u64,
     pub(super) bytes_out: u64,
 }
+
+/// Promises that are remembered of each neighbour.
+const PROMISES_MAX: usize = 6;
 
 /// After this many broken promises in a row a neighbour's have-maps are not believed.
 pub(super) const STRIKES_MAX: u8 = 3;
@@ -70,6 +84,7 @@ impl Neighbour {
             heard: now,
             status: PeerStatus::default(),
             remotes: Vec::new(),
+            promises: Vec::new(),
             buffered: 0,
             ping: None,
             rtt_ms: 0,
@@ -102,6 +117,26 @@ impl Neighbour {
             Some(remote) if self.is_believed() => remote.have,
             _ => 0,
         }
+    }
+
+    /// Remembers a promise; says whether it is the first about this segment, since repeating it
+    /// must not put the backups off for ever.
+    pub(super) fn on_promise(&mut self, promise: Promise) -> bool {
+        if let Some(old) = self
+            .promises
+            .iter_mut()
+            .find(|old| old.name == promise.name)
+        {
+            if old.stripe_count == promise.stripe_count {
+                old.stripes |= promise.stripes;
+            }
+            return false;
+        }
+        if self.promises.len() >= PROMISES_MAX {
+            self.promises.remove(0);
+        }
+        self.promises.push(promise);
+        true
     }
 
     /// What is known of a segment at this neighbour; the oldest entry makes room.

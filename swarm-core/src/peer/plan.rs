@@ -21,8 +21,10 @@ pub(super) const PULL_PIECES_MAX: u32 = 4;
 pub(super) const PULL_TIMEOUT_MS: u64 = 1500;
 /// Fetches that one backstop is split into at most.
 const BACKSTOP_RUNS_MAX: usize = 3;
-/// With more time than this to the deadline, promised pieces are waited for.
-const URGENT_MS: u64 = 3000;
+/// With less time than this to the moment of the backstop, promises are not waited for.
+const URGENT_MS: u64 = 500;
+/// How old a promise may be before pieces that others hold by now are asked of them.
+const PATIENCE_MS: u64 = 600;
 /// One rank further back in the order of seeders, the backstop fires this much later.
 const BACKSTOP_STAGGER_MS: u64 = 250;
 /// Ranks that stagger; all others fire at their own latest safe moment.
@@ -66,6 +68,8 @@ pub(super) struct View<'a> {
     pub(super) companions: usize,
     /// Stripes that the segment is divided into.
     pub(super) stripe_count: u32,
+    /// Length of the segment in bytes, or of others of its track while its own is unknown.
+    pub(super) len_expected: u64,
 }
 
 /// Into how many stripes a segment is divided among `seeders`: a power of two, so that views of
@@ -131,23 +135,8 @@ pub(super) fn backstop(segment: &Segment, view: &View<'_>, buffer_ms: u64) -> Pl
     if view.fetching_whole || (segment.content.is_some() && missing == 0) {
         return plan;
     }
-    let missing_len = u64::from(segment.len_of(missing));
-    let whole_len = segment.content.map_or_else(
-        || view.estimate.cdn_bps() * u64::from(segment.duration_ms) / 16_000,
-        |content| u64::from(content.len),
-    );
-    let need_ms = {
-        let len = if segment.content.is_some() {
-            missing_len
-        } else {
-            whole_len
-        };
-        let cdn_ms = view.estimate.cdn_ms_worst(len);
-        let guard_ms = u64::from(view.policy.backstop_guard_ms);
-        let rank = u64::from(segment.ranks[0]).min(BACKSTOP_RANKS);
-        let early_ms = (BACKSTOP_RANKS - rank) * BACKSTOP_STAGGER_MS;
-        cdn_ms * u64::from(view.policy.backstop_margin_percent) / 100 + guard_ms + early_ms
-    };
+    let whole_len = view.len_expected;
+    let need_ms = need_ms(segment, view, missing);
     let critical_ms = 2 * view.estimate.cdn_ms(whole_len) + 1000;
     let is_hopeless = view.companions == 0 || !may_come(segment, view, missing);
     let slack_ms = deadline.ms_since(view.now);
@@ -161,6 +150,19 @@ pub(super) fn backstop(segment: &Segment, view: &View<'_>, buffer_ms: u64) -> Pl
         plan.fetch = runs(missing, BACKSTOP_RUNS_MAX);
     }
     plan
+}
+
+/// How long before its deadline the backstop of a segment fires.
+fn need_ms(segment: &Segment, view: &View<'_>, missing: u64) -> u64 {
+    let len = match segment.content {
+        Some(_) => u64::from(segment.len_of(missing)),
+        None => view.len_expected,
+    };
+    let cdn_ms = view.estimate.cdn_ms_worst(len);
+    let guard_ms = u64::from(view.policy.backstop_guard_ms);
+    let rank = u64::from(segment.ranks[0]).min(BACKSTOP_RANKS);
+    let early_ms = (BACKSTOP_RANKS - rank) * BACKSTOP_STAGGER_MS;
+    cdn_ms * u64::from(view.policy.backstop_margin_percent) / 100 + guard_ms + early_ms
 }
 
 /// Whether there is anybody that the missing pieces could come from: a holder, a promise, or the
@@ -206,14 +208,12 @@ pub(super) fn pull<'a>(
         .map_or(u64::MAX, |deadline| deadline.ms_since(view.now));
     let mut wake = None;
     if slack_ms > URGENT_MS {
-        let promised = missing & segment.claimed(view.now);
-        missing &= !promised;
-        if promised & view.held != 0 {
-            let patience = segment
-                .deadline()
-                .map(|deadline| deadline_minus(deadline, URGENT_MS));
-            let broken = segment.claimed_until(promised);
-            wake = patience.into_iter().chain(broken).min();
+        // Pushes are under way: what somebody else holds meanwhile is asked for only when they
+        // take long, or both would send it.
+        let patient = missing & segment.promised_since(view.now, PATIENCE_MS);
+        missing &= !patient;
+        if patient & view.held != 0 {
+            wake = Some(view.now.plus_ms(PATIENCE_MS / 2));
         }
     }
     let holders = neighbours.filter(|n| n.is_believed() && n.status.weight > 0);
@@ -277,6 +277,7 @@ mod tests {
             held: 0,
             companions: 7,
             stripe_count: 4,
+            len_expected: 16 * 65_536,
         };
         with(&mut view);
         (seed(segment, &view), backstop(segment, &view, 8000))
@@ -298,6 +299,7 @@ mod tests {
         segment.claims.push(Claim {
             slot: Slot(1),
             bits: 0xfff0,
+            made: NOW,
             until,
         });
         let (plan, _) = check(&segment, |view| view.now = NOW.plus_ms(60_000));

@@ -24,6 +24,7 @@ pub(super) struct Request {
 pub(super) struct Claim {
     pub(super) slot: Slot,
     pub(super) bits: u64,
+    pub(super) made: Instant,
     /// Believed until then; moved on by every piece that keeps the promise.
     pub(super) until: Instant,
 }
@@ -174,7 +175,10 @@ impl Segment {
                 self.has_record = false;
                 (self.have, self.seeded) = (0, 0);
                 (self.bytes_p2p, self.bytes_cdn) = (0, 0);
-                self.claims.clear();
+                if old.is_some() {
+                    // What was promised was the other content.
+                    self.claims.clear();
+                }
                 self.pulls.clear();
                 self.delivered = false;
                 self.ranks_for = (u32::MAX, 0);
@@ -187,6 +191,15 @@ impl Segment {
     pub(super) fn claimed(&self, now: Instant) -> u64 {
         let live = self.claims.iter().filter(|claim| claim.until > now);
         live.fold(0, |bits, claim| bits | claim.bits)
+    }
+
+    /// Pieces promised less than `ms` milliseconds ago.
+    pub(super) fn promised_since(&self, now: Instant, ms: u64) -> u64 {
+        let young = |claim: &&Claim| claim.until > now && now.ms_since(claim.made) < ms;
+        self.claims
+            .iter()
+            .filter(young)
+            .fold(0, |bits, claim| bits | claim.bits)
     }
 
     /// When the last promise for any of `bits` ran out or will.
@@ -273,8 +286,8 @@ mod tests {
 
     #[test]
     fn runs_merge_over_the_narrowest_gap() {
-        assert_eq!(runs(0b1100_0110_1, 8), [0b1, 0b1100, 0b1_1000_0000]);
-        assert_eq!(runs(0b1100_0110_1, 2), [0b1101 | 0b10, 0b1_1000_0000]);
+        assert_eq!(runs(0b1_1000_1101, 8), [0b1, 0b1100, 0b1_1000_0000]);
+        assert_eq!(runs(0b1_1000_1101, 2), [0b1101 | 0b10, 0b1_1000_0000]);
         assert_eq!(runs(u64::MAX, 1), [u64::MAX]);
         assert!(runs(0, 4).is_empty());
     }

@@ -74,7 +74,7 @@ impl Peer {
             }
         };
         let segment = &mut self.segments[index];
-        segment.track = Some(track);
+        let is_new = segment.track.replace(track).is_none();
         segment.seq = info.seq;
         segment.duration_ms = info.duration_ms;
         let content = info.content.filter(Content::is_valid);
@@ -82,6 +82,9 @@ impl Peer {
             segment.fresh = true;
             segment.known_at = now;
             out.push(Action::Evict(replaced.id));
+        }
+        if is_new {
+            self.believe_all(index);
         }
     }
 

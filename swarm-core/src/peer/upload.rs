@@ -83,10 +83,13 @@ pub(super) struct Next {
     pub(super) piece: u32,
 }
 
+/// Less is sent sooner: a push after a pull, then number, copies sent, pieces held, slot.
+type Urgency = (bool, u64, u32, u32, Slot);
+
 /// The most useful piece to send next: what was asked for before what is pushed, the oldest segment
 /// first, the piece that fewest were sent, to the neighbour that has least.
 pub(super) fn plan_next(segments: &[Segment], neighbours: &Neighbours) -> Option<Next> {
-    let mut best: Option<((bool, u64, u32, u32, Slot), Next)> = None;
+    let mut best: Option<(Urgency, Next)> = None;
     for neighbour in neighbours
         .ready()
         .filter(|n| n.buffered < BUFFERED_BYTES_MAX)

@@ -1,7 +1,7 @@
 //! Reading HLS playlists, and adding the origin-proxy's tags to them.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, VecDeque},
     ops::Deref,
 };
 
@@ -236,7 +236,7 @@ struct PlaylistReader {
     inits: Vec<Object>,
     segments: VecDeque<ReadSegment>,
     /// Where the last byte range of each object ended.
-    range_ends: HashMap<String, u64>,
+    range_ends: BTreeMap<String, u64>,
     pending: Pending,
 }
 
@@ -254,7 +254,7 @@ impl PlaylistReader {
             seq: 0,
             inits: Vec::new(),
             segments: VecDeque::new(),
-            range_ends: HashMap::new(),
+            range_ends: BTreeMap::new(),
             pending: Pending::default(),
         }
     }

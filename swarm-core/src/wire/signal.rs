@@ -184,9 +184,15 @@ mod tests {
             Signal::decode(&[CANDIDATE, 2, b'a', b'\n']),
             Err(DecodeError::OutOfRange("candidate"))
         );
-        assert_eq!(Signal::decode(&[CANDIDATE, 9, b'a']), Err(DecodeError::Truncated));
+        assert_eq!(
+            Signal::decode(&[CANDIDATE, 9, b'a']),
+            Err(DecodeError::Truncated)
+        );
         assert_eq!(Signal::decode(&[4, 0]), Err(DecodeError::Trailing(1)));
-        assert_eq!(Signal::decode(&[OFFER, 3]), Err(DecodeError::OutOfRange("setup")));
+        assert_eq!(
+            Signal::decode(&[OFFER, 3]),
+            Err(DecodeError::OutOfRange("setup"))
+        );
     }
 
     proptest! {

@@ -106,12 +106,6 @@ pub struct Status {
     pub upload_kbps: u32,
 }
 
-impl Default for TrackId {
-    fn default() -> Self {
-        Self(0)
-    }
-}
-
 /// How an introduction ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LinkOutcome {

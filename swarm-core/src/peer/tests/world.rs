@@ -266,10 +266,9 @@ impl World {
             }
             self.heap.pop();
             self.now = self.now.max(at);
-            if let Some(happening) = self.happenings.remove(&order) {
-                if self.nodes[node].alive {
-                    self.happen(node, happening);
-                }
+            let happening = self.happenings.remove(&order);
+            if let Some(happening) = happening.filter(|_| self.nodes[node].alive) {
+                self.happen(node, happening);
             }
         }
         self.now = end;
@@ -370,11 +369,9 @@ impl World {
         match happening {
             Happening::Poll => self.poll(index),
             Happening::PlayerTick => self.player_tick(index),
-            Happening::Wake(at) => {
-                if self.nodes[index].wake == Some(at) {
-                    self.nodes[index].wake = None;
-                    self.input(index, Input::Tick);
-                }
+            Happening::Wake(at) if self.nodes[index].wake == Some(at) => {
+                self.nodes[index].wake = None;
+                self.input(index, Input::Tick);
             }
             Happening::FetchStep { fetch, step } => self.fetch_step(index, fetch, step),
             Happening::Frame { slot, link, bytes } if is_link(self, slot, link) => {
