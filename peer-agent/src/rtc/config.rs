@@ -28,6 +28,10 @@ pub struct RtcConfig {
     /// Most bytes handed to one peer's connection and not yet acknowledged; throughput is at most
     /// this per round trip. Default: 1 MiB.
     pub in_flight_bytes_max: usize,
+    /// Most bytes received from one peer that wait for the caller, before that peer's sockets are
+    /// no longer read. It then slows down; after [`Self::idle_timeout`] of that it is lost.
+    /// Default: 4 MiB.
+    pub receive_queue_bytes_max: usize,
     /// Largest message accepted from a peer; a larger one ends the connection. At most
     /// [`super::MESSAGE_BYTES_MAX`], the default.
     pub message_bytes_max: usize,
@@ -59,6 +63,7 @@ impl Default for RtcConfig {
             idle_timeout: Duration::from_secs(15),
             send_queue_bytes_max: 1024 * 1024,
             in_flight_bytes_max: 1024 * 1024,
+            receive_queue_bytes_max: 4 * 1024 * 1024,
             message_bytes_max: super::MESSAGE_BYTES_MAX,
             socket_receive_bytes: 2 * 1024 * 1024,
             receive_window_bytes_max: 1024 * 1024,

@@ -95,7 +95,8 @@ async fn attempt(
         local: Local::None,
         local_candidates: 0,
         remote: Remote::default(),
-        pumps: JoinSet::new(),
+        receiver: JoinSet::new(),
+        transmitter: JoinSet::new(),
     };
     let end = match link.start(offer).await {
         Ok(()) => link.drive().await,
@@ -114,7 +115,9 @@ struct Link<'a> {
     local: Local,
     local_candidates: usize,
     remote: Remote,
-    pumps: JoinSet<DownReason>,
+    /// At most one task each; a set ends its tasks when it is dropped.
+    receiver: JoinSet<DownReason>,
+    transmitter: JoinSet<()>,
 }
 
 /// Our description, on its way to the peer.
@@ -167,7 +170,7 @@ impl Link<'_> {
                 event = self.session.channel.poll(), if !self.up => {
                     self.on_channel_event(event).await
                 }
-                Some(ended) = self.pumps.join_next(), if self.up => {
+                Some(ended) = self.receiver.join_next(), if self.up => {
                     Err(End::Down(ended.unwrap_or(DownReason::Local)))
                 }
                 () = sleep_until(hold_until.unwrap_or(self.deadline)), if hold_until.is_some() => {
@@ -271,7 +274,7 @@ impl Link<'_> {
             }
             SessionEvent::Lost => return Err(End::Down(DownReason::Lost)),
             SessionEvent::Closed => {
-                let ended = timeout(CLOSE_GRACE, self.pumps.join_next()).await;
+                let ended = timeout(CLOSE_GRACE, self.receiver.join_next()).await;
                 let reason = match ended {
                     Ok(Some(Ok(reason))) => reason,
                     _ => DownReason::ClosedByPeer,
@@ -299,8 +302,12 @@ impl Link<'_> {
             Some(DataChannelEvent::OnMessage(message)) => {
                 self.on_up().await;
                 let bytes_max = self.task.shared.config.message_bytes_max;
-                let event = pump::message_event(self.task.peer, message, bytes_max)
-                    .ok_or(End::Down(DownReason::Violation))?;
+                let message =
+                    pump::accepted(message, bytes_max).ok_or(End::Down(DownReason::Violation))?;
+                let event = RtcEvent::Message {
+                    peer: self.task.peer,
+                    message,
+                };
                 self.task.emit(event).await;
             }
             Some(DataChannelEvent::OnClose | DataChannelEvent::OnClosing) | None => {
@@ -321,15 +328,16 @@ impl Link<'_> {
         let rtt = self.session.rtt().await;
         self.task.emit(RtcEvent::Up { peer, rtt, setup }).await;
         let (channel, events) = (&self.session.channel, &self.task.shared.events);
-        let bytes_max = self.task.shared.config.message_bytes_max;
-        self.pumps.spawn(pump::receive(
-            channel.clone(),
-            peer,
-            bytes_max,
-            events.clone(),
-        ));
+        let config = &self.task.shared.config;
+        let limits = pump::ReceiveLimits {
+            message_bytes_max: config.message_bytes_max,
+            queue_bytes_max: config.receive_queue_bytes_max,
+            gate: self.session.gate.clone(),
+        };
+        self.receiver
+            .spawn(pump::receive(channel.clone(), peer, limits, events.clone()));
         let outbox = self.task.outbox.clone();
-        self.pumps.spawn(pump::transmit(
+        self.transmitter.spawn(pump::transmit(
             channel.clone(),
             peer,
             outbox,

@@ -10,6 +10,7 @@
 //! an implementation detail that does not show.
 
 mod config;
+mod gate;
 mod link;
 mod outbox;
 mod pacer;

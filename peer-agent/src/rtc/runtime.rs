@@ -17,6 +17,7 @@ use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use super::gate::Gate;
 use super::pacer::Pacer;
 use webrtc::runtime::{
     AsyncInterval, AsyncTcpListener, AsyncTcpStream, AsyncUdpSocket, JoinHandle, RecvMeta, Runtime,
@@ -48,6 +49,8 @@ pub(super) struct LinkRuntime {
     browser: Option<BrowserManners>,
     /// Set once the connection is up, or given up.
     pub(super) settled: Arc<AtomicBool>,
+    /// Whether the sockets are read.
+    pub(super) gate: Arc<Gate>,
 }
 
 impl LinkRuntime {
@@ -57,6 +60,7 @@ impl LinkRuntime {
             socket_receive_bytes,
             browser,
             settled: Arc::default(),
+            gate: Arc::default(),
         }
     }
 }
@@ -83,8 +87,10 @@ impl Runtime for LinkRuntime {
     fn wrap_udp_socket(&self, socket: UdpSocket) -> io::Result<Arc<dyn AsyncUdpSocket>> {
         // A smaller buffer than asked for still works, so a refusal is no error.
         let _ = socket2::SockRef::from(&socket).set_recv_buffer_size(self.socket_receive_bytes);
+        let gate = self.gate.clone();
         let Some(manners) = self.browser else {
-            return TokioRuntime.wrap_udp_socket(socket);
+            let inner = TokioRuntime.wrap_udp_socket(socket)?;
+            return Ok(Arc::new(NativeSocket { inner, gate }));
         };
         let same_socket = socket.try_clone()?;
         let inner = TokioRuntime.wrap_udp_socket(socket)?;
@@ -92,6 +98,7 @@ impl Runtime for LinkRuntime {
         switch_off_receive_offload(&same_socket)?;
         Ok(Arc::new(BrowserSocket {
             inner,
+            gate,
             burst_datagrams: manners.burst_datagrams.max(1),
             in_burst: AtomicUsize::new(0),
             pacing: Mutex::new(Pacing {
@@ -159,10 +166,51 @@ fn switch_off_receive_offload(_socket: &UdpSocket) -> io::Result<()> {
     Ok(())
 }
 
+/// A socket that is not read while its gate is shut.
+struct NativeSocket {
+    inner: Arc<dyn AsyncUdpSocket>,
+    gate: Arc<Gate>,
+}
+
+impl fmt::Debug for NativeSocket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.inner.fmt(f)
+    }
+}
+
+impl AsyncUdpSocket for NativeSocket {
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.inner.local_addr()
+    }
+
+    fn max_gso_segments(&self) -> usize {
+        self.inner.max_gso_segments()
+    }
+
+    fn max_gro_segments(&self) -> usize {
+        self.inner.max_gro_segments()
+    }
+
+    fn poll_send(&self, cx: &mut Context<'_>, transmit: &Transmit<'_>) -> Poll<io::Result<usize>> {
+        self.inner.poll_send(cx, transmit)
+    }
+
+    fn poll_recv(
+        &self,
+        cx: &mut Context<'_>,
+        bufs: &mut [IoSliceMut<'_>],
+        meta: &mut [RecvMeta],
+    ) -> Poll<io::Result<usize>> {
+        std::task::ready!(self.gate.poll_open(cx.waker()));
+        self.inner.poll_recv(cx, bufs, meta)
+    }
+}
+
 /// A socket that claims to be empty after every few datagrams, so that the stack answers between,
 /// and that sends no faster than a browser reads.
 struct BrowserSocket {
     inner: Arc<dyn AsyncUdpSocket>,
+    gate: Arc<Gate>,
     burst_datagrams: usize,
     in_burst: AtomicUsize,
     pacing: Mutex<Pacing>,
@@ -211,6 +259,7 @@ impl AsyncUdpSocket for BrowserSocket {
         bufs: &mut [IoSliceMut<'_>],
         meta: &mut [RecvMeta],
     ) -> Poll<io::Result<usize>> {
+        std::task::ready!(self.gate.poll_open(cx.waker()));
         if self.in_burst.load(Ordering::Relaxed) >= self.burst_datagrams {
             self.in_burst.store(0, Ordering::Relaxed);
             cx.waker().wake_by_ref();

@@ -18,6 +18,7 @@ use webrtc::peer_connection::{
 };
 
 use super::config::{PeerKind, RtcConfig};
+use super::gate::Gate;
 use super::runtime::{BrowserManners, LinkRuntime};
 use super::sdp::{MESSAGE_BYTES_MAX, SdpError, from_sdp, to_sdp};
 use super::signal::{Candidate, Description, DescriptionKind};
@@ -56,6 +57,8 @@ pub(super) struct Session {
     connection: Box<dyn PeerConnection>,
     pub(super) channel: Arc<dyn DataChannel>,
     pub(super) events: mpsc::UnboundedReceiver<SessionEvent>,
+    /// Whether the sockets are read.
+    pub(super) gate: Arc<Gate>,
     settled: Arc<AtomicBool>,
 }
 
@@ -71,14 +74,14 @@ impl Session {
             send_bps_max: config.browser_send_bps_max,
         });
         let runtime = LinkRuntime::new(config.socket_receive_bytes, browser);
-        let settled = runtime.settled.clone();
+        let (settled, gate) = (runtime.settled.clone(), runtime.gate.clone());
         // Unbounded is safe: the stack reports each local candidate and each change of state once.
         let (reports, events) = mpsc::unbounded_channel();
         let ice_servers = config.stun_urls.iter().map(|url| RTCIceServer {
             urls: vec![url.clone()],
             ..RTCIceServer::default()
         });
-        let connection = PeerConnectionBuilder::new()
+        let builder = PeerConnectionBuilder::new()
             .with_configuration(
                 RTCConfigurationBuilder::default()
                     .with_ice_servers(ice_servers.collect())
@@ -94,9 +97,9 @@ impl Session {
                     .map(|&ip| SocketAddr::new(ip, 0))
                     .collect(),
             )
-            .with_data_channel_send_buffer_limit(config.in_flight_bytes_max)
-            .build()
-            .await?;
+            .with_data_channel_send_buffer_limit(config.in_flight_bytes_max);
+        // The stack's set-up future is large.
+        let connection = Box::pin(builder.build()).await?;
         let negotiated = RTCDataChannelInit {
             ordered: true,
             negotiated: Some(0),
@@ -109,6 +112,7 @@ impl Session {
             connection: Box::new(connection),
             channel,
             events,
+            gate,
             settled,
         })
     }

@@ -365,7 +365,10 @@ async fn slow_consumer_loses_nothing() {
             _ => drop(timeout(Duration::from_millis(300), a.events.recv()).await),
         }
     }
-    assert!(sent < 2000, "the sender must be held back");
+    assert!(
+        sent < 300,
+        "the sender must be held back, not after {sent} messages"
+    );
     eprintln!("{sent} messages of 64 KiB fit before the sender was held back");
     let mut received = 0;
     while received < sent {
