@@ -9,6 +9,8 @@ mod codec;
 pub mod peer;
 pub mod signal;
 pub mod tracker;
+#[cfg(test)]
+mod vectors;
 
 pub use codec::{DecodeError, Reader, Writer};
 
