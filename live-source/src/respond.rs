@@ -23,6 +23,8 @@ pub(crate) type Body = BoxBody<Bytes, std::io::Error>;
 pub(crate) const GENERATION_BOX_LEN: usize = 16;
 /// Bodies are handed over, and counted, in pieces of at most this size.
 const CHUNK_BYTES_MAX: usize = 64 << 10;
+/// Time for the bytes before a truncation to leave.
+const FLUSH_PAUSE: Duration = Duration::from_millis(50);
 /// A slow body moves this often a second.
 const SLOW_STEPS_PER_S: u64 = 10;
 
@@ -239,6 +241,8 @@ impl Misbehaving {
             Some(Fault::Truncate { after_bytes }) if self.sent >= after_bytes => {
                 self.rest = Bytes::new();
                 self.fault = None;
+                // An error makes hyper drop what it has not written yet.
+                tokio::time::sleep(FLUSH_PAUSE).await;
                 return Some((
                     Err(std::io::Error::other("truncated by a fault switch")),
                     self,
