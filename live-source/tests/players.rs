@@ -19,7 +19,7 @@ async fn play(url: &str) {
 }
 
 async fn play_stream(url: &str, stream: &str, rate: i64, step: i64) {
-    let frames = 10 * rate / step;
+    let frames = (10 * rate / step).to_string();
     let args = [
         "-hide_banner",
         "-v",
@@ -31,11 +31,7 @@ async fn play_stream(url: &str, stream: &str, rate: i64, step: i64) {
         "-map",
         stream,
     ];
-    let args = [
-        &args[..],
-        &["-frames", &frames.to_string(), "-f", "framecrc", "-"],
-    ]
-    .concat();
+    let args = [&args[..], &["-frames", &frames, "-f", "framecrc", "-"]].concat();
     let (ok, out, err) = tool("ffmpeg", &args).await;
     assert!(ok && err.trim().is_empty(), "{url} {stream}: {err}");
     let times: Vec<i64> = out
@@ -43,7 +39,7 @@ async fn play_stream(url: &str, stream: &str, rate: i64, step: i64) {
         .filter(|line| !line.starts_with('#'))
         .map(|line| line.split(',').nth(1).unwrap().trim().parse().unwrap())
         .collect();
-    assert_eq!(times.len() as i64, frames, "{url} {stream}");
+    assert_eq!(times.len().to_string(), frames, "{url} {stream}");
     for pair in times.windows(2) {
         assert_eq!(
             pair[1] - pair[0],

@@ -5,7 +5,7 @@ mod common;
 use common::Running;
 use http::{Method, StatusCode};
 use live_source::Config;
-use mp4_atom::{Any, Atom as _, Decode as _, Free, Mdat, Moof, Moov};
+use mp4_atom::{Any, Decode as _, Free, Mdat, Moof, Moov};
 
 const TRACKS: [&str; 4] = ["360p", "240p", "144p", "audio"];
 
