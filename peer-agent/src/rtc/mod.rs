@@ -16,18 +16,18 @@ mod outbox;
 mod pacer;
 mod pump;
 mod runtime;
-mod sdp;
 mod session;
-mod signal;
 mod transport;
 
 #[cfg(test)]
 mod tests;
 
+use swarm_core::wire::{sdp, session as signal};
+
 pub use config::{PeerKey, PeerKind, Role, RtcConfig};
 pub use outbox::SendOutcome;
-pub use sdp::{MESSAGE_BYTES_MAX, SDP_BYTES_MAX, SdpError, from_sdp, to_sdp};
-pub use signal::{
+pub use swarm_core::wire::sdp::{MESSAGE_BYTES_MAX, SDP_BYTES_MAX, SdpError, from_sdp, to_sdp};
+pub use swarm_core::wire::session::{
     CANDIDATE_BYTES_MAX, CANDIDATES_MAX, Candidate, Description, DescriptionKind, PWD_BYTES_MAX,
     Setup, Signal, SignalError, UFRAG_BYTES_MAX,
 };

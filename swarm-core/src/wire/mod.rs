@@ -7,6 +7,8 @@
 
 mod codec;
 pub mod peer;
+pub mod sdp;
+pub mod session;
 pub mod signal;
 pub mod tracker;
 #[cfg(test)]

@@ -1,10 +1,11 @@
 //! The mapping between a [`Description`] and the SDP that WebRTC stacks speak.
 //!
-//! `docs/protocol/signalling.md` specifies it; the browser viewer implements the same mapping.
+//! `docs/protocol/signalling.md` specifies it. Native and browser viewers share this code.
 
-use std::fmt::Write as _;
+use alloc::{string::String, vec::Vec};
+use core::fmt::Write as _;
 
-use super::signal::{CANDIDATES_MAX, Candidate, Description, DescriptionKind, Setup, SignalError};
+use super::session::{CANDIDATES_MAX, Candidate, Description, DescriptionKind, Setup, SignalError};
 
 /// Longest SDP that [`from_sdp`] looks at, in bytes. A data channel's SDP is about 1 KiB.
 pub const SDP_BYTES_MAX: usize = 16 * 1024;

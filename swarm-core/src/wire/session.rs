@@ -1,6 +1,12 @@
-//! What two peers tell each other, through the tracker, to open a connection.
+//! What two peers tell each other, through the tracker, to open a connection: checked, and owned.
+//!
+//! [`super::signal`] is its form in bytes, [`super::sdp`] its form for WebRTC stacks.
 
-use std::fmt;
+use alloc::{format, string::String, vec::Vec};
+use core::fmt;
+
+use super::{DecodeError, signal as wire};
+use crate::limits::SIGNAL_LEN_MAX;
 
 /// Longest ICE user name fragment accepted, in bytes. RFC 8839 sets at least 4; browsers use 4.
 pub const UFRAG_BYTES_MAX: usize = 32;
@@ -49,7 +55,7 @@ pub enum Setup {
     Passive,
 }
 
-/// All of an SDP that differs between two Shoal connections; [`super::to_sdp`] restores the rest.
+/// All of an SDP that differs between two Shoal connections; [`super::sdp::to_sdp`] restores the rest.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Description {
     /// Offer or answer.
@@ -187,6 +193,88 @@ pub enum SignalError {
     AnswerWithActPass,
 }
 
+/// Why a payload is no signal. The fault is the other viewer's.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PayloadError {
+    /// The bytes are not a signalling message.
+    #[error("peer sent malformed signalling: {0}")]
+    Malformed(#[from] DecodeError),
+    /// They are one, with values beyond the limits.
+    #[error(transparent)]
+    Signal(#[from] SignalError),
+}
+
+const CANDIDATE_PREFIX: &str = "candidate:";
+
+/// The payload of a signal; `None` if it is longer than the tracker accepts.
+pub fn encode(signal: &Signal) -> Option<Vec<u8>> {
+    let mut payload = Vec::new();
+    match signal {
+        Signal::Description(description) => wire::Signal::Description(wire::Description {
+            is_offer: description.kind == DescriptionKind::Offer,
+            setup: match description.setup {
+                Setup::ActPass => wire::Setup::ActPass,
+                Setup::Active => wire::Setup::Active,
+                Setup::Passive => wire::Setup::Passive,
+            },
+            ufrag: &description.ufrag,
+            pwd: &description.pwd,
+            fingerprint_sha256: description.fingerprint_sha256,
+            candidates: description.candidates.iter().map(short).collect(),
+        }),
+        Signal::Candidate(candidate) => wire::Signal::Candidate(short(candidate)),
+        Signal::EndOfCandidates => wire::Signal::EndOfCandidates,
+    }
+    .encode(&mut payload);
+    (payload.len() <= SIGNAL_LEN_MAX).then_some(payload)
+}
+
+/// Reads a payload. Candidates that cannot be used are left out of descriptions.
+///
+/// # Errors
+/// [`PayloadError`]; the fault is the other viewer's.
+pub fn decode(payload: &[u8]) -> Result<Signal, PayloadError> {
+    Ok(match wire::Signal::decode(payload)? {
+        wire::Signal::Description(description) => {
+            let description = Description {
+                kind: if description.is_offer {
+                    DescriptionKind::Offer
+                } else {
+                    DescriptionKind::Answer
+                },
+                ufrag: description.ufrag.into(),
+                pwd: description.pwd.into(),
+                fingerprint_sha256: description.fingerprint_sha256,
+                setup: match description.setup {
+                    wire::Setup::ActPass => Setup::ActPass,
+                    wire::Setup::Active => Setup::Active,
+                    wire::Setup::Passive => Setup::Passive,
+                },
+                candidates: description
+                    .candidates
+                    .iter()
+                    .flat_map(|text| long(text))
+                    .collect(),
+            };
+            description.validate()?;
+            Signal::Description(description)
+        }
+        wire::Signal::Candidate(text) => Signal::Candidate(long(text)?),
+        wire::Signal::EndOfCandidates => Signal::EndOfCandidates,
+    })
+}
+
+fn short(candidate: &Candidate) -> &str {
+    candidate
+        .as_str()
+        .strip_prefix(CANDIDATE_PREFIX)
+        .unwrap_or_default()
+}
+
+fn long(text: &str) -> Result<Candidate, SignalError> {
+    Candidate::parse(&format!("{CANDIDATE_PREFIX}{text}"))
+}
+
 /// Whether all of `text` is in RFC 8839's ice-char set.
 fn check_ice_chars(
     name: &'static str,
@@ -207,7 +295,7 @@ fn check_address(address: &str) -> Result<(), SignalError> {
     let is_mdns = address.strip_suffix(".local").is_some_and(|name| {
         !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
     });
-    if is_mdns || address.parse::<std::net::IpAddr>().is_ok() {
+    if is_mdns || address.parse::<core::net::IpAddr>().is_ok() {
         Ok(())
     } else {
         Err(SignalError::MalformedCandidate("address"))
@@ -225,6 +313,31 @@ fn kept_extension_words(rest: &[&str]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use alloc::vec;
+
+    #[test]
+    fn signals_survive_the_way() {
+        let candidate = Candidate::parse("candidate:1 1 udp 1 192.0.2.1 1 typ host").unwrap();
+        let description = Description {
+            kind: DescriptionKind::Answer,
+            ufrag: "abcd".into(),
+            pwd: "p".repeat(22),
+            fingerprint_sha256: [9; 32],
+            setup: Setup::Active,
+            candidates: vec![candidate.clone(); 2],
+        };
+        for signal in [
+            Signal::Description(description),
+            Signal::Candidate(candidate),
+            Signal::EndOfCandidates,
+        ] {
+            let payload = encode(&signal).unwrap();
+            assert!(payload.len() < 200);
+            assert_eq!(decode(&payload), Ok(signal));
+        }
+        assert!(decode(&[3, 1, b'x']).is_err());
+        assert!(decode(&[99]).is_err());
+    }
 
     #[test]
     fn candidate_keeps_what_matters() {
