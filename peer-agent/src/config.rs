@@ -1,0 +1,194 @@
+//! Settings of an agent. The comments are the operator's manual; `default.toml` says the same to
+//! those who ask for it with `--print-config`.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use swarm_core::limits::TOKEN_LEN_MAX;
+use url::Url;
+
+use crate::error::ConfigError;
+use crate::fault::Misbehaviour;
+
+/// Smallest store that can hold what the swarm core keeps of a stream, in bytes.
+const STORE_BYTES_MIN: u64 = 16 * 1024 * 1024;
+
+/// Settings of an [`crate::Agent`]. Only `stream` must be set.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// The HLS playlist or DASH manifest, as on the CDN. Everything on this host is served by the
+    /// endpoint under the same path.
+    pub stream: String,
+    /// The tracker's WebSocket, `ws://` or `wss://`. Empty: no peers, the CDN alone.
+    pub tracker: String,
+    /// What entitles this viewer to join; the tracker checks it. Empty where it asks for nothing.
+    pub token: String,
+    /// Where players on this machine find the stream. Port 0 takes any free port. Everybody who
+    /// reaches this address can watch: keep it on the loopback address.
+    pub listen: SocketAddr,
+    /// Ed25519 keys that may sign the stream's segments, 64 hexadecimal digits each.
+    pub public_keys: Vec<String>,
+    /// Whether to take keys also from `/.shoal/streams` on the CDN, which is as trustworthy as the
+    /// CDN's TLS. Without it and without `public_keys` nothing is shared.
+    pub trust_cdn: bool,
+    /// Whether to use peers. Without it the agent only passes on what the CDN has.
+    pub p2p: bool,
+    /// Take from peers, give nothing: for metered connections.
+    pub leech: bool,
+    /// Most that is uploaded to peers, in bit/s. 0: nothing.
+    pub upload_bps_max: u64,
+    /// Most bytes of segments kept in memory.
+    pub store_bytes_max: u64,
+    /// Local addresses for WebRTC; an unspecified address stands for all of its family.
+    pub bind_ips: Vec<IpAddr>,
+    /// Most stripes that one segment is fetched in; 1 where the CDN does not cache ranges.
+    pub stripes_max: u8,
+    /// Whether deliveries from peers are slowed down to the bandwidth that the player should
+    /// believe in. Without it, players with an ABR logic of their own may choose a rendition that
+    /// the CDN cannot sustain.
+    pub pace: bool,
+    /// How long to wait for a TCP and TLS connection to the CDN, in milliseconds.
+    pub connect_timeout_ms: u64,
+    /// How long the CDN may take to begin its answer, in milliseconds.
+    pub first_byte_timeout_ms: u64,
+    /// How long the CDN may pause within an answer, in milliseconds.
+    pub stall_timeout_ms: u64,
+    /// Marks this viewer as a machine in the tracker's statistics; for load tests.
+    pub synthetic: bool,
+    /// For tests of the swarm's defences only: how this agent cheats its neighbours.
+    pub misbehaviour: Option<Misbehaviour>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            stream: String::new(),
+            tracker: String::new(),
+            token: String::new(),
+            listen: (Ipv4Addr::LOCALHOST, 8088).into(),
+            public_keys: Vec::new(),
+            trust_cdn: true,
+            p2p: true,
+            leech: false,
+            upload_bps_max: 10_000_000,
+            store_bytes_max: 256 * 1024 * 1024,
+            bind_ips: vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()],
+            stripes_max: 8,
+            pace: true,
+            connect_timeout_ms: 4_000,
+            first_byte_timeout_ms: 6_000,
+            stall_timeout_ms: 6_000,
+            synthetic: false,
+            misbehaviour: None,
+        }
+    }
+}
+
+/// The default configuration as TOML, every setting explained.
+pub const DEFAULT_TOML: &str = include_str!("default.toml");
+
+/// A configuration whose values make sense, in the types that the agent works with.
+#[derive(Clone, Debug)]
+pub(crate) struct Checked {
+    pub(crate) stream: Url,
+    pub(crate) tracker: Option<Url>,
+    pub(crate) keys: Vec<[u8; 32]>,
+    pub(crate) timeouts: Timeouts,
+    pub(crate) config: Config,
+}
+
+/// Patience with the CDN.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Timeouts {
+    pub(crate) connect: Duration,
+    pub(crate) first_byte: Duration,
+    pub(crate) stall: Duration,
+}
+
+impl Config {
+    /// Checks everything that can be checked without the network.
+    ///
+    /// # Errors
+    /// [`ConfigError`], naming the setting at fault.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        self.checked().map(drop)
+    }
+
+    pub(crate) fn checked(&self) -> Result<Checked, ConfigError> {
+        let keys = self.public_keys.iter().map(|text| parse_key(text));
+        if self.token.len() > TOKEN_LEN_MAX {
+            return Err(ConfigError::TokenTooLong(self.token.len()));
+        }
+        if self.store_bytes_max < STORE_BYTES_MIN {
+            return Err(ConfigError::StoreTooSmall(self.store_bytes_max, STORE_BYTES_MIN));
+        }
+        if self.bind_ips.is_empty() {
+            return Err(ConfigError::NoBindIp);
+        }
+        Ok(Checked {
+            stream: parse_url("stream", &self.stream, &["http", "https"])?,
+            tracker: match self.tracker.as_str() {
+                "" => None,
+                text => Some(parse_url("tracker", text, &["ws", "wss"])?),
+            },
+            keys: keys.collect::<Result<_, _>>()?,
+            timeouts: Timeouts {
+                connect: timeout("connect_timeout_ms", self.connect_timeout_ms)?,
+                first_byte: timeout("first_byte_timeout_ms", self.first_byte_timeout_ms)?,
+                stall: timeout("stall_timeout_ms", self.stall_timeout_ms)?,
+            },
+            config: self.clone(),
+        })
+    }
+}
+
+/// An Ed25519 public key in hexadecimal.
+pub(crate) fn parse_key(text: &str) -> Result<[u8; 32], ConfigError> {
+    let mut key = [0; 32];
+    hex::decode_to_slice(text.trim(), &mut key).map_err(|_| ConfigError::Key(text.into()))?;
+    Ok(key)
+}
+
+fn parse_url(setting: &'static str, text: &str, schemes: &[&str]) -> Result<Url, ConfigError> {
+    let bad = || ConfigError::Url { setting, text: text.into(), schemes: schemes.join(" or ") };
+    let url = Url::parse(text).map_err(|_| bad())?;
+    let usable = schemes.contains(&url.scheme()) && url.host().is_some();
+    if usable { Ok(url) } else { Err(bad()) }
+}
+
+fn timeout(setting: &'static str, millis: u64) -> Result<Duration, ConfigError> {
+    if (100..=120_000).contains(&millis) {
+        Ok(Duration::from_millis(millis))
+    } else {
+        Err(ConfigError::Timeout { setting, millis })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_printed_default_is_the_default() {
+        let printed: Config = toml::from_str(DEFAULT_TOML).unwrap();
+        assert_eq!(printed, Config::default());
+        let settings: toml::Table = toml::from_str(DEFAULT_TOML).unwrap();
+        let all = toml::Table::try_from(Config::default()).unwrap();
+        assert_eq!(settings.keys().collect::<Vec<_>>(), all.keys().collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn mistakes_name_their_setting() {
+        let good = Config { stream: "http://127.0.0.1/a.m3u8".into(), ..Config::default() };
+        assert_eq!(good.check(), Ok(()));
+        let message = |config: Config| config.check().unwrap_err().to_string();
+        assert!(message(Config::default()).contains("`stream`"));
+        assert!(message(Config { tracker: "http://x".into(), ..good.clone() }).contains("`tracker`"));
+        assert!(message(Config { public_keys: vec!["12".into()], ..good.clone() }).contains("12"));
+        assert!(message(Config { stall_timeout_ms: 0, ..good.clone() }).contains("stall_timeout"));
+        assert!(message(Config { store_bytes_max: 1, ..good.clone() }).contains("store_bytes_max"));
+        assert!(message(Config { token: "x".repeat(5000), ..good }).contains("`token`"));
+    }
+}

@@ -1,0 +1,201 @@
+//! Carries out what the core wants, and takes in what the player and its playlists say.
+
+use std::time::Instant as WallInstant;
+
+use bytes::Bytes;
+use http::StatusCode;
+use swarm_core::id::{FetchId, Name, RequestId};
+use swarm_core::limits::REQUESTS_MAX;
+use swarm_core::peer::{Action, Event, FetchOutcome, Input, Outbox, Payload};
+use tokio::sync::oneshot;
+
+use super::{Answer, Driver, Pending, Playlist};
+use crate::fetch::{Done, Job};
+use crate::snapshot::AgentEvent;
+use crate::tracker_link::TrackerLink;
+
+impl Driver {
+    pub(super) fn act(&mut self, action: &Action, outbox: &Outbox) {
+        match action {
+            Action::FetchCdn { fetch, name, range } => self.start_fetch(*fetch, *name, *range),
+            Action::CancelFetch(fetch) => {
+                if let Some(task) = self.fetches.remove(fetch) {
+                    task.abort();
+                    self.shared.store.drop_body(*fetch);
+                }
+            }
+            Action::Deliver { request, payload, reported_bps } => {
+                self.deliver(*request, *payload, *reported_bps);
+            }
+            Action::Bypass(request) => self.answer(*request, Answer::Bypass),
+            Action::Fail { request, fetch } => {
+                let said = self.failures.iter().find(|(failed, _)| failed == fetch);
+                let status = said.map_or(StatusCode::BAD_GATEWAY, |(_, status)| *status);
+                self.answer(*request, Answer::Fail { status });
+            }
+            Action::Connect { slot, peer, offer, native } => {
+                if !self.links.connect(*slot, *peer, *offer, *native) {
+                    self.pending.push_back(Pending::LinkDown(*slot));
+                }
+            }
+            Action::Close { slot, reason } => {
+                tracing::debug!(?slot, ?reason, "link closed");
+                self.links.close(*slot);
+            }
+            Action::Signal { slot, payload } => {
+                self.links.handle_signal(*slot, outbox.bytes(payload));
+            }
+            Action::SendFrame { slot, frame } => {
+                let frame = Bytes::copy_from_slice(outbox.bytes(frame));
+                let sent = self.links.send_control(*slot, frame);
+                self.pending.extend(sent);
+            }
+            Action::SendRecord { slot, segment } => {
+                if let Some(record) = self.shared.store.record(*segment) {
+                    let sent = self.links.send_record(*slot, &record);
+                    self.pending.extend(sent);
+                }
+            }
+            Action::SendPiece { slot, segment, piece } => {
+                let bytes = self.shared.store.piece(*segment, (*piece).into());
+                let sent = self.links.send_piece(*slot, *segment, *piece, bytes);
+                self.pending.extend(sent);
+            }
+            Action::TrackerConnect => self.connect_tracker(),
+            Action::TrackerClose => {
+                self.tracker = None;
+                self.tracker_up = false;
+            }
+            Action::SendTracker(frame) => {
+                let frame = Bytes::copy_from_slice(outbox.bytes(frame));
+                let sent = self.tracker.as_ref().is_some_and(|link| link.send(frame));
+                if !sent {
+                    self.tracker = None;
+                    self.tracker_up = false;
+                    self.pending.push_back(Pending::TrackerDown);
+                }
+            }
+            Action::Evict(segment) => {
+                self.shared.store.evict(*segment);
+                self.links.forget(*segment);
+            }
+            Action::UseStun(servers) => {
+                let servers = std::str::from_utf8(outbox.bytes(servers)).unwrap_or_default();
+                self.links.use_stun(servers.split_whitespace());
+            }
+            Action::Emit(event) => self.emit(event),
+        }
+    }
+
+    fn start_fetch(&mut self, fetch: FetchId, name: Name, range: Option<(u32, u32)>) {
+        let Some(located) = self.shared.catalog.find(name) else {
+            // The playlist that named it is long gone.
+            tracing::debug!(%name, "local catalog has no URL of a segment");
+            let status = StatusCode::NOT_FOUND;
+            let outcome = FetchOutcome::Failed;
+            let done = Done { fetch, outcome, status, bytes: 0, ttfb_ms: 0, total_ms: 0 };
+            let task = tokio::spawn(std::future::ready(()));
+            self.fetches.insert(fetch, task.abort_handle());
+            self.pending.push_back(Pending::FetchDone(done));
+            return;
+        };
+        let job = Job { fetch, name, located, range };
+        let task = tokio::spawn(self.fetcher.clone().run(job));
+        self.fetches.insert(fetch, task.abort_handle());
+    }
+
+    fn deliver(&mut self, request: RequestId, payload: Payload, reported_bps: u64) {
+        let store = &self.shared.store;
+        let media = match payload {
+            Payload::Segment(segment) => store.whole(segment),
+            Payload::Fetch(fetch) => store.body(fetch),
+        };
+        let answer = match media {
+            Some(media) => Answer::Deliver { media, reported_bps },
+            None => {
+                tracing::warn!(?payload, "local store lost what was to be delivered");
+                Answer::Bypass
+            }
+        };
+        self.answer(request, answer);
+    }
+
+    fn answer(&mut self, request: RequestId, answer: Answer) {
+        if let Some(waiting) = self.requests.remove(&request) {
+            // Who does not wait any more has lost interest.
+            let _ = waiting.send(answer);
+        }
+    }
+
+    fn connect_tracker(&mut self) {
+        let Some(url) = &self.tracker_url else {
+            return self.pending.push_back(Pending::TrackerDown);
+        };
+        self.tracker_number = self.tracker_number.wrapping_add(1);
+        let events = self.tracker_events.clone();
+        self.tracker_up = false;
+        self.tracker = Some(TrackerLink::open(url.clone(), self.tracker_number, events));
+    }
+
+    fn emit(&mut self, event: &Event) {
+        if let Event::Joined { peer } = event {
+            self.peer_name = Some(peer.to_string());
+        }
+        tracing::debug!(?event, "swarm");
+        // An error means that nobody listens.
+        let _ = self.shared.events.send(AgentEvent::of(event, &self.shared.catalog));
+    }
+
+    pub(super) fn handle_want(
+        &mut self,
+        request: RequestId,
+        name: Name,
+        answer: oneshot::Sender<Answer>,
+    ) {
+        if self.requests.len() >= REQUESTS_MAX {
+            let _ = answer.send(Answer::Bypass);
+            return;
+        }
+        let now = tokio::time::Instant::now();
+        if let Some(located) = self.shared.catalog.find(name)
+            && let Some(segments) = self.tracks.on_wanted(located.track, now)
+        {
+            let segments = segments.to_vec();
+            self.handle(Input::Timeline { track: located.track, segments: &segments });
+        }
+        self.requests.insert(request, answer);
+        self.handle(Input::Wanted { request, name });
+    }
+
+    pub(super) fn handle_playlist(&mut self, playlist: &Playlist) {
+        let started = WallInstant::now();
+        let now = tokio::time::Instant::now();
+        for track in &playlist.tracks {
+            if let Some(stream) = track.stream
+                && self.seen != Some(stream)
+            {
+                self.seen = Some(stream);
+                self.join();
+            }
+            // Segments of a stream that was not joined are the CDN's alone.
+            let foreign = track.stream.is_some() && track.stream != self.joined;
+            if self.tracks.on_read(playlist.kind, track, now) && !foreign {
+                let segments = self.tracks.segments(track.track).to_vec();
+                self.handle(Input::Timeline { track: track.track, segments: &segments });
+            }
+        }
+        tracing::trace!(took = ?started.elapsed(), "playlist taken in");
+    }
+
+    /// Joins the swarm of the stream that is played, once there is a key to trust.
+    pub(super) fn join(&mut self) {
+        let Some(stream) = self.seen else { return };
+        if self.joined == Some(stream) || !self.shared.trust.has_keys() {
+            return;
+        }
+        self.joined = Some(stream);
+        self.shared.trust.set_stream(stream);
+        let token = self.token.clone();
+        self.handle(Input::Join { stream, token: &token });
+    }
+}
