@@ -96,6 +96,7 @@ fn record() -> Record {
     }
 }
 
+// tidy: long-fn: one entry for each message
 fn tracker_frames() -> Vec<(&'static str, Vec<u8>)> {
     let join = ViewerMsg::Join(Join {
         stream: StreamId::of(&[7; 32], "main"),

@@ -52,6 +52,7 @@ fn record(a: u8, b: u64) -> Record {
     }
 }
 
+// tidy: long-fn: one arm for each input
 fn apply(peer: &mut Peer, now: Instant, step: &Step, out: &mut Outbox) {
     let (a, b) = (step.a, step.b);
     let slot = Slot(a);

@@ -359,6 +359,7 @@ impl World {
         }
     }
 
+    // tidy: long-fn: one arm for each happening
     fn happen(&mut self, index: usize, happening: Happening) {
         let is_link = |world: &Self, slot: Slot, link: u64| {
             world.nodes[index]

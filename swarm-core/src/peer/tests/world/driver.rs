@@ -3,6 +3,7 @@
 use super::*;
 
 impl World {
+    // tidy: long-fn: one arm for each action
     pub(super) fn act(&mut self, index: usize, action: Action, arena: &[u8]) {
         let bytes =
             |span: &core::ops::Range<u32>| arena[span.start as usize..span.end as usize].to_vec();
