@@ -1,0 +1,287 @@
+//! Objects that are whole and in memory, and those still on their way.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError, RwLock},
+    time::{Duration, Instant},
+};
+
+use bytes::{Bytes, BytesMut};
+use futures_util::{Stream, stream};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use tokio::sync::watch;
+
+use crate::{
+    error::Failure,
+    freshness::{Freshness, age_s},
+    records::Signed,
+};
+
+/// A whole answer of the origin.
+pub(crate) struct Object {
+    pub(crate) status: StatusCode,
+    /// End-to-end headers.
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+    /// What the origin sent, if `body` is a playlist with our tags.
+    pub(crate) raw: Option<Bytes>,
+    /// The origin's validator, if `headers` have one of ours.
+    pub(crate) origin_etag: Option<HeaderValue>,
+    pub(crate) stored: Instant,
+    pub(crate) freshness: Freshness,
+    pub(crate) record: RwLock<Option<Arc<Signed>>>,
+}
+
+impl Object {
+    pub(crate) fn is_fresh(&self) -> bool {
+        self.stored.elapsed() < self.freshness.fresh
+    }
+
+    /// Whether it may be served although the origin failed to confirm it.
+    pub(crate) fn is_usable_stale(&self) -> bool {
+        self.stored.elapsed() < self.freshness.fresh + self.freshness.stale
+    }
+
+    /// How long it has been in caches, in seconds.
+    pub(crate) fn age_s(&self) -> u64 {
+        age_s(&self.headers).saturating_add(self.stored.elapsed().as_secs())
+    }
+
+    pub(crate) fn record(&self) -> Option<Arc<Signed>> {
+        let record = self.record.read().unwrap_or_else(PoisonError::into_inner);
+        record.clone()
+    }
+
+    pub(crate) fn set_record(&self, signed: Arc<Signed>) {
+        *self.record.write().unwrap_or_else(PoisonError::into_inner) = Some(signed);
+    }
+
+    /// Bytes that it takes in memory, about.
+    pub(crate) fn weight(&self) -> u32 {
+        let raw = self.raw.as_ref().map_or(0, Bytes::len);
+        u32::try_from(self.body.len() + raw + OBJECT_OVERHEAD).unwrap_or(u32::MAX)
+    }
+}
+
+const OBJECT_OVERHEAD: usize = 2048;
+
+/// The head of an answer whose body is still coming.
+#[derive(Debug)]
+pub(crate) struct Head {
+    pub(crate) headers: HeaderMap,
+    /// Length of the body, where the origin tells.
+    pub(crate) len: Option<u64>,
+}
+
+/// How a flight ended.
+#[derive(Clone)]
+pub(crate) enum Landing {
+    /// With an answer for everyone.
+    Whole(Arc<Object>),
+    /// With an answer that only the one who asked may have, who has it.
+    NotShared,
+    /// With none.
+    Failed(Failure),
+}
+
+/// One request to the origin, which any number of viewers wait for. It goes on when they leave.
+pub(crate) struct Flight {
+    state: Mutex<State>,
+    changed: watch::Sender<()>,
+    started: Instant,
+}
+
+#[derive(Default)]
+struct State {
+    head: Option<Arc<Head>>,
+    chunks: Vec<Bytes>,
+    len: u64,
+    landing: Option<Landing>,
+}
+
+/// What a viewer finds when it waits for a flight.
+pub(crate) enum Progress {
+    /// Body bytes are coming.
+    Growing(Arc<Head>),
+    /// It is over.
+    Landed(Landing),
+}
+
+impl Flight {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            state: Mutex::default(),
+            changed: watch::Sender::new(()),
+            started: Instant::now(),
+        })
+    }
+
+    fn with<T>(&self, look: impl FnOnce(&mut State) -> T) -> T {
+        look(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(crate) fn on_head(&self, head: Arc<Head>) {
+        self.with(|state| state.head = Some(head));
+        self.changed.send_replace(());
+    }
+
+    /// Returns the length so far.
+    pub(crate) fn on_chunk(&self, chunk: Bytes) -> u64 {
+        let len = self.with(|state| {
+            state.len += chunk.len() as u64;
+            state.chunks.push(chunk);
+            state.len
+        });
+        self.changed.send_replace(());
+        len
+    }
+
+    /// Only the first landing counts.
+    pub(crate) fn on_landing(&self, landing: Landing) {
+        self.with(|state| {
+            if state.landing.is_none() {
+                state.landing = Some(landing);
+            }
+        });
+        self.changed.send_replace(());
+    }
+
+    /// All bytes that have come.
+    pub(crate) fn collect(&self) -> Bytes {
+        self.with(|state| match state.chunks.as_slice() {
+            [one] => one.clone(),
+            chunks => {
+                let mut whole = BytesMut::with_capacity(state.len as usize);
+                chunks
+                    .iter()
+                    .for_each(|chunk| whole.extend_from_slice(chunk));
+                whole.freeze()
+            }
+        })
+    }
+
+    async fn wait<T>(&self, mut look: impl FnMut(&State) -> Option<T>) -> T {
+        let mut changes = self.changed.subscribe();
+        loop {
+            if let Some(found) = self.with(|state| look(state)) {
+                return found;
+            }
+            // The sender lives as long as `self`, so this only ever ends with a change.
+            let _ = changes.changed().await;
+        }
+    }
+
+    pub(crate) async fn landing(&self) -> Landing {
+        self.wait(|state| state.landing.clone()).await
+    }
+
+    /// Waits for the head; then, if `hold` is given, for the end until `hold` has passed since the
+    /// start.
+    pub(crate) async fn progress(&self, hold: Option<Duration>) -> Progress {
+        let head = self.wait(|state| match (&state.landing, &state.head) {
+            (Some(landing), _) => Some(Progress::Landed(landing.clone())),
+            (None, Some(head)) => Some(Progress::Growing(head.clone())),
+            (None, None) => None,
+        });
+        let progress = head.await;
+        let (Progress::Growing(_), Some(hold)) = (&progress, hold) else {
+            return progress;
+        };
+        let left = hold.saturating_sub(self.started.elapsed());
+        match tokio::time::timeout(left, self.landing()).await {
+            Ok(landing) => Progress::Landed(landing),
+            Err(_) => progress,
+        }
+    }
+
+    /// The bytes from `first` to `end` (exclusive; none for all), as they come. A flight that fails
+    /// on the way ends the stream with an error, so that nobody takes a part for the whole.
+    pub(crate) fn read(
+        self: Arc<Self>,
+        first: u64,
+        end: Option<u64>,
+    ) -> impl Stream<Item = Result<Bytes, Failure>> + Send {
+        let reader = Reader {
+            flight: self,
+            chunk: 0,
+            offset: 0,
+            first,
+            end: end.unwrap_or(u64::MAX),
+        };
+        stream::try_unfold(reader, |mut reader| async move {
+            let next = reader.next().await?;
+            Ok(next.map(|bytes| (bytes, reader)))
+        })
+    }
+}
+
+struct Reader {
+    flight: Arc<Flight>,
+    /// Next chunk and where it begins in the body.
+    chunk: usize,
+    offset: u64,
+    first: u64,
+    end: u64,
+}
+
+impl Reader {
+    async fn next(&mut self) -> Result<Option<Bytes>, Failure> {
+        while self.offset < self.end {
+            let index = self.chunk;
+            let found = self.flight.wait(|state| {
+                let chunk = state.chunks.get(index).cloned();
+                match (chunk, &state.landing) {
+                    (Some(chunk), _) => Some(Ok(Some(chunk))),
+                    (None, Some(Landing::Failed(failure))) => Some(Err(failure.clone())),
+                    (None, Some(_)) => Some(Ok(None)),
+                    (None, None) => None,
+                }
+            });
+            let Some(chunk) = found.await? else {
+                return Ok(None);
+            };
+            let begin = self.offset;
+            self.chunk += 1;
+            self.offset += chunk.len() as u64;
+            let from = self.first.saturating_sub(begin).min(chunk.len() as u64) as usize;
+            let to = (self.end - begin).min(chunk.len() as u64) as usize;
+            if from < to {
+                return Ok(Some(chunk.slice(from..to)));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Headers that are between two hops only (RFC 9110 section 7.6.1), and the lengths, which are set
+/// anew.
+pub(crate) fn end_to_end(headers: &HeaderMap) -> HeaderMap {
+    let nominated: Vec<String> = headers
+        .get_all(header::CONNECTION)
+        .into_iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|text| text.split(','))
+        .map(|name| name.trim().to_ascii_lowercase())
+        .collect();
+    let mut out = HeaderMap::with_capacity(headers.len());
+    for (name, value) in headers {
+        let is_hop = HOP_BY_HOP.contains(&name.as_str());
+        if !is_hop && !nominated.iter().any(|nominated| nominated == name.as_str()) {
+            out.append(name, value.clone());
+        }
+    }
+    out
+}
+
+const HOP_BY_HOP: [&str; 11] = [
+    "connection",
+    "content-length",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "http2-settings",
+];

@@ -1,0 +1,258 @@
+//! The records of one stream: what is listed, what is signed, under which epoch.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use ed25519_dalek::{Signer, SigningKey};
+use http::HeaderValue;
+use moka::sync::Cache;
+use swarm_core::{
+    id::{Name, StreamId},
+    limits::SEGMENT_LEN_MAX,
+    record::{Record, piece_hash, piece_len_for},
+    timeline::{Content, Listed, SegmentInfo},
+};
+
+/// A record, and as the value of its header.
+#[derive(Debug)]
+pub(crate) struct Signed {
+    pub(crate) record: Record,
+    pub(crate) header: HeaderValue,
+}
+
+/// What a playlist says of a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Listing {
+    pub(crate) seq: u64,
+    pub(crate) duration_ms: u32,
+}
+
+/// One stream's book.
+pub(crate) struct Stream {
+    pub(crate) name: String,
+    pub(crate) prefix: String,
+    pub(crate) id: StreamId,
+    key: SigningKey,
+    listings: Cache<Name, Listing>,
+    /// The number of a name in each playlist: HLS and DASH may count differently.
+    numbers: Cache<(Name, u64), u64>,
+    /// Names whose bytes could not be had; not asked for ahead of viewers for a while.
+    failed: Cache<Name, ()>,
+    records: Cache<Name, Arc<Signed>>,
+    /// Manifests whose segments come by the clock, by path.
+    manifests: Cache<String, Arc<str>>,
+    /// Shortest target duration of its live playlists in milliseconds; 0 if there is none.
+    target_ms: AtomicU64,
+    born: Instant,
+    /// When manifests were last read again, in milliseconds since `born`.
+    refreshed_ms: AtomicU64,
+}
+
+/// Listings outnumber records: those of a long DVR window are noted, but signed on demand.
+const LISTINGS_PER_RECORD: u64 = 4;
+/// How long a segment that could not be fetched is left to viewers.
+const FAILED_PAUSE: Duration = Duration::from_secs(4);
+const REFRESH_PAUSE_MS: u64 = 250;
+/// Manifests kept for each stream.
+const MANIFESTS_MAX: u64 = 16;
+
+impl Stream {
+    pub(crate) fn new(name: &str, prefix: &str, key: SigningKey, records_max: u64) -> Self {
+        Self {
+            name: name.into(),
+            prefix: prefix.into(),
+            id: StreamId::of(&key.verifying_key().to_bytes(), name),
+            key,
+            listings: Cache::new(records_max.saturating_mul(LISTINGS_PER_RECORD)),
+            numbers: Cache::new(records_max.saturating_mul(LISTINGS_PER_RECORD)),
+            failed: Cache::builder()
+                .max_capacity(records_max)
+                .time_to_live(FAILED_PAUSE)
+                .build(),
+            records: Cache::new(records_max),
+            manifests: Cache::new(MANIFESTS_MAX),
+            target_ms: AtomicU64::new(0),
+            born: Instant::now(),
+            refreshed_ms: AtomicU64::new(0),
+        }
+    }
+
+    pub(crate) fn public_key(&self) -> String {
+        crate::key::public_text(&self.key)
+    }
+
+    /// Notes what the playlist at `path` says of a segment. Returns whether the same playlist gave
+    /// the name another number before: then it may well stand for other bytes now.
+    pub(crate) fn on_listed(&self, path: &str, listed: &Listed) -> bool {
+        let SegmentInfo {
+            name,
+            seq,
+            duration_ms,
+            ..
+        } = listed.info;
+        let number = (name, Name::of_url(path).0);
+        let before = self.numbers.get(&number);
+        if before != Some(seq) {
+            self.numbers.insert(number, seq);
+        }
+        let is_renumbered = before.is_some_and(|before| before != seq);
+        if is_renumbered || !self.listings.contains_key(&name) {
+            self.listings.insert(name, Listing { seq, duration_ms });
+        }
+        is_renumbered
+    }
+
+    pub(crate) fn on_failed(&self, name: Name) {
+        self.failed.insert(name, ());
+    }
+
+    pub(crate) fn has_failed(&self, name: Name) -> bool {
+        self.failed.contains_key(&name)
+    }
+
+    pub(crate) fn on_manifest(&self, path: &str, text: &str) {
+        self.manifests.insert(path.into(), text.into());
+    }
+
+    /// Whether manifests may be read again for the sake of a name that is not listed. Not more than
+    /// once in [`REFRESH_PAUSE_MS`], for anyone can make names up.
+    pub(crate) fn is_refresh_due(&self) -> bool {
+        let now_ms = u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let due = |last_ms: u64| {
+            let is_due = now_ms >= last_ms.saturating_add(REFRESH_PAUSE_MS);
+            is_due.then_some(now_ms)
+        };
+        let order = Ordering::Relaxed;
+        self.refreshed_ms.fetch_update(order, order, due).is_ok()
+    }
+
+    pub(crate) fn manifests(&self) -> Vec<(Arc<String>, Arc<str>)> {
+        self.manifests.iter().collect()
+    }
+
+    pub(crate) fn on_target(&self, target_ms: u64) {
+        let shorter =
+            |now: u64| (target_ms > 0 && (now == 0 || target_ms < now)).then_some(target_ms);
+        let _ = self
+            .target_ms
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, shorter);
+    }
+
+    pub(crate) fn target_ms(&self) -> Option<u64> {
+        Some(self.target_ms.load(Ordering::Relaxed)).filter(|ms| *ms > 0)
+    }
+
+    pub(crate) fn listing(&self, name: Name) -> Option<Listing> {
+        self.listings.get(&name)
+    }
+
+    /// The record of a segment as it is listed now.
+    pub(crate) fn record_of(&self, name: Name) -> Option<Arc<Signed>> {
+        let signed = self.records.get(&name)?;
+        let listing = self.listings.get(&name)?;
+        (signed.record.seq == listing.seq).then_some(signed)
+    }
+
+    /// What goes into the playlist for a segment.
+    pub(crate) fn content_of(&self, listed: &Listed) -> Option<Content> {
+        let signed = self.record_of(listed.info.name)?;
+        let record = &signed.record;
+        Some(Content {
+            id: record.id(),
+            len: record.len,
+            piece_len: record.piece_len,
+            epoch: record.epoch,
+        })
+    }
+
+    /// Signs `body` as the segment `name`; `None` if it is empty or too long to be shared. The same
+    /// bytes always get the same id, and other bytes a higher epoch.
+    pub(crate) fn sign(&self, name: Name, listing: Listing, body: &[u8]) -> Option<Arc<Signed>> {
+        let len = u32::try_from(body.len()).ok()?;
+        if !(1..=SEGMENT_LEN_MAX).contains(&len) {
+            return None;
+        }
+        let piece_len = piece_len_for(len);
+        let mut record = Record {
+            stream: self.id,
+            name,
+            epoch: 0,
+            seq: listing.seq,
+            duration_ms: listing.duration_ms,
+            len,
+            piece_len,
+            piece_hashes: body.chunks(piece_len as usize).map(piece_hash).collect(),
+            signature: [0; 64],
+        };
+        if let Some(before) = self.records.get(&name) {
+            let before_same = before.record.root() == record.root();
+            if before_same && before.record.seq == record.seq {
+                return Some(before);
+            }
+            record.epoch = if before_same {
+                before.record.epoch
+            } else {
+                next_epoch(before.record.epoch)
+            };
+        }
+        record.signature = self.key.sign(&record.signed_bytes()).to_bytes();
+        let header = HeaderValue::try_from(record.to_header()).ok()?;
+        let signed = Arc::new(Signed { record, header });
+        self.records.insert(name, signed.clone());
+        Some(signed)
+    }
+}
+
+/// The clock is in it so that epochs go up across restarts, which forget the last one.
+fn next_epoch(epoch: u32) -> u32 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let now_s = now.map_or(0, |now| u32::try_from(now.as_secs()).unwrap_or(u32::MAX));
+    epoch.saturating_add(1).max(now_s)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stream() -> Stream {
+        Stream::new("main", "/", SigningKey::from_bytes(&[7; 32]), 100)
+    }
+
+    const LISTING: Listing = Listing {
+        seq: 4,
+        duration_ms: 2000,
+    };
+
+    #[test]
+    fn records_verify_and_same_bytes_keep_their_epoch() {
+        let stream = stream();
+        let body = vec![3; 40_000];
+        let first = stream.sign(Name(1), LISTING, &body).unwrap();
+        let record = Record::from_header(first.header.to_str().unwrap()).unwrap();
+        let signature = ed25519_dalek::Signature::from_bytes(&record.signature);
+        let key = stream.key.verifying_key();
+        key.verify_strict(&record.signed_bytes(), &signature)
+            .unwrap();
+        assert!(record.verify_piece(0, &body[..16_384]));
+        let again = stream.sign(Name(1), LISTING, &body).unwrap();
+        assert_eq!(again.record.epoch, 0);
+        let renumbered = Listing { seq: 5, ..LISTING };
+        let again = stream.sign(Name(1), renumbered, &body).unwrap();
+        assert_eq!((again.record.epoch, again.record.seq), (0, 5));
+    }
+
+    #[test]
+    fn other_bytes_get_a_higher_epoch() {
+        let stream = stream();
+        stream.sign(Name(1), LISTING, &[1; 100]).unwrap();
+        let second = stream.sign(Name(1), LISTING, &[2; 100]).unwrap();
+        let third = stream.sign(Name(1), LISTING, &[3; 100]).unwrap();
+        assert!(0 < second.record.epoch && second.record.epoch < third.record.epoch);
+        assert!(stream.sign(Name(1), LISTING, &[]).is_none());
+    }
+}

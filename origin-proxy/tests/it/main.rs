@@ -1,0 +1,6 @@
+//! The proxy between real sockets: a test origin behind it, viewers before it.
+
+mod cache;
+mod hostile;
+mod records;
+mod support;
