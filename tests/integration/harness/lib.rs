@@ -1,0 +1,9 @@
+//! A whole Shoal on loopback: source, proxy, tracker and viewers in one process, each of them the
+//! real thing on real sockets, each to be stopped and started at will.
+
+mod part;
+mod stack;
+mod viewer;
+
+pub use stack::{Stack, StackOptions};
+pub use viewer::{Viewer, share_of_peers};

@@ -1,0 +1,6 @@
+//! The products together: one file for each promise.
+
+mod hostile_peer;
+mod never_worse;
+mod players;
+mod sharing;
