@@ -1,1 +1,38 @@
-//! Placeholder until the crate lands.
+//! The tracker: tells viewers of a stream of each other, and passes their signalling on.
+//!
+//! One process, in memory, nothing else needed. Matchmaking itself is
+//! [`swarm_core::directory::Directory`]; this crate gives it sockets, a clock, and knowledge of
+//! networks.
+//!
+//! - `server` accepts connections and answers HTTP: WebSocket upgrades, health, metrics, API.
+//! - `connection` speaks with one viewer: limits, decoding, admission.
+//! - `shard` owns the directory; everything reaches it through one bounded channel.
+//! - `outgoing` is the bounded queue between the shard and one connection.
+//! - `networks` knows ISPs and places: the operator's rules, MMDB files.
+//! - `address` finds a viewer's address behind trusted proxies.
+//! - `stun` lets viewers find their public address.
+//!
+//! The wire is specified in `docs/protocol/tracker.md`.
+
+mod address;
+mod admission;
+mod api;
+mod config;
+mod connection;
+mod error;
+mod fake;
+mod metrics;
+mod names;
+mod networks;
+mod outgoing;
+mod quota;
+mod server;
+mod shard;
+mod stun;
+
+pub use admission::{Admission, JoinRequest, Open, SharedToken};
+pub use config::{
+    Config, LimitsConfig, NetworkConfig, P2pMode, StunConfig, SwarmConfig, default_config,
+};
+pub use error::Error;
+pub use server::{run, run_with};

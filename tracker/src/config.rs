@@ -1,0 +1,398 @@
+//! The tracker's settings. `default.toml` documents them for operators.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+use swarm_core::{directory::Policy, limits};
+
+use crate::Error;
+
+/// The settings. [`default_config`] is their manual.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Where the binary listens; [`crate::run`] takes a listener instead.
+    pub listen: SocketAddr,
+    /// Paths at which viewers connect.
+    pub paths: Vec<String>,
+    /// Origins of pages that may connect; empty for all. Viewers that send none are not browsers.
+    pub origins: Vec<String>,
+    /// Proxies whose X-Forwarded-For and Forwarded headers are believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// What viewers must bring as their join token; without it everybody may join.
+    pub join_token: Option<String>,
+    /// The secret that viewers' names are proven with; random for each start without it.
+    pub name_key: Option<String>,
+    /// Whether the API answers everybody, pages of all origins included.
+    pub public_api: bool,
+    /// The bearer token of the API and the metrics. Without it the API answers only if it is
+    /// public, and the metrics answer everybody.
+    pub admin_token: Option<String>,
+    /// An MMDB file with autonomous systems.
+    pub asn_database: Option<PathBuf>,
+    /// An MMDB file with countries or cities.
+    pub geo_database: Option<PathBuf>,
+    /// For demonstrations: viewers of unknown networks get invented ISPs and places.
+    pub fake_networks: bool,
+    /// The operator's rules for networks; the longest prefix counts.
+    pub networks: Vec<NetworkConfig>,
+    /// The embedded STUN server.
+    pub stun: StunConfig,
+    /// Groups and links.
+    pub swarm: SwarmConfig,
+    /// Bounds.
+    pub limits: LimitsConfig,
+}
+
+/// What the operator knows of a network. Fields that are set go before the databases'.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct NetworkConfig {
+    /// Its addresses.
+    pub cidrs: Vec<IpNet>,
+    /// Its autonomous system.
+    pub asn: Option<u32>,
+    /// The ISP's name, for dashboards.
+    pub isp: Option<String>,
+    /// Two letters (ISO 3166).
+    pub country: Option<String>,
+    /// Degrees north.
+    pub latitude: Option<f64>,
+    /// Degrees east.
+    pub longitude: Option<f64>,
+    /// A name that its viewers share (a company, a campus): they are brought together first.
+    pub site: Option<String>,
+    /// Whether its viewers use peers.
+    pub p2p: P2pMode,
+}
+
+/// Whether viewers of a network use peers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum P2pMode {
+    /// Both ways.
+    #[default]
+    On,
+    /// Not at all: they are refused and play from the CDN.
+    Off,
+    /// They receive and give nothing.
+    Leech,
+}
+
+/// The embedded STUN server, and what viewers are told.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct StunConfig {
+    /// Where it listens (UDP); without it there is none.
+    pub listen: Option<SocketAddr>,
+    /// What viewers are told, as `host:port`. If empty: the host at which the viewer reached the
+    /// tracker, and the port of `listen`.
+    pub advertise: Vec<String>,
+    /// Answers in a second, over all viewers; further requests are dropped.
+    pub answers_per_s: u32,
+}
+
+/// Groups and links.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SwarmConfig {
+    /// Links that a viewer is helped to inside its group.
+    pub links_target: u8,
+    /// Size that groups grow to freely.
+    pub group_target: u8,
+    /// Size above which a group splits.
+    pub group_max: u8,
+    /// Size below which a group's members look for another one.
+    pub group_thin: u8,
+    /// How often viewers report, in milliseconds.
+    pub status_interval_ms: u32,
+    /// A viewer that is not heard for this long is gone, in milliseconds.
+    pub silence_ms_max: u32,
+    /// How long a viewer whose connection broke keeps its place, in milliseconds.
+    pub linger_ms: u32,
+    /// Introductions that a viewer may receive in a burst.
+    pub introductions_burst: u16,
+    /// Introductions that a viewer may receive in an hour beyond the burst.
+    pub introductions_per_hour: u32,
+    /// Viewers of one ISP within this distance are in one metro area, in km.
+    pub metro_km: u32,
+}
+
+/// Bounds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LimitsConfig {
+    /// Connections at the same time; more wait to be accepted.
+    pub connections_max: u32,
+    /// Connections of one address (IPv6: of one /64).
+    pub connections_per_address_max: u32,
+    /// Joins of one address in a burst.
+    pub joins_burst: u32,
+    /// Joins of one address in a second beyond the burst.
+    pub joins_per_s: u32,
+    /// Messages of one connection in a burst, signals not counted.
+    pub messages_burst: u32,
+    /// Messages of one connection in a second beyond the burst, signals not counted.
+    pub messages_per_s: u32,
+    /// Signals of one connection in a burst.
+    pub signals_burst: u32,
+    /// Signals of one connection in a second beyond the burst.
+    pub signals_per_s: u32,
+    /// Bytes that wait for a slow reader. Above half of it signals are dropped; when it is full the
+    /// connection is closed.
+    pub queue_bytes_max: u32,
+    /// For the head of an HTTP request, in milliseconds.
+    pub request_head_ms: u32,
+    /// From the WebSocket handshake to the join message, in milliseconds.
+    pub join_ms: u32,
+    /// How often connections are pinged, in milliseconds; one that is silent for three times as
+    /// long is closed.
+    pub ping_ms: u32,
+    /// Earliest return of viewers after a shutdown, in milliseconds.
+    pub reconnect_after_ms: u32,
+    /// Random time on top of it, in milliseconds.
+    pub reconnect_jitter_ms: u32,
+    /// For open connections when the tracker is told to stop, in milliseconds.
+    pub drain_ms: u32,
+}
+
+/// The documented default settings, as TOML.
+pub const fn default_config() -> &'static str {
+    include_str!("../default.toml")
+}
+
+impl Config {
+    /// Reads settings; what is left out has its default.
+    ///
+    /// # Errors
+    /// [`Error::Config`] names what is wrong.
+    pub fn from_toml(text: &str) -> Result<Self, Error> {
+        let config: Self = toml::from_str(text).map_err(|e| Error::Config(e.to_string()))?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Whether the settings make sense together.
+    ///
+    /// # Errors
+    /// [`Error::Config`] names what is wrong.
+    pub fn check(&self) -> Result<(), Error> {
+        let wrong = |what: &str| Err(Error::Config(what.into()));
+        let swarm = &self.swarm;
+        if self.paths.iter().any(|path| !path.starts_with('/')) {
+            return wrong("paths must begin with /");
+        }
+        if swarm.group_thin >= swarm.group_target || swarm.group_target > swarm.group_max {
+            return wrong("swarm: group_thin < group_target <= group_max must hold");
+        }
+        if usize::from(swarm.group_max) > 64
+            || usize::from(swarm.links_target) > limits::NEIGHBOURS_MAX
+        {
+            return wrong("swarm: group_max must not exceed 64, links_target not 32");
+        }
+        if u64::from(swarm.silence_ms_max) < 2 * u64::from(swarm.status_interval_ms) {
+            return wrong("swarm.silence_ms_max must be at least twice swarm.status_interval_ms");
+        }
+        if swarm.status_interval_ms == 0 || self.limits.ping_ms == 0 {
+            return wrong("swarm.status_interval_ms and limits.ping_ms must not be 0");
+        }
+        if (self.limits.queue_bytes_max as usize) < 2 * limits::TRACKER_FRAME_LEN_MAX {
+            return wrong("limits.queue_bytes_max must be at least 16384");
+        }
+        if self.limits.connections_max == 0 || self.limits.joins_burst == 0 {
+            return wrong("limits.connections_max and limits.joins_burst must not be 0");
+        }
+        let too_long = |address: &String| address.len() > limits::TEXT_LEN_MAX;
+        if self.stun.advertise.len() > limits::STUN_MAX || self.stun.advertise.iter().any(too_long)
+        {
+            return wrong("stun.advertise: at most 4 addresses of 256 bytes");
+        }
+        self.networks.iter().try_for_each(NetworkConfig::check)
+    }
+
+    /// The directory's policy.
+    pub(crate) fn policy(&self) -> Policy {
+        let swarm = &self.swarm;
+        Policy {
+            viewers_max: self.limits.connections_max,
+            links_target: swarm.links_target,
+            group_target: swarm.group_target,
+            group_max: swarm.group_max,
+            group_thin: swarm.group_thin,
+            status_interval_ms: swarm.status_interval_ms,
+            silence_ms_max: swarm.silence_ms_max,
+            linger_ms: swarm.linger_ms,
+            introductions_burst: swarm.introductions_burst,
+            introductions_per_hour: swarm.introductions_per_hour,
+            metro_km: swarm.metro_km,
+            ..Policy::default()
+        }
+    }
+}
+
+impl NetworkConfig {
+    fn check(&self) -> Result<(), Error> {
+        let wrong = |what: &str| Err(Error::Config(format!("networks {:?}: {what}", self.cidrs)));
+        if self.cidrs.is_empty() {
+            return wrong("cidrs must not be empty");
+        }
+        let letters =
+            |text: &String| text.len() == 2 && text.bytes().all(|b| b.is_ascii_uppercase());
+        if self
+            .country
+            .as_ref()
+            .is_some_and(|country| !letters(country))
+        {
+            return wrong("country must be two capital letters");
+        }
+        let within = |degrees: Option<f64>, max: f64| degrees.is_none_or(|d| d.abs() <= max);
+        if !within(self.latitude, 90.0) || !within(self.longitude, 180.0) {
+            return wrong("latitude or longitude is out of range");
+        }
+        if self.latitude.is_some() != self.longitude.is_some() {
+            return wrong("set latitude and longitude, or neither");
+        }
+        Ok(())
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8083)),
+            paths: vec!["/".into(), "/shoal".into()],
+            origins: Vec::new(),
+            trusted_proxies: Vec::new(),
+            join_token: None,
+            name_key: None,
+            public_api: false,
+            admin_token: None,
+            asn_database: None,
+            geo_database: None,
+            fake_networks: false,
+            networks: Vec::new(),
+            stun: StunConfig::default(),
+            swarm: SwarmConfig::default(),
+            limits: LimitsConfig::default(),
+        }
+    }
+}
+
+impl Default for StunConfig {
+    fn default() -> Self {
+        Self {
+            listen: Some(SocketAddr::from(([0, 0, 0, 0], 3478))),
+            advertise: Vec::new(),
+            answers_per_s: 20_000,
+        }
+    }
+}
+
+impl Default for SwarmConfig {
+    fn default() -> Self {
+        let policy = Policy::default();
+        Self {
+            links_target: policy.links_target,
+            group_target: policy.group_target,
+            group_max: policy.group_max,
+            group_thin: policy.group_thin,
+            status_interval_ms: policy.status_interval_ms,
+            silence_ms_max: policy.silence_ms_max,
+            linger_ms: policy.linger_ms,
+            introductions_burst: policy.introductions_burst,
+            introductions_per_hour: policy.introductions_per_hour,
+            metro_km: policy.metro_km,
+        }
+    }
+}
+
+impl Default for LimitsConfig {
+    fn default() -> Self {
+        Self {
+            connections_max: 100_000,
+            connections_per_address_max: 1_000,
+            joins_burst: 500,
+            joins_per_s: 50,
+            messages_burst: 200,
+            messages_per_s: 10,
+            signals_burst: 600,
+            signals_per_s: 50,
+            queue_bytes_max: 65_536,
+            request_head_ms: 10_000,
+            join_ms: 10_000,
+            ping_ms: 25_000,
+            reconnect_after_ms: 500,
+            reconnect_jitter_ms: 4_000,
+            drain_ms: 3_000,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_printed_file_is_the_default() {
+        let printed = Config::from_toml(default_config()).unwrap();
+        assert_eq!(printed, Config::default());
+    }
+
+    #[test]
+    fn the_printed_file_documents_every_setting() {
+        let config = Config {
+            join_token: Some(String::new()),
+            name_key: Some(String::new()),
+            admin_token: Some(String::new()),
+            asn_database: Some(PathBuf::new()),
+            geo_database: Some(PathBuf::new()),
+            networks: vec![NetworkConfig {
+                asn: Some(1),
+                isp: Some(String::new()),
+                country: Some(String::new()),
+                latitude: Some(0.0),
+                longitude: Some(0.0),
+                site: Some(String::new()),
+                ..NetworkConfig::default()
+            }],
+            ..Config::default()
+        };
+        let all = toml::Table::try_from(&config).unwrap();
+        let network = toml::Table::try_from(&config.networks[0]).unwrap();
+        let mut keys: Vec<String> = all.keys().chain(network.keys()).cloned().collect();
+        for table in all.values().filter_map(toml::Value::as_table) {
+            keys.extend(table.keys().cloned());
+        }
+        let lines: Vec<&str> = default_config().lines().collect();
+        for key in keys {
+            let is_it = |line: &&str| {
+                let line = line.trim_start_matches('#');
+                line.starts_with(&format!("{key} = "))
+                    || line == format!("[{key}]")
+                    || line == format!("[[{key}]]")
+            };
+            assert!(lines.iter().any(is_it), "{key} is not documented");
+        }
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        for (text, named) in [
+            ("lisen = \"\"", "lisen"),
+            ("[swarm]\ngroup_thin = 15", "group_thin"),
+            ("[swarm]\nsilence_ms_max = 6000", "silence_ms_max"),
+            ("[limits]\nqueue_bytes_max = 100", "queue_bytes_max"),
+            ("paths = [\"shoal\"]", "paths"),
+            (
+                "[[networks]]\ncidrs = [\"10.0.0.0/8\"]\ncountry = \"Germany\"",
+                "country",
+            ),
+            ("[[networks]]\ncidrs = [\"10.0.0.0/99\"]", "cidrs"),
+            ("[[networks]]\ncidrs = [\"::/0\"]\np2p = \"maybe\"", "p2p"),
+        ] {
+            let error = Config::from_toml(text).unwrap_err().to_string();
+            assert!(error.contains(named), "{error}");
+        }
+    }
+}

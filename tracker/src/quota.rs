@@ -1,0 +1,168 @@
+//! Token buckets, and what each address uses.
+
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use crate::config::LimitsConfig;
+
+/// Addresses that are remembered; beyond it those without connections are forgotten.
+const ADDRESSES_MAX: usize = 200_000;
+
+/// Allows a burst, and a rate beyond it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bucket {
+    tokens: f32,
+    at: Instant,
+}
+
+impl Bucket {
+    pub(crate) fn full(burst: u32, now: Instant) -> Self {
+        Self {
+            tokens: burst as f32,
+            at: now,
+        }
+    }
+
+    /// Whether one more is allowed.
+    pub(crate) fn take(&mut self, burst: u32, per_s: u32, now: Instant) -> bool {
+        let earned = now.duration_since(self.at).as_secs_f32() * per_s as f32;
+        self.tokens = (self.tokens + earned).min(burst as f32);
+        self.at = now;
+        let allowed = self.tokens >= 1.0;
+        if allowed {
+            self.tokens -= 1.0;
+        }
+        allowed
+    }
+
+    fn refill_time(burst: u32, per_s: u32) -> Duration {
+        Duration::from_secs(u64::from(burst / per_s.max(1)) + 1)
+    }
+}
+
+/// What all addresses use.
+#[derive(Debug)]
+pub(crate) struct Addresses {
+    limits: LimitsConfig,
+    used: Mutex<HashMap<u128, Used>>,
+}
+
+#[derive(Debug)]
+struct Used {
+    connections: u32,
+    joins: Bucket,
+}
+
+/// One connection of an address; given back when dropped.
+#[derive(Debug)]
+pub(crate) struct Held {
+    addresses: Arc<Addresses>,
+    key: u128,
+}
+
+impl Addresses {
+    pub(crate) fn new(limits: LimitsConfig) -> Arc<Self> {
+        Arc::new(Self {
+            limits,
+            used: Mutex::new(HashMap::new()),
+        })
+    }
+
+    /// Counts a connection; `None` if the address has too many.
+    pub(crate) fn hold(self: &Arc<Self>, address: IpAddr) -> Option<Held> {
+        let key = household_key(address);
+        let now = Instant::now();
+        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        if used.len() >= ADDRESSES_MAX {
+            let full = Bucket::refill_time(self.limits.joins_burst, self.limits.joins_per_s);
+            used.retain(|_, u| u.connections > 0 || now.duration_since(u.joins.at) < full);
+        }
+        let entry = used.entry(key).or_insert_with(|| Used {
+            connections: 0,
+            joins: Bucket::full(self.limits.joins_burst, now),
+        });
+        if entry.connections >= self.limits.connections_per_address_max {
+            return None;
+        }
+        entry.connections += 1;
+        Some(Held {
+            addresses: Arc::clone(self),
+            key,
+        })
+    }
+}
+
+impl Held {
+    /// Whether the address may join once more.
+    pub(crate) fn may_join(&self) -> bool {
+        let limits = &self.addresses.limits;
+        let mut used = self.lock();
+        used.get_mut(&self.key).is_some_and(|entry| {
+            entry
+                .joins
+                .take(limits.joins_burst, limits.joins_per_s, Instant::now())
+        })
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<u128, Used>> {
+        let used = &self.addresses.used;
+        used.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if let Some(entry) = self.lock().get_mut(&self.key) {
+            entry.connections = entry.connections.saturating_sub(1);
+        }
+    }
+}
+
+/// One household: an IPv4 address, or a /64 of IPv6. Never 0.
+pub(crate) fn household_key(address: IpAddr) -> u128 {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => 0xffff_0000_0000 | u128::from(u32::from(v4)),
+        IpAddr::V6(v6) => (u128::from(v6) & !u128::from(u64::MAX)) | 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bucket_allows_a_burst_and_then_a_rate() {
+        let start = Instant::now();
+        let mut bucket = Bucket::full(3, start);
+        let taken = (0..5).filter(|_| bucket.take(3, 2, start)).count();
+        assert_eq!(taken, 3);
+        let later = start + Duration::from_secs(1);
+        let taken = (0..5).filter(|_| bucket.take(3, 2, later)).count();
+        assert_eq!(taken, 2);
+    }
+
+    #[test]
+    fn connections_of_an_address_are_bounded_and_given_back() {
+        let addresses = Addresses::new(LimitsConfig {
+            connections_per_address_max: 2,
+            joins_burst: 1,
+            joins_per_s: 0,
+            ..LimitsConfig::default()
+        });
+        let v4: IpAddr = "192.0.2.1".parse().unwrap();
+        let mapped: IpAddr = "::ffff:192.0.2.1".parse().unwrap();
+        let (a, b) = (addresses.hold(v4), addresses.hold(mapped));
+        assert!(a.is_some() && addresses.hold(v4).is_none(), "one household");
+        drop(b);
+        let again = addresses.hold(v4).unwrap();
+        assert!(again.may_join() && !again.may_join());
+        let (x, y) = ("2001:db8::1", "2001:db8::2");
+        let key = |text: &str| household_key(text.parse().unwrap());
+        assert_eq!(key(x), key(y));
+        assert_ne!(key(x), key("2001:db8:0:1::1"));
+    }
+}

@@ -1,0 +1,448 @@
+//! Accepts connections, answers HTTP, upgrades viewers.
+
+use std::{
+    convert::Infallible,
+    future::Future,
+    net::IpAddr,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, Response, StatusCode, header};
+use http_body_util::Full;
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use serde::Serialize;
+use swarm_core::{directory::ConnId, id::StreamId, wire::SUBPROTOCOL};
+use tokio::{
+    net::{TcpListener, TcpStream, UdpSocket},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
+    time,
+};
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    Error,
+    address::client_address,
+    admission::{Admission, Open, SharedToken, same},
+    config::Config,
+    connection::Visit,
+    metrics::{self, Counters},
+    names::{self, Names},
+    networks::Networks,
+    quota::Addresses,
+    shard::{self, Command, Shard},
+    stun,
+};
+
+/// Largest head of a request, in bytes.
+const HEAD_LEN_MAX: usize = 16 * 1024;
+/// After an error of the listener (no more files), before it is tried again.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+type Answer = Response<Full<Bytes>>;
+
+/// What all connections share.
+pub(crate) struct Context {
+    pub(crate) config: Config,
+    pub(crate) admission: Arc<dyn Admission>,
+    pub(crate) names: Names,
+    pub(crate) networks: Networks,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) shard: mpsc::Sender<Command>,
+    pub(crate) stun_port: Option<u16>,
+    addresses: Arc<Addresses>,
+    conns: AtomicU64,
+    stopping: CancellationToken,
+    stopped: CancellationToken,
+}
+
+/// Serves viewers on `listener` until `shutdown`; then tells them to come back and returns once
+/// they are gone, or after `limits.drain_ms`. Who may join is the configuration's to say.
+///
+/// # Errors
+/// [`Error`] if the configuration, a database or a socket cannot be used. Nothing that viewers do
+/// ends it.
+pub async fn run(
+    listener: TcpListener,
+    config: Config,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), Error> {
+    let admission: Arc<dyn Admission> = match &config.join_token {
+        Some(token) => Arc::new(SharedToken(token.clone())),
+        None => Arc::new(Open),
+    };
+    run_with(listener, config, admission, shutdown).await
+}
+
+/// As [`run`], with an own say on who may join.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_with(
+    listener: TcpListener,
+    config: Config,
+    admission: Arc<dyn Admission>,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), Error> {
+    config.check()?;
+    let names = Names::new(config.name_key.as_deref())?;
+    let networks = Networks::open(&config)?;
+    let counters = Arc::new(Counters::default());
+    let (stopping, stopped) = (CancellationToken::new(), CancellationToken::new());
+    let _stop_all = stopped.clone().drop_guard();
+    let stun_port = start_stun(&config, &counters, &stopped).await?;
+    let mut seed = [0; 8];
+    names::fill(&mut seed)?;
+    let (sender, commands) = mpsc::channel(shard::COMMANDS_MAX);
+    let shard = Shard::new(
+        Arc::new(config.clone()),
+        names.clone(),
+        Arc::clone(&counters),
+        u64::from_be_bytes(seed),
+    );
+    let shard = tokio::spawn(shard.serve(commands, stopping.clone()));
+    let context = Arc::new(Context {
+        addresses: Addresses::new(config.limits.clone()),
+        config,
+        admission,
+        names,
+        networks,
+        counters,
+        shard: sender,
+        stun_port,
+        conns: AtomicU64::new(1),
+        stopping: stopping.clone(),
+        stopped,
+    });
+    let connections = Arc::new(Semaphore::new(
+        context.config.limits.connections_max as usize,
+    ));
+    accept(listener, &context, &connections, shutdown).await;
+    stopping.cancel();
+    let drain = Duration::from_millis(u64::from(context.config.limits.drain_ms));
+    let gone = connections.acquire_many(context.config.limits.connections_max);
+    if time::timeout(drain, gone).await.is_err() {
+        tracing::info!("connections that did not end in time are cut");
+    }
+    if let Err(error) = shard.await {
+        tracing::error!(%error, "the directory's task broke off");
+    }
+    Ok(())
+}
+
+async fn start_stun(
+    config: &Config,
+    counters: &Arc<Counters>,
+    stopped: &CancellationToken,
+) -> Result<Option<u16>, Error> {
+    let Some(address) = config.stun.listen else {
+        return Ok(None);
+    };
+    let failed = |source| Error::Environment {
+        what: "listening for STUN",
+        source,
+    };
+    let socket = UdpSocket::bind(address).await.map_err(failed)?;
+    let port = socket.local_addr().map_err(failed)?.port();
+    let serve = stun::serve(socket, config.stun.answers_per_s, Arc::clone(counters));
+    let stopped = stopped.clone();
+    tokio::spawn(async move { stopped.run_until_cancelled(serve).await });
+    Ok(Some(port))
+}
+
+async fn accept(
+    listener: TcpListener,
+    context: &Arc<Context>,
+    connections: &Arc<Semaphore>,
+    shutdown: impl Future<Output = ()>,
+) {
+    let mut shutdown = pin!(shutdown);
+    loop {
+        let next = async {
+            let permit = Arc::clone(connections).acquire_owned().await;
+            (permit, listener.accept().await)
+        };
+        let (permit, accepted) = tokio::select! {
+            () = &mut shutdown => return,
+            next = next => next,
+        };
+        let (Ok(permit), Ok((stream, peer))) = (permit, accepted) else {
+            time::sleep(ACCEPT_PAUSE).await;
+            continue;
+        };
+        // Frames are small and answer each other: waiting to fill packets only delays.
+        let _ = stream.set_nodelay(true);
+        tokio::spawn(serve_http(
+            stream,
+            peer.ip(),
+            Arc::clone(context),
+            Arc::new(permit),
+        ));
+    }
+}
+
+async fn serve_http(
+    stream: TcpStream,
+    peer: IpAddr,
+    context: Arc<Context>,
+    permit: Arc<OwnedSemaphorePermit>,
+) {
+    let head_time = Duration::from_millis(u64::from(context.config.limits.request_head_ms));
+    let shared = Arc::clone(&context);
+    let service = service_fn(move |request| {
+        let (context, permit) = (Arc::clone(&shared), Arc::clone(&permit));
+        async move { Ok::<_, Infallible>(answer(request, peer, context, permit).await) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(head_time)
+        .max_buf_size(HEAD_LEN_MAX)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
+    let mut connection = pin!(connection);
+    let served = tokio::select! {
+        served = &mut connection => served,
+        () = context.stopping.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            match context.stopped.run_until_cancelled(connection).await {
+                Some(served) => served,
+                None => return,
+            }
+        }
+    };
+    if let Err(error) = served {
+        tracing::debug!(%error, %peer, "HTTP connection broke");
+    }
+}
+
+async fn answer(
+    request: Request<Incoming>,
+    peer: IpAddr,
+    context: Arc<Context>,
+    permit: Arc<OwnedSemaphorePermit>,
+) -> Answer {
+    let path = request.uri().path();
+    match path {
+        "/healthz" => text(StatusCode::OK, "ok\n"),
+        "/readyz" if context.stopping.is_cancelled() || context.shard.is_closed() => {
+            text(StatusCode::SERVICE_UNAVAILABLE, "stopping\n")
+        }
+        "/readyz" => text(StatusCode::OK, "ready\n"),
+        "/metrics" => answer_metrics(&request, &context).await,
+        _ if path.starts_with("/api/") => answer_api(&request, &context).await,
+        _ if context.config.paths.iter().any(|p| p == path) => {
+            upgrade(request, peer, context, permit)
+        }
+        _ => text(StatusCode::NOT_FOUND, "not found\n"),
+    }
+}
+
+/// Takes a viewer's WebSocket handshake (RFC 6455).
+fn upgrade(
+    mut request: Request<Incoming>,
+    peer: IpAddr,
+    context: Arc<Context>,
+    permit: Arc<OwnedSemaphorePermit>,
+) -> Answer {
+    let headers = request.headers();
+    let refuse = |status, why| {
+        Counters::add(&context.counters.connections_refused);
+        text(status, why)
+    };
+    if request.method() != Method::GET || !has_token(headers, header::UPGRADE, "websocket") {
+        return refuse(
+            StatusCode::UPGRADE_REQUIRED,
+            "viewers connect by WebSocket\n",
+        );
+    }
+    if headers
+        .get(header::SEC_WEBSOCKET_VERSION)
+        .is_none_or(|v| v != "13")
+    {
+        return refuse(
+            StatusCode::UPGRADE_REQUIRED,
+            "WebSocket version 13 is needed\n",
+        );
+    }
+    if !has_token(headers, header::SEC_WEBSOCKET_PROTOCOL, SUBPROTOCOL) {
+        return refuse(
+            StatusCode::BAD_REQUEST,
+            "the subprotocol shoal.v1 is needed\n",
+        );
+    }
+    let Some(key) = headers.get(header::SEC_WEBSOCKET_KEY).cloned() else {
+        return refuse(StatusCode::BAD_REQUEST, "Sec-WebSocket-Key is missing\n");
+    };
+    if !origin_allowed(headers, &context.config.origins) {
+        return refuse(
+            StatusCode::FORBIDDEN,
+            "this page's origin may not connect\n",
+        );
+    }
+    let address = client_address(peer, headers, &context.config.trusted_proxies);
+    let Some(held) = context.addresses.hold(address) else {
+        return refuse(
+            StatusCode::TOO_MANY_REQUESTS,
+            "too many connections of this address\n",
+        );
+    };
+    let visit = Visit {
+        conn: ConnId(context.conns.fetch_add(1, Ordering::Relaxed)),
+        address,
+        host: host_of(headers),
+        held,
+        context: Arc::clone(&context),
+    };
+    let upgraded = hyper::upgrade::on(&mut request);
+    tokio::spawn(async move {
+        let _permit = permit;
+        let Ok(upgraded) = upgraded.await else {
+            return;
+        };
+        context
+            .stopped
+            .run_until_cancelled(Box::pin(visit.serve(upgraded)))
+            .await;
+    });
+    let mut answer = text(StatusCode::SWITCHING_PROTOCOLS, "");
+    let headers = answer.headers_mut();
+    headers.remove(header::CONTENT_TYPE);
+    headers.insert(
+        header::CONNECTION,
+        header::HeaderValue::from_static("Upgrade"),
+    );
+    headers.insert(
+        header::UPGRADE,
+        header::HeaderValue::from_static("websocket"),
+    );
+    let protocol = header::HeaderValue::from_static(SUBPROTOCOL);
+    headers.insert(header::SEC_WEBSOCKET_PROTOCOL, protocol);
+    if let Ok(accept) = derive_accept_key(key.as_bytes()).parse() {
+        headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
+    }
+    answer
+}
+
+async fn answer_metrics(request: &Request<Incoming>, context: &Context) -> Answer {
+    if context.config.admin_token.is_some() && !is_admin(request.headers(), &context.config) {
+        return text(StatusCode::UNAUTHORIZED, "the admin token is needed\n");
+    }
+    let Some(gauges) = ask(context, Command::Gauges).await else {
+        return text(StatusCode::SERVICE_UNAVAILABLE, "stopping\n");
+    };
+    let mut answer = text(StatusCode::OK, &metrics::render(&context.counters, &gauges));
+    let kind = header::HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    answer.headers_mut().insert(header::CONTENT_TYPE, kind);
+    answer
+}
+
+async fn answer_api(request: &Request<Incoming>, context: &Context) -> Answer {
+    let public = context.config.public_api;
+    if !public && !is_admin(request.headers(), &context.config) {
+        return text(StatusCode::UNAUTHORIZED, "the admin token is needed\n");
+    }
+    let stopping = || text(StatusCode::SERVICE_UNAVAILABLE, "stopping\n");
+    let path = request.uri().path();
+    let mut answer = match (request.method(), stream_of(path)) {
+        (&Method::OPTIONS, _) => text(StatusCode::NO_CONTENT, ""),
+        (&Method::GET, None) if path == "/api/streams" => ask(context, Command::Streams)
+            .await
+            .map_or_else(stopping, |streams| json(&streams)),
+        (&Method::GET, Some(stream)) => {
+            match ask(context, |answer| Command::Mesh(stream, answer)).await {
+                Some(Some(mesh)) => json(&mesh),
+                Some(None) => text(StatusCode::NOT_FOUND, "no viewers of this stream\n"),
+                None => stopping(),
+            }
+        }
+        (&Method::GET, None) => text(StatusCode::NOT_FOUND, "not found\n"),
+        _ => text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n"),
+    };
+    if public {
+        let all = header::HeaderValue::from_static("*");
+        let headers = answer.headers_mut();
+        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, all.clone());
+        headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, all);
+    }
+    answer
+}
+
+/// The stream in `/api/streams/{stream}/mesh`.
+fn stream_of(path: &str) -> Option<StreamId> {
+    let hex = path.strip_prefix("/api/streams/")?.strip_suffix("/mesh")?;
+    StreamId::from_hex(hex)
+}
+
+/// Asks the shard; `None` if it has stopped.
+async fn ask<T>(
+    context: &Context,
+    command: impl FnOnce(oneshot::Sender<T>) -> Command,
+) -> Option<T> {
+    let (sender, answer) = oneshot::channel();
+    context.shard.send(command(sender)).await.ok()?;
+    answer.await.ok()
+}
+
+fn is_admin(headers: &HeaderMap, config: &Config) -> bool {
+    let given = headers
+        .get(header::AUTHORIZATION)
+        .map(header::HeaderValue::as_bytes);
+    let given = given.and_then(|value| value.strip_prefix(b"Bearer "));
+    match (given, &config.admin_token) {
+        (Some(given), Some(token)) => same(given, token.as_bytes()),
+        _ => false,
+    }
+}
+
+fn origin_allowed(headers: &HeaderMap, origins: &[String]) -> bool {
+    let Some(origin) = headers.get(header::ORIGIN) else {
+        return true;
+    };
+    origins.is_empty()
+        || origins
+            .iter()
+            .any(|allowed| origin.as_bytes() == allowed.as_bytes())
+}
+
+/// Whether a comma-separated header has an element, whatever its case.
+fn has_token(headers: &HeaderMap, name: header::HeaderName, token: &str) -> bool {
+    let values = headers.get_all(name).iter().filter_map(|v| v.to_str().ok());
+    values
+        .flat_map(|value| value.split(','))
+        .any(|element| element.trim().eq_ignore_ascii_case(token))
+}
+
+/// The host that the viewer asked for, without port.
+fn host_of(headers: &HeaderMap) -> Option<String> {
+    let host = headers.get(header::HOST)?.to_str().ok()?;
+    let authority: http::uri::Authority = host.parse().ok()?;
+    (!authority.host().is_empty()).then(|| authority.host().to_owned())
+}
+
+fn json(value: &impl Serialize) -> Answer {
+    let Ok(body) = serde_json::to_vec(value) else {
+        return text(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "the answer cannot be written\n",
+        );
+    };
+    let mut answer = Response::new(Full::new(Bytes::from(body)));
+    let kind = header::HeaderValue::from_static("application/json");
+    answer.headers_mut().insert(header::CONTENT_TYPE, kind);
+    answer
+}
+
+fn text(status: StatusCode, body: &str) -> Answer {
+    let mut answer = Response::new(Full::new(Bytes::copy_from_slice(body.as_bytes())));
+    *answer.status_mut() = status;
+    let kind = header::HeaderValue::from_static("text/plain; charset=utf-8");
+    answer.headers_mut().insert(header::CONTENT_TYPE, kind);
+    answer
+}

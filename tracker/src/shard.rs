@@ -1,0 +1,311 @@
+//! The owner of the directory: one task, one bounded channel.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use swarm_core::{
+    directory::{Action, ConnId, Directory, Input, Joined, Outbox},
+    id::{PeerId, StreamId},
+    rng::Rng,
+    time::Instant,
+    wire::tracker::{LinkOutcome, RefusalCode, Status, TrackerMsg, Welcome},
+};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::{self, sleep_until},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    api,
+    config::Config,
+    metrics::{Counters, Gauges},
+    names::Names,
+    outgoing::Outgoing,
+};
+
+/// Commands that wait for the shard; connections wait when it is full.
+pub(crate) const COMMANDS_MAX: usize = 4096;
+/// Commands handled in one turn.
+const TURN_MAX: usize = 256;
+/// Names of ISPs that are remembered for the API.
+const ISPS_MAX: usize = 100_000;
+/// Longest name of an ISP that is remembered, in bytes.
+const ISP_LEN_MAX: usize = 100;
+
+/// What is asked of the shard.
+pub(crate) enum Command {
+    Join(Box<Join>),
+    Status(ConnId, Box<Status>),
+    Link {
+        conn: ConnId,
+        peer: PeerId,
+        outcome: LinkOutcome,
+        rtt_ms: u16,
+    },
+    Signal {
+        from: ConnId,
+        to: PeerId,
+        payload: Bytes,
+    },
+    Left(ConnId),
+    Lost(ConnId),
+    Streams(oneshot::Sender<api::Streams>),
+    Mesh(StreamId, oneshot::Sender<Option<api::Mesh>>),
+    Gauges(oneshot::Sender<Gauges>),
+}
+
+/// A viewer that was admitted.
+pub(crate) struct Join {
+    pub(crate) joined: Joined,
+    pub(crate) isp: Option<String>,
+    /// What it is told of STUN servers.
+    pub(crate) stun: Vec<String>,
+    pub(crate) outgoing: Arc<Outgoing>,
+}
+
+struct Conn {
+    peer: PeerId,
+    outgoing: Arc<Outgoing>,
+}
+
+pub(crate) struct Shard {
+    config: Arc<Config>,
+    names: Names,
+    counters: Arc<Counters>,
+    directory: Directory,
+    started: time::Instant,
+    outbox: Outbox,
+    conns: HashMap<ConnId, Conn>,
+    isps: BTreeMap<u32, String>,
+    jitter: Rng,
+    frame: Vec<u8>,
+}
+
+impl Shard {
+    pub(crate) fn new(
+        config: Arc<Config>,
+        names: Names,
+        counters: Arc<Counters>,
+        seed: u64,
+    ) -> Self {
+        let policy = Arc::new(config.policy());
+        Self {
+            config,
+            names,
+            counters,
+            directory: Directory::new(policy, seed, Instant::ORIGIN),
+            started: time::Instant::now(),
+            outbox: Outbox::new(),
+            conns: HashMap::new(),
+            isps: BTreeMap::new(),
+            jitter: Rng::new(!seed),
+            frame: Vec::new(),
+        }
+    }
+
+    /// Serves commands until `stop`; then tells all viewers to come back later.
+    pub(crate) async fn serve(
+        mut self,
+        mut commands: mpsc::Receiver<Command>,
+        stop: CancellationToken,
+    ) {
+        let mut turn = Vec::with_capacity(TURN_MAX);
+        loop {
+            let wakeup_at = self.wakeup_at();
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                count = commands.recv_many(&mut turn, TURN_MAX) => {
+                    if count == 0 {
+                        break;
+                    }
+                    for command in turn.drain(..) {
+                        self.handle(command);
+                    }
+                    if self.wakeup_at() <= time::Instant::now() {
+                        self.tell(Input::Tick, &[]);
+                    }
+                }
+                () = sleep_until(wakeup_at) => self.tell(Input::Tick, &[]),
+            }
+        }
+        self.send_all_away();
+    }
+
+    fn wakeup_at(&self) -> time::Instant {
+        let idle = Duration::from_secs(3600);
+        self.directory.next_wakeup().map_or_else(
+            || time::Instant::now() + idle,
+            |wakeup| self.started + Duration::from_micros(wakeup.at.as_micros()),
+        )
+    }
+
+    fn handle(&mut self, command: Command) {
+        match command {
+            Command::Join(join) => self.handle_join(*join),
+            Command::Status(conn, status) => {
+                let status = &status;
+                self.tell(Input::Status { conn, status }, &[]);
+            }
+            Command::Link {
+                conn,
+                peer,
+                outcome,
+                rtt_ms,
+            } => {
+                let input = Input::Link {
+                    conn,
+                    peer,
+                    outcome,
+                    rtt_ms,
+                };
+                self.tell(input, &[]);
+            }
+            Command::Signal { from, to, payload } => self.handle_signal(from, to, &payload),
+            Command::Left(conn) => {
+                self.tell(Input::Left(conn), &[]);
+                self.conns.remove(&conn);
+            }
+            Command::Lost(conn) => {
+                self.tell(Input::Lost(conn), &[]);
+                self.conns.remove(&conn);
+            }
+            // Whoever asked may be gone by now; then nobody misses the answer.
+            Command::Streams(answer) => drop(answer.send(api::streams(&self.directory))),
+            Command::Mesh(stream, answer) => {
+                drop(answer.send(api::mesh(&self.directory, stream, &self.isps)));
+            }
+            Command::Gauges(answer) => drop(answer.send(self.gauges())),
+        }
+    }
+
+    fn handle_join(&mut self, join: Join) {
+        let Join {
+            joined,
+            isp,
+            stun,
+            outgoing,
+        } = join;
+        if let Some(isp) = isp
+            && self.isps.len() < ISPS_MAX
+            && isp.len() <= ISP_LEN_MAX
+        {
+            self.isps.insert(joined.network.asn, isp);
+        }
+        let peer = joined.peer;
+        self.conns.insert(joined.conn, Conn { peer, outgoing });
+        self.tell(Input::Joined(&joined), &stun);
+    }
+
+    fn handle_signal(&mut self, from: ConnId, to: PeerId, payload: &[u8]) {
+        let sender = self.conns.get(&from).map(|conn| conn.peer);
+        let receiver = self.directory.may_signal(from, to);
+        let (Some(from), Some(receiver)) = (sender, receiver.and_then(|c| self.conns.get(&c)))
+        else {
+            Counters::add(&self.counters.signals_refused);
+            return;
+        };
+        self.frame.clear();
+        TrackerMsg::Signal { from, payload }.encode(&mut self.frame);
+        if receiver.outgoing.push_droppable(&self.frame) {
+            Counters::add(&self.counters.signals);
+        } else {
+            Counters::add(&self.counters.signals_dropped);
+        }
+    }
+
+    /// Gives the directory an input and carries out what it wants.
+    fn tell(&mut self, input: Input<'_>, stun: &[String]) {
+        let now = Instant::from_micros(self.started.elapsed().as_micros() as u64 + 1);
+        let mut outbox = std::mem::take(&mut self.outbox);
+        self.directory.handle(now, input, &mut outbox);
+        for action in outbox.actions() {
+            self.carry_out(action, stun);
+        }
+        outbox.clear();
+        self.outbox = outbox;
+    }
+
+    fn carry_out(&mut self, action: &Action, stun: &[String]) {
+        match *action {
+            Action::Welcome { conn, peer } => {
+                let welcome = Welcome {
+                    peer,
+                    secret: self.names.secret_of(peer),
+                    status_interval_ms: self.config.swarm.status_interval_ms,
+                    links_target: self.config.swarm.links_target,
+                    stun: stun.iter().map(String::as_str).collect(),
+                };
+                self.send(conn, &TrackerMsg::Welcome(welcome));
+            }
+            Action::Introduce { conn, introduction } => {
+                self.send(conn, &TrackerMsg::Introduce(introduction));
+            }
+            Action::Gone { conn, peer } => self.send(conn, &TrackerMsg::Gone { peer }),
+            Action::Refuse { conn, code } => {
+                let text = refusal_text(code);
+                Counters::add(&self.counters.refused);
+                self.send(conn, &TrackerMsg::Refused { code, text });
+                self.close(conn);
+            }
+            Action::Close { conn } => self.close(conn),
+        }
+    }
+
+    fn send(&mut self, conn: ConnId, message: &TrackerMsg<'_>) {
+        if let Some(conn) = self.conns.get(&conn) {
+            self.frame.clear();
+            message.encode(&mut self.frame);
+            conn.outgoing.push(&self.frame);
+        }
+    }
+
+    fn close(&mut self, conn: ConnId) {
+        if let Some(conn) = self.conns.remove(&conn) {
+            conn.outgoing.close();
+        }
+    }
+
+    fn send_all_away(&mut self) {
+        let limits = &self.config.limits;
+        for (_, conn) in self.conns.drain() {
+            let jitter = self.jitter.at_most(u64::from(limits.reconnect_jitter_ms)) as u32;
+            let after_ms = limits.reconnect_after_ms.saturating_add(jitter);
+            self.frame.clear();
+            TrackerMsg::Reconnect { after_ms }.encode(&mut self.frame);
+            conn.outgoing.push(&self.frame);
+            conn.outgoing.close();
+        }
+    }
+
+    fn gauges(&self) -> Gauges {
+        let mut gauges = Gauges {
+            stats: *self.directory.stats(),
+            viewers: self.directory.viewers_len(),
+            groups: self.directory.groups_len(),
+            ..Gauges::default()
+        };
+        for stream in self.directory.streams() {
+            gauges.streams += 1;
+            gauges.bytes_p2p += stream.totals.bytes_p2p;
+            gauges.bytes_cdn += stream.totals.bytes_cdn;
+        }
+        gauges
+    }
+}
+
+/// What a person reads of a refusal.
+pub(crate) const fn refusal_text(code: RefusalCode) -> &'static str {
+    match code {
+        RefusalCode::BadMessage => "the viewer sent a message that is malformed or out of order",
+        RefusalCode::BadToken => "the token is missing, expired or for another stream",
+        RefusalCode::Quota => "a quota of the viewer or its address is used up",
+        RefusalCode::NotServed => "peers are switched off for this viewer or stream",
+        RefusalCode::Unavailable => "the tracker is full or shutting down",
+    }
+}

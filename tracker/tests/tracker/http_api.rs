@@ -1,0 +1,110 @@
+//! What operators and dashboards see.
+
+use super::*;
+use swarm_core::wire::tracker::LinkOutcome;
+
+#[tokio::test]
+async fn the_mesh_shows_viewers_links_and_sums() {
+    let tracker = start(Config {
+        fake_networks: true,
+        ..config()
+    })
+    .await;
+    let ((mut a, a_name), (mut b, b_name)) = tracker.join_pair().await;
+    a.send(&ViewerMsg::Link {
+        peer: b_name,
+        outcome: LinkOutcome::Up,
+        rtt_ms: 12,
+    })
+    .await;
+    let status = Status {
+        track: TrackId(1),
+        buffer_ms: 9_000,
+        links: 1,
+        bytes_p2p: 3_000_000,
+        bytes_cdn: 1_000_000,
+        bytes_up: 500,
+        stalls: 1,
+        stalled_ms: 250,
+        ..Status::default()
+    };
+    a.status(status).await;
+    a.send(&ViewerMsg::Signal {
+        to: b_name,
+        payload: b"done",
+    })
+    .await;
+    b.next().await.expect("everything before it was handled");
+    let mesh = tracker.mesh().await;
+    let viewers = mesh["viewers"].as_array().unwrap();
+    assert_eq!(viewers.len(), 2);
+    let me = viewers
+        .iter()
+        .find(|v| v["id"] == a_name.to_string())
+        .unwrap();
+    assert_eq!(me["buffer_ms"], 9_000);
+    assert_eq!(me["native"], true);
+    assert_eq!(me["bytes_p2p"], 3_000_000);
+    assert!(me["asn"].as_u64().unwrap() >= 64_512, "an invented ISP");
+    assert!(!me["isp"].as_str().unwrap().is_empty());
+    assert_eq!(me["country"].as_str().unwrap().len(), 2);
+    assert!(me["p2p_kbps"].as_u64().unwrap() > 0);
+    let link = &mesh["links_up"][0];
+    let ends = [link["a"].as_str().unwrap(), link["b"].as_str().unwrap()];
+    assert!(
+        ends.contains(&a_name.to_string().as_str()) && ends.contains(&b_name.to_string().as_str())
+    );
+    assert_eq!(link["rtt_ms"], 12);
+    assert_eq!(mesh["totals"]["offload"], 0.75);
+    assert_eq!(mesh["totals"]["stalls"], 1);
+    let (status, head, body) = tracker
+        .get("/api/streams", "Origin: https://x.example\r\n")
+        .await;
+    assert_eq!(status, 200);
+    assert!(head.contains("access-control-allow-origin: *"));
+    let streams: serde_json::Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(streams["streams"][0]["stream"], STREAM.to_string());
+    assert_eq!(streams["streams"][0]["viewers"], 2);
+    tracker.stop().await;
+}
+
+#[tokio::test]
+async fn the_api_and_the_metrics_ask_for_the_admin_token() {
+    let tracker = start(Config {
+        public_api: false,
+        admin_token: Some("secret".into()),
+        ..config()
+    })
+    .await;
+    for path in ["/api/streams", "/metrics"] {
+        assert_eq!(tracker.get(path, "").await.0, 401);
+        assert_eq!(
+            tracker.get(path, "Authorization: Bearer wrong\r\n").await.0,
+            401
+        );
+        let (status, head, _) = tracker.get(path, "Authorization: Bearer secret\r\n").await;
+        assert_eq!(status, 200);
+        assert!(!head.contains("access-control"));
+    }
+    tracker.stop().await;
+}
+
+#[tokio::test]
+async fn health_metrics_and_unknown_streams() {
+    let tracker = start(config()).await;
+    assert_eq!(tracker.get("/healthz", "").await.0, 200);
+    assert_eq!(tracker.get("/readyz", "").await.0, 200);
+    assert_eq!(
+        tracker
+            .get(&format!("/api/streams/{STREAM}/mesh"), "")
+            .await
+            .0,
+        404
+    );
+    assert_eq!(tracker.get("/api/streams/xyz/mesh", "").await.0, 404);
+    let (_a, ..) = tracker.join().await;
+    assert_eq!(tracker.metric("joins_total").await, 1);
+    assert_eq!(tracker.metric("viewers").await, 1);
+    assert_eq!(tracker.metric("connections").await, 1);
+    tracker.stop().await;
+}

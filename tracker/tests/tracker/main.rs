@@ -1,0 +1,221 @@
+//! The tracker over real sockets.
+
+mod abuse;
+mod http_api;
+mod mmdb;
+mod networks;
+mod viewers;
+
+use std::{net::SocketAddr, time::Duration};
+
+use futures_util::{SinkExt, StreamExt};
+use swarm_core::{
+    id::{PeerId, StreamId, TrackId},
+    wire::{
+        SUBPROTOCOL,
+        tracker::{
+            Introduction, Join, Nat, RefusalCode, Status, TrackerMsg, ViewerFlags, ViewerMsg,
+        },
+    },
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    sync::oneshot,
+    task::JoinHandle,
+    time::timeout,
+};
+use tokio_tungstenite::{
+    MaybeTlsStream, WebSocketStream, connect_async,
+    tungstenite::{Bytes, Message, client::IntoClientRequest, http::HeaderValue},
+};
+use tracker::{Config, Error, StunConfig};
+
+/// Nothing takes longer unless it hangs.
+const PATIENCE: Duration = Duration::from_secs(20);
+const STREAM: StreamId = StreamId([3; 16]);
+
+struct Tracker {
+    address: SocketAddr,
+    stop: Option<oneshot::Sender<()>>,
+    task: JoinHandle<Result<(), Error>>,
+}
+
+/// A configuration for tests: loopback, and free ports.
+fn config() -> Config {
+    Config {
+        public_api: true,
+        stun: StunConfig {
+            listen: Some(SocketAddr::from(([127, 0, 0, 1], 0))),
+            ..StunConfig::default()
+        },
+        ..Config::default()
+    }
+}
+
+async fn start(config: Config) -> Tracker {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (stop, stopped) = oneshot::channel::<()>();
+    let shutdown = async move {
+        let _ = stopped.await;
+    };
+    let task = tokio::spawn(tracker::run(listener, config, shutdown));
+    Tracker {
+        address,
+        stop: Some(stop),
+        task,
+    }
+}
+
+impl Tracker {
+    /// Tells it to stop and waits until it has.
+    async fn stop(mut self) {
+        drop(self.stop.take());
+        let ended = timeout(PATIENCE, self.task).await.expect("stops in time");
+        ended.unwrap().unwrap();
+    }
+
+    /// Status and body of a plain GET.
+    async fn get(&self, path: &str, headers: &str) -> (u16, String, String) {
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        let request =
+            format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        timeout(PATIENCE, stream.read_to_string(&mut answer))
+            .await
+            .unwrap()
+            .unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        (status, head.to_lowercase(), body.to_owned())
+    }
+
+    async fn metric(&self, name: &str) -> u64 {
+        let (_, _, body) = self.get("/metrics", "").await;
+        let name = format!("shoal_tracker_{name} ");
+        let line = body.lines().find_map(|line| line.strip_prefix(&name));
+        line.expect("the metric is there").parse().unwrap()
+    }
+
+    async fn mesh(&self) -> serde_json::Value {
+        let (status, _, body) = self.get(&format!("/api/streams/{STREAM}/mesh"), "").await;
+        assert_eq!(status, 200, "{body}");
+        serde_json::from_str(&body).unwrap()
+    }
+
+    async fn connect(&self) -> Viewer {
+        self.connect_with(&[]).await.unwrap()
+    }
+
+    async fn connect_with(
+        &self,
+        headers: &[(&'static str, &str)],
+    ) -> Result<Viewer, tokio_tungstenite::tungstenite::Error> {
+        let mut request = format!("ws://{}/shoal", self.address).into_client_request()?;
+        let protocol = HeaderValue::from_static(SUBPROTOCOL);
+        request
+            .headers_mut()
+            .insert("Sec-WebSocket-Protocol", protocol);
+        for (name, value) in headers {
+            request.headers_mut().insert(*name, value.parse().unwrap());
+        }
+        let (socket, _) = connect_async(request).await?;
+        Ok(Viewer { socket })
+    }
+
+    /// A viewer that has joined, and its name and secret.
+    async fn join(&self) -> (Viewer, PeerId, u64) {
+        let mut viewer = self.connect().await;
+        let (peer, secret, _) = viewer.join(&join()).await;
+        (viewer, peer, secret)
+    }
+
+    /// Two viewers that were introduced.
+    async fn join_pair(&self) -> ((Viewer, PeerId), (Viewer, PeerId)) {
+        let (mut a, a_name, _) = self.join().await;
+        let (mut b, b_name, _) = self.join().await;
+        assert_eq!(a.introduction().await.peer, b_name);
+        assert_eq!(b.introduction().await.peer, a_name);
+        ((a, a_name), (b, b_name))
+    }
+}
+
+struct Viewer {
+    socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
+}
+
+fn join() -> Join<'static> {
+    Join {
+        stream: STREAM,
+        track: TrackId(1),
+        flags: ViewerFlags::NATIVE,
+        nat: Nat::Unknown,
+        upload_kbps: 5_000,
+        resume: None,
+        token: b"",
+    }
+}
+
+impl Viewer {
+    async fn send(&mut self, message: &ViewerMsg<'_>) {
+        let mut bytes = Vec::new();
+        message.encode(&mut bytes);
+        self.socket
+            .send(Message::Binary(bytes.into()))
+            .await
+            .unwrap();
+    }
+
+    /// The next binary message; `None` when the connection is closed.
+    async fn next(&mut self) -> Option<Bytes> {
+        loop {
+            match timeout(PATIENCE, self.socket.next())
+                .await
+                .expect("an answer")
+            {
+                Some(Ok(Message::Binary(bytes))) => return Some(bytes),
+                Some(Ok(Message::Close(_)) | Err(_)) | None => return None,
+                Some(Ok(_)) => {}
+            }
+        }
+    }
+
+    async fn join(&mut self, join: &Join<'_>) -> (PeerId, u64, Vec<String>) {
+        self.send(&ViewerMsg::Join(join.clone())).await;
+        let bytes = self.next().await.expect("a welcome");
+        match TrackerMsg::decode(&bytes).unwrap() {
+            TrackerMsg::Welcome(welcome) => {
+                let stun = welcome.stun.iter().map(ToString::to_string).collect();
+                (welcome.peer, welcome.secret, stun)
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn introduction(&mut self) -> Introduction {
+        let bytes = self.next().await.expect("an introduction");
+        match TrackerMsg::decode(&bytes).unwrap() {
+            TrackerMsg::Introduce(introduction) => introduction,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn status(&mut self, status: Status) {
+        self.send(&ViewerMsg::Status(status)).await;
+    }
+
+    /// Reads until the refusal, then until the connection is closed.
+    async fn expect_refusal(&mut self, expected: RefusalCode) {
+        loop {
+            let bytes = self.next().await.expect("a refusal before the end");
+            if let TrackerMsg::Refused { code, text } = TrackerMsg::decode(&bytes).unwrap() {
+                assert_eq!(code, expected, "{text}");
+                assert!(!text.is_empty());
+                break;
+            }
+        }
+        assert_eq!(self.next().await, None, "closed after a refusal");
+    }
+}
