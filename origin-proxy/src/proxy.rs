@@ -190,7 +190,10 @@ impl Proxy {
         let stream = self.stream_of(&target.path)?;
         let name = Name::of_url(&target.path);
         stream.listing(name).or_else(|| {
-            stream.is_refresh_due().then(|| self.listing_of(stream, name)).flatten()
+            stream
+                .is_refresh_due()
+                .then(|| self.listing_of(stream, name))
+                .flatten()
         })?;
         Some(Duration::from_millis(
             self.config.records.segment_hold_ms_max,

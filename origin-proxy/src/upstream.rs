@@ -19,6 +19,8 @@ const REDIRECTS_MAX: usize = 5;
 
 impl Upstream {
     pub(crate) fn new(config: &Config) -> Result<Self, Error> {
+        // Without effect if the program has chosen another one before.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let redirects = if config.follow_redirects {
             reqwest::redirect::Policy::limited(REDIRECTS_MAX)
         } else {

@@ -42,7 +42,9 @@ async fn a_thousand_waiters_make_one_request() {
 
 async fn waiting(proxy: &Proxy) -> u64 {
     let metrics = proxy.text("/metrics").await;
-    let line = metrics.lines().find(|line| line.starts_with("shoal_proxy_collapsed_total "));
+    let line = metrics
+        .lines()
+        .find(|line| line.starts_with("shoal_proxy_collapsed_total "));
     line.unwrap().rsplit(' ').next().unwrap().parse().unwrap()
 }
 
@@ -50,8 +52,12 @@ async fn waiting(proxy: &Proxy) -> u64 {
 async fn ranges_come_from_one_whole() {
     let proxy = Proxy::start().await;
     let body = segment(2, 50_000);
-    proxy.origin.put("/live/a.bin", &[("etag", "\"x\"")], body.clone());
-    let cold = proxy.get_with("/live/a.bin", &[("range", "bytes=100-199")]).await;
+    proxy
+        .origin
+        .put("/live/a.bin", &[("etag", "\"x\"")], body.clone());
+    let cold = proxy
+        .get_with("/live/a.bin", &[("range", "bytes=100-199")])
+        .await;
     assert_eq!(cold.status(), 206);
     assert_eq!(header(&cold, "content-range"), "bytes 100-199/50000");
     assert_eq!(cold.bytes().await.unwrap(), body[100..200]);
@@ -71,9 +77,15 @@ async fn ranges_come_from_one_whole() {
     assert_eq!(proxy.get_with("/live/a.bin", &changed).await.status(), 200);
     let same = [("range", "bytes=0-1"), ("if-range", "\"x\"")];
     assert_eq!(proxy.get_with("/live/a.bin", &same).await.status(), 206);
-    let known = proxy.get_with("/live/a.bin", &[("if-none-match", "W/\"x\"")]).await;
+    let known = proxy
+        .get_with("/live/a.bin", &[("if-none-match", "W/\"x\"")])
+        .await;
     assert_eq!(known.status(), 304);
-    let head = reqwest::Client::new().head(proxy.url("/live/a.bin")).send().await.unwrap();
+    let head = reqwest::Client::new()
+        .head(proxy.url("/live/a.bin"))
+        .send()
+        .await
+        .unwrap();
     assert_eq!(header(&head, "content-length"), "50000");
     assert_eq!(proxy.origin.count("/live/a.bin"), 1);
 }
@@ -109,7 +121,9 @@ async fn a_slow_body_streams_through_to_all() {
     sender.send(Ok(Bytes::from_static(b"abc"))).await.unwrap();
     let mut first = proxy.get("/live/slow.m4s").await;
     assert_eq!(first.chunk().await.unwrap().unwrap(), "abc");
-    let mut part = proxy.get_with("/live/slow.m4s", &[("range", "bytes=1-4")]).await;
+    let mut part = proxy
+        .get_with("/live/slow.m4s", &[("range", "bytes=1-4")])
+        .await;
     assert_eq!(part.status(), 206);
     assert_eq!(part.chunk().await.unwrap().unwrap(), "bc");
     // The first viewer leaves; the others get the rest all the same.
@@ -138,10 +152,14 @@ async fn private_answers_are_for_one() {
     }
     proxy.origin.put("/live/plain", &[], "for all");
     for _ in 0..2 {
-        proxy.get_with("/live/plain", &[("authorization", "Bearer x")]).await;
+        proxy
+            .get_with("/live/plain", &[("authorization", "Bearer x")])
+            .await;
     }
     assert_eq!(proxy.origin.count("/live/plain"), 2);
-    let ranged = proxy.get_with("/live/private", &[("range", "bytes=0-2")]).await;
+    let ranged = proxy
+        .get_with("/live/private", &[("range", "bytes=0-2")])
+        .await;
     assert_eq!(ranged.status(), 200, "the origin ignores ranges");
 }
 
@@ -164,20 +182,21 @@ async fn a_refused_token_refuses_nobody_else() {
         tokio::time::sleep(Duration::from_millis(50)).await;
         respond::<&str>(if allowed { 200 } else { 403 }, &[], "body")
     });
-    let (bad, good) = tokio::join!(
-        proxy.get("/live/s.m4s?token=bad"),
-        async {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-            proxy.get("/live/s.m4s?token=good").await
-        }
-    );
+    let (bad, good) = tokio::join!(proxy.get("/live/s.m4s?token=bad"), async {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        proxy.get("/live/s.m4s?token=good").await
+    });
     assert_eq!((bad.status().as_u16(), good.status().as_u16()), (403, 200));
 }
 
 #[tokio::test]
 async fn a_live_playlist_is_fresh_for_half_a_target_duration() {
     let proxy = Proxy::start().await;
-    proxy.origin.put("/live/i.m3u8", &[HLS, ("cache-control", "max-age=60")], playlist(1, 0));
+    proxy.origin.put(
+        "/live/i.m3u8",
+        &[HLS, ("cache-control", "max-age=60")],
+        playlist(1, 0),
+    );
     proxy.text("/live/i.m3u8").await;
     proxy.text("/live/i.m3u8").await;
     assert_eq!(proxy.origin.count("/live/i.m3u8"), 1);
@@ -192,7 +211,9 @@ async fn a_failing_origin_leaves_a_stale_playlist_for_a_while() {
     let one_second = playlist(1, 0).replace("TARGETDURATION:2", "TARGETDURATION:1");
     proxy.origin.put("/live/i.m3u8", &[HLS], one_second);
     let text = proxy.text("/live/i.m3u8").await;
-    proxy.origin.on("/live/i.m3u8", |_| async { respond::<&str>(503, &[], "busy") });
+    proxy.origin.on("/live/i.m3u8", |_| async {
+        respond::<&str>(503, &[], "busy")
+    });
     tokio::time::sleep(Duration::from_millis(600)).await;
     assert_eq!(proxy.text("/live/i.m3u8").await, text);
     assert_eq!(proxy.origin.count("/live/i.m3u8"), 2);
@@ -204,22 +225,38 @@ async fn a_failing_origin_leaves_a_stale_playlist_for_a_while() {
 async fn stale_objects_are_confirmed_not_fetched() {
     let proxy = Proxy::start().await;
     proxy.origin.on("/live/s.bin", |request| async move {
-        let known = request.headers().get("if-none-match").is_some_and(|etag| etag == "\"e\"");
+        let known = request
+            .headers()
+            .get("if-none-match")
+            .is_some_and(|etag| etag == "\"e\"");
         let headers = [("etag", "\"e\""), ("cache-control", "no-cache")];
-        respond(if known { 304 } else { 200 }, &headers, if known { "" } else { "body" })
+        respond(
+            if known { 304 } else { 200 },
+            &headers,
+            if known { "" } else { "body" },
+        )
     });
     for _ in 0..3 {
         assert_eq!(proxy.text("/live/s.bin").await, "body");
     }
     let metrics = proxy.text("/metrics").await;
-    assert!(metrics.contains("shoal_proxy_origin_bytes_total 4\n"), "{metrics}");
+    assert!(
+        metrics.contains("shoal_proxy_origin_bytes_total 4\n"),
+        "{metrics}"
+    );
 }
 
 #[tokio::test]
 async fn pages_of_allowed_origins_may_read() {
     let proxy = Proxy::start().await;
-    proxy.origin.put("/live/a", &[("access-control-allow-origin", "https://old.example")], "a");
-    let answer = proxy.get_with("/live/a", &[("origin", "https://page.example")]).await;
+    proxy.origin.put(
+        "/live/a",
+        &[("access-control-allow-origin", "https://old.example")],
+        "a",
+    );
+    let answer = proxy
+        .get_with("/live/a", &[("origin", "https://page.example")])
+        .await;
     assert_eq!(header(&answer, "access-control-allow-origin"), "*");
     assert_eq!(header(&answer, "timing-allow-origin"), "*");
     assert!(header(&answer, "access-control-expose-headers").contains("Shoal-Record"));
@@ -239,8 +276,15 @@ async fn pages_of_allowed_origins_may_read() {
         config.cors.origins = vec!["https://page.example".into()];
     })
     .await;
-    let answer = strict.get_with("/x", &[("origin", "https://evil.example")]).await;
+    let answer = strict
+        .get_with("/x", &[("origin", "https://evil.example")])
+        .await;
     assert_eq!(header(&answer, "access-control-allow-origin"), "");
-    let answer = strict.get_with("/x", &[("origin", "https://page.example")]).await;
-    assert_eq!(header(&answer, "access-control-allow-origin"), "https://page.example");
+    let answer = strict
+        .get_with("/x", &[("origin", "https://page.example")])
+        .await;
+    assert_eq!(
+        header(&answer, "access-control-allow-origin"),
+        "https://page.example"
+    );
 }

@@ -39,15 +39,28 @@ async fn requests_that_could_smuggle_are_refused() {
 async fn oversized_and_odd_requests_are_refused() {
     let proxy = Proxy::start().await;
     let big = "x".repeat(100_000);
-    let answer = raw(&proxy, &format!("GET / HTTP/1.1\r\nHost: a\r\nX: {big}\r\n\r\n")).await;
+    let answer = raw(
+        &proxy,
+        &format!("GET / HTTP/1.1\r\nHost: a\r\nX: {big}\r\n\r\n"),
+    )
+    .await;
     assert!(answer.starts_with("HTTP/1.1 431"), "{answer}");
     let long = "y".repeat(10_000);
     let answer = proxy.get(&format!("/{long}")).await;
     assert_eq!(answer.status(), 414);
-    let answer = raw(&proxy, "GET /a/%2e%2e/b HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
+    let answer = raw(
+        &proxy,
+        "GET /a/%2e%2e/b HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+    )
+    .await;
     assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
     assert!(answer.contains("client sent a path"), "{answer}");
-    let posted = reqwest::Client::new().post(proxy.url("/live/a")).body("x").send().await.unwrap();
+    let posted = reqwest::Client::new()
+        .post(proxy.url("/live/a"))
+        .body("x")
+        .send()
+        .await
+        .unwrap();
     assert_eq!(posted.status(), 405);
     assert_eq!(proxy.origin.asked(), Vec::<String>::new());
 }
@@ -57,13 +70,20 @@ async fn connection_headers_do_not_travel() {
     let proxy = Proxy::start().await;
     proxy.origin.on("/live/a", |request| async move {
         let names: Vec<_> = request.headers().keys().map(|name| name.as_str()).collect();
-        let answer = [("connection", "x-secret"), ("x-secret", "1"), ("shoal-record", "forged")];
+        let answer = [
+            ("connection", "x-secret"),
+            ("x-secret", "1"),
+            ("shoal-record", "forged"),
+        ];
         crate::support::respond(200, &answer, names.join(","))
     });
     let sent = "GET /live/a HTTP/1.1\r\nHost: a\r\nConnection: close, X-Hop\r\nX-Hop: 1\r\nTE: trailers\r\n\r\n";
     let answer = raw(&proxy, sent).await;
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    assert!(!head.contains("x-secret") && !head.contains("forged"), "{head}");
+    assert!(
+        !head.contains("x-secret") && !head.contains("forged"),
+        "{head}"
+    );
     assert!(!body.contains("x-hop") && !body.contains("te,"), "{body}");
     assert!(body.contains("via"), "{body}");
 }
@@ -71,13 +91,23 @@ async fn connection_headers_do_not_travel() {
 #[tokio::test]
 async fn senseless_playlists_are_passed_on() {
     let proxy = Proxy::start().await;
-    for text in ["", "#EXTM3U", "<html>", "#EXTM3U\n#EXTINF:nan,\n\n#EXTINF:2,\nhttp://[bad\n"] {
-        proxy.origin.put("/live/x.m3u8", &[HLS, ("cache-control", "no-cache")], text);
+    for text in [
+        "",
+        "#EXTM3U",
+        "<html>",
+        "#EXTM3U\n#EXTINF:nan,\n\n#EXTINF:2,\nhttp://[bad\n",
+    ] {
+        proxy
+            .origin
+            .put("/live/x.m3u8", &[HLS, ("cache-control", "no-cache")], text);
         assert_eq!(proxy.text("/live/x.m3u8").await, text);
     }
     let binary = vec![0xff, 0xfe, 0x00];
     proxy.origin.put("/live/x.mpd", &[], binary.clone());
-    assert_eq!(proxy.get("/live/x.mpd").await.bytes().await.unwrap(), binary);
+    assert_eq!(
+        proxy.get("/live/x.mpd").await.bytes().await.unwrap(),
+        binary
+    );
 }
 
 #[tokio::test]
@@ -88,7 +118,13 @@ async fn an_origin_that_is_away_or_silent_is_named() {
     let proxy = Proxy::before(Origin::default(), &url, short).await;
     let silent = proxy.get("/live/a").await;
     assert_eq!(silent.status(), 504);
-    assert!(silent.text().await.unwrap().starts_with("origin did not answer"));
+    assert!(
+        silent
+            .text()
+            .await
+            .unwrap()
+            .starts_with("origin did not answer")
+    );
     drop(listener);
     let away = proxy.get("/live/b").await;
     assert_eq!(away.status(), 502);

@@ -21,10 +21,18 @@ async fn live(first: u64, last: u64) -> Proxy {
 }
 
 fn publish(origin: &Origin, first: u64, last: u64) {
-    origin.put(INDEX, &[HLS, ("cache-control", "no-cache")], playlist(first, last));
+    origin.put(
+        INDEX,
+        &[HLS, ("cache-control", "no-cache")],
+        playlist(first, last),
+    );
     for number in first..=last {
         let body = segment(number, 40_000);
-        origin.put(&format!("/live/v/seg-{number}.m4s"), &[("cache-control", "max-age=60")], body);
+        origin.put(
+            &format!("/live/v/seg-{number}.m4s"),
+            &[("cache-control", "max-age=60")],
+            body,
+        );
     }
 }
 
@@ -35,7 +43,8 @@ fn verify(proxy: &Proxy, text: &str, body: &[u8]) -> Record {
     assert_eq!(record.stream, StreamId::of(&key, "main"));
     let key = VerifyingKey::from_bytes(&key).unwrap();
     let signature = Signature::from_bytes(&record.signature);
-    key.verify_strict(&record.signed_bytes(), &signature).unwrap();
+    key.verify_strict(&record.signed_bytes(), &signature)
+        .unwrap();
     assert_eq!(record.len as usize, body.len());
     for (index, piece) in body.chunks(record.piece_len as usize).enumerate() {
         assert!(record.verify_piece(index as u32, piece));
@@ -56,9 +65,17 @@ async fn playlists_carry_tags_and_are_otherwise_as_they_were() {
     let text = proxy.text(INDEX).await;
     let track = read(&text);
     assert!(track.stream.is_some());
-    assert!(track.segments.iter().all(|segment| segment.info.content.is_some()), "{text}");
-    let bare: String =
-        text.split_inclusive('\n').filter(|line| !line.starts_with("#EXT-X-SHOAL")).collect();
+    assert!(
+        track
+            .segments
+            .iter()
+            .all(|segment| segment.info.content.is_some()),
+        "{text}"
+    );
+    let bare: String = text
+        .split_inclusive('\n')
+        .filter(|line| !line.starts_with("#EXT-X-SHOAL"))
+        .collect();
     assert_eq!(bare, playlist(5, 8));
     let (_, second) = m3u8_rs::parse_media_playlist(text.as_bytes()).unwrap();
     assert_eq!((second.media_sequence, second.segments.len()), (5, 4));
@@ -70,7 +87,9 @@ async fn whole_and_ranged_answers_carry_a_record_that_verifies() {
     let track = read(&proxy.text(INDEX).await);
     let body = segment(2, 40_000);
     for range in ["bytes=0-", "bytes=16384-32767"] {
-        let answer = proxy.get_with("/live/v/seg-2.m4s", &[("range", range)]).await;
+        let answer = proxy
+            .get_with("/live/v/seg-2.m4s", &[("range", range)])
+            .await;
         assert_eq!(answer.status(), 206);
         let record = verify(&proxy, header(&answer, "shoal-record"), &body);
         assert_eq!((record.seq, record.duration_ms, record.epoch), (2, 2000, 0));
@@ -88,7 +107,11 @@ async fn only_listed_segments_are_signed() {
     proxy.text(INDEX).await;
     for path in ["/live/v/init.mp4", "/live/v/key.bin", INDEX] {
         let answer = proxy.get(path).await;
-        assert_eq!((answer.status().as_u16(), header(&answer, "shoal-record")), (200, ""), "{path}");
+        assert_eq!(
+            (answer.status().as_u16(), header(&answer, "shoal-record")),
+            (200, ""),
+            "{path}"
+        );
     }
 }
 
@@ -117,7 +140,10 @@ async fn a_playlist_is_held_no_longer_than_its_bound() {
 async fn a_broken_body_is_neither_kept_nor_signed() {
     let proxy = live(1, 1).await;
     proxy.origin.on("/live/v/seg-1.m4s", |_| async {
-        let parts = [Ok(bytes::Bytes::from_static(b"half")), Err(std::io::Error::other("gone"))];
+        let parts = [
+            Ok(bytes::Bytes::from_static(b"half")),
+            Err(std::io::Error::other("gone")),
+        ];
         let body = axum::body::Body::from_stream(futures_util::stream::iter(parts));
         respond(200, &[("content-length", "8")], body)
     });
@@ -129,7 +155,10 @@ async fn a_broken_body_is_neither_kept_nor_signed() {
         Ok(answer) => answer.bytes().await.ok(),
         Err(_) => None,
     };
-    assert!(body.is_none_or(|body| body != "half"), "a part was given for the whole");
+    assert!(
+        body.is_none_or(|body| body != "half"),
+        "a part was given for the whole"
+    );
     assert_eq!(proxy.origin.count("/live/v/seg-1.m4s"), asked + 1);
     proxy.origin.put("/live/v/seg-1.m4s", &[], "complete");
     assert_eq!(proxy.text("/live/v/seg-1.m4s").await, "complete");
@@ -141,9 +170,15 @@ async fn a_name_with_other_bytes_gets_a_higher_epoch() {
     let first = read(&proxy.text(INDEX).await).segments[0].info;
     // Numbers start again: the same name now stands for another number and other bytes.
     let text = playlist(1, 2).replace("MEDIA-SEQUENCE:1", "MEDIA-SEQUENCE:100");
-    proxy.origin.put(INDEX, &[HLS, ("cache-control", "no-cache")], text);
+    proxy
+        .origin
+        .put(INDEX, &[HLS, ("cache-control", "no-cache")], text);
     for number in 1..=2 {
-        proxy.origin.put(&format!("/live/v/seg-{number}.m4s"), &[], segment(number + 50, 40_000));
+        proxy.origin.put(
+            &format!("/live/v/seg-{number}.m4s"),
+            &[],
+            segment(number + 50, 40_000),
+        );
     }
     let second = read(&proxy.text(INDEX).await).segments[0].info;
     assert_eq!((first.name, second.seq), (second.name, 100));
@@ -152,7 +187,10 @@ async fn a_name_with_other_bytes_gets_a_higher_epoch() {
     let answer = proxy.get("/live/v/seg-1.m4s").await;
     let header = header(&answer, "shoal-record").to_owned();
     assert_eq!(answer.bytes().await.unwrap(), segment(51, 40_000));
-    assert_eq!(verify(&proxy, &header, &segment(51, 40_000)).epoch, second.epoch);
+    assert_eq!(
+        verify(&proxy, &header, &segment(51, 40_000)).epoch,
+        second.epoch
+    );
 }
 
 #[tokio::test]
@@ -183,7 +221,13 @@ async fn per_viewer_playlists_are_tagged_too_and_share_segments() {
     let a = proxy.text(&format!("{INDEX}?a")).await;
     let b = proxy.text(&format!("{INDEX}?b")).await;
     assert!(a.contains("?token=a") && b.contains("?token=b"));
-    let ids = |text| read(text).segments.iter().map(|s| s.info.content.unwrap().id).collect::<Vec<_>>();
+    let ids = |text| {
+        read(text)
+            .segments
+            .iter()
+            .map(|s| s.info.content.unwrap().id)
+            .collect::<Vec<_>>()
+    };
     assert_eq!(ids(&a), ids(&b));
     assert_eq!(proxy.origin.count("/live/v/seg-1.m4s"), 1);
 }
@@ -191,21 +235,38 @@ async fn per_viewer_playlists_are_tagged_too_and_share_segments() {
 #[tokio::test]
 async fn dash_segments_have_records_in_their_first_answer() {
     let proxy = Proxy::start().await;
-    let now_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let now_s = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap()
+        .as_secs();
     let newest = now_s / 2 - 1;
     let mpd = "<MPD xmlns=\"urn:mpeg:dash:schema:mpd:2011\" type=\"dynamic\" \
         availabilityStartTime=\"1970-01-01T00:00:00Z\" timeShiftBufferDepth=\"PT6S\" \
         minimumUpdatePeriod=\"PT2S\"><Period start=\"PT0S\"><AdaptationSet mimeType=\"video/mp4\">\
         <SegmentTemplate timescale=\"1\" duration=\"2\" startNumber=\"0\" media=\"$RepresentationID$-$Number$.m4s\" \
         initialization=\"init.mp4\"/><Representation id=\"v\" bandwidth=\"1\"/></AdaptationSet></Period></MPD>";
-    proxy.origin.put("/live/m.mpd", &[("content-type", "application/dash+xml")], mpd);
+    proxy.origin.put(
+        "/live/m.mpd",
+        &[("content-type", "application/dash+xml")],
+        mpd,
+    );
     for number in newest - 4..newest + 3 {
-        proxy.origin.put(&format!("/live/v-{number}.m4s"), &[], segment(number, 20_000));
+        proxy.origin.put(
+            &format!("/live/v-{number}.m4s"),
+            &[],
+            segment(number, 20_000),
+        );
     }
     let text = proxy.text("/live/m.mpd").await;
     let manifest = dash::read(&text, "https://a.example/live/m.mpd", 0).unwrap();
     assert!(manifest.stream.is_some());
     for number in [newest, newest + 1] {
+        // The manifest does not change; the next segment is known by the clock.
+        let available = UNIX_EPOCH + Duration::from_secs((number + 1) * 2);
+        let wait = available
+            .duration_since(SystemTime::now())
+            .unwrap_or_default();
+        tokio::time::sleep(wait).await;
         let answer = proxy.get(&format!("/live/v-{number}.m4s")).await;
         let header = header(&answer, "shoal-record").to_owned();
         let record = verify(&proxy, &header, &answer.bytes().await.unwrap());
@@ -216,7 +277,8 @@ async fn dash_segments_have_records_in_their_first_answer() {
 #[tokio::test]
 async fn the_trust_anchor_can_be_asked_for() {
     let proxy = Proxy::start().await;
-    let streams: serde_json::Value = serde_json::from_str(&proxy.text("/.shoal/streams").await).unwrap();
+    let streams: serde_json::Value =
+        serde_json::from_str(&proxy.text("/.shoal/streams").await).unwrap();
     assert_eq!(streams[0]["name"], "main");
     assert_eq!(streams[0]["public_key"], proxy.public_key.as_str());
     assert_eq!(streams[0]["stream"].as_str().unwrap().len(), 32);

@@ -15,11 +15,11 @@ use futures_util::future::BoxFuture;
 use origin_proxy::{Config, StreamConfig, keygen};
 use tokio::{net::TcpListener, sync::oneshot};
 
-pub type Handler = Arc<dyn Fn(Request) -> BoxFuture<'static, Response> + Send + Sync>;
+pub(crate) type Handler = Arc<dyn Fn(Request) -> BoxFuture<'static, Response> + Send + Sync>;
 
 /// Answers what it was told to, and counts.
 #[derive(Clone, Default)]
-pub struct Origin(Arc<Mutex<Inner>>);
+pub(crate) struct Origin(Arc<Mutex<Inner>>);
 
 #[derive(Default)]
 struct Inner {
@@ -29,7 +29,7 @@ struct Inner {
 }
 
 impl Origin {
-    pub fn on<F, R>(&self, path: &str, handler: F)
+    pub(crate) fn on<F, R>(&self, path: &str, handler: F)
     where
         F: Fn(Request) -> R + Send + Sync + 'static,
         R: Future<Output = Response> + Send + 'static,
@@ -39,9 +39,11 @@ impl Origin {
     }
 
     /// Answers `path` with 200, `headers` and `body`.
-    pub fn put(&self, path: &str, headers: &[(&str, &str)], body: impl Into<Vec<u8>>) {
-        let headers: Vec<(String, String)> =
-            headers.iter().map(|(n, v)| (n.to_string(), v.to_string())).collect();
+    pub(crate) fn put(&self, path: &str, headers: &[(&str, &str)], body: impl Into<Vec<u8>>) {
+        let headers: Vec<(String, String)> = headers
+            .iter()
+            .map(|(n, v)| (n.to_string(), v.to_string()))
+            .collect();
         let body: Vec<u8> = body.into();
         self.on(path, move |_| {
             let response = respond(200, &headers, body.clone());
@@ -49,18 +51,14 @@ impl Origin {
         });
     }
 
-    pub fn remove(&self, path: &str) {
-        self.0.lock().unwrap().handlers.remove(path);
-    }
-
     /// How often `path` was asked for, with whatever query.
-    pub fn count(&self, path: &str) -> usize {
+    pub(crate) fn count(&self, path: &str) -> usize {
         let inner = self.0.lock().unwrap();
         let is_it = |asked: &&String| asked.split('?').next() == Some(path);
         inner.asked.iter().filter(is_it).count()
     }
 
-    pub fn asked(&self) -> Vec<String> {
+    pub(crate) fn asked(&self) -> Vec<String> {
         self.0.lock().unwrap().asked.clone()
     }
 
@@ -85,7 +83,7 @@ async fn handle(State(origin): State<Origin>, request: Request) -> Response {
     }
 }
 
-pub fn respond<S: AsRef<str>>(
+pub(crate) fn respond<S: AsRef<str>>(
     status: u16,
     headers: &[(S, S)],
     body: impl Into<Body>,
@@ -98,25 +96,31 @@ pub fn respond<S: AsRef<str>>(
 }
 
 /// A proxy under test. It stops when dropped.
-pub struct Proxy {
-    pub address: SocketAddr,
-    pub public_key: String,
-    pub origin: Origin,
+pub(crate) struct Proxy {
+    pub(crate) address: SocketAddr,
+    pub(crate) public_key: String,
+    pub(crate) origin: Origin,
     _stop: oneshot::Sender<()>,
 }
 
 impl Proxy {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::start_with(Origin::default(), |_| {}).await
     }
 
-    pub async fn start_with(origin: Origin, change: impl FnOnce(&mut Config)) -> Self {
+    pub(crate) async fn start_with(origin: Origin, change: impl FnOnce(&mut Config)) -> Self {
         let address = origin.clone().serve().await;
         Self::before(origin, &format!("http://{address}"), change).await
     }
 
     /// Before an origin of any kind at `url`.
-    pub async fn before(origin: Origin, url: &str, change: impl FnOnce(&mut Config)) -> Self {
+    pub(crate) async fn before(
+        origin: Origin,
+        url: &str,
+        change: impl FnOnce(&mut Config),
+    ) -> Self {
+        // Whichever is first, the proxy or a test's own client.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let (secret, _) = keygen().unwrap();
         let mut config = Config {
             origin: url.into(),
@@ -144,15 +148,15 @@ impl Proxy {
         }
     }
 
-    pub fn url(&self, path: &str) -> String {
+    pub(crate) fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
     }
 
-    pub async fn get(&self, path: &str) -> reqwest::Response {
+    pub(crate) async fn get(&self, path: &str) -> reqwest::Response {
         self.get_with(path, &[]).await
     }
 
-    pub async fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> reqwest::Response {
+    pub(crate) async fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> reqwest::Response {
         let mut request = reqwest::Client::new().get(self.url(path));
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -160,19 +164,22 @@ impl Proxy {
         request.send().await.unwrap()
     }
 
-    pub async fn text(&self, path: &str) -> String {
+    pub(crate) async fn text(&self, path: &str) -> String {
         self.get(path).await.text().await.unwrap()
     }
 }
 
-pub fn header<'a>(response: &'a reqwest::Response, name: &str) -> &'a str {
-    response.headers().get(name).map_or("", |value| value.to_str().unwrap())
+pub(crate) fn header<'a>(response: &'a reqwest::Response, name: &str) -> &'a str {
+    response
+        .headers()
+        .get(name)
+        .map_or("", |value| value.to_str().unwrap())
 }
 
-pub const HLS: (&str, &str) = ("content-type", "application/vnd.apple.mpegurl");
+pub(crate) const HLS: (&str, &str) = ("content-type", "application/vnd.apple.mpegurl");
 
 /// A live playlist of the segments `first` to `last`, two seconds each.
-pub fn playlist(first: u64, last: u64) -> String {
+pub(crate) fn playlist(first: u64, last: u64) -> String {
     let mut text = format!(
         "#EXTM3U\n#EXT-X-VERSION:7\n#EXT-X-TARGETDURATION:2\n#EXT-X-MEDIA-SEQUENCE:{first}\n\
          #EXT-X-MAP:URI=\"init.mp4\"\n"
@@ -184,6 +191,8 @@ pub fn playlist(first: u64, last: u64) -> String {
 }
 
 /// Bytes that differ from segment to segment.
-pub fn segment(number: u64, len: usize) -> Vec<u8> {
-    (0..len).map(|index| (index as u64 * 31 + number * 7 + index as u64 / 251) as u8).collect()
+pub(crate) fn segment(number: u64, len: usize) -> Vec<u8> {
+    (0..len)
+        .map(|index| (index as u64 * 31 + number * 7 + index as u64 / 251) as u8)
+        .collect()
 }
