@@ -1,2 +1,7 @@
-//! Placeholder until the crate lands.
-fn main() {}
+//! The one binary: see `shoal --help`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    shoal::run(std::env::args_os())
+}

@@ -1,0 +1,131 @@
+//! The command line.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tokio_util::sync::CancellationToken;
+
+use crate::{Failure, commands, demo, logging, shutdown};
+
+/// Peer-assisted delivery of live HLS and DASH.
+///
+/// Exit codes: 0 done, 1 the environment or a remote side failed, 2 the command line or a
+/// configuration file is wrong.
+#[derive(Debug, Parser)]
+#[command(name = "shoal", version, max_term_width = 100)]
+struct Cli {
+    /// Write logs as JSON, one object a line. What is logged: the variable RUST_LOG, such as
+    /// `RUST_LOG=info,peer_agent=debug`.
+    #[arg(long, global = true)]
+    log_json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Everything on this machine: a live stream, viewers that share it, a page to watch them.
+    Demo(demo::Args),
+    /// Publish the built-in clip, a file or an ffmpeg input as a live HLS and DASH origin.
+    Publish(commands::publish::Args),
+    /// The caching proxy before an origin, which signs segments so that viewers can share them.
+    OriginProxy(commands::origin_proxy::Args),
+    /// The service at which viewers of a stream meet.
+    Tracker(commands::tracker::Args),
+    /// Watch a stream natively, and offer it to players on this machine.
+    Peer(commands::peer::Args),
+    /// Make a key for the origin-proxy to sign with.
+    Keygen(commands::keygen::Args),
+}
+
+/// Runs the command that `args` (the program's name first) say, until it ends or a signal comes.
+pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version come this way too, and are no failure.
+            let code = if error.use_stderr() { 2 } else { 0 };
+            let _ = error.print();
+            return ExitCode::from(code);
+        }
+    };
+    let quiet = matches!(cli.command, Command::Demo(_));
+    logging::init(cli.log_json, if quiet { "warn" } else { "info" });
+    match execute(cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("shoal: {failure}");
+            failure.exit_code()
+        }
+    }
+}
+
+fn execute(command: Command) -> Result<(), Failure> {
+    // An error means that somebody has done it already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::environment(format!("cannot start threads: {error}")))?;
+    runtime.block_on(async {
+        let stop = CancellationToken::new();
+        shutdown::on_signal(&stop)?;
+        match command {
+            Command::Demo(args) => commands::demo::run(args, stop).await,
+            Command::Publish(args) => commands::publish::run(args, stop).await,
+            Command::OriginProxy(args) => commands::origin_proxy::run(args, stop).await,
+            Command::Tracker(args) => commands::tracker::run(args, stop).await,
+            Command::Peer(args) => commands::peer::run(args, stop).await,
+            Command::Keygen(args) => commands::keygen::run(&args),
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn contract_commands_parse() {
+        let lines = [
+            "shoal demo --headless --viewers 5 --seconds 30 --json -",
+            "shoal demo --listen 127.0.0.1:0 --segment-s 4",
+            "shoal publish --listen 127.0.0.1:0 --hls --dash",
+            "shoal publish show.mp4 --listen 127.0.0.1:0",
+            "shoal origin-proxy --config proxy.toml",
+            "shoal origin-proxy --print-config --log-json",
+            "shoal tracker --config tracker.toml",
+            "shoal tracker --print-config",
+            "shoal peer --tracker ws://t/ --stream http://c/a.m3u8 --listen 127.0.0.1:0",
+            "shoal peer --stream http://c/a.m3u8 --headless --seconds 5 --json - --p2p false",
+            "shoal keygen",
+        ];
+        for line in lines {
+            let parsed = Cli::try_parse_from(line.split(' '));
+            assert!(parsed.is_ok(), "{line}: {}", parsed.unwrap_err());
+        }
+    }
+
+    #[test]
+    fn mistakes_are_refused() {
+        let lines = [
+            "shoal",
+            "shoal demo --viewers 1000",
+            "shoal demo --viewers none",
+            "shoal demo --headless --json file.json",
+            "shoal peer --leech maybe",
+            "shoal tracker --listen nowhere",
+        ];
+        for line in lines {
+            assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! `shoal origin-proxy`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    Failure,
+    commands::{bind, print},
+    file,
+};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Settings, a TOML file.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Print the default settings with their documentation, and end.
+    #[arg(long)]
+    print_config: bool,
+    /// Where to listen, in the place of `listen`.
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<SocketAddr>,
+    /// The origin's URL, in the place of `origin`.
+    #[arg(long, value_name = "URL")]
+    origin: Option<String>,
+    /// A file with the key to sign with, in the place of `signing_key` and `signing_key_file`.
+    #[arg(long, value_name = "FILE")]
+    signing_key_file: Option<PathBuf>,
+}
+
+pub(crate) async fn run(args: Args, stop: CancellationToken) -> Result<(), Failure> {
+    if args.print_config {
+        print(origin_proxy::default_config());
+        return Ok(());
+    }
+    let mut config: origin_proxy::Config = file::settings(args.config.as_deref())?;
+    file::set(&mut config.listen, args.listen);
+    file::set(&mut config.origin, args.origin);
+    if args.signing_key_file.is_some() {
+        config.signing_key = None;
+        config.signing_key_file = args.signing_key_file;
+    }
+    config.check()?;
+    let listener = bind(config.listen).await?;
+    let signs = config.signing_key.is_some() || config.signing_key_file.is_some();
+    tracing::info!(listen = %config.listen, origin = config.origin, signs, "origin-proxy");
+    if !signs {
+        tracing::warn!("no signing key: viewers will share nothing (see `shoal keygen`)");
+    }
+    Ok(origin_proxy::run(listener, config, stop.cancelled_owned()).await?)
+}
