@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use webrtc::data_channel::DataChannelEvent;
 
 use super::config::{PeerKey, PeerKind, Role};
@@ -18,6 +18,9 @@ use super::transport::{DownReason, RtcEvent, Shared, count};
 
 /// How long a description waits for the first candidates, so that one signal carries both.
 const DESCRIPTION_HOLD: Duration = Duration::from_millis(30);
+/// How long the first message waits once the channel is open here. The stack drops what reaches the
+/// other side in the instant before its end of the channel is ready.
+const FIRST_SEND_HOLD: Duration = Duration::from_millis(50);
 /// How long messages received before the peer closed may take to be delivered.
 const CLOSE_GRACE: Duration = Duration::from_secs(1);
 
@@ -336,13 +339,12 @@ impl Link<'_> {
         };
         self.receiver
             .spawn(pump::receive(channel.clone(), peer, limits, events.clone()));
+        let (channel, events) = (channel.clone(), events.clone());
         let outbox = self.task.outbox.clone();
-        self.transmitter.spawn(pump::transmit(
-            channel.clone(),
-            peer,
-            outbox,
-            events.clone(),
-        ));
+        self.transmitter.spawn(async move {
+            sleep(FIRST_SEND_HOLD).await;
+            pump::transmit(channel, peer, outbox, events).await
+        });
     }
 
     /// Keeps our description for a moment, so that it can take the first candidates along.
