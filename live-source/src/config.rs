@@ -24,11 +24,19 @@ pub struct Config {
     pub hls: bool,
     /// Publish DASH at `/live/main.mpd`. Default true.
     pub dash: bool,
+    /// List every segment of the clip in the DASH manifest (`SegmentTimeline`) in place of a fixed
+    /// duration. Needs no exact viewer clocks, but ffmpeg and mpv stop at such a manifest's first
+    /// refresh. Default false; no effect on ffmpeg inputs.
+    pub dash_timeline: bool,
     /// Length of a segment in milliseconds: 2000 to 10000, a multiple of 2000. Default 2000.
     pub segment_ms: u64,
     /// Segments listed at a time, 3 to 3600; as many again stay fetchable after they left the list.
     /// Default 10.
     pub window_segments: u64,
+    /// Hold a request for the very next segment until it is published, at most one and a half segments
+    /// long, in place of a 404 at once. ffmpeg and mpv need it for DASH: they read ahead to the edge and
+    /// take a 404 for a lost segment. Later segments get a 404 in any case. Default true.
+    pub hold_next: bool,
     /// Unix time in milliseconds at which media time 0 of the clip was on air. Two sources with equal
     /// values publish equal streams. Default: one window before the start, so that the list is full at
     /// once. Not with `already_run_ms`; no effect on ffmpeg inputs.
@@ -82,8 +90,10 @@ impl Default for Config {
             input: Input::Clip,
             hls: true,
             dash: true,
+            dash_timeline: false,
             segment_ms: GOP_MS,
             window_segments: 10,
+            hold_next: true,
             start_unix_ms: None,
             already_run_ms: None,
             padding_bytes: 0,

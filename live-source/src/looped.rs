@@ -6,11 +6,12 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 
 use crate::clip::{LOOP_MS, Media, Track};
+use crate::dash::Manifest;
 use crate::hls::{self, Rendition};
 use crate::object::{Kind, Lookup, Stream};
 use crate::respond::GENERATION_BOX_LEN;
 use crate::timeline::{Edge, Timeline};
-use crate::{Config, Error, dash};
+use crate::{Config, Error};
 
 /// The clip, its plan and its clock.
 pub(crate) struct LoopedClip {
@@ -19,6 +20,7 @@ pub(crate) struct LoopedClip {
     timeline: Timeline,
     clock: Clock,
     padding_bytes: usize,
+    dash_timeline: bool,
     numbering: Mutex<Numbering>,
 }
 
@@ -81,6 +83,7 @@ impl LoopedClip {
                 position_at_start_ms,
             },
             padding_bytes: config.padding_bytes,
+            dash_timeline: config.dash_timeline,
             numbering: Mutex::default(),
         })
     }
@@ -120,7 +123,19 @@ impl LoopedClip {
             "main.m3u8" => return found(hls::multivariant(&self.renditions(), &self.sound())),
             "main.mpd" => {
                 let (video, audio) = (self.renditions(), self.sound());
-                return found(dash::manifest(&video, &audio, &self.timeline, edge, base));
+                let (timeline, explicit) = (&self.timeline, self.dash_timeline);
+                let (video, audio) = (&video[..], &audio);
+                return found(
+                    Manifest {
+                        video,
+                        audio,
+                        timeline,
+                        edge,
+                        base,
+                        explicit,
+                    }
+                    .write(),
+                );
             }
             "time" => return found(hls::rfc3339(self.timeline.epoch_unix_ms + position_ms)),
             _ => {}
@@ -136,7 +151,9 @@ impl LoopedClip {
             "init.mp4" => Lookup::Found(track.init.clone()),
             _ => match segment_number(file).and_then(|number| number.checked_add(base)) {
                 None => Lookup::Unknown,
-                Some(index) if index >= edge.end => Lookup::NotYet,
+                Some(index) if index >= edge.end => Lookup::NotYet {
+                    next: index == edge.end,
+                },
                 Some(index) if index < edge.kept => Lookup::Expired,
                 Some(index) => Lookup::Found(self.segment(track, index)),
             },

@@ -57,8 +57,10 @@ impl Kind {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Lookup {
     Found(Bytes),
-    /// Will exist soon: caches must forget the 404 at once.
-    NotYet,
+    /// Will exist: caches must forget the 404 at once. `next`: it is the first one missing.
+    NotYet {
+        next: bool,
+    },
     /// Existed, and is gone.
     Expired,
     /// Never exists.

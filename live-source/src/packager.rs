@@ -116,10 +116,12 @@ impl Packager {
             Ok(meta) if meta.len() > OBJECT_BYTES_MAX => Lookup::Unknown,
             Ok(_) => match tokio::fs::read(&file).await {
                 Ok(bytes) if !bytes.is_empty() => Lookup::Found(bytes.into()),
-                _ => Lookup::NotYet,
+                _ => Lookup::NotYet { next: true },
             },
             Err(_) if kind.is_playlist() => Lookup::Starting,
-            Err(_) => Lookup::NotYet,
+            Err(_) => Lookup::NotYet {
+                next: follows_existing(dir.path(), path),
+            },
         }
     }
 
@@ -180,7 +182,7 @@ fn arguments(config: &Config) -> Vec<String> {
     let window = config.window_segments;
     args.extend(words(&format!(
         "-f dash -seg_duration {segment_s} -window_size {window} -extra_window_size {window} \
-         -use_template 1 -use_timeline 1 -streaming 0 -remove_at_exit 0 -dash_segment_type mp4 \
+         -use_template 1 -use_timeline 0 -streaming 0 -remove_at_exit 0 -dash_segment_type mp4 \
          -hls_playlist {} -hls_master_name main.m3u8 -init_seg_name init-$RepresentationID$.mp4 \
          -media_seg_name seg-$RepresentationID$-$Number$.m4s -utc_timing_url time",
         u8::from(config.hls)
@@ -217,6 +219,15 @@ async fn last_lines(stderr: tokio::process::ChildStderr) -> String {
         kept.push_back(text);
     }
     Vec::from(kept).join("\n")
+}
+
+/// Whether `path` is a segment whose predecessor is there.
+fn follows_existing(dir: &Path, path: &str) -> bool {
+    let before = || {
+        let (stem, index) = path.strip_suffix(".m4s")?.rsplit_once('-')?;
+        Some(format!("{stem}-{}.m4s", number(index)?.checked_sub(1)?))
+    };
+    before().is_some_and(|name| dir.join(name).exists())
 }
 
 fn temp_dir() -> Result<TempDir, Error> {

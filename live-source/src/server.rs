@@ -21,6 +21,8 @@ use crate::{BASE_PATH, Config, Error, Fault, Faults, Input, Stats, admin};
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(1);
 /// How long a client may take over its request headers.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(15);
+/// How often a held request looks whether its segment is there.
+const HOLD_STEP: Duration = Duration::from_millis(40);
 /// Pause after a failed accept, usually for want of file descriptors.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
@@ -226,9 +228,9 @@ impl Site {
         if !self.faults.allows(kind, request.uri().query()) {
             return plain(StatusCode::FORBIDDEN, "request: no valid token\n");
         }
-        let mut object = match self.lookup(rest, kind).await {
+        let mut object = match self.lookup_held(rest, kind).await {
             Lookup::Found(bytes) => bytes,
-            Lookup::NotYet => return not_yet(segment),
+            Lookup::NotYet { .. } => return not_yet(segment),
             Lookup::Expired => return respond::not_found("expired\n", segment),
             Lookup::Unknown => return plain(StatusCode::NOT_FOUND, "no such object\n"),
             Lookup::Starting => return starting(),
@@ -269,6 +271,20 @@ impl Site {
             Kind::Init(_) | Kind::Segment(_) => true,
         };
         published.then_some(kind)
+    }
+
+    /// Looks again and again for the segment that comes next, if so configured.
+    async fn lookup_held(&self, path: &str, kind: Kind) -> Lookup {
+        let patience = Duration::from_millis(self.config.segment_ms * 3 / 2);
+        let give_up = tokio::time::Instant::now() + patience;
+        loop {
+            let found = self.lookup(path, kind).await;
+            let early = found == Lookup::NotYet { next: true } && matches!(kind, Kind::Segment(_));
+            if !early || !self.config.hold_next || tokio::time::Instant::now() >= give_up {
+                return found;
+            }
+            tokio::time::sleep(HOLD_STEP).await;
+        }
     }
 
     async fn lookup(&self, path: &str, kind: Kind) -> Lookup {

@@ -55,7 +55,7 @@ async fn play_stream(url: &str, stream: &str, rate: i64, step: i64) {
     );
 }
 
-/// ffmpeg starts HLS three segments from the edge, DASH at the oldest; either is short of 48 s.
+/// ffmpeg starts three segments from the edge, which is short of 48 s.
 fn before_the_seam() -> Config {
     Config {
         already_run_ms: Some(51_000),
