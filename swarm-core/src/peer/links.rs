@@ -164,6 +164,9 @@ impl Peer {
             });
             return;
         };
+        if neighbour.state != LinkState::Connecting {
+            return;
+        }
         (neighbour.state, neighbour.since, neighbour.heard) = (LinkState::Open, now, now);
         self.greet(slot, out);
     }
@@ -240,6 +243,11 @@ impl Peer {
 
     pub(super) fn handle_frame(&mut self, slot: Slot, bytes: &[u8], out: &mut Outbox) {
         let now = self.now;
+        // A message proves that the link is up, whatever the driver's queues do to the order.
+        let known = self.neighbours.get(slot);
+        if known.is_some_and(|n| n.state == LinkState::Connecting) {
+            self.handle_link_up(slot, out);
+        }
         let Some(neighbour) = self.neighbours.get_mut(slot) else {
             return;
         };

@@ -252,3 +252,22 @@ fn hostile_control_messages_close_the_link_and_nothing_else() {
     world.run_ms(10_000);
     assert_eq!(stalls(&world), 0);
 }
+
+#[test]
+fn a_hello_may_overtake_the_news_that_the_link_is_up() {
+    let mut world = watch(
+        10,
+        2,
+        Options {
+            hello_first: true,
+            ..Options::default()
+        },
+    );
+    world.run_ms(10_000);
+    for node in &world.nodes {
+        assert_eq!(
+            (node.peer.stats().links, node.peer.stats().bad_pieces),
+            (1, 0)
+        );
+    }
+}

@@ -48,6 +48,8 @@ pub(super) struct Options {
     pub(super) tagged: bool,
     /// Whether the CDN's answers carry records at all.
     pub(super) records: bool,
+    /// Whether one side hears of its links only after the other's first messages.
+    pub(super) hello_first: bool,
     pub(super) policy: Policy,
 }
 
@@ -62,6 +64,7 @@ impl Default for Options {
             latency_ms: 15,
             tagged: true,
             records: true,
+            hello_first: false,
             policy: Policy::default(),
         }
     }

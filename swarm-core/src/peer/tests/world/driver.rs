@@ -260,7 +260,12 @@ impl World {
                 buffered: 0,
             };
             self.nodes[node].links.insert(slot, end);
-            self.schedule(300, node, Happening::LinkUp { slot, link });
+            let late_ms = if self.options.hello_first && node == index {
+                200
+            } else {
+                0
+            };
+            self.schedule(300 + late_ms, node, Happening::LinkUp { slot, link });
         }
     }
 
