@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use http::{HeaderMap, Method, StatusCode};
+use swarm_core::id::StreamId;
 use tokio::net::TcpListener;
 use tokio::sync::{broadcast, watch};
 use tokio::task::JoinHandle;
@@ -240,10 +241,10 @@ async fn fetch_keys(gateway: Arc<Gateway>, trust: Arc<Trust>, cdn: Arc<str>) {
     loop {
         match try_keys(&gateway.origin, &url).await {
             Ok(keys) if !keys.is_empty() => {
-                trust.add(&keys);
-                if trust.has_keys() {
-                    return gateway.driver.tell(Command::KeysKnown).await;
+                for (key, stream) in &keys {
+                    trust.add(key, Some(*stream));
                 }
+                return gateway.driver.tell(Command::KeysKnown).await;
             }
             Ok(_) => tracing::debug!(url, "origin names no streams yet"),
             Err(error) => tracing::debug!(url, error, "no keys from the CDN"),
@@ -253,7 +254,7 @@ async fn fetch_keys(gateway: Arc<Gateway>, trust: Arc<Trust>, cdn: Arc<str>) {
     }
 }
 
-async fn try_keys(origin: &Origin, url: &str) -> Result<Vec<[u8; 32]>, String> {
+async fn try_keys(origin: &Origin, url: &str) -> Result<Vec<([u8; 32], StreamId)>, String> {
     let said = |error: crate::origin::OriginError| error.to_string();
     let mut response =
         origin.open(Method::GET, url, None, HeaderMap::new()).await.map_err(said)?;

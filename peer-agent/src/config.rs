@@ -4,6 +4,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 use swarm_core::limits::TOKEN_LEN_MAX;
 use url::Url;
@@ -28,7 +30,8 @@ pub struct Config {
     /// Where players on this machine find the stream. Port 0 takes any free port. Everybody who
     /// reaches this address can watch: keep it on the loopback address.
     pub listen: SocketAddr,
-    /// Ed25519 keys that may sign the stream's segments, 64 hexadecimal digits each.
+    /// Ed25519 public keys that may sign the stream's segments, in base64url (as `shoal keygen`
+    /// prints them) or as 64 hexadecimal digits.
     pub public_keys: Vec<String>,
     /// Whether to take keys also from `/.shoal/streams` on the CDN, which is as trustworthy as the
     /// CDN's TLS. Without it and without `public_keys` nothing is shared.
@@ -144,11 +147,14 @@ impl Config {
     }
 }
 
-/// An Ed25519 public key in hexadecimal.
+/// An Ed25519 public key in hexadecimal or base64url without padding.
 pub(crate) fn parse_key(text: &str) -> Result<[u8; 32], ConfigError> {
-    let mut key = [0; 32];
-    hex::decode_to_slice(text.trim(), &mut key).map_err(|_| ConfigError::Key(text.into()))?;
-    Ok(key)
+    let bytes = match text.trim() {
+        digits if digits.len() == 64 => hex::decode(digits).ok(),
+        text => URL_SAFE_NO_PAD.decode(text).ok(),
+    };
+    let key = bytes.and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
+    key.ok_or_else(|| ConfigError::Key(text.into()))
 }
 
 fn parse_url(setting: &'static str, text: &str, schemes: &[&str]) -> Result<Url, ConfigError> {

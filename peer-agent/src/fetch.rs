@@ -2,6 +2,7 @@
 //! pieces, verifies them and hands them to the driver as they complete.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Method, StatusCode};
@@ -26,6 +27,8 @@ pub(crate) struct Job {
     pub(crate) located: Located,
     /// First byte within the segment, and length; the whole segment without.
     pub(crate) range: Option<(u32, u32)>,
+    /// Where to count the body's bytes, for who cancels the fetch.
+    pub(crate) bytes: Arc<AtomicU32>,
 }
 
 /// What a fetch reports. `Done` is the last.
@@ -85,7 +88,6 @@ struct Running<'a> {
     job: &'a Job,
     started: Instant,
     first_byte: Option<Instant>,
-    bytes: u64,
     status: StatusCode,
 }
 
@@ -109,7 +111,6 @@ impl<'a> Running<'a> {
             job,
             started: Instant::now(),
             first_byte: None,
-            bytes: 0,
             status: StatusCode::BAD_GATEWAY,
         }
     }
@@ -185,6 +186,10 @@ impl<'a> Running<'a> {
         if cutter.at < end {
             return Ok(FetchOutcome::Failed);
         }
+        if self.status == StatusCode::PARTIAL_CONTENT || extent.whole {
+            // Having seen the end, the connection can be used again.
+            let _ = self.next(response).await;
+        }
         let all = wanted.is_some_and(|wanted| verified & wanted == wanted);
         Ok(if all { FetchOutcome::Verified } else { FetchOutcome::Unverified })
     }
@@ -219,7 +224,8 @@ impl<'a> Running<'a> {
     async fn next(&mut self, response: &mut Response) -> Result<Option<Bytes>, OriginError> {
         let chunk = self.fetcher.origin.chunk(response).await?;
         self.first_byte.get_or_insert_with(Instant::now);
-        self.bytes += chunk.as_ref().map_or(0, |chunk| chunk.len() as u64);
+        let len = chunk.as_ref().map_or(0, |chunk| chunk.len() as u32);
+        self.job.bytes.fetch_add(len, Ordering::Relaxed);
         Ok(chunk)
     }
 
@@ -235,7 +241,7 @@ impl<'a> Running<'a> {
             fetch: self.job.fetch,
             outcome,
             status,
-            bytes: self.bytes.min(u32::MAX.into()) as u32,
+            bytes: self.job.bytes.load(Ordering::Relaxed),
             ttfb_ms: self.first_byte.map_or(total_ms, since),
             total_ms,
         }
@@ -333,39 +339,4 @@ impl Cutter {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::testing::signed;
-
-    #[test]
-    fn the_cutter_finds_whole_pieces_wherever_the_body_begins() {
-        let body: Vec<u8> = (0..50_000u32).map(|i| (i / 3) as u8).collect();
-        let record = Arc::new(signed("/a.m4s", &body));
-        for (skip, at) in [(0, 0), (0, 16_384), (0, 20_000), (7, 0)] {
-            let extent = Extent { skip, at, end: None, whole: false };
-            let mut cutter = Cutter::new(record.clone(), extent);
-            let sent: Vec<u8> =
-                [&vec![0; skip as usize][..], &body[at as usize..], b"more"].concat();
-            let mut found = vec![];
-            for chunk in sent.chunks(1000) {
-                for (index, bytes) in cutter.push(chunk) {
-                    assert!(record.verify_piece(index.into(), &bytes));
-                    found.push(index);
-                }
-            }
-            let first = at.div_ceil(16_384) as u8;
-            assert_eq!(found, (first..4).collect::<Vec<_>>(), "{skip} {at}");
-        }
-    }
-
-    #[test]
-    fn only_ranges_of_whole_pieces_can_be_verified() {
-        let record = signed("/a.m4s", &vec![1; 50_000]);
-        assert_eq!(wanted_pieces(None, &record), Some(0b1111));
-        assert_eq!(wanted_pieces(Some((16_384, 32_768)), &record), Some(0b110));
-        assert_eq!(wanted_pieces(Some((32_768, 100_000)), &record), Some(0b1100));
-        assert_eq!(wanted_pieces(Some((1, 16_384)), &record), None);
-        assert_eq!(wanted_pieces(Some((0, 100)), &record), None);
-        assert_eq!(wanted_pieces(Some((65_536, 1)), &record), None);
-    }
-}
+mod tests;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, Method, StatusCode};
 use reqwest::Response;
 use swarm_core::id::Name;
@@ -135,7 +136,9 @@ impl Object {
     fn of(response: &Response) -> (Self, Out) {
         let (mut object, out) = Self::channel(response.status());
         object.headers = response.headers().clone();
-        object.len = response.content_length();
+        // Of the answer to HEAD, the body's own length says nothing.
+        let len = response.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok());
+        object.len = len.and_then(|text| text.parse().ok());
         (object, out)
     }
 }

@@ -17,31 +17,41 @@ const KEYS_MAX: usize = 64;
 /// The keys that may sign, and the stream that is played.
 #[derive(Debug, Default)]
 pub(crate) struct Trust {
-    keys: RwLock<Vec<VerifyingKey>>,
+    keys: RwLock<Vec<Trusted>>,
     stream: Mutex<Option<StreamId>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Trusted {
+    key: VerifyingKey,
+    /// The one stream that it may sign; any, where the operator has named the key.
+    stream: Option<StreamId>,
 }
 
 impl Trust {
     /// Trusts these keys; such as are no points of the curve are left out.
     pub(crate) fn new(keys: &[[u8; 32]]) -> Arc<Self> {
         let trust = Arc::new(Self::default());
-        trust.add(keys);
+        for key in keys {
+            trust.add(key, None);
+        }
         trust
     }
 
-    /// Trusts more keys.
-    pub(crate) fn add(&self, more: &[[u8; 32]]) {
+    /// Trusts one more key, for one stream or for all.
+    pub(crate) fn add(&self, key: &[u8; 32], stream: Option<StreamId>) {
+        let Ok(key) = VerifyingKey::from_bytes(key) else { return };
         let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
-        for key in more.iter().filter_map(|bytes| VerifyingKey::from_bytes(bytes).ok()) {
-            if keys.len() < KEYS_MAX && !keys.contains(&key) {
-                keys.push(key);
-            }
+        let trusted = Trusted { key, stream };
+        if keys.len() < KEYS_MAX && !keys.contains(&trusted) {
+            keys.push(trusted);
         }
     }
 
-    /// Whether any key is trusted: without one nothing is shared.
-    pub(crate) fn has_keys(&self) -> bool {
-        !self.keys.read().unwrap_or_else(PoisonError::into_inner).is_empty()
+    /// Whether a key is trusted that may sign this stream: without one nothing is shared.
+    pub(crate) fn knows(&self, stream: StreamId) -> bool {
+        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
+        keys.iter().any(|trusted| trusted.may_sign(stream))
     }
 
     /// From now on records must be of this stream.
@@ -58,25 +68,31 @@ impl Trust {
         let signature = Signature::from_bytes(&record.signature);
         let signed = record.signed_bytes();
         let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
-        keys.iter().any(|key| key.verify_strict(&signed, &signature).is_ok())
+        let mut keys = keys.iter().filter(|trusted| trusted.may_sign(record.stream));
+        keys.any(|trusted| trusted.key.verify_strict(&signed, &signature).is_ok())
     }
 }
 
-/// Reads the keys out of the answer from [`STREAMS_PATH`].
-pub(crate) fn parse_streams(text: &[u8]) -> Result<Vec<[u8; 32]>, serde_json::Error> {
+impl Trusted {
+    fn may_sign(&self, stream: StreamId) -> bool {
+        self.stream.is_none_or(|own| own == stream)
+    }
+}
+
+/// Reads the answer from [`STREAMS_PATH`]: keys, and the stream that each may sign. A stream's id
+/// is a hash of its key and name, so a key can only vouch for streams of its own.
+pub(crate) fn parse_streams(text: &[u8]) -> Result<Vec<([u8; 32], StreamId)>, serde_json::Error> {
     #[derive(Deserialize)]
     struct Stream {
+        name: String,
         public_key: String,
     }
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Answer {
-        Listed { streams: Vec<Stream> },
-        Bare(Vec<Stream>),
-    }
-    let (Answer::Listed { streams } | Answer::Bare(streams)) = serde_json::from_slice(text)?;
-    let key = |stream: &Stream| crate::config::parse_key(&stream.public_key).ok();
-    Ok(streams.iter().take(KEYS_MAX).filter_map(key).collect())
+    let streams: Vec<Stream> = serde_json::from_slice(text)?;
+    let read = |stream: &Stream| {
+        let key = crate::config::parse_key(&stream.public_key).ok()?;
+        Some((key, StreamId::of(&key, &stream.name)))
+    };
+    Ok(streams.iter().take(KEYS_MAX).filter_map(read).collect())
 }
 
 #[cfg(test)]
@@ -88,22 +104,26 @@ mod tests {
     fn only_records_of_the_stream_by_a_trusted_key_count() {
         let trust = Trust::new(&[]);
         let record = signed("/a.m4s", b"abc");
+        let public = key().verifying_key().to_bytes();
         trust.set_stream(stream());
-        assert!(!trust.accepts(&record));
-        trust.add(&[key().verifying_key().to_bytes()]);
-        assert!(trust.has_keys() && trust.accepts(&record));
+        trust.add(&public, Some(StreamId([9; 16])));
+        assert!(!trust.knows(stream()) && !trust.accepts(&record));
+        trust.add(&public, Some(stream()));
+        assert!(trust.knows(stream()) && trust.accepts(&record));
         assert!(!trust.accepts(&Record { len: 4, ..record.clone() }));
         assert!(!trust.accepts(&Record { signature: [1; 64], ..record.clone() }));
         trust.set_stream(StreamId([1; 16]));
         assert!(!trust.accepts(&record));
+        assert!(Trust::new(&[public]).knows(stream()));
     }
 
     #[test]
-    fn keys_are_read_from_both_forms_of_the_answer() {
-        let one = format!(r#"{{"name":"main","id":"00","public_key":"{}"}}"#, "ab".repeat(32));
-        assert_eq!(parse_streams(format!("[{one}]").as_bytes()).unwrap(), [[0xab; 32]]);
-        let listed = format!(r#"{{"streams":[{one}],"version":1}}"#);
-        assert_eq!(parse_streams(listed.as_bytes()).unwrap(), [[0xab; 32]]);
+    fn the_origins_list_names_keys_and_their_streams() {
+        let list = r#"[{"name":"main","prefix":"/","stream":"00",
+            "public_key":"AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE"},
+            {"name":"bad","public_key":"?"}]"#;
+        let expected = ([1; 32], StreamId::of(&[1; 32], "main"));
+        assert_eq!(parse_streams(list.as_bytes()).unwrap(), [expected]);
         assert!(parse_streams(b"<html>").is_err());
     }
 }

@@ -1,6 +1,7 @@
 //! Carries out what the core wants, and takes in what the player and its playlists say.
 
-use std::time::Instant as WallInstant;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use bytes::Bytes;
 use http::StatusCode;
@@ -9,7 +10,7 @@ use swarm_core::limits::REQUESTS_MAX;
 use swarm_core::peer::{Action, Event, FetchOutcome, Input, Outbox, Payload};
 use tokio::sync::oneshot;
 
-use super::{Answer, Driver, Pending, Playlist};
+use super::{Answer, Driver, Pending, Playlist, RunningFetch};
 use crate::fetch::{Done, Job};
 use crate::snapshot::AgentEvent;
 use crate::tracker_link::TrackerLink;
@@ -19,9 +20,11 @@ impl Driver {
         match action {
             Action::FetchCdn { fetch, name, range } => self.start_fetch(*fetch, *name, *range),
             Action::CancelFetch(fetch) => {
-                if let Some(task) = self.fetches.remove(fetch) {
-                    task.abort();
+                if let Some(running) = self.fetches.remove(fetch) {
+                    running.task.abort();
                     self.shared.store.drop_body(*fetch);
+                    let bytes = running.bytes.load(Ordering::Relaxed);
+                    self.pending.push_back(Pending::FetchCancelled { fetch: *fetch, bytes });
                 }
             }
             Action::Deliver { request, payload, reported_bps } => {
@@ -91,17 +94,14 @@ impl Driver {
         let Some(located) = self.shared.catalog.find(name) else {
             // The playlist that named it is long gone.
             tracing::debug!(%name, "local catalog has no URL of a segment");
-            let status = StatusCode::NOT_FOUND;
-            let outcome = FetchOutcome::Failed;
+            let (status, outcome) = (StatusCode::NOT_FOUND, FetchOutcome::Failed);
             let done = Done { fetch, outcome, status, bytes: 0, ttfb_ms: 0, total_ms: 0 };
-            let task = tokio::spawn(std::future::ready(()));
-            self.fetches.insert(fetch, task.abort_handle());
-            self.pending.push_back(Pending::FetchDone(done));
-            return;
+            return self.pending.push_back(Pending::FetchDone(done));
         };
-        let job = Job { fetch, name, located, range };
-        let task = tokio::spawn(self.fetcher.clone().run(job));
-        self.fetches.insert(fetch, task.abort_handle());
+        let bytes = Arc::new(AtomicU32::new(0));
+        let job = Job { fetch, name, located, range, bytes: bytes.clone() };
+        let task = tokio::spawn(self.fetcher.clone().run(job)).abort_handle();
+        self.fetches.insert(fetch, RunningFetch { task, bytes });
     }
 
     fn deliver(&mut self, request: RequestId, payload: Payload, reported_bps: u64) {
@@ -168,7 +168,6 @@ impl Driver {
     }
 
     pub(super) fn handle_playlist(&mut self, playlist: &Playlist) {
-        let started = WallInstant::now();
         let now = tokio::time::Instant::now();
         for track in &playlist.tracks {
             if let Some(stream) = track.stream
@@ -184,13 +183,12 @@ impl Driver {
                 self.handle(Input::Timeline { track: track.track, segments: &segments });
             }
         }
-        tracing::trace!(took = ?started.elapsed(), "playlist taken in");
     }
 
     /// Joins the swarm of the stream that is played, once there is a key to trust.
     pub(super) fn join(&mut self) {
         let Some(stream) = self.seen else { return };
-        if self.joined == Some(stream) || !self.shared.trust.has_keys() {
+        if self.joined == Some(stream) || !self.shared.trust.knows(stream) {
             return;
         }
         self.joined = Some(stream);

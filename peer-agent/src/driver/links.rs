@@ -27,8 +27,9 @@ use crate::store::{From, Put};
 
 /// Bytes that may wait in the transport for one neighbour. Small, so that what is sent is decided
 /// late; the transport says when a quarter of it is left.
-const SEND_QUEUE_BYTES_MAX: usize = 256 * 1024;
-/// With no more than this waiting, a neighbour can be sent more.
+const SEND_QUEUE_BYTES_MAX: usize = 128 * 1024;
+/// With no more than this waiting, a neighbour can be sent more. Less than what the core takes for
+/// a full transport.
 const SEND_LOW_BYTES: usize = SEND_QUEUE_BYTES_MAX / 4;
 /// Bytes that may wait here because the transport's queue is full; beyond, the neighbour is lost.
 const BACKLOG_BYTES_MAX: usize = 4 * 1024 * 1024;

@@ -11,7 +11,7 @@ pub(crate) use handle::{Answer, Command, DriverHandle, Playlist, PlaylistKind, R
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use http::StatusCode;
@@ -67,7 +67,7 @@ pub(crate) struct Driver {
     shared: Arc<Shared>,
     requests: HashMap<RequestId, oneshot::Sender<Answer>>,
     fetcher: Fetcher,
-    fetches: HashMap<FetchId, AbortHandle>,
+    fetches: HashMap<FetchId, RunningFetch>,
     failures: VecDeque<(FetchId, StatusCode)>,
     links: Links,
     tracks: Tracks,
@@ -84,6 +84,13 @@ pub(crate) struct Driver {
     peer_name: Option<String>,
 }
 
+/// A fetch that the core may still cancel.
+struct RunningFetch {
+    task: AbortHandle,
+    /// What it has received so far.
+    bytes: Arc<AtomicU32>,
+}
+
 /// An input that the driver owes the core.
 #[derive(Clone, Copy, Debug)]
 enum Pending {
@@ -93,6 +100,7 @@ enum Pending {
     Misbehaved(Slot),
     TrackerDown,
     FetchDone(Done),
+    FetchCancelled { fetch: FetchId, bytes: u32 },
 }
 
 /// Where the loop hears from the others.
@@ -196,7 +204,7 @@ impl Driver {
         self.publish();
         tokio::time::sleep(GOODBYE).await;
         for fetch in self.fetches.values() {
-            fetch.abort();
+            fetch.task.abort();
         }
         if let Some(Closing(Some(done))) = closing {
             let _ = done.send(());
@@ -225,7 +233,11 @@ impl Driver {
                 Pending::Sent { slot, buffered } => self.handle(Input::Sent { slot, buffered }),
                 Pending::Misbehaved(slot) => self.handle(Input::Misbehaved(slot)),
                 Pending::TrackerDown => self.handle(Input::TrackerDown),
-                Pending::FetchDone(done) => self.finish_fetch(done),
+                Pending::FetchDone(done) => self.on_fetch_done(done),
+                Pending::FetchCancelled { fetch, bytes } => {
+                    let (outcome, ttfb_ms, total_ms) = (FetchOutcome::Failed, 0, 0);
+                    self.handle(Input::FetchDone { fetch, outcome, bytes, ttfb_ms, total_ms });
+                }
             }
         }
     }
@@ -286,16 +298,17 @@ impl Driver {
                     Put::Duplicate | Put::Unknown => {}
                 }
             }
-            FetchEvent::Done(done) => self.finish_fetch(done),
+            FetchEvent::Done(done) => {
+                if self.fetches.remove(&done.fetch).is_some() {
+                    self.on_fetch_done(done);
+                }
+            }
             // Cancelled meanwhile.
             FetchEvent::Record { .. } | FetchEvent::Piece { .. } => {}
         }
     }
 
-    fn finish_fetch(&mut self, done: Done) {
-        if self.fetches.remove(&done.fetch).is_none() {
-            return;
-        }
+    fn on_fetch_done(&mut self, done: Done) {
         if done.outcome == FetchOutcome::Failed {
             if self.failures.len() >= FAILURES_MAX {
                 self.failures.pop_front();
