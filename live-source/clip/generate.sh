@@ -71,8 +71,11 @@ audio() {
     note='0.16*exp(-5*mod(t,1))*sin(2*PI*(440+110*mod(floor(t),4))*t)'
     ffmpeg -hide_banner -loglevel error -y -f lavfi -i "aevalsrc='$tone+$note':s=48000:d=$((3 * LOOP_S + 1)):c=mono" \
         -c:a aac -b:a 40k -bitexact -f adts "$WORK/audio.aac"
-    ffmpeg -hide_banner -loglevel error -y -i "$WORK/audio.aac" -c:a copy -bitexact -map_metadata -1 \
-        -bsf:a "noise=amount=0:drop='lt(n\\,$AAC_FRAMES)+gte(n\\,$((2 * AAC_FRAMES)))',aac_adtstoasc,setts=ts=N*1024:duration=1024" \
+    # By way of a plain MP4, as a fragmented one is begun before the decoder's configuration is known.
+    ffmpeg -hide_banner -loglevel error -y -i "$WORK/audio.aac" -c:a copy -bitexact \
+        -bsf:a aac_adtstoasc -f mp4 "$WORK/audio.mp4"
+    ffmpeg -hide_banner -loglevel error -y -i "$WORK/audio.mp4" -c:a copy -bitexact -map_metadata -1 \
+        -bsf:a "noise=amount=0:drop='lt(n\\,$AAC_FRAMES)+gte(n\\,$((2 * AAC_FRAMES)))',setts=ts=N*1024:duration=1024" \
         -movflags +cmaf+empty_moov+default_base_moof+skip_trailer -frag_duration 2000000 -f mp4 audio.mp4
 }
 
