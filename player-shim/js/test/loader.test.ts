@@ -92,14 +92,17 @@ function setUp(context: Partial<LoaderContext> = {}, engine: FakeEngine | null =
     onTimeout: () => log.push("timeout"),
     onAbort: () => log.push("abort"),
   };
-  const load = (): void => loader.load(full, { loadPolicy: { maxLoadTimeMs: 60_000 } }, callbacks);
+  const load = async (): Promise<void> => {
+    loader.load(full, { loadPolicy: { maxLoadTimeMs: 60_000 } }, callbacks);
+    await Promise.resolve();
+  };
   return { engine, loader, log, load, owned, full, data: () => success };
 }
 
-test("a delivery goes to the player with the timings that the machine says", () => {
+test("a delivery goes to the player with the timings that the machine says", async () => {
   const { engine, loader, log, load, data } = setUp();
   const { stats } = loader;
-  load();
+  await load();
   const bytes = new ArrayBuffer(100_000);
   engine?.waiting?.onDelivered({ data: bytes, reportedBps: 1_000_000, ttfbMs: 40 });
   assert.deepEqual(log, ["success"]);
@@ -114,18 +117,18 @@ test("a delivery goes to the player with the timings that the machine says", () 
   assert.equal(engine?.abandoned, 0);
 });
 
-test("nothing is reported as loaded before it is delivered", () => {
+test("nothing is reported as loaded before it is delivered", async () => {
   const { loader, load } = setUp();
-  load();
+  await load();
   assert.equal(loader.stats.loaded, 0);
   assert.equal(loader.stats.loading.first, 0);
   assert.ok(loader.stats.loading.start > 0);
   loader.destroy();
 });
 
-test("the engine fetches with the player's URL", () => {
+test("the engine fetches with the player's URL", async () => {
   const { engine, loader, load, full } = setUp();
-  load();
+  await load();
   assert.equal(engine?.entry.url, full.url);
   loader.destroy();
 });
@@ -136,18 +139,18 @@ for (const [what, context] of [
   ["what no playlist listed", { url: "https://cdn.example/key.bin" }],
   ["what is no fragment", { frag: undefined }],
 ] as [string, Partial<LoaderContext>][]) {
-  test(`${what} are the player's own loader's`, () => {
+  test(`${what} are the player's own loader's`, async () => {
     const { engine, load } = setUp(context);
-    load();
+    await load();
     assert.equal(engine?.waiting, null);
     assert.deepEqual(Own.made[0]?.calls, ["load"]);
   });
 }
 
-test("without an engine everything is the own loader's, with the same statistics", () => {
+test("without an engine everything is the own loader's, with the same statistics", async () => {
   const { loader, log, load, owned } = setUp({}, null);
   const { stats } = loader;
-  load();
+  await load();
   const own = Own.made[0] as Own;
   assert.equal(own.stats, stats);
   stats.loaded = 5;
@@ -158,12 +161,12 @@ test("without an engine everything is the own loader's, with the same statistics
   assert.deepEqual(own.calls, ["load", "destroy"]);
 });
 
-test("a bypass, at once or later, hands over to the own loader", () => {
+test("a bypass, at once or later, hands over to the own loader", async () => {
   for (const atOnce of [true, false]) {
     const engine = new FakeEngine();
     engine.atOnce = atOnce;
     const { loader, load, log } = setUp({}, engine);
-    load();
+    await load();
     if (!atOnce) engine.waiting?.onBypass(true);
     const own = Own.made[0] as Own;
     assert.deepEqual(own.calls, ["load"]);
@@ -177,9 +180,9 @@ test("a bypass, at once or later, hands over to the own loader", () => {
   }
 });
 
-test("abort tells the engine and the player, and nothing comes after it", () => {
+test("abort tells the engine and the player, and nothing comes after it", async () => {
   const { engine, loader, log, load } = setUp();
-  load();
+  await load();
   loader.abort();
   assert.deepEqual(log, ["abort"]);
   assert.equal(engine?.abandoned, 1);
@@ -189,9 +192,9 @@ test("abort tells the engine and the player, and nothing comes after it", () => 
   assert.deepEqual(log, ["abort"]);
 });
 
-test("destroy without abort cancels silently", () => {
+test("destroy without abort cancels silently", async () => {
   const { engine, loader, log, load } = setUp();
-  load();
+  await load();
   loader.destroy();
   assert.equal(engine?.abandoned, 1);
   engine?.waiting?.onDelivered({ data: new ArrayBuffer(1), reportedBps: 1, ttfbMs: 1 });
@@ -200,13 +203,13 @@ test("destroy without abort cancels silently", () => {
   assert.equal(Own.made.length, 0);
 });
 
-test("an engine that throws is stopped, and the player does not notice", () => {
+test("an engine that throws is stopped, and the player does not notice", async () => {
   const engine = new FakeEngine();
   engine.lookup = () => {
     throw new Error("unreachable executed");
   };
   const { load } = setUp({}, engine);
-  load();
+  await load();
   assert.equal(engine.faults.length, 1);
   assert.deepEqual(Own.made[0]?.calls, ["load"]);
 });
@@ -214,16 +217,40 @@ test("an engine that throws is stopped, and the player does not notice", () => {
 test("an answer that never comes is replaced by the own loader's", async (t) => {
   t.mock.timers.enable({ apis: ["setTimeout"] });
   const { engine, load, loader } = setUp();
-  load();
+  await load();
   t.mock.timers.tick(15_001);
   assert.deepEqual(Own.made[0]?.calls, ["load"]);
   assert.equal(engine?.abandoned, 1);
   loader.destroy();
 });
 
-test("a loader serves once", () => {
+test("a loader serves once", async () => {
   const { load, loader } = setUp();
-  load();
-  assert.throws(load, /once/);
+  await load();
+  await assert.rejects(load, /once/);
   loader.destroy();
+});
+
+test("a segment whose playlist is heard of in the same turn is the engine's", async () => {
+  const engine = new FakeEngine();
+  const { lookup } = engine;
+  engine.lookup = () => null;
+  const { load, loader } = setUp({}, engine);
+  const loaded = load();
+  engine.lookup = lookup;
+  await loaded;
+  assert.ok(engine.waiting);
+  assert.equal(Own.made.length, 0);
+  loader.destroy();
+});
+
+test("abort and destroy before the engine is asked end the request", async () => {
+  for (const end of ["abort", "destroy"] as const) {
+    const { engine, load, loader, log } = setUp();
+    const loaded = load();
+    loader[end]();
+    await loaded;
+    assert.equal(engine?.waiting, null);
+    assert.deepEqual(log, end === "abort" ? ["abort"] : []);
+  }
 });

@@ -32,6 +32,8 @@ export class HlsAdapter {
       for (const [kind, { details, level }] of this.last) this.take(kind, details, level);
     };
     session.onStop = () => this.detach();
+    const details = hls.latestLevelDetails;
+    if (details) this.take("main", details, hls.loadLevel ?? -1);
   }
 
   private detach(): void {

@@ -59,13 +59,16 @@ class ShoalLoader implements Loader {
     this.settings = settings;
     this.callbacks = callbacks;
     this.asked = now();
-    let routed = false;
-    try {
-      routed = this.loadThroughEngine(context);
-    } catch (error) {
-      this.host.engine?.fault(error);
-    }
-    if (!routed && !this.inner && this.callbacks) this.loadThroughOwn(false);
+    if (!this.host.engine || !isMedia(context)) return this.loadThroughOwn(false);
+    this.stats.loading.start = this.asked;
+    let cancelled = false;
+    this.cancel = () => (cancelled = true);
+    // hls.js asks for a new segment before others hear of the playlist that lists it.
+    queueMicrotask(() => {
+      if (cancelled) return;
+      this.cancel = null;
+      this.begin(context);
+    });
   }
 
   abort(): void {
@@ -92,18 +95,25 @@ class ShoalLoader implements Loader {
     return this.inner?.getResponseHeader?.(name) ?? null;
   }
 
-  /** False if it is not the engine's business. */
-  private loadThroughEngine(context: LoaderContext): boolean {
+  private begin(context: LoaderContext): void {
     const { engine } = this.host;
-    const { frag } = context;
-    if (!engine || !frag || frag.sn === "initSegment" || context.part) return false;
+    let routed = false;
+    try {
+      routed = engine !== null && this.loadThroughEngine(engine, context);
+    } catch (error) {
+      engine?.fault(error);
+    }
+    if (!routed && !this.inner) this.loadThroughOwn(false);
+  }
+
+  /** False if it is not the engine's business. */
+  private loadThroughEngine(engine: Engine, context: LoaderContext): boolean {
     const first = context.rangeStart ?? 0;
     const len = context.rangeEnd ? context.rangeEnd - first : 0;
     const found = engine.lookup(context.url, first, len);
     if (!found) return false;
     // The player's URL may carry arguments that the playlist's does not.
     found.entry.url = context.url;
-    this.stats.loading.start = this.asked;
     let answered = false;
     const finish = (): boolean => {
       answered = true;
@@ -163,4 +173,9 @@ class ShoalLoader implements Loader {
     this.cancel = null;
     cancel?.();
   }
+}
+
+/** Parts, init segments, and what is no fragment at all, are never shared. */
+function isMedia({ frag, part }: LoaderContext): boolean {
+  return frag !== undefined && frag.sn !== "initSegment" && !part;
 }

@@ -84,6 +84,7 @@ export interface HlsLike {
   config: HlsConfig;
   media?: HTMLMediaElement | null;
   latestLevelDetails?: LevelDetails | null;
+  loadLevel?: number;
   on(event: string, listener: (event: string, data: never) => void): void;
   off(event: string, listener: (event: string, data: never) => void): void;
 }
