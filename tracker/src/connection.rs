@@ -312,10 +312,8 @@ impl Visit {
                 socket.send(Message::Binary(frame.into())).await.ok()?;
             }
             socket.send(Message::Close(None)).await.ok()?;
-            let io = (*socket).into_inner();
+            let mut io = (*socket).into_inner();
             let mut rest = [0; 1024];
-            let mut io = io.into_inner();
-            let mut io = TokioIo::new(&mut io);
             let mut left = LINGER_BYTES_MAX;
             while left > 0 {
                 let len = io.read(&mut rest).await.ok()?;

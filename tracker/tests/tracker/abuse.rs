@@ -1,7 +1,6 @@
 //! What viewers that do not behave get.
 
 use super::*;
-use tracker::LimitsConfig;
 
 async fn refused_after(first: &[Message], expected: RefusalCode) {
     let tracker = start(config()).await;
@@ -61,7 +60,7 @@ async fn messages_out_of_order_are_refused() {
 async fn a_viewer_that_never_joins_is_refused() {
     let limits = LimitsConfig {
         join_ms: 100,
-        ..LimitsConfig::default()
+        ..limits()
     };
     let tracker = start(Config { limits, ..config() }).await;
     let mut viewer = tracker.connect().await;
@@ -76,7 +75,7 @@ async fn floods_of_messages_and_signals_are_refused() {
         messages_per_s: 1,
         signals_burst: 10,
         signals_per_s: 1,
-        ..LimitsConfig::default()
+        ..limits()
     };
     let tracker = start(Config { limits, ..config() }).await;
     let floods = [
@@ -111,7 +110,7 @@ async fn one_address_has_a_quota_of_joins_and_connections() {
         joins_burst: 2,
         joins_per_s: 0,
         connections_per_address_max: 3,
-        ..LimitsConfig::default()
+        ..limits()
     };
     let tracker = start(Config { limits, ..config() }).await;
     let (_a, _b) = (tracker.join().await, tracker.join().await);
@@ -129,7 +128,7 @@ async fn a_slow_reader_loses_signals_and_nobody_else_is_held_up() {
         signals_burst: 1_000_000,
         signals_per_s: 1_000_000,
         queue_bytes_max: 16 * 1024,
-        ..LimitsConfig::default()
+        ..limits()
     };
     let tracker = start(Config { limits, ..config() }).await;
     let ((mut a, a_name), (slow, slow_name)) = tracker.join_pair().await;

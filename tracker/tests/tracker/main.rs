@@ -4,6 +4,7 @@ mod abuse;
 mod http_api;
 mod mmdb;
 mod networks;
+mod vectors;
 mod viewers;
 
 use std::{net::SocketAddr, time::Duration};
@@ -29,7 +30,7 @@ use tokio_tungstenite::{
     MaybeTlsStream, WebSocketStream, connect_async,
     tungstenite::{Bytes, Message, client::IntoClientRequest, http::HeaderValue},
 };
-use tracker::{Config, Error, StunConfig};
+use tracker::{Config, Error, LimitsConfig, StunConfig};
 
 /// Nothing takes longer unless it hangs.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -45,11 +46,20 @@ struct Tracker {
 fn config() -> Config {
     Config {
         public_api: true,
+        limits: limits(),
         stun: StunConfig {
             listen: Some(SocketAddr::from(([127, 0, 0, 1], 0))),
             ..StunConfig::default()
         },
         ..Config::default()
+    }
+}
+
+/// Connections that tests leave open are not waited for.
+fn limits() -> LimitsConfig {
+    LimitsConfig {
+        drain_ms: 300,
+        ..LimitsConfig::default()
     }
 }
 

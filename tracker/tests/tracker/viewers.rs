@@ -3,7 +3,7 @@
 use super::*;
 use swarm_core::wire::tracker::LinkOutcome;
 use tokio::net::UdpSocket;
-use tracker::{LimitsConfig, SwarmConfig};
+use tracker::SwarmConfig;
 
 #[tokio::test]
 async fn viewers_are_introduced_pairwise_and_their_signals_pass_both_ways() {
@@ -185,7 +185,7 @@ async fn a_shutdown_tells_viewers_when_to_come_back() {
     let limits = LimitsConfig {
         reconnect_after_ms: 700,
         reconnect_jitter_ms: 300,
-        ..LimitsConfig::default()
+        ..limits()
     };
     let tracker = start(Config { limits, ..config() }).await;
     let (mut a, _, _) = tracker.join().await;
