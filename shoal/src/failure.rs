@@ -14,17 +14,26 @@ pub struct Failure {
 impl Failure {
     /// The user's: arguments or settings that make no sense. Exit code 2.
     pub fn misuse(text: impl fmt::Display) -> Self {
-        Self { text: text.to_string(), misuse: true }
+        Self {
+            text: text.to_string(),
+            misuse: true,
+        }
     }
 
     /// The machine's, or that of somebody on the network. Exit code 1.
     pub fn environment(text: impl fmt::Display) -> Self {
-        Self { text: format!("environment: {text}"), misuse: false }
+        Self {
+            text: format!("environment: {text}"),
+            misuse: false,
+        }
     }
 
     /// An error that says itself who is at fault. Exit code 1.
     pub fn of(error: impl fmt::Display) -> Self {
-        Self { text: error.to_string(), misuse: false }
+        Self {
+            text: error.to_string(),
+            misuse: false,
+        }
     }
 
     /// An address cannot be listened on.
@@ -51,28 +60,46 @@ impl fmt::Display for Failure {
 
 impl From<live_source::Error> for Failure {
     fn from(error: live_source::Error) -> Self {
-        let misuse = matches!(error, live_source::Error::Config(_) | live_source::Error::Input { .. });
-        Self { text: error.to_string(), misuse }
+        let misuse = matches!(
+            error,
+            live_source::Error::Config(_) | live_source::Error::Input { .. }
+        );
+        Self {
+            text: error.to_string(),
+            misuse,
+        }
     }
 }
 
 impl From<origin_proxy::Error> for Failure {
     fn from(error: origin_proxy::Error) -> Self {
-        let misuse = matches!(error, origin_proxy::Error::Config(_) | origin_proxy::Error::Key(_));
-        Self { text: format!("origin-proxy: {error}"), misuse }
+        let misuse = matches!(
+            error,
+            origin_proxy::Error::Config(_) | origin_proxy::Error::Key(_)
+        );
+        Self {
+            text: format!("origin-proxy: {error}"),
+            misuse,
+        }
     }
 }
 
 impl From<tracker::Error> for Failure {
     fn from(error: tracker::Error) -> Self {
         let misuse = !matches!(error, tracker::Error::Environment { .. });
-        Self { text: format!("tracker: {error}"), misuse }
+        Self {
+            text: format!("tracker: {error}"),
+            misuse,
+        }
     }
 }
 
 impl From<peer_agent::Error> for Failure {
     fn from(error: peer_agent::Error) -> Self {
         let misuse = matches!(error, peer_agent::Error::Config(_));
-        Self { text: error.to_string(), misuse }
+        Self {
+            text: error.to_string(),
+            misuse,
+        }
     }
 }

@@ -2,13 +2,17 @@
 
 use tracing_subscriber::{EnvFilter, fmt, prelude::*};
 
+/// What the WebRTC stack says of peers that come and go is no news, at levels that say it is.
+const QUIET: &str = "rtc=off,rtc_dtls=off,rtc_ice=off,rtc_mdns=off,rtc_sctp=off,webrtc=off";
+
 /// Starts logging what RUST_LOG says, else `default`. A second call has no effect.
 pub(crate) fn init(json: bool, default: &str) {
+    let default = format!("{default},{QUIET}");
     let (filter, complaint) = match std::env::var(EnvFilter::DEFAULT_ENV) {
-        Err(_) => (EnvFilter::new(default), None),
+        Err(_) => (EnvFilter::new(&default), None),
         Ok(text) => match EnvFilter::try_new(&text) {
             Ok(filter) => (filter, None),
-            Err(error) => (EnvFilter::new(default), Some(error)),
+            Err(error) => (EnvFilter::new(&default), Some(error)),
         },
     };
     let lines = fmt::layer().with_writer(std::io::stderr);

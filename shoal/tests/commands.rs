@@ -3,18 +3,32 @@
 use std::process::{Command, Output};
 
 fn shoal(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_shoal")).args(args).output().unwrap()
+    Command::new(env!("CARGO_BIN_EXE_shoal"))
+        .args(args)
+        .output()
+        .unwrap()
 }
 
 fn stdout(args: &[&str]) -> String {
     let output = shoal(args);
-    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{args:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     String::from_utf8(output.stdout).unwrap()
 }
 
 #[test]
 fn every_command_explains_itself() {
-    for command in ["demo", "publish", "origin-proxy", "tracker", "peer", "keygen"] {
+    for command in [
+        "demo",
+        "publish",
+        "origin-proxy",
+        "tracker",
+        "peer",
+        "keygen",
+    ] {
         assert!(stdout(&["--help"]).contains(command));
         assert!(stdout(&[command, "--help"]).contains("Usage:"), "{command}");
     }
@@ -23,9 +37,15 @@ fn every_command_explains_itself() {
 #[test]
 fn printed_configurations_parse_back_to_the_defaults() {
     let proxy = stdout(&["origin-proxy", "--print-config"]);
-    assert_eq!(origin_proxy::Config::from_toml(&proxy).unwrap(), origin_proxy::Config::default());
+    assert_eq!(
+        origin_proxy::Config::from_toml(&proxy).unwrap(),
+        origin_proxy::Config::default()
+    );
     let tracker = stdout(&["tracker", "--print-config"]);
-    assert_eq!(tracker::Config::from_toml(&tracker).unwrap(), tracker::Config::default());
+    assert_eq!(
+        tracker::Config::from_toml(&tracker).unwrap(),
+        tracker::Config::default()
+    );
     let peer: peer_agent::Config = toml::from_str(&stdout(&["peer", "--print-config"])).unwrap();
     assert_eq!(peer, peer_agent::Config::default());
     let source = toml::from_str::<live_source::Config>(&stdout(&["publish", "--print-config"]));
@@ -38,7 +58,10 @@ fn a_generated_key_goes_into_the_proxys_settings() {
     let config = origin_proxy::Config::from_toml(&printed).unwrap();
     let secret = config.signing_key.unwrap();
     let public = stdout(&["keygen", "--public-of", &secret]);
-    assert!(printed.contains(&format!("public_key = \"{}\"", public.trim())), "{printed}");
+    assert!(
+        printed.contains(&format!("public_key = \"{}\"", public.trim())),
+        "{printed}"
+    );
     assert_ne!(printed, stdout(&["keygen"]));
 }
 
@@ -50,15 +73,24 @@ fn mistakes_end_with_code_2_and_one_line_that_names_them() {
     let file = file.to_str().unwrap();
     for (args, named) in [
         (vec!["tracker", "--config", file], "listn"),
-        (vec!["origin-proxy", "--config", "no-such-file.toml"], "no-such-file.toml"),
+        (
+            vec!["origin-proxy", "--config", "no-such-file.toml"],
+            "no-such-file.toml",
+        ),
         (vec!["peer", "--tracker", "ws://127.0.0.1:1/"], "`stream`"),
-        (vec!["publish", "no-such-file.mp4", "--listen", "127.0.0.1:0"], "no-such-file.mp4"),
+        (
+            vec!["publish", "no-such-file.mp4", "--listen", "127.0.0.1:0"],
+            "no-such-file.mp4",
+        ),
         (vec!["keygen", "--public-of", "short"], "key"),
     ] {
         let output = shoal(&args);
         let said = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(2), "{args:?}: {said}");
-        assert!(said.contains(named) && said.starts_with("shoal: "), "{args:?}: {said}");
+        assert!(
+            said.contains(named) && said.starts_with("shoal: "),
+            "{args:?}: {said}"
+        );
         assert!(output.stdout.is_empty());
     }
 }

@@ -45,9 +45,9 @@ export class Audience {
 
   /** `mesh` may be null while the tracker does not answer; what it said last stays true. */
   update(state, mesh, me, now) {
-    for (const viewer of mesh?.viewers_list ?? []) this.places.set(viewer.id, viewer);
+    for (const viewer of mesh?.viewers ?? []) this.places.set(viewer.id, viewer);
     const found = new Map();
-    for (const viewer of mesh?.viewers_list ?? []) if (viewer.connected) found.set(viewer.id, {});
+    for (const viewer of mesh?.viewers ?? []) if (viewer.connected) found.set(viewer.id, {});
     for (const viewer of state.viewers) if (viewer.peer) found.set(viewer.peer, viewer);
     this.viewers = [...found].map(([id, seen]) => this.#viewer(id, seen, me, now));
     this.links = this.#links(state, mesh, now);

@@ -40,7 +40,7 @@ export class MeshView {
     this.drawnAt = now;
     const { context, width, height } = sharp(this.canvas);
     this.cdn = { x: width / 2, y: 30 };
-    this.layout.step(width, height, 76);
+    this.layout.step(width, height, 96);
     this.#drawGroups(context);
     this.#drawCdn(context, now);
     this.#drawLinks(context, now);

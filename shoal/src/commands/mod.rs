@@ -22,7 +22,9 @@ pub(crate) enum JsonTo {
 }
 
 pub(crate) async fn bind(addr: SocketAddr) -> Result<TcpListener, Failure> {
-    TcpListener::bind(addr).await.map_err(|error| Failure::listen(addr, &error))
+    TcpListener::bind(addr)
+        .await
+        .map_err(|error| Failure::listen(addr, &error))
 }
 
 /// Prints text that was asked for. A reader that has gone away is no failure.

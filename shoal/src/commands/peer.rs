@@ -115,19 +115,25 @@ fn config_of(args: &Args) -> Result<Config, Failure> {
         config.public_keys = args.keys.iter().map(|key| hex_key(key)).collect();
         config.trust_cdn = false;
     }
-    config.check().map_err(|error| Failure::misuse(error.to_string()))?;
+    config
+        .check()
+        .map_err(|error| Failure::misuse(error.to_string()))?;
     Ok(config)
 }
 
 /// The agent's notation of a key. What is no key stays as it is, for the agent to complain of.
 fn hex_key(text: &str) -> String {
-    let key: Option<[u8; 32]> =
-        URL_SAFE_NO_PAD.decode(text).ok().and_then(|bytes| bytes.try_into().ok());
+    let key: Option<[u8; 32]> = URL_SAFE_NO_PAD
+        .decode(text)
+        .ok()
+        .and_then(|bytes| bytes.try_into().ok());
     key.map_or_else(|| text.to_owned(), hex::encode)
 }
 
 fn parse_mbps(text: &str) -> Result<u64, String> {
-    let mbps: f64 = text.parse().map_err(|_| "it must be a number of Mbit/s".to_owned())?;
+    let mbps: f64 = text
+        .parse()
+        .map_err(|_| "it must be a number of Mbit/s".to_owned())?;
     if (0.0..=100_000.0).contains(&mbps) {
         Ok((mbps * 1e6) as u64)
     } else {
@@ -155,7 +161,11 @@ mod tests {
     fn switches_override_the_file_both_ways() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("peer.toml");
-        std::fs::write(&path, "stream = \"http://c/a.m3u8\"\nleech = true\np2p = false").unwrap();
+        std::fs::write(
+            &path,
+            "stream = \"http://c/a.m3u8\"\nleech = true\np2p = false",
+        )
+        .unwrap();
         let file = path.display();
         let kept = config(&format!("peer --config {file}")).unwrap();
         assert_eq!((kept.leech, kept.p2p), (true, false));
@@ -173,7 +183,9 @@ mod tests {
         let hex = one.public_keys[0].clone();
         let two = config(&format!("peer --stream http://c/a.m3u8 --key {hex}")).unwrap();
         assert_eq!(one, two);
-        let error = config("peer --stream http://c/a.m3u8 --key 12").unwrap_err().to_string();
+        let error = config("peer --stream http://c/a.m3u8 --key 12")
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("12"), "{error}");
     }
 

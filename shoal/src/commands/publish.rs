@@ -59,7 +59,10 @@ pub(crate) async fn run(args: Args, stop: CancellationToken) -> Result<(), Failu
 fn config_of(args: Args) -> Result<Config, Failure> {
     let mut config: Config = file::settings(args.config.as_deref())?;
     file::set(&mut config.input, args.file.map(Input::File));
-    file::set(&mut config.segment_ms, args.segment_s.map(|s| s.saturating_mul(1000)));
+    file::set(
+        &mut config.segment_ms,
+        args.segment_s.map(|s| s.saturating_mul(1000)),
+    );
     if args.hls || args.dash {
         (config.hls, config.dash) = (args.hls, args.dash);
     }
@@ -87,10 +90,25 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("source.toml");
         std::fs::write(&path, "dash = false\nsegment_ms = 4000").unwrap();
-        let with_file = Args { config: Some(path), ..args() };
-        let config = config_of(Args { segment_s: Some(6), ..with_file }).unwrap();
-        assert_eq!((config.hls, config.dash, config.segment_ms), (true, false, 6000));
-        let config = config_of(Args { dash: true, file: Some("a.mp4".into()), ..args() }).unwrap();
+        let with_file = Args {
+            config: Some(path),
+            ..args()
+        };
+        let config = config_of(Args {
+            segment_s: Some(6),
+            ..with_file
+        })
+        .unwrap();
+        assert_eq!(
+            (config.hls, config.dash, config.segment_ms),
+            (true, false, 6000)
+        );
+        let config = config_of(Args {
+            dash: true,
+            file: Some("a.mp4".into()),
+            ..args()
+        })
+        .unwrap();
         assert_eq!((config.hls, config.dash), (false, true));
         assert_eq!(config.input, Input::File("a.mp4".into()));
     }

@@ -160,20 +160,31 @@ impl Audience {
     pub(super) fn sample(&self) {
         lock(&self.tabs).forget_silent();
         // While a viewer is being started or stopped the sample is left out.
-        let Ok(natives) = self.natives.try_lock() else { return };
+        let Ok(natives) = self.natives.try_lock() else {
+            return;
+        };
         let totals = self.totals(&natives);
         drop(natives);
         let mut history = lock(&self.history);
         if history.len() >= HISTORY_MAX {
             history.pop_front();
         }
-        history.push_back((self.began.elapsed().as_secs_f64(), totals.bytes_cdn, totals.bytes_p2p));
+        history.push_back((
+            self.began.elapsed().as_secs_f64(),
+            totals.bytes_cdn,
+            totals.bytes_p2p,
+        ));
     }
 
     pub(super) async fn state(&self) -> State {
         let natives = self.natives.lock().await;
         let mut viewers: Vec<Viewer> = natives.iter().map(Native::view).collect();
-        viewers.extend(lock(&self.tabs).open.values().map(|(_, viewer)| viewer.clone()));
+        viewers.extend(
+            lock(&self.tabs)
+                .open
+                .values()
+                .map(|(_, viewer)| viewer.clone()),
+        );
         State {
             stream: natives.iter().find_map(Native::stream),
             native: natives.len(),
@@ -196,16 +207,24 @@ impl Audience {
         outcomes.extend(stopped);
         let mut tabs = lock(&self.tabs);
         let mut browsers = tabs.closed;
-        tabs.open.drain().for_each(|(_, (_, viewer))| browsers.add(&viewer.totals));
+        tabs.open
+            .drain()
+            .for_each(|(_, (_, viewer))| browsers.add(&viewer.totals));
         Report::new(&outcomes, &browsers)
     }
 
     fn totals(&self, natives: &[Native]) -> Totals {
         let tabs = lock(&self.tabs);
         let mut sum = tabs.closed;
-        lock(&self.outcomes).iter().for_each(|outcome| sum.add(&outcome.totals));
-        natives.iter().for_each(|native| sum.add(&native.view().totals));
-        tabs.open.values().for_each(|(_, viewer)| sum.add(&viewer.totals));
+        lock(&self.outcomes)
+            .iter()
+            .for_each(|outcome| sum.add(&outcome.totals));
+        natives
+            .iter()
+            .for_each(|native| sum.add(&native.view().totals));
+        tabs.open
+            .values()
+            .for_each(|(_, viewer)| sum.add(&viewer.totals));
         sum
     }
 }
@@ -248,7 +267,10 @@ mod tests {
         audience.handle_tab(tab("b", 10, false)).unwrap();
         let state = audience.state().await;
         assert_eq!((state.totals.bytes_p2p, state.viewers.len()), (17, 2));
-        assert!(state.viewers.iter().all(|viewer| !viewer.native), "tabs are no native viewers");
+        assert!(
+            state.viewers.iter().all(|viewer| !viewer.native),
+            "tabs are no native viewers"
+        );
         audience.handle_tab(tab("a", 8, true)).unwrap();
         audience.sample();
         let state = audience.state().await;

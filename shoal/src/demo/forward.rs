@@ -50,7 +50,9 @@ impl Forward {
         if answer.status() != StatusCode::OK {
             return Err(Silence::Refused(answer.status()));
         }
-        let body = Limited::new(answer.into_body(), BODY_LEN_MAX).collect().await;
+        let body = Limited::new(answer.into_body(), BODY_LEN_MAX)
+            .collect()
+            .await;
         let body = body.map_err(|_| Silence::Unreachable)?;
         Ok(Body::from(body.to_bytes()))
     }

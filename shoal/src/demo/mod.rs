@@ -130,13 +130,21 @@ impl Demo {
             }
             audience.add_native().await?;
         }
-        Ok(Self { stage, audience, page, stop })
+        Ok(Self {
+            stage,
+            audience,
+            page,
+            stop,
+        })
     }
 
     /// Where to find it.
     pub fn urls(&self) -> Urls {
         Urls {
-            page: self.page.as_ref().map(|(addr, _)| format!("http://{addr}/")),
+            page: self
+                .page
+                .as_ref()
+                .map(|(addr, _)| format!("http://{addr}/")),
             stream: self.stage.stream_url(),
             tracker: self.stage.tracker_url(),
         }

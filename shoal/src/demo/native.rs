@@ -54,7 +54,13 @@ impl Native {
             agent.shutdown().await;
             report
         });
-        Ok(Self { snapshots, stalls, warm, stop, task })
+        Ok(Self {
+            snapshots,
+            stalls,
+            warm,
+            stop,
+            task,
+        })
     }
 
     /// How it is doing.
@@ -67,7 +73,12 @@ impl Native {
             buffer_ms: snapshot.buffer_ms.into(),
             lag_ms: snapshot.lag_ms.into(),
             stalled: snapshot.stalled,
-            flows: snapshot.neighbours.iter().filter(|n| n.up).map(flow).collect(),
+            flows: snapshot
+                .neighbours
+                .iter()
+                .filter(|n| n.up)
+                .map(flow)
+                .collect(),
         }
     }
 
@@ -86,7 +97,12 @@ impl Native {
             totals.stalls = report.stalls.into();
         }
         let warm = *self.warm.borrow();
-        Outcome { totals, warm, bad_pieces: snapshot.bad_pieces, playback }
+        Outcome {
+            totals,
+            warm,
+            bad_pieces: snapshot.bad_pieces,
+            playback,
+        }
     }
 }
 

@@ -42,7 +42,11 @@ pub(super) struct Site {
 impl Site {
     pub(super) fn new(stage: Arc<Stage>, audience: Arc<Audience>) -> Self {
         let forward = Forward::new(stage.tracker_addr());
-        Self { stage, audience, forward }
+        Self {
+            stage,
+            audience,
+            forward,
+        }
     }
 }
 
@@ -55,13 +59,19 @@ pub(super) async fn serve(
     let router = Router::new()
         .route("/demo/config", get(config))
         .route("/demo/state", get(state))
-        .route("/demo/tab", post(tab).layer(DefaultBodyLimit::max(TAB_LEN_MAX)))
+        .route(
+            "/demo/tab",
+            post(tab).layer(DefaultBodyLimit::max(TAB_LEN_MAX)),
+        )
         .route("/control/{what}/{action}", post(control))
         .route("/api/{*path}", get(api))
         .fallback(get(file))
         .with_state(site);
     let service = router.into_make_service_with_connect_info::<SocketAddr>();
-    if let Err(error) = axum::serve(listener, service).with_graceful_shutdown(shutdown).await {
+    if let Err(error) = axum::serve(listener, service)
+        .with_graceful_shutdown(shutdown)
+        .await
+    {
         tracing::error!(%error, "the page's server has stopped");
     }
 }
@@ -70,7 +80,10 @@ async fn file(request: Request) -> Response {
     let Some((data, media_type)) = assets::find(request.uri().path()) else {
         return (StatusCode::NOT_FOUND, "no such page").into_response();
     };
-    let headers = [(header::CONTENT_TYPE, media_type), (header::CACHE_CONTROL, "no-cache")];
+    let headers = [
+        (header::CONTENT_TYPE, media_type),
+        (header::CACHE_CONTROL, "no-cache"),
+    ];
     (headers, data.into_owned()).into_response()
 }
 
@@ -90,7 +103,9 @@ async fn config(State(site): State<Site>, ConnectInfo(from): ConnectInfo<SocketA
 async fn state(State(site): State<Site>) -> Response {
     let audience = serde_json::to_value(site.audience.state().await).unwrap_or_default();
     let tracker_up = site.stage.tracker_is_up().await;
-    fresh(Json(json!({ "tracker_up": tracker_up, "audience": audience })))
+    fresh(Json(
+        json!({ "tracker_up": tracker_up, "audience": audience }),
+    ))
 }
 
 /// Tabs that close send a beacon, which has no JSON content type: the body is read as it is.
@@ -98,7 +113,10 @@ async fn tab(State(site): State<Site>, body: String) -> Response {
     let report: TabReport = match serde_json::from_str(&body) {
         Ok(report) => report,
         Err(error) => {
-            return (StatusCode::BAD_REQUEST, format!("tab: malformed report: {error}"))
+            return (
+                StatusCode::BAD_REQUEST,
+                format!("tab: malformed report: {error}"),
+            )
                 .into_response();
         }
     };
@@ -128,11 +146,12 @@ async fn control(
 }
 
 async fn api(State(site): State<Site>, request: Request) -> Response {
-    let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
+    let target = request
+        .uri()
+        .path_and_query()
+        .map_or("/", |target| target.as_str());
     match site.forward.get(target).await {
-        Ok(body) => {
-            fresh(([(header::CONTENT_TYPE, "application/json")], body))
-        }
+        Ok(body) => fresh(([(header::CONTENT_TYPE, "application/json")], body)),
         Err(Silence::Unreachable) => {
             (StatusCode::BAD_GATEWAY, "the tracker does not answer").into_response()
         }

@@ -44,7 +44,10 @@ pub struct Report {
 
 impl Report {
     pub(super) fn new(outcomes: &[Outcome], browsers: &Totals) -> Self {
-        let played: Vec<_> = outcomes.iter().filter_map(|one| one.playback.as_ref()).collect();
+        let played: Vec<_> = outcomes
+            .iter()
+            .filter_map(|one| one.playback.as_ref())
+            .collect();
         let native_cdn: u64 = outcomes.iter().map(|one| one.totals.bytes_cdn).sum();
         let native_p2p: u64 = outcomes.iter().map(|one| one.totals.bytes_p2p).sum();
         let bytes_cdn = native_cdn + browsers.bytes_cdn;
@@ -59,17 +62,25 @@ impl Report {
             stalled_ms += report.stalled_ms;
             watched_ms += report.stalled_ms + report.played_ms;
         }
-        let failed = played.iter().map(|report| u64::from(report.failed + report.invalid));
+        let failed = played
+            .iter()
+            .map(|report| u64::from(report.failed + report.invalid));
         Self {
             viewers: outcomes.len(),
             viewers_failed: outcomes.len()
-                - played.iter().filter(|report| report.startup_ms.is_some()).count(),
+                - played
+                    .iter()
+                    .filter(|report| report.startup_ms.is_some())
+                    .count(),
             bytes_cdn,
             bytes_p2p,
             offload: ratio(bytes_p2p, bytes_cdn + bytes_p2p),
             offload_steady: steady(outcomes),
             cdn_copies_per_segment: ratio(native_cdn, segments.values().sum()),
-            stalls: played.iter().map(|report| u64::from(report.stalls)).sum::<u64>()
+            stalls: played
+                .iter()
+                .map(|report| u64::from(report.stalls))
+                .sum::<u64>()
                 + browsers.stalls,
             stall_ratio: ratio(stalled_ms, watched_ms),
             startup_ms_p50: median(played.iter().filter_map(|report| report.startup_ms)),
@@ -132,8 +143,15 @@ mod tests {
             ..playback::SegmentReport::default()
         };
         Outcome {
-            totals: Totals { bytes_cdn, bytes_p2p, ..Totals::default() },
-            warm: Some(Totals { bytes_cdn: 100, ..Totals::default() }),
+            totals: Totals {
+                bytes_cdn,
+                bytes_p2p,
+                ..Totals::default()
+            },
+            warm: Some(Totals {
+                bytes_cdn: 100,
+                ..Totals::default()
+            }),
             bad_pieces: 0,
             playback: Some(playback::Report {
                 startup_ms: Some(startup_ms),
@@ -147,8 +165,15 @@ mod tests {
 
     #[test]
     fn sums_and_medians() {
-        let browsers = Totals { bytes_p2p: 100, ..Totals::default() };
-        let outcomes = [outcome(200, 0, 5), outcome(100, 100, 9), outcome(100, 100, 7)];
+        let browsers = Totals {
+            bytes_p2p: 100,
+            ..Totals::default()
+        };
+        let outcomes = [
+            outcome(200, 0, 5),
+            outcome(100, 100, 9),
+            outcome(100, 100, 7),
+        ];
         let report = Report::new(&outcomes, &browsers);
         assert_eq!((report.viewers, report.viewers_failed), (3, 0));
         assert_eq!((report.bytes_cdn, report.bytes_p2p), (400, 300));

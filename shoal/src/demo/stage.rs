@@ -34,9 +34,14 @@ impl Stage {
         let (stop, (failed, failures)) = (CancellationToken::new(), tokio::sync::mpsc::channel(2));
         let input = args.file.clone().map_or(Input::Clip, Input::File);
         let segment_ms = args.segment_s.saturating_mul(1000);
-        let source = live_source::Config { input, segment_ms, ..live_source::Config::default() };
+        let source = live_source::Config {
+            input,
+            segment_ms,
+            ..live_source::Config::default()
+        };
         let source = LiveSource::new(source)?;
-        let (source_listener, source_addr) = free_port(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
+        let (source_listener, source_addr) =
+            free_port(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
         let any_port = SocketAddr::new(args.listen.ip(), 0);
         let (proxy_listener, proxy_addr) = free_port(any_port).await?;
         let (tracker_listener, tracker_addr) = free_port(any_port).await?;
@@ -105,7 +110,11 @@ impl Stage {
     }
 
     pub(super) async fn tracker_is_up(&self) -> bool {
-        self.tracker.lock().await.as_ref().is_some_and(|(task, _)| !task.is_finished())
+        self.tracker
+            .lock()
+            .await
+            .as_ref()
+            .is_some_and(|(task, _)| !task.is_finished())
     }
 
     /// Ends the tracker as a crash would: without goodbyes. Nothing happens if it does not run.
@@ -141,9 +150,8 @@ impl Stage {
             stop.cancel();
             let _ = task.await;
         }
-        let servers = std::mem::take(
-            &mut *self.servers.lock().unwrap_or_else(PoisonError::into_inner),
-        );
+        let servers =
+            std::mem::take(&mut *self.servers.lock().unwrap_or_else(PoisonError::into_inner));
         for server in servers {
             let _ = server.await;
         }
@@ -165,7 +173,10 @@ fn proxy_config(source: SocketAddr, secret: String) -> origin_proxy::Config {
     origin_proxy::Config {
         origin: format!("http://{source}/"),
         signing_key: Some(secret),
-        streams: vec![StreamConfig { name: "demo".into(), prefix: live_source::BASE_PATH.into() }],
+        streams: vec![StreamConfig {
+            name: "demo".into(),
+            prefix: live_source::BASE_PATH.into(),
+        }],
         ..origin_proxy::Config::default()
     }
 }
