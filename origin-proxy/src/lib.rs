@@ -15,6 +15,7 @@ mod key;
 mod live;
 mod metrics;
 mod object;
+mod pilot;
 mod playlist;
 mod proxy;
 mod records;

@@ -14,14 +14,15 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use crate::{
     Config, Error,
     error::Failure,
-    freshness::{Freshness, Kind, is_shareable, plan_freshness},
+    freshness::{Freshness, Kind, plan_freshness},
     key,
     metrics::Metrics,
     object::{Flight, Head, Landing, Object, Progress, end_to_end},
+    pilot::Pilot,
     playlist::Format,
     records::Stream,
     target::{Origin, Target},
-    upstream::{Upstream, has_certain_end, headers_for_pass, headers_for_whole},
+    upstream::{Upstream, headers_for_pass, headers_for_whole},
 };
 
 /// Everything that requests share.
@@ -31,10 +32,10 @@ pub(crate) struct Proxy {
     pub(crate) streams: Vec<Arc<Stream>>,
     pub(crate) origin: Origin,
     pub(crate) prefetch_permits: Semaphore,
-    upstream: Upstream,
-    cache: Cache<String, Arc<Object>>,
+    pub(crate) upstream: Upstream,
+    pub(crate) cache: Cache<String, Arc<Object>>,
     /// Keys whose answers are for one viewer each: not worth waiting for one another.
-    unshared: Cache<String, ()>,
+    pub(crate) unshared: Cache<String, ()>,
     flights: Mutex<HashMap<String, Arc<Flight>>>,
     flight_permits: Arc<Semaphore>,
 }
@@ -60,8 +61,6 @@ const UNSHARED_TTL: Duration = Duration::from_secs(10);
 const UNSHARED_MAX: u64 = 10_000;
 /// How often a viewer waits for a flight of others before it asks for itself.
 const BOARDINGS_MAX: usize = 2;
-/// Longest body that is kept of an answer that is not 200, in bytes.
-const ERROR_BODY_MAX: usize = 64 * 1024;
 
 /// A flight to wait for, and the way by which its first passenger gets what is not shared.
 struct Boarding {
@@ -211,7 +210,7 @@ impl Proxy {
         }
     }
 
-    fn lock_flights(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<Flight>>> {
+    pub(crate) fn lock_flights(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<Flight>>> {
         self.flights.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -279,12 +278,16 @@ impl Proxy {
         Ok(Answer::Whole(Arc::new(object)))
     }
 
-    fn permit(&self) -> Result<OwnedSemaphorePermit, Failure> {
+    pub(crate) fn permit(&self) -> Result<OwnedSemaphorePermit, Failure> {
         let permit = self.flight_permits.clone().try_acquire_owned();
         permit.map_err(|_| Failure::Busy)
     }
 
-    async fn ask(&self, target: &Target, headers: HeaderMap) -> Result<reqwest::Response, Failure> {
+    pub(crate) async fn ask(
+        &self,
+        target: &Target,
+        headers: HeaderMap,
+    ) -> Result<reqwest::Response, Failure> {
         self.metrics.origin_requests.increment(1);
         let url = self.origin.url(target);
         let answer = self.upstream.ask(Method::GET, url, headers).await;
@@ -306,7 +309,7 @@ impl Proxy {
     }
 
     /// A playlist as viewers get it, and whether it may be kept.
-    async fn release(
+    pub(crate) async fn release(
         self: &Arc<Self>,
         target: &Target,
         status: StatusCode,
@@ -338,7 +341,7 @@ impl Proxy {
     }
 }
 
-const NOT_FRESH: Freshness = Freshness {
+pub(crate) const NOT_FRESH: Freshness = Freshness {
     fresh: Duration::ZERO,
     stale: Duration::ZERO,
 };
@@ -350,253 +353,10 @@ fn etag_of(body: &[u8]) -> HeaderValue {
 }
 
 /// `max-age` in whole seconds, of which less than one is none.
-fn max_age(ms: u64) -> HeaderValue {
+pub(crate) fn max_age(ms: u64) -> HeaderValue {
     match ms / 1000 {
         0 => HeaderValue::from_static("no-cache"),
         seconds => HeaderValue::try_from(format!("max-age={seconds}"))
             .unwrap_or(HeaderValue::from_static("no-cache")),
-    }
-}
-
-/// Flies one flight. Whatever happens to it, passengers learn of the end.
-struct Pilot {
-    proxy: Arc<Proxy>,
-    flight: Arc<Flight>,
-    target: Target,
-    /// What the cache has, to be confirmed.
-    prior: Option<Arc<Object>>,
-    is_prefetch: bool,
-}
-
-impl Drop for Pilot {
-    fn drop(&mut self) {
-        let mut flights = self.proxy.lock_flights();
-        let is_mine = |flight: &Arc<Flight>| Arc::ptr_eq(flight, &self.flight);
-        if flights.get(&self.target.key).is_some_and(is_mine) {
-            flights.remove(&self.target.key);
-        }
-        drop(flights);
-        // Without effect if there was a landing.
-        let lost = Failure::Internal("the request to the origin was lost");
-        self.flight.on_landing(Landing::Failed(lost));
-    }
-}
-
-impl Pilot {
-    async fn fly(self, headers: HeaderMap, to_first: oneshot::Sender<Answer>) {
-        let landing = match self.fetch(headers, to_first).await {
-            Ok(landing) => landing,
-            Err(failure) => Landing::Failed(failure),
-        };
-        let flight = self.flight.clone();
-        // Who comes from here on finds the cache, or starts anew.
-        let mut flights = self.proxy.lock_flights();
-        flights.remove(&self.target.key);
-        drop(flights);
-        flight.on_landing(landing);
-    }
-
-    async fn fetch(
-        &self,
-        mut headers: HeaderMap,
-        to_first: oneshot::Sender<Answer>,
-    ) -> Result<Landing, Failure> {
-        let proxy = &self.proxy;
-        let permit = proxy.permit()?;
-        if let Some(prior) = &self.prior {
-            let etag = prior.origin_etag.as_ref();
-            let modified = prior.headers.get(header::LAST_MODIFIED);
-            etag.map(|etag| headers.insert(header::IF_NONE_MATCH, etag.clone()));
-            modified.map(|date| headers.insert(header::IF_MODIFIED_SINCE, date.clone()));
-        }
-        let mut response = proxy.ask(&self.target, headers).await?;
-        let status = response.status();
-        let format = Format::of(&self.target.path, response.headers());
-        if let (StatusCode::NOT_MODIFIED, Some(prior)) = (status, &self.prior) {
-            return Ok(self.confirm(prior, response.headers()).await);
-        }
-        let head = end_to_end(response.headers());
-        let is_too_long = response
-            .content_length()
-            .is_some_and(|len| len > proxy.config.cache.object_bytes_max);
-        let is_early = self.is_prefetch && status != StatusCode::OK;
-        if !is_shareable(status, response.headers()) || is_too_long || is_early {
-            if status == StatusCode::OK {
-                proxy.unshared.insert(self.target.key.clone(), ());
-            }
-            let answer = self.hand_over(response, permit, head, format).await?;
-            // It is lost if the viewer has left: then nobody wants it.
-            let _ = to_first.send(answer);
-            return Ok(Landing::NotShared);
-        }
-        if status == StatusCode::OK && format != Format::Other {
-            let raw = proxy
-                .upstream
-                .collect(&mut response, PLAYLIST_LEN_MAX)
-                .await?;
-            proxy.metrics.origin_bytes.increment(raw.len() as u64);
-            let released = proxy.release(&self.target, status, head, raw, format).await;
-            return Ok(self.keep(released));
-        }
-        if status == StatusCode::OK {
-            return self.stream(response, head).await;
-        }
-        let body = proxy
-            .upstream
-            .collect(&mut response, ERROR_BODY_MAX)
-            .await?;
-        Ok(self.keep_error(status, head, body))
-    }
-
-    /// An answer that is for the first passenger alone.
-    async fn hand_over(
-        &self,
-        mut response: reqwest::Response,
-        permit: OwnedSemaphorePermit,
-        head: HeaderMap,
-        format: Format,
-    ) -> Result<Answer, Failure> {
-        let status = response.status();
-        if format == Format::Other || status != StatusCode::OK {
-            return Ok(Answer::Passed(Passed { response, permit }));
-        }
-        let upstream = &self.proxy.upstream;
-        let raw = upstream.collect(&mut response, PLAYLIST_LEN_MAX).await?;
-        let released = self.proxy.release(&self.target, status, head, raw, format);
-        Ok(Answer::Whole(Arc::new(released.await.0)))
-    }
-
-    fn keep(&self, (object, is_kept): (Object, bool)) -> Landing {
-        let object = Arc::new(object);
-        if is_kept {
-            self.proxy
-                .cache
-                .insert(self.target.key.clone(), object.clone());
-        }
-        Landing::Whole(object)
-    }
-
-    /// The origin says that what the cache has is still right.
-    async fn confirm(&self, prior: &Arc<Object>, head: &HeaderMap) -> Landing {
-        let mut headers = prior.headers.clone();
-        headers.remove(header::AGE);
-        for (name, value) in &end_to_end(head) {
-            if *name != header::ETAG {
-                headers.insert(name, value.clone());
-            }
-        }
-        if let Some(raw) = prior.raw.clone() {
-            if let Some(etag) = &prior.origin_etag {
-                headers.insert(header::ETAG, etag.clone());
-            }
-            let format = Format::of(&self.target.path, &prior.headers);
-            let released = self
-                .proxy
-                .release(&self.target, prior.status, headers, raw, format);
-            return self.keep(released.await);
-        }
-        let plan = self.plan(prior.status, &headers);
-        let object = Object {
-            status: prior.status,
-            headers,
-            body: prior.body.clone(),
-            raw: None,
-            origin_etag: prior.origin_etag.clone(),
-            stored: Instant::now(),
-            freshness: plan.unwrap_or(NOT_FRESH),
-            record: Default::default(),
-        };
-        self.sign(&object).await;
-        self.keep((object, plan.is_some()))
-    }
-
-    fn plan(&self, status: StatusCode, headers: &HeaderMap) -> Option<Freshness> {
-        let stream = self.proxy.stream_of(&self.target.path);
-        let kind = Kind::Object {
-            stream_target_ms: stream.and_then(|stream| stream.target_ms()),
-        };
-        plan_freshness(status, headers, kind, &self.proxy.config.cache)
-    }
-
-    /// Brings a body in, for all to read while it comes.
-    async fn stream(
-        &self,
-        mut response: reqwest::Response,
-        mut head: HeaderMap,
-    ) -> Result<Landing, Failure> {
-        let proxy = &self.proxy;
-        let is_certain = has_certain_end(&response);
-        head.remove(RECORD_HEADER);
-        let len = response.content_length();
-        self.flight.on_head(Arc::new(Head {
-            headers: head.clone(),
-            len,
-        }));
-        while let Some(chunk) = proxy
-            .upstream
-            .next(&mut response)
-            .await
-            .inspect_err(|failure| {
-                proxy.metrics.origin_failures.increment(1);
-                tracing::warn!(path = self.target.path, %failure, "origin broke off");
-            })?
-        {
-            proxy.metrics.origin_bytes.increment(chunk.len() as u64);
-            let so_far = self.flight.on_chunk(chunk);
-            if so_far > proxy.config.cache.object_bytes_max {
-                proxy.unshared.insert(self.target.key.clone(), ());
-                return Err(Failure::Origin(
-                    "its answer is longer than an object may be".into(),
-                ));
-            }
-        }
-        let plan = self.plan(StatusCode::OK, &head).filter(|_| is_certain);
-        let object = Object {
-            status: StatusCode::OK,
-            origin_etag: head.get(header::ETAG).cloned(),
-            headers: head,
-            body: self.flight.collect(),
-            raw: None,
-            stored: Instant::now(),
-            freshness: plan.unwrap_or(NOT_FRESH),
-            record: Default::default(),
-        };
-        if is_certain {
-            self.sign(&object).await;
-        }
-        Ok(self.keep((object, plan.is_some())))
-    }
-
-    async fn sign(&self, object: &Object) {
-        if let Some(stream) = self.proxy.stream_of(&self.target.path) {
-            let name = Name::of_url(&self.target.path);
-            self.proxy.sign(stream, name, object).await;
-        }
-    }
-
-    fn keep_error(
-        &self,
-        status: StatusCode,
-        mut headers: HeaderMap,
-        body: bytes::Bytes,
-    ) -> Landing {
-        headers.remove(RECORD_HEADER);
-        let plan = self.plan(status, &headers);
-        if let Some(plan) = plan {
-            // Caches on the way repeat "not there" for minutes unless told otherwise.
-            let ms = u64::try_from(plan.fresh.as_millis()).unwrap_or(0);
-            headers.insert(header::CACHE_CONTROL, max_age(ms));
-        }
-        let object = Object {
-            status,
-            headers,
-            body,
-            raw: None,
-            origin_etag: None,
-            stored: Instant::now(),
-            freshness: plan.unwrap_or(NOT_FRESH),
-            record: Default::default(),
-        };
-        self.keep((object, plan.is_some()))
     }
 }

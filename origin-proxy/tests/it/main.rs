@@ -2,5 +2,6 @@
 
 mod cache;
 mod hostile;
+mod live_source;
 mod records;
 mod support;

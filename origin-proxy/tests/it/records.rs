@@ -36,7 +36,7 @@ fn publish(origin: &Origin, first: u64, last: u64) {
     }
 }
 
-fn verify(proxy: &Proxy, text: &str, body: &[u8]) -> Record {
+pub(crate) fn verify(proxy: &Proxy, text: &str, body: &[u8]) -> Record {
     let record = Record::from_header(text).unwrap();
     let key = URL_SAFE_NO_PAD.decode(&proxy.public_key).unwrap();
     let key: [u8; 32] = key.try_into().unwrap();
@@ -52,7 +52,7 @@ fn verify(proxy: &Proxy, text: &str, body: &[u8]) -> Record {
     record
 }
 
-fn read(text: &str) -> Track {
+pub(crate) fn read(text: &str) -> Track {
     match hls::read(text, "https://any.example/live/v/i.m3u8").unwrap() {
         hls::HlsPlaylist::Media(track) => track,
         hls::HlsPlaylist::Multivariant(_) => panic!("{text}"),

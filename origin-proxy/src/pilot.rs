@@ -1,0 +1,261 @@
+//! One request to the origin: from its head to the cache, the signature and all who wait for it.
+
+use std::{sync::Arc, time::Instant};
+
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode, header};
+use swarm_core::{id::Name, record::RECORD_HEADER, timeline::PLAYLIST_LEN_MAX};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+use crate::{
+    error::Failure,
+    freshness::{Freshness, Kind, is_shareable, plan_freshness},
+    object::{Flight, Head, Landing, Object, end_to_end},
+    playlist::Format,
+    proxy::{Answer, NOT_FRESH, Passed, Proxy, max_age},
+    target::Target,
+    upstream::has_certain_end,
+};
+
+/// Longest body that is kept of an answer that is not 200, in bytes.
+const ERROR_BODY_MAX: usize = 64 * 1024;
+
+/// Flies one flight. Whatever happens to it, passengers learn of the end.
+pub(crate) struct Pilot {
+    pub(crate) proxy: Arc<Proxy>,
+    pub(crate) flight: Arc<Flight>,
+    pub(crate) target: Target,
+    /// What the cache has, to be confirmed.
+    pub(crate) prior: Option<Arc<Object>>,
+    /// Whether it is ahead of viewers: what it brings counts only if it is a segment.
+    pub(crate) is_prefetch: bool,
+}
+
+impl Drop for Pilot {
+    fn drop(&mut self) {
+        let mut flights = self.proxy.lock_flights();
+        let is_mine = |flight: &Arc<Flight>| Arc::ptr_eq(flight, &self.flight);
+        if flights.get(&self.target.key).is_some_and(is_mine) {
+            flights.remove(&self.target.key);
+        }
+        drop(flights);
+        // Without effect if there was a landing.
+        let lost = Failure::Internal("the request to the origin was lost");
+        self.flight.on_landing(Landing::Failed(lost));
+    }
+}
+
+impl Pilot {
+    /// Brings the object in. What is not to be shared goes to `to_first`.
+    pub(crate) async fn fly(self, headers: HeaderMap, to_first: oneshot::Sender<Answer>) {
+        let landing = match self.fetch(headers, to_first).await {
+            Ok(landing) => landing,
+            Err(failure) => Landing::Failed(failure),
+        };
+        let flight = self.flight.clone();
+        // Who comes from here on finds the cache, or starts anew.
+        let mut flights = self.proxy.lock_flights();
+        flights.remove(&self.target.key);
+        drop(flights);
+        flight.on_landing(landing);
+    }
+
+    async fn fetch(
+        &self,
+        mut headers: HeaderMap,
+        to_first: oneshot::Sender<Answer>,
+    ) -> Result<Landing, Failure> {
+        let proxy = &self.proxy;
+        let permit = proxy.permit()?;
+        if let Some(prior) = &self.prior {
+            let etag = prior.origin_etag.as_ref();
+            let modified = prior.headers.get(header::LAST_MODIFIED);
+            etag.map(|etag| headers.insert(header::IF_NONE_MATCH, etag.clone()));
+            modified.map(|date| headers.insert(header::IF_MODIFIED_SINCE, date.clone()));
+        }
+        let mut response = proxy.ask(&self.target, headers).await?;
+        let status = response.status();
+        let format = Format::of(&self.target.path, response.headers());
+        if let (StatusCode::NOT_MODIFIED, Some(prior)) = (status, &self.prior) {
+            return Ok(self.confirm(prior, response.headers()).await);
+        }
+        let head = end_to_end(response.headers());
+        let is_too_long = response
+            .content_length()
+            .is_some_and(|len| len > proxy.config.cache.object_bytes_max);
+        let is_early = self.is_prefetch && status != StatusCode::OK;
+        if !is_shareable(status, response.headers()) || is_too_long || is_early {
+            if status == StatusCode::OK {
+                proxy.unshared.insert(self.target.key.clone(), ());
+            }
+            let answer = self.hand_over(response, permit, head, format).await?;
+            // It is lost if the viewer has left: then nobody wants it.
+            let _ = to_first.send(answer);
+            return Ok(Landing::NotShared);
+        }
+        if status == StatusCode::OK && format != Format::Other {
+            let raw = proxy
+                .upstream
+                .collect(&mut response, PLAYLIST_LEN_MAX)
+                .await?;
+            proxy.metrics.origin_bytes.increment(raw.len() as u64);
+            let released = proxy.release(&self.target, status, head, raw, format).await;
+            return Ok(self.keep(released));
+        }
+        if status == StatusCode::OK {
+            return self.stream(response, head).await;
+        }
+        let body = proxy
+            .upstream
+            .collect(&mut response, ERROR_BODY_MAX)
+            .await?;
+        Ok(self.keep_error(status, head, body))
+    }
+
+    /// An answer that is for the first passenger alone.
+    async fn hand_over(
+        &self,
+        mut response: reqwest::Response,
+        permit: OwnedSemaphorePermit,
+        head: HeaderMap,
+        format: Format,
+    ) -> Result<Answer, Failure> {
+        let status = response.status();
+        if format == Format::Other || status != StatusCode::OK {
+            return Ok(Answer::Passed(Passed { response, permit }));
+        }
+        let upstream = &self.proxy.upstream;
+        let raw = upstream.collect(&mut response, PLAYLIST_LEN_MAX).await?;
+        let released = self.proxy.release(&self.target, status, head, raw, format);
+        Ok(Answer::Whole(Arc::new(released.await.0)))
+    }
+
+    fn keep(&self, (object, is_kept): (Object, bool)) -> Landing {
+        let object = Arc::new(object);
+        if is_kept {
+            self.proxy
+                .cache
+                .insert(self.target.key.clone(), object.clone());
+        }
+        Landing::Whole(object)
+    }
+
+    /// The origin says that what the cache has is still right.
+    async fn confirm(&self, prior: &Arc<Object>, head: &HeaderMap) -> Landing {
+        let mut headers = prior.headers.clone();
+        headers.remove(header::AGE);
+        for (name, value) in &end_to_end(head) {
+            if *name != header::ETAG {
+                headers.insert(name, value.clone());
+            }
+        }
+        if let Some(raw) = prior.raw.clone() {
+            if let Some(etag) = &prior.origin_etag {
+                headers.insert(header::ETAG, etag.clone());
+            }
+            let format = Format::of(&self.target.path, &prior.headers);
+            let released = self
+                .proxy
+                .release(&self.target, prior.status, headers, raw, format);
+            return self.keep(released.await);
+        }
+        let plan = self.plan(prior.status, &headers);
+        let object = Object {
+            status: prior.status,
+            headers,
+            body: prior.body.clone(),
+            raw: None,
+            origin_etag: prior.origin_etag.clone(),
+            stored: Instant::now(),
+            freshness: plan.unwrap_or(NOT_FRESH),
+            record: Default::default(),
+        };
+        self.sign(&object).await;
+        self.keep((object, plan.is_some()))
+    }
+
+    fn plan(&self, status: StatusCode, headers: &HeaderMap) -> Option<Freshness> {
+        let stream = self.proxy.stream_of(&self.target.path);
+        let kind = Kind::Object {
+            stream_target_ms: stream.and_then(|stream| stream.target_ms()),
+        };
+        plan_freshness(status, headers, kind, &self.proxy.config.cache)
+    }
+
+    /// Brings a body in, for all to read while it comes.
+    async fn stream(
+        &self,
+        mut response: reqwest::Response,
+        mut head: HeaderMap,
+    ) -> Result<Landing, Failure> {
+        let proxy = &self.proxy;
+        let is_certain = has_certain_end(&response);
+        head.remove(RECORD_HEADER);
+        let len = response.content_length();
+        self.flight.on_head(Arc::new(Head {
+            headers: head.clone(),
+            len,
+        }));
+        while let Some(chunk) = proxy
+            .upstream
+            .next(&mut response)
+            .await
+            .inspect_err(|failure| {
+                proxy.metrics.origin_failures.increment(1);
+                tracing::warn!(path = self.target.path, %failure, "origin broke off");
+            })?
+        {
+            proxy.metrics.origin_bytes.increment(chunk.len() as u64);
+            let so_far = self.flight.on_chunk(chunk);
+            if so_far > proxy.config.cache.object_bytes_max {
+                proxy.unshared.insert(self.target.key.clone(), ());
+                return Err(Failure::Origin(
+                    "its answer is longer than an object may be".into(),
+                ));
+            }
+        }
+        let plan = self.plan(StatusCode::OK, &head).filter(|_| is_certain);
+        let object = Object {
+            status: StatusCode::OK,
+            origin_etag: head.get(header::ETAG).cloned(),
+            headers: head,
+            body: self.flight.collect(),
+            raw: None,
+            stored: Instant::now(),
+            freshness: plan.unwrap_or(NOT_FRESH),
+            record: Default::default(),
+        };
+        if is_certain {
+            self.sign(&object).await;
+        }
+        Ok(self.keep((object, plan.is_some())))
+    }
+
+    async fn sign(&self, object: &Object) {
+        if let Some(stream) = self.proxy.stream_of(&self.target.path) {
+            let name = Name::of_url(&self.target.path);
+            self.proxy.sign(stream, name, object).await;
+        }
+    }
+
+    fn keep_error(&self, status: StatusCode, mut headers: HeaderMap, body: Bytes) -> Landing {
+        headers.remove(RECORD_HEADER);
+        let plan = self.plan(status, &headers);
+        if let Some(plan) = plan {
+            // Caches on the way repeat "not there" for minutes unless told otherwise.
+            let ms = u64::try_from(plan.fresh.as_millis()).unwrap_or(0);
+            headers.insert(header::CACHE_CONTROL, max_age(ms));
+        }
+        let object = Object {
+            status,
+            headers,
+            body,
+            raw: None,
+            origin_etag: None,
+            stored: Instant::now(),
+            freshness: plan.unwrap_or(NOT_FRESH),
+            record: Default::default(),
+        };
+        self.keep((object, plan.is_some()))
+    }
+}
