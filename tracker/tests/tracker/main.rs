@@ -4,7 +4,6 @@ mod abuse;
 mod http_api;
 mod mmdb;
 mod networks;
-mod vectors;
 mod viewers;
 
 use std::{net::SocketAddr, time::Duration};
