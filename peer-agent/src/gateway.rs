@@ -18,7 +18,7 @@ use url::Url;
 
 use crate::buffer::{Estimate, PlayerState};
 use crate::catalog::{Catalog, Located};
-use crate::driver::{Command, DriverHandle, Playlist, PlaylistKind};
+use crate::driver::{Command, DriverHandle};
 use crate::media::{self, Object};
 use crate::origin::{Origin, OriginError};
 
@@ -59,6 +59,13 @@ struct Manifest {
 pub(crate) enum Fetched {
     Playlist(Text),
     Object(Object),
+}
+
+/// The two kinds of playlist.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PlaylistKind {
+    Hls,
+    Dash,
 }
 
 /// A playlist as the CDN has it.
@@ -132,7 +139,7 @@ impl Gateway {
             PlaylistKind::Hls => match hls::read(&text.text, &text.url) {
                 Ok(playlist) => {
                     if let HlsPlaylist::Media(track) = &playlist {
-                        self.on_tracks(kind, vec![track.clone()]).await;
+                        self.on_tracks(vec![track.clone()]).await;
                     }
                     text.hls = Some(playlist);
                 }
@@ -161,7 +168,7 @@ impl Gateway {
             Ok(manifest) => {
                 let representations = manifest.representations.into_iter();
                 let tracks = representations.map(|representation| representation.track);
-                self.on_tracks(PlaylistKind::Dash, tracks.collect()).await;
+                self.on_tracks(tracks.collect()).await;
             }
             Err(error) => tracing::warn!(%error, url, "manifest passed on unread"),
         }
@@ -188,7 +195,7 @@ impl Gateway {
         !due.is_empty()
     }
 
-    async fn on_tracks(&self, kind: PlaylistKind, tracks: Vec<Track>) {
+    async fn on_tracks(&self, tracks: Vec<Track>) {
         {
             let mut state = self.lock();
             for track in &tracks {
@@ -201,7 +208,7 @@ impl Gateway {
                 }
             }
         }
-        self.driver.tell(Command::Playlist(Playlist { kind, tracks })).await;
+        self.driver.tell(Command::Playlist(tracks)).await;
     }
 
     /// Lets the endpoint pass on what is on the host of `url`.

@@ -11,7 +11,7 @@ use http::{HeaderMap, Method, StatusCode};
 use reqwest::Response;
 use swarm_core::id::Name;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::catalog::Located;
 use crate::driver::{Answer, Request};
@@ -26,6 +26,9 @@ const QUEUE_MAX: usize = 4;
 const AT_ONCE: Duration = Duration::from_millis(20);
 /// How long the core has to answer after everything was played.
 const AFTERWARDS: Duration = Duration::from_secs(1);
+/// Without any progress for this long, and three times the segment's duration, the CDN is asked
+/// past the core: whatever is wrong with the swarm, the player goes on.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// An answer for a player.
 #[derive(Debug)]
@@ -237,6 +240,7 @@ impl Waiting {
         if let Ok(answer) = timeout(AT_ONCE, self.request.answer()).await {
             return Begin::Answered(answer);
         }
+        let late = Instant::now() + self.patience();
         loop {
             let Prefix { len, chunks, from_peer } = self.prefix(at);
             if let (Some(len), false) = (len, chunks.is_empty()) {
@@ -245,8 +249,13 @@ impl Waiting {
             tokio::select! {
                 answer = self.request.answer() => return Begin::Answered(answer),
                 _ = self.changes.changed() => {}
+                () = sleep_until(late) => return Begin::Answered(Answer::Bypass),
             }
         }
+    }
+
+    fn patience(&self) -> Duration {
+        PATIENCE + 3 * Duration::from_millis(self.located.duration_ms.into())
     }
 
     fn prefix(&self, at: u64) -> Prefix {
@@ -364,11 +373,13 @@ impl Streaming {
 
     /// Sends what comes, as it comes, until the core answers.
     async fn follow(&mut self) -> Result<Report, Broken> {
+        let mut late = Instant::now() + self.waiting.patience();
         loop {
             let prefix = self.waiting.prefix(self.at);
             let room = self.end - self.at;
             for chunk in cut(prefix.chunks, 0, room) {
                 self.send(chunk).await?;
+                late = Instant::now() + self.waiting.patience();
             }
             if self.at == self.end {
                 let answered = timeout(AFTERWARDS, self.waiting.request.answer()).await;
@@ -380,6 +391,7 @@ impl Streaming {
             tokio::select! {
                 answer = self.waiting.request.answer() => return self.finish(answer).await,
                 _ = self.waiting.changes.changed() => {}
+                () = sleep_until(late) => return self.continue_from_cdn().await,
             }
         }
     }
@@ -406,7 +418,7 @@ impl Streaming {
             for from in (0..chunk.len()).step_by(SLICE_BYTES) {
                 let slice = chunk.slice(from..chunk.len().min(from + SLICE_BYTES));
                 self.send(slice).await?;
-                tokio::time::sleep_until(pace.due(self.at - start)).await;
+                sleep_until(pace.due(self.at - start)).await;
             }
         }
         Ok(report)

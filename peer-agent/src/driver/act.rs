@@ -2,18 +2,23 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::StatusCode;
-use swarm_core::id::{FetchId, Name, RequestId};
+use swarm_core::id::{FetchId, Name, RequestId, StreamId};
 use swarm_core::limits::REQUESTS_MAX;
 use swarm_core::peer::{Action, Event, FetchOutcome, Input, Outbox, Payload};
+use swarm_core::timeline::Track;
 use tokio::sync::oneshot;
 
-use super::{Answer, Driver, Pending, Playlist, RunningFetch};
+use super::{Answer, Driver, Pending, RunningFetch};
 use crate::fetch::{Done, Job};
 use crate::snapshot::AgentEvent;
 use crate::tracker_link::TrackerLink;
+
+/// A stream of which no playlist was read for this long is not played any more.
+const STREAM_IDLE: Duration = Duration::from_secs(15);
 
 impl Driver {
     pub(super) fn act(&mut self, action: &Action, outbox: &Outbox) {
@@ -21,7 +26,6 @@ impl Driver {
             Action::FetchCdn { fetch, name, range } => self.start_fetch(*fetch, *name, *range),
             Action::CancelFetch(fetch) => {
                 if let Some(running) = self.fetches.remove(fetch) {
-                    running.task.abort();
                     self.shared.store.drop_body(*fetch);
                     let bytes = running.bytes.load(Ordering::Relaxed);
                     self.pending.push_back(Pending::FetchCancelled { fetch: *fetch, bytes });
@@ -38,7 +42,7 @@ impl Driver {
             }
             Action::Connect { slot, peer, offer, native } => {
                 if !self.links.connect(*slot, *peer, *offer, *native) {
-                    self.pending.push_back(Pending::LinkDown(*slot));
+                    self.pending.push_back(Pending::LinkDown(*slot, None));
                 }
             }
             Action::Close { slot, reason } => {
@@ -167,21 +171,30 @@ impl Driver {
         self.handle(Input::Wanted { request, name });
     }
 
-    pub(super) fn handle_playlist(&mut self, playlist: &Playlist) {
+    pub(super) fn handle_playlist(&mut self, tracks: &[Track]) {
         let now = tokio::time::Instant::now();
-        for track in &playlist.tracks {
-            if let Some(stream) = track.stream
-                && self.seen != Some(stream)
-            {
-                self.seen = Some(stream);
-                self.join();
+        for track in tracks {
+            if let Some(stream) = track.stream {
+                self.on_stream(stream, now);
             }
             // Segments of a stream that was not joined are the CDN's alone.
             let foreign = track.stream.is_some() && track.stream != self.joined;
-            if self.tracks.on_read(playlist.kind, track, now) && !foreign {
+            if self.tracks.on_read(track, now) && !foreign {
                 let segments = self.tracks.segments(track.track).to_vec();
                 self.handle(Input::Timeline { track: track.track, segments: &segments });
             }
+        }
+    }
+
+    /// A playlist of this stream was read. The first stream is joined; another one only when that
+    /// is not played any more.
+    fn on_stream(&mut self, stream: StreamId, now: tokio::time::Instant) {
+        if self.joined == Some(stream) {
+            self.joined_seen = now;
+        } else if self.joined.is_none() || now.duration_since(self.joined_seen) > STREAM_IDLE {
+            self.seen = Some(stream);
+            self.joined_seen = now;
+            self.join();
         }
     }
 

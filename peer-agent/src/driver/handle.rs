@@ -13,8 +13,8 @@ use crate::store::{Media, Store};
 /// What the driver is told.
 #[derive(Debug)]
 pub(crate) enum Command {
-    /// A playlist was read.
-    Playlist(Playlist),
+    /// A playlist of these tracks was read.
+    Playlist(Vec<Track>),
     /// The player wants a segment.
     Want { request: RequestId, name: Name, answer: oneshot::Sender<Answer> },
     /// It does not any more.
@@ -27,22 +27,6 @@ pub(crate) enum Command {
     KeysKnown,
     /// Say goodbye and end.
     Shutdown(oneshot::Sender<()>),
-}
-
-/// A playlist that the player has asked for.
-#[derive(Debug)]
-pub(crate) struct Playlist {
-    pub(crate) kind: PlaylistKind,
-    pub(crate) tracks: Vec<Track>,
-}
-
-/// What asking for a playlist says of the player's intentions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum PlaylistKind {
-    /// Its one track is going to be played.
-    Hls,
-    /// Some of its tracks are.
-    Dash,
 }
 
 /// What becomes of a request.

@@ -140,6 +140,16 @@ impl Links {
         });
     }
 
+    /// Closes the link that was lost; false if its slot has another one by now.
+    pub(super) fn drop_link(&mut self, slot: Slot, key: Option<PeerKey>) -> bool {
+        let current = self.slots.get(&slot).map(|link| link.key);
+        if current != key {
+            return false;
+        }
+        self.close(slot);
+        true
+    }
+
     /// Takes signalling from the other viewer; what makes no sense is dropped.
     pub(super) fn handle_signal(&self, slot: Slot, payload: &[u8]) {
         let Some(link) = self.slots.get(&slot) else { return };
@@ -227,13 +237,14 @@ impl Links {
                 SendOutcome::Queued => return None,
                 SendOutcome::Full => {}
                 SendOutcome::TooLarge | SendOutcome::NotConnected => {
-                    return Some(Pending::LinkDown(slot));
+                    return Some(Pending::LinkDown(slot, Some(link.key)));
                 }
             }
         }
         link.backlog_bytes += len;
         link.backlog.push_back(frame);
-        (link.backlog_bytes > BACKLOG_BYTES_MAX).then_some(Pending::LinkDown(slot))
+        let lost = link.backlog_bytes > BACKLOG_BYTES_MAX;
+        lost.then_some(Pending::LinkDown(slot, Some(link.key)))
     }
 
     /// Forgets pieces of the segment that were begun.
@@ -329,11 +340,10 @@ impl Driver {
             RtcEvent::Down { peer, reason } => {
                 if let Some((slot, _)) = self.links.by_key(peer) {
                     tracing::debug!(?slot, %reason, "link down");
-                    self.links.close(slot);
                     if reason == DownReason::Violation {
                         self.pending.push_back(Pending::Misbehaved(slot));
                     }
-                    self.pending.push_back(Pending::LinkDown(slot));
+                    self.pending.push_back(Pending::LinkDown(slot, Some(peer)));
                 }
             }
         }

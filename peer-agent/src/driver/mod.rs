@@ -7,7 +7,7 @@ mod handle;
 mod links;
 mod tracks;
 
-pub(crate) use handle::{Answer, Command, DriverHandle, Playlist, PlaylistKind, Request};
+pub(crate) use handle::{Answer, Command, DriverHandle, Request};
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -29,7 +29,7 @@ use crate::catalog::Catalog;
 use crate::config::Checked;
 use crate::fault::Saboteur;
 use crate::fetch::{Done, FetchEvent, Fetcher};
-use crate::rtc::RtcEvent;
+use crate::rtc::{PeerKey, RtcEvent};
 use crate::snapshot::{AgentEvent, Snapshot};
 use crate::store::{From, Put, Store};
 use crate::tracker_link::{TrackerEvent, TrackerLink};
@@ -77,25 +77,33 @@ pub(crate) struct Driver {
     tracker_number: u32,
     tracker_events: mpsc::Sender<TrackerEvent>,
     token: Vec<u8>,
-    /// The stream that was last seen in a playlist, and the one that was joined.
+    /// The stream to join, the one that was joined, and when a playlist last had that in it.
     seen: Option<StreamId>,
     joined: Option<StreamId>,
+    joined_seen: tokio::time::Instant,
     player: (u32, u32, bool),
     peer_name: Option<String>,
 }
 
-/// A fetch that the core may still cancel.
+/// A fetch that the core may still cancel. Dropping it stops it.
 struct RunningFetch {
     task: AbortHandle,
     /// What it has received so far.
     bytes: Arc<AtomicU32>,
 }
 
+impl Drop for RunningFetch {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
 /// An input that the driver owes the core.
 #[derive(Clone, Copy, Debug)]
 enum Pending {
     LinkUp(Slot),
-    LinkDown(Slot),
+    /// With the connection's key, if there was one: the slot may have been given out again.
+    LinkDown(Slot, Option<PeerKey>),
     Sent { slot: Slot, buffered: u32 },
     Misbehaved(Slot),
     TrackerDown,
@@ -153,6 +161,7 @@ pub(crate) fn spawn(
         token: config.token.clone().into_bytes(),
         seen: None,
         joined: None,
+        joined_seen: tokio::time::Instant::now(),
         player: (0, 0, false),
         peer_name: None,
         shared: shared.clone(),
@@ -203,9 +212,6 @@ impl Driver {
         self.settle();
         self.publish();
         tokio::time::sleep(GOODBYE).await;
-        for fetch in self.fetches.values() {
-            fetch.task.abort();
-        }
         if let Some(Closing(Some(done))) = closing {
             let _ = done.send(());
         }
@@ -229,7 +235,11 @@ impl Driver {
             let Some(pending) = self.pending.pop_front() else { return };
             match pending {
                 Pending::LinkUp(slot) => self.handle(Input::LinkUp(slot)),
-                Pending::LinkDown(slot) => self.handle(Input::LinkDown(slot)),
+                Pending::LinkDown(slot, key) => {
+                    if self.links.drop_link(slot, key) {
+                        self.handle(Input::LinkDown(slot));
+                    }
+                }
                 Pending::Sent { slot, buffered } => self.handle(Input::Sent { slot, buffered }),
                 Pending::Misbehaved(slot) => self.handle(Input::Misbehaved(slot)),
                 Pending::TrackerDown => self.handle(Input::TrackerDown),
@@ -256,7 +266,7 @@ impl Driver {
         match command {
             None => return Some(Closing(None)),
             Some(Command::Shutdown(done)) => return Some(Closing(Some(done))),
-            Some(Command::Playlist(playlist)) => self.handle_playlist(&playlist),
+            Some(Command::Playlist(tracks)) => self.handle_playlist(&tracks),
             Some(Command::Want { request, name, answer }) => {
                 self.handle_want(request, name, answer);
             }

@@ -1,4 +1,5 @@
-//! Which tracks the player plays: those whose playlists and segments it asks for.
+//! Which tracks the player plays: those whose segments it asks for. Reading a playlist says little:
+//! some players read those of all renditions, and a DASH manifest has all in one.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -7,8 +8,6 @@ use swarm_core::id::TrackId;
 use swarm_core::limits::TRACKS_MAX;
 use swarm_core::timeline::{SegmentInfo, Track};
 use tokio::time::Instant;
-
-use super::PlaylistKind;
 
 /// A track of which nothing was wanted for this long is not played, at the least.
 const IDLE_MIN: Duration = Duration::from_secs(12);
@@ -33,7 +32,7 @@ struct Known {
 
 impl Tracks {
     /// Takes a playlist; whether the core should hear of this track now.
-    pub(super) fn on_read(&mut self, kind: PlaylistKind, track: &Track, now: Instant) -> bool {
+    pub(super) fn on_read(&mut self, track: &Track, now: Instant) -> bool {
         let full = self.known.len() >= KNOWN_MAX && !self.known.contains_key(&track.track);
         if full && let Some(oldest) = self.least_recently_used(|_| true) {
             self.known.remove(&oldest);
@@ -41,9 +40,7 @@ impl Tracks {
         let known = self.known.entry(track.track).or_insert_with(|| Known {
             segments: vec![],
             target: Duration::ZERO,
-            // Who reads a track's own playlist is about to play it; who reads a manifest of all
-            // tracks says nothing of this one.
-            active: kind == PlaylistKind::Hls,
+            active: false,
             last_used: now,
         });
         known.segments.clear();
@@ -112,24 +109,24 @@ mod tests {
     }
 
     #[test]
-    fn hls_tracks_are_played_when_read_and_dash_tracks_when_wanted() {
+    fn tracks_are_played_when_their_segments_are_wanted() {
         let (mut tracks, now) = (Tracks::default(), Instant::now());
-        assert!(tracks.on_read(PlaylistKind::Hls, &track(1), now));
-        assert!(!tracks.on_read(PlaylistKind::Dash, &track(2), now));
+        assert!(!tracks.on_read(&track(1), now));
+        assert!(tracks.on_wanted(TrackId(1), now).is_some());
         assert!(tracks.on_wanted(TrackId(1), now).is_none());
-        assert!(tracks.on_wanted(TrackId(2), now).is_some());
-        assert!(tracks.on_read(PlaylistKind::Dash, &track(2), now));
+        assert!(tracks.on_read(&track(1), now));
         assert!(tracks.on_wanted(TrackId(3), now).is_none());
     }
 
     #[test]
     fn unused_tracks_end_until_they_are_wanted_again() {
         let (mut tracks, now) = (Tracks::default(), Instant::now());
-        tracks.on_read(PlaylistKind::Hls, &track(1), now);
+        tracks.on_read(&track(1), now);
+        tracks.on_wanted(TrackId(1), now);
         let later = now + IDLE_MIN + Duration::from_secs(1);
         assert!(tracks.take_idle(now).is_empty());
         assert_eq!(tracks.take_idle(later), [TrackId(1)]);
-        assert!(!tracks.on_read(PlaylistKind::Hls, &track(1), later));
+        assert!(!tracks.on_read(&track(1), later));
         assert!(tracks.on_wanted(TrackId(1), later).is_some());
         assert!(tracks.on_ended(TrackId(1)));
         assert!(!tracks.on_ended(TrackId(1)));
@@ -139,7 +136,9 @@ mod tests {
     fn no_more_tracks_than_the_core_can_follow() {
         let (mut tracks, now) = (Tracks::default(), Instant::now());
         for id in 0..TRACKS_MAX as u32 + 2 {
-            tracks.on_read(PlaylistKind::Hls, &track(id), now + Duration::from_secs(id.into()));
+            let at = now + Duration::from_secs(id.into());
+            tracks.on_read(&track(id), at);
+            tracks.on_wanted(TrackId(id), at);
         }
         assert_eq!(tracks.take_idle(now), [TrackId(0), TrackId(1)]);
     }

@@ -18,8 +18,7 @@ use tokio::sync::watch;
 use url::Url;
 
 use self::urls::Place;
-use crate::driver::PlaylistKind;
-use crate::gateway::{Fetched, Gateway, Text};
+use crate::gateway::{Fetched, Gateway, PlaylistKind, Text};
 use crate::media::{self, Options, Part};
 use crate::snapshot::Snapshot;
 

@@ -10,7 +10,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::Response;
 use tokio_stream::wrappers::ReceiverStream;
 
-use crate::driver::PlaylistKind;
+use crate::gateway::PlaylistKind;
 use crate::media::Object;
 use crate::snapshot::Snapshot;
 

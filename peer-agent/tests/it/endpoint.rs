@@ -128,3 +128,50 @@ async fn a_taken_address_is_an_error_that_names_it() {
     assert!(error.contains(&first.addr().to_string()), "{error}");
     first.shutdown().await;
 }
+
+/// An origin whose multivariant playlist is moved to another host, where everything is absolute.
+async fn moved_origin() -> (String, String) {
+    let cdn = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let other = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let cdn_url = format!("http://{}", cdn.local_addr().unwrap());
+    let other_url = format!("http://{}", other.local_addr().unwrap());
+    let (to, back) = (format!("{other_url}/b/main.m3u8"), cdn_url.clone());
+    let moved = axum::Router::new()
+        .route("/main.m3u8", axum::routing::get(|| async move { (StatusCode::FOUND, [("location", to)]) }))
+        .route("/v/seg-1.ts", axum::routing::get(|| async { "media" }));
+    let main = format!(
+        "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXT-X-MEDIA-SEQUENCE:1\n\
+         #EXT-X-KEY:METHOD=AES-128,URI=\"key\"\n#EXTINF:2,\n{back}/v/seg-1.ts\n#EXTINF:2,\nseg-2.ts\n"
+    );
+    let there = axum::Router::new()
+        .route("/b/main.m3u8", axum::routing::get(|| async move { main }))
+        .route("/b/seg-2.ts", axum::routing::get(|| async { "more media" }));
+    tokio::spawn(async move { axum::serve(cdn, moved).await });
+    tokio::spawn(async move { axum::serve(other, there).await });
+    (cdn_url, other_url)
+}
+
+#[tokio::test]
+async fn redirects_and_other_hosts_lead_back_to_the_endpoint() {
+    let (cdn, other) = moved_origin().await;
+    let config = peer_agent::Config {
+        stream: format!("{cdn}/main.m3u8"),
+        listen: ([127, 0, 0, 1], 0).into(),
+        ..peer_agent::Config::default()
+    };
+    let agent = peer_agent::Agent::start(config).await.unwrap();
+    let http = client();
+    let moved = http.get(agent.endpoint_url()).send().await.unwrap();
+    assert_eq!(moved.status(), StatusCode::TEMPORARY_REDIRECT);
+    let location = moved.headers()["location"].to_str().unwrap();
+    let playlist = agent.endpoint_url_of(location).unwrap();
+    let text = http.get(&playlist).send().await.unwrap().text().await.unwrap();
+    assert!(text.contains(&format!("URI=\"{other}/b/key\"")), "{text}");
+    for (end, body) in [("seg-1.ts", "media"), ("seg-2.ts", "more media")] {
+        let url = reference(&text, &playlist, end);
+        assert!(url.contains(&agent.addr().to_string()), "{url}");
+        let response = http.get(&url).send().await.unwrap();
+        assert_eq!(response.text().await.unwrap(), body);
+    }
+    agent.shutdown().await;
+}
