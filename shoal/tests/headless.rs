@@ -45,11 +45,8 @@ async fn native_viewers_share_a_live_stream() {
 async fn a_taken_port_is_said_to_be_taken() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = taken.local_addr().unwrap();
-    let args = Args {
-        listen: addr,
-        headless: false,
-        ..Args::headless(0)
-    };
+    let mut args = Args::headless(0);
+    (args.listen, args.headless) = (addr, false);
     let Err(failure) = Demo::start(&args).await else {
         panic!("{addr} is taken")
     };

@@ -3,7 +3,7 @@ import { rate } from "/format.js";
 import { CDN } from "/palette.js";
 
 const WINDOW_S = 180;
-const SMOOTH_S = 6;
+const SMOOTH_S = 10;
 const PAD = { left: 74, right: 10, top: 12, bottom: 24 };
 
 export class Chart {

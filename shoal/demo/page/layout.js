@@ -78,8 +78,8 @@ export class Layout {
     for (let i = 0; i < nodes.length; i += 1) {
       const a = nodes[i];
       const home = area.x + area.w * (homes.get(a.viewer.group ?? "none") ?? 0.5);
-      a.dx += (home - a.x) * 0.03 * flat;
-      a.dy += (area.y + area.h / 2 - a.y) * 0.022;
+      a.dx += (home - a.x) * 0.02 * flat;
+      a.dy += (area.y + area.h / 2 - a.y) * 0.026;
       for (let j = i + 1; j < nodes.length; j += 1) {
         const b = nodes[j];
         const far = Math.max(6, Math.hypot(a.x - b.x, a.y - b.y));

@@ -5,7 +5,7 @@ export const UNKNOWN = "#7b8a9c";
 
 const COLOURS = [
   "#4cc9f0", "#b18cff", "#f472b6", "#3ddc97", "#f2e05c",
-  "#5b8cff", "#2dd4bf", "#e879f9", "#a3e635", "#f87171",
+  "#5b8cff", "#c8a27a", "#e879f9", "#a3e635", "#f87171",
 ];
 const taken = new Map();
 
