@@ -177,6 +177,10 @@ fn start_tracker(listener: TcpListener) -> Part {
     let config = tracker::Config {
         public_api: true,
         fake_networks: true,
+        stun: tracker::StunConfig {
+            listen: Some((Ipv4Addr::LOCALHOST, 0).into()),
+            ..tracker::StunConfig::default()
+        },
         ..tracker::Config::default()
     };
     Part::start(
