@@ -121,34 +121,23 @@ mod tests {
     use super::*;
     use swarm_core::id::{FetchId, Name, PeerId, RequestId, SegmentId, Slot, TrackId};
 
-    fn samples() -> Vec<(&'static str, Action)> {
+    fn to_do() -> Vec<(&'static str, Action)> {
         let (slot, peer, segment) = (Slot(3), PeerId(1 << 40), SegmentId(7));
         let (request, fetch, name) = (RequestId(1), FetchId(2), Name(1 << 33 | 5));
         let reason = CloseReason::Replaced;
-        let (track, seq) = (TrackId(4), 9);
-        let deliver = |payload| Action::Deliver {
-            request,
-            payload,
-            reported_bps: 1 << 32,
-        };
-        let event = Action::Emit;
-        let delivered = Event::Delivered {
-            name,
-            track,
-            seq,
-            bytes_p2p: 1,
-            bytes_cdn: 2,
-            waited_ms: 3,
+        let range = Some((16_384, 5));
+        let (offer, native) = (true, false);
+        let (payload, frame, piece) = (0..2, 2..4, 63);
+        let deliver = |payload| {
+            let reported_bps = 1 << 32;
+            Action::Deliver {
+                request,
+                payload,
+                reported_bps,
+            }
         };
         vec![
-            (
-                "fetchCdn",
-                Action::FetchCdn {
-                    fetch,
-                    name,
-                    range: Some((16_384, 5)),
-                },
-            ),
+            ("fetchCdn", Action::FetchCdn { fetch, name, range }),
             ("cancelFetch", Action::CancelFetch(fetch)),
             ("deliverSegment", deliver(Payload::Segment(segment))),
             ("deliverFetch", deliver(Payload::Fetch(fetch))),
@@ -159,26 +148,20 @@ mod tests {
                 Action::Connect {
                     slot,
                     peer,
-                    offer: true,
-                    native: false,
+                    offer,
+                    native,
                 },
             ),
             ("close", Action::Close { slot, reason }),
-            (
-                "signal",
-                Action::Signal {
-                    slot,
-                    payload: 0..2,
-                },
-            ),
-            ("sendFrame", Action::SendFrame { slot, frame: 2..4 }),
+            ("signal", Action::Signal { slot, payload }),
+            ("sendFrame", Action::SendFrame { slot, frame }),
             ("sendRecord", Action::SendRecord { slot, segment }),
             (
                 "sendPiece",
                 Action::SendPiece {
                     slot,
                     segment,
-                    piece: 63,
+                    piece,
                 },
             ),
             ("trackerConnect", Action::TrackerConnect),
@@ -186,19 +169,37 @@ mod tests {
             ("sendTracker", Action::SendTracker(4..9)),
             ("evict", Action::Evict(segment)),
             ("useStun", Action::UseStun(0..0)),
-            ("delivered", event(delivered)),
-            ("joined", event(Event::Joined { peer })),
-            ("trackerLost", event(Event::TrackerLost { retry_ms: 500 })),
-            ("refused", event(Event::Refused)),
-            ("peerUp", event(Event::PeerUp { slot, peer })),
-            ("peerDown", event(Event::PeerDown { slot, peer, reason })),
-            ("backstop", event(Event::Backstop { name, missing: 8 })),
         ]
+    }
+
+    fn facts() -> Vec<(&'static str, Action)> {
+        let (slot, peer, name) = (Slot(3), PeerId(1 << 40), Name(1 << 33 | 5));
+        let reason = CloseReason::Replaced;
+        let delivered = Event::Delivered {
+            name,
+            track: TrackId(4),
+            seq: 9,
+            bytes_p2p: 1,
+            bytes_cdn: 2,
+            waited_ms: 3,
+        };
+        let facts = [
+            ("delivered", delivered),
+            ("joined", Event::Joined { peer }),
+            ("trackerLost", Event::TrackerLost { retry_ms: 500 }),
+            ("refused", Event::Refused),
+            ("peerUp", Event::PeerUp { slot, peer }),
+            ("peerDown", Event::PeerDown { slot, peer, reason }),
+            ("backstop", Event::Backstop { name, missing: 8 }),
+        ];
+        facts
+            .map(|(name, event)| (name, Action::Emit(event)))
+            .into()
     }
 
     #[test]
     fn every_kind_is_written_as_specified() {
-        let samples = samples();
+        let samples = [to_do(), facts()].concat();
         assert_eq!(samples.len(), KINDS.len());
         for (index, (name, action)) in samples.iter().enumerate() {
             let mut words = vec![];
