@@ -71,10 +71,13 @@ impl Agent {
 
     fn build(checked: Checked, listener: TcpListener) -> Result<Self, Error> {
         let parts = Parts::new(&checked)?;
-        let addr = listener.local_addr().map_err(|source| {
-            Error::Listen { addr: checked.config.listen, source }
+        let addr = listener.local_addr().map_err(|source| Error::Listen {
+            addr: checked.config.listen,
+            source,
         })?;
-        let cdn: Arc<str> = origin_of(checked.stream.as_str()).unwrap_or_default().into();
+        let cdn: Arc<str> = origin_of(checked.stream.as_str())
+            .unwrap_or_default()
+            .into();
         let (stop, stopped) = watch::channel(false);
         let own_player = Arc::new(AtomicBool::new(false));
         let snapshots = parts.shared.snapshots.subscribe();
@@ -87,7 +90,11 @@ impl Agent {
         let mut tasks = vec![
             parts.driver,
             tokio::spawn(endpoint::run(listener, endpoint, until(stopped.clone()))),
-            tokio::spawn(observe(parts.gateway.clone(), own_player.clone(), stopped.clone())),
+            tokio::spawn(observe(
+                parts.gateway.clone(),
+                own_player.clone(),
+                stopped.clone(),
+            )),
         ];
         if checked.config.trust_cdn && checked.config.p2p && checked.tracker.is_some() {
             let gateway = parts.gateway.clone();
@@ -114,7 +121,8 @@ impl Agent {
 
     /// Where a player finds the stream: the configured one with its path and query.
     pub fn endpoint_url(&self) -> String {
-        self.endpoint_url_of(self.stream.as_str()).unwrap_or_default()
+        self.endpoint_url_of(self.stream.as_str())
+            .unwrap_or_default()
     }
 
     /// Where a player finds another object of the same CDN, such as the DASH manifest of the same
@@ -199,7 +207,11 @@ impl Parts {
         let (handle, driver) = driver::spawn(checked, seed, origin.clone(), shared.clone());
         let (catalog, bypassed) = (shared.catalog.clone(), shared.bytes_bypassed.clone());
         let gateway = Arc::new(Gateway::new(handle, origin, catalog, bypassed));
-        Ok(Self { gateway, shared, driver })
+        Ok(Self {
+            gateway,
+            shared,
+            driver,
+        })
     }
 }
 
@@ -228,8 +240,19 @@ async fn observe(
             continue;
         }
         if let Some(player) = gateway.estimate() {
-            let crate::buffer::PlayerState { buffer_ms, lag_ms, stalled } = player;
-            gateway.driver.tell(Command::Player { buffer_ms, lag_ms, stalled }).await;
+            let crate::buffer::PlayerState {
+                buffer_ms,
+                lag_ms,
+                stalled,
+            } = player;
+            gateway
+                .driver
+                .tell(Command::Player {
+                    buffer_ms,
+                    lag_ms,
+                    stalled,
+                })
+                .await;
         }
     }
 }
@@ -256,12 +279,17 @@ async fn fetch_keys(gateway: Arc<Gateway>, trust: Arc<Trust>, cdn: Arc<str>) {
 
 async fn try_keys(origin: &Origin, url: &str) -> Result<Vec<([u8; 32], StreamId)>, String> {
     let said = |error: crate::origin::OriginError| error.to_string();
-    let mut response =
-        origin.open(Method::GET, url, None, HeaderMap::new()).await.map_err(said)?;
+    let mut response = origin
+        .open(Method::GET, url, None, HeaderMap::new())
+        .await
+        .map_err(said)?;
     if response.status() != StatusCode::OK {
         return Err(format!("origin answered {}", response.status()));
     }
-    let body = origin.body(&mut response, STREAMS_LEN_MAX).await.map_err(said)?;
+    let body = origin
+        .body(&mut response, STREAMS_LEN_MAX)
+        .await
+        .map_err(said)?;
     parse_streams(&body).map_err(|error| format!("origin's key list is malformed: {error}"))
 }
 

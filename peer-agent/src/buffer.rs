@@ -65,9 +65,13 @@ impl Estimate {
 
     /// The player waits no more; `given` is the segment's number and duration if it got it.
     pub(crate) fn on_answered(&mut self, track: TrackId, given: Option<(u64, u32)>, now: Instant) {
-        let Some(played) = self.tracks.get_mut(&track) else { return };
+        let Some(played) = self.tracks.get_mut(&track) else {
+            return;
+        };
         played.waiting = played.waiting.saturating_sub(1);
-        let Some((seq, duration_ms)) = given else { return };
+        let Some((seq, duration_ms)) = given else {
+            return;
+        };
         let duration = Duration::from_millis(duration_ms.into());
         match &mut played.given {
             Some(given) if now.duration_since(given.last) < FORGET => {
@@ -78,7 +82,14 @@ impl Estimate {
                 }
                 given.last = now;
             }
-            given => *given = Some(Given { started: now, last: now, media: duration, seq }),
+            given => {
+                *given = Some(Given {
+                    started: now,
+                    last: now,
+                    media: duration,
+                    seq,
+                })
+            }
         }
     }
 
@@ -86,7 +97,9 @@ impl Estimate {
     pub(crate) fn state(&mut self, now: Instant) -> Option<PlayerState> {
         let mut all: Option<PlayerState> = None;
         for played in self.tracks.values_mut() {
-            let Some(given) = &mut played.given else { continue };
+            let Some(given) = &mut played.given else {
+                continue;
+            };
             if now.duration_since(given.last) >= FORGET {
                 continue;
             }
@@ -130,7 +143,12 @@ mod tests {
 
     fn playlist(seqs: std::ops::Range<u64>) -> Track {
         let listed = |seq| Listed {
-            info: SegmentInfo { name: Name(seq), seq, duration_ms: 2000, content: None },
+            info: SegmentInfo {
+                name: Name(seq),
+                seq,
+                duration_ms: 2000,
+                content: None,
+            },
             url: String::new(),
             range: None,
         };
@@ -155,10 +173,24 @@ mod tests {
             estimate.on_answered(TRACK, Some((seq, 2000)), at(ms));
         }
         let state = estimate.state(at(1000)).unwrap();
-        assert_eq!(state, PlayerState { buffer_ms: 3000, lag_ms: 5000, stalled: false });
+        assert_eq!(
+            state,
+            PlayerState {
+                buffer_ms: 3000,
+                lag_ms: 5000,
+                stalled: false
+            }
+        );
         estimate.on_asked(TRACK);
         let dry = estimate.state(at(9000)).unwrap();
-        assert_eq!(dry, PlayerState { buffer_ms: 0, lag_ms: 2000, stalled: true });
+        assert_eq!(
+            dry,
+            PlayerState {
+                buffer_ms: 0,
+                lag_ms: 2000,
+                stalled: true
+            }
+        );
         estimate.on_answered(TRACK, Some((5, 2000)), at(9000));
         assert_eq!(estimate.state(at(9500)).unwrap().buffer_ms, 1500);
         assert_eq!(estimate.state(at(60_000)), None);

@@ -68,7 +68,10 @@ impl Catalog {
         let state = self.lock();
         let ranged = range.map(|(first, len)| Name::of_range(url, first, len));
         let candidates = [ranged, Some(Name::of_url(url))];
-        candidates.into_iter().flatten().find(|name| state.segments.contains_key(name))
+        candidates
+            .into_iter()
+            .flatten()
+            .find(|name| state.segments.contains_key(name))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -86,16 +89,30 @@ mod tests {
             Some((first, len)) => Name::of_range(url, first, len),
             None => Name::of_url(url),
         };
-        let info = SegmentInfo { name, seq, duration_ms: 2000, content: None };
-        Listed { info, url: url.into(), range }
+        let info = SegmentInfo {
+            name,
+            seq,
+            duration_ms: 2000,
+            content: None,
+        };
+        Listed {
+            info,
+            url: url.into(),
+            range,
+        }
     }
 
     #[test]
     fn finds_whole_objects_and_ranges_whatever_the_token() {
         let catalog = Catalog::default();
         let (whole, part) = ("http://a/seg-1.m4s?token=1", "http://a/all.mp4");
-        catalog.add(TrackId(1), &[listed(whole, 1, None), listed(part, 2, Some((100, 50)))]);
-        let name = catalog.name_of("http://a/seg-1.m4s?token=2", Some((0, 10))).unwrap();
+        catalog.add(
+            TrackId(1),
+            &[listed(whole, 1, None), listed(part, 2, Some((100, 50)))],
+        );
+        let name = catalog
+            .name_of("http://a/seg-1.m4s?token=2", Some((0, 10)))
+            .unwrap();
         assert_eq!(catalog.find(name).unwrap().url, whole);
         let part_name = catalog.name_of(part, Some((100, 50))).unwrap();
         assert_eq!(catalog.find(part_name).unwrap().range, Some((100, 50)));
@@ -108,7 +125,10 @@ mod tests {
     fn forgets_the_oldest() {
         let catalog = Catalog::default();
         for seq in 0..SEGMENTS_MAX as u64 + 10 {
-            catalog.add(TrackId(1), &[listed(&format!("http://a/{seq}.ts"), seq, None)]);
+            catalog.add(
+                TrackId(1),
+                &[listed(&format!("http://a/{seq}.ts"), seq, None)],
+            );
         }
         assert_eq!(catalog.name_of("http://a/9.ts", None), None);
         assert!(catalog.name_of("http://a/10.ts", None).is_some());

@@ -125,7 +125,10 @@ impl Config {
             return Err(ConfigError::TokenTooLong(self.token.len()));
         }
         if self.store_bytes_max < STORE_BYTES_MIN {
-            return Err(ConfigError::StoreTooSmall(self.store_bytes_max, STORE_BYTES_MIN));
+            return Err(ConfigError::StoreTooSmall(
+                self.store_bytes_max,
+                STORE_BYTES_MIN,
+            ));
         }
         if self.bind_ips.is_empty() {
             return Err(ConfigError::NoBindIp);
@@ -158,7 +161,11 @@ pub(crate) fn parse_key(text: &str) -> Result<[u8; 32], ConfigError> {
 }
 
 fn parse_url(setting: &'static str, text: &str, schemes: &[&str]) -> Result<Url, ConfigError> {
-    let bad = || ConfigError::Url { setting, text: text.into(), schemes: schemes.join(" or ") };
+    let bad = || ConfigError::Url {
+        setting,
+        text: text.into(),
+        schemes: schemes.join(" or "),
+    };
     let url = Url::parse(text).map_err(|_| bad())?;
     let usable = schemes.contains(&url.scheme()) && url.host().is_some();
     if usable { Ok(url) } else { Err(bad()) }
@@ -182,19 +189,55 @@ mod tests {
         assert_eq!(printed, Config::default());
         let settings: toml::Table = toml::from_str(DEFAULT_TOML).unwrap();
         let all = toml::Table::try_from(Config::default()).unwrap();
-        assert_eq!(settings.keys().collect::<Vec<_>>(), all.keys().collect::<Vec<_>>());
+        assert_eq!(
+            settings.keys().collect::<Vec<_>>(),
+            all.keys().collect::<Vec<_>>()
+        );
     }
 
     #[test]
     fn mistakes_name_their_setting() {
-        let good = Config { stream: "http://127.0.0.1/a.m3u8".into(), ..Config::default() };
+        let good = Config {
+            stream: "http://127.0.0.1/a.m3u8".into(),
+            ..Config::default()
+        };
         assert_eq!(good.check(), Ok(()));
         let message = |config: Config| config.check().unwrap_err().to_string();
         assert!(message(Config::default()).contains("`stream`"));
-        assert!(message(Config { tracker: "http://x".into(), ..good.clone() }).contains("`tracker`"));
-        assert!(message(Config { public_keys: vec!["12".into()], ..good.clone() }).contains("12"));
-        assert!(message(Config { stall_timeout_ms: 0, ..good.clone() }).contains("stall_timeout"));
-        assert!(message(Config { store_bytes_max: 1, ..good.clone() }).contains("store_bytes_max"));
-        assert!(message(Config { token: "x".repeat(5000), ..good }).contains("`token`"));
+        assert!(
+            message(Config {
+                tracker: "http://x".into(),
+                ..good.clone()
+            })
+            .contains("`tracker`")
+        );
+        assert!(
+            message(Config {
+                public_keys: vec!["12".into()],
+                ..good.clone()
+            })
+            .contains("12")
+        );
+        assert!(
+            message(Config {
+                stall_timeout_ms: 0,
+                ..good.clone()
+            })
+            .contains("stall_timeout")
+        );
+        assert!(
+            message(Config {
+                store_bytes_max: 1,
+                ..good.clone()
+            })
+            .contains("store_bytes_max")
+        );
+        assert!(
+            message(Config {
+                token: "x".repeat(5000),
+                ..good
+            })
+            .contains("`token`")
+        );
     }
 }

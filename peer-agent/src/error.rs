@@ -19,7 +19,9 @@ pub enum ConfigError {
         schemes: String,
     },
     /// A public key that is none.
-    #[error("configuration: `public_keys` must hold Ed25519 keys in base64url or hexadecimal, not {0:?}")]
+    #[error(
+        "configuration: `public_keys` must hold Ed25519 keys in base64url or hexadecimal, not {0:?}"
+    )]
     Key(String),
     /// A timeout out of range.
     #[error("configuration: `{setting}` must be from 100 to 120000 milliseconds, not {millis}")]

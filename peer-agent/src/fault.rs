@@ -32,19 +32,29 @@ impl Saboteur {
 
     /// Whether records and pieces are to be sent at all.
     pub(crate) fn sends_media(&self) -> bool {
-        !matches!(self.kind, Some(Misbehaviour::ClaimOnly | Misbehaviour::Silent))
+        !matches!(
+            self.kind,
+            Some(Misbehaviour::ClaimOnly | Misbehaviour::Silent)
+        )
     }
 
     /// Whether a control message is to be sent.
     pub(crate) fn sends_control(&self, frame: &[u8]) -> bool {
         use swarm_core::wire::peer::PeerMsg;
-        let Some(Misbehaviour::Silent) = self.kind else { return true };
-        !matches!(PeerMsg::decode(frame), Ok(PeerMsg::Have(_) | PeerMsg::Claim { .. }))
+        let Some(Misbehaviour::Silent) = self.kind else {
+            return true;
+        };
+        !matches!(
+            PeerMsg::decode(frame),
+            Ok(PeerMsg::Have(_) | PeerMsg::Claim { .. })
+        )
     }
 
     /// Called once for every piece: whether this one is to be spoilt.
     pub(crate) fn spoils_next_piece(&mut self) -> bool {
-        let Some(Misbehaviour::Corrupt { every }) = self.kind else { return false };
+        let Some(Misbehaviour::Corrupt { every }) = self.kind else {
+            return false;
+        };
         self.pieces = self.pieces.wrapping_add(1);
         self.pieces.is_multiple_of(every.max(1))
     }

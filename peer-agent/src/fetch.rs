@@ -35,9 +35,17 @@ pub(crate) struct Job {
 #[derive(Debug)]
 pub(crate) enum FetchEvent {
     /// A record that was checked and is of the segment asked for.
-    Record { fetch: FetchId, record: Arc<Record> },
+    Record {
+        fetch: FetchId,
+        record: Arc<Record>,
+    },
     /// A verified piece.
-    Piece { fetch: FetchId, record: Arc<Record>, index: u8, bytes: Bytes },
+    Piece {
+        fetch: FetchId,
+        record: Arc<Record>,
+        index: u8,
+        bytes: Bytes,
+    },
     Done(Done),
 }
 
@@ -72,7 +80,14 @@ impl Fetcher {
             Err(error) => {
                 tracing::debug!(%error, url = job.located.url, "fetch failed");
                 let said = running.status;
-                (FetchOutcome::Failed, if said.is_success() { error.status() } else { said })
+                (
+                    FetchOutcome::Failed,
+                    if said.is_success() {
+                        error.status()
+                    } else {
+                        said
+                    },
+                )
             }
         };
         if outcome != FetchOutcome::Unverified {
@@ -118,7 +133,9 @@ impl<'a> Running<'a> {
     async fn fetch(&mut self) -> Result<FetchOutcome, OriginError> {
         let (job, origin) = (self.job, &self.fetcher.origin);
         let asked = absolute_range(job);
-        let opened = origin.open(Method::GET, &job.located.url, asked, HeaderMap::new()).await;
+        let opened = origin
+            .open(Method::GET, &job.located.url, asked, HeaderMap::new())
+            .await;
         let mut response = match opened {
             Ok(response) => response,
             Err(error) => {
@@ -138,7 +155,10 @@ impl<'a> Running<'a> {
 
     /// The record that vouches for this answer, and told to the driver.
     fn record_for(&self, response: &Response, extent: &Extent) -> Option<Arc<Record>> {
-        let header = response.headers().get(RECORD_HEADER).and_then(|text| text.to_str().ok());
+        let header = response
+            .headers()
+            .get(RECORD_HEADER)
+            .and_then(|text| text.to_str().ok());
         let in_header = header.and_then(|text| match Record::from_header(text) {
             Ok(record) => Some(record),
             Err(error) => {
@@ -163,24 +183,40 @@ impl<'a> Running<'a> {
         record: Arc<Record>,
     ) -> Result<FetchOutcome, OriginError> {
         let fetch = self.job.fetch;
-        self.report(FetchEvent::Record { fetch, record: record.clone() }).await;
+        self.report(FetchEvent::Record {
+            fetch,
+            record: record.clone(),
+        })
+        .await;
         let wanted = wanted_pieces(self.job.range, &record);
         let mut cutter = Cutter::new(record.clone(), extent);
         let end = extent.end.unwrap_or(u64::MAX).min(record.len.into());
         let mut raw = Vec::new();
         let mut verified = 0u64;
         while cutter.at < end {
-            let Some(chunk) = self.next(response).await? else { break };
+            let Some(chunk) = self.next(response).await? else {
+                break;
+            };
             if extent.whole {
                 raw.push(chunk.clone());
             }
             for (index, bytes) in cutter.push(&chunk) {
                 if !record.verify_piece(index.into(), &bytes) {
-                    tracing::debug!(url = self.job.located.url, index, "bytes differ from record");
+                    tracing::debug!(
+                        url = self.job.located.url,
+                        index,
+                        "bytes differ from record"
+                    );
                     return self.read_raw(response, extent, raw).await;
                 }
                 verified |= 1 << index;
-                self.report(FetchEvent::Piece { fetch, record: record.clone(), index, bytes }).await;
+                self.report(FetchEvent::Piece {
+                    fetch,
+                    record: record.clone(),
+                    index,
+                    bytes,
+                })
+                .await;
             }
         }
         if cutter.at < end {
@@ -191,7 +227,11 @@ impl<'a> Running<'a> {
             let _ = self.next(response).await;
         }
         let all = wanted.is_some_and(|wanted| verified & wanted == wanted);
-        Ok(if all { FetchOutcome::Verified } else { FetchOutcome::Unverified })
+        Ok(if all {
+            FetchOutcome::Verified
+        } else {
+            FetchOutcome::Unverified
+        })
     }
 
     /// Reads on without a record; of a whole segment the bytes are kept, and may be played.
@@ -253,9 +293,10 @@ fn absolute_range(job: &Job) -> Option<(u64, u64)> {
     match (job.located.range, job.range) {
         (None, None) => None,
         (Some(whole), None) => Some(whole),
-        (base, Some((first, len))) => {
-            Some((base.map_or(0, |(first, _)| first) + u64::from(first), len.into()))
-        }
+        (base, Some((first, len))) => Some((
+            base.map_or(0, |(first, _)| first) + u64::from(first),
+            len.into(),
+        )),
     }
 }
 
@@ -271,12 +312,22 @@ fn extent_of(job: &Job, response: &Response) -> Option<Extent> {
     match response.status() {
         StatusCode::OK => {
             let whole = job.range.is_none() && job.located.range.is_none();
-            Some(Extent { skip: base, at: 0, end, whole })
+            Some(Extent {
+                skip: base,
+                at: 0,
+                end,
+                whole,
+            })
         }
         StatusCode::PARTIAL_CONTENT => {
             let (sent_first, _, _) = content_range(response.headers())?;
             let whole = job.range.is_none();
-            (sent_first == base + first).then_some(Extent { skip: 0, at: first, end, whole })
+            (sent_first == base + first).then_some(Extent {
+                skip: 0,
+                at: first,
+                end,
+                whole,
+            })
         }
         _ => None,
     }
@@ -306,7 +357,12 @@ struct Cutter {
 
 impl Cutter {
     fn new(record: Arc<Record>, extent: Extent) -> Self {
-        Self { record, skip: extent.skip, at: extent.at, piece: BytesMut::new() }
+        Self {
+            record,
+            skip: extent.skip,
+            at: extent.at,
+            piece: BytesMut::new(),
+        }
     }
 
     /// The pieces that these bytes complete.

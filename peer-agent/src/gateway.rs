@@ -86,7 +86,13 @@ impl Gateway {
         catalog: Arc<Catalog>,
         bytes_bypassed: Arc<AtomicU64>,
     ) -> Self {
-        Self { driver, origin, catalog, bytes_bypassed, state: Mutex::default() }
+        Self {
+            driver,
+            origin,
+            catalog,
+            bytes_bypassed,
+            state: Mutex::default(),
+        }
     }
 
     /// The segment that a request means, if it is one of the swarm's.
@@ -154,9 +160,15 @@ impl Gateway {
         let now = Instant::now();
         {
             let mut state = self.lock();
-            state.manifests.retain(|_, known| now.duration_since(known.asked) < MANIFEST_IDLE);
+            state
+                .manifests
+                .retain(|_, known| now.duration_since(known.asked) < MANIFEST_IDLE);
             if state.manifests.len() < MANIFESTS_MAX || state.manifests.contains_key(&text.url) {
-                let manifest = Manifest { text: text.text.clone(), asked: now, read: now };
+                let manifest = Manifest {
+                    text: text.text.clone(),
+                    asked: now,
+                    read: now,
+                };
                 state.manifests.insert(text.url.clone(), manifest);
             }
         }
@@ -179,10 +191,13 @@ impl Gateway {
         let now = Instant::now();
         let due: Vec<_> = {
             let mut state = self.lock();
-            state.manifests.retain(|_, known| now.duration_since(known.asked) < MANIFEST_IDLE);
-            let due = state.manifests.iter_mut().filter(|(_, known)| {
-                now.duration_since(known.read) >= MANIFEST_REREAD
-            });
+            state
+                .manifests
+                .retain(|_, known| now.duration_since(known.asked) < MANIFEST_IDLE);
+            let due = state
+                .manifests
+                .iter_mut()
+                .filter(|(_, known)| now.duration_since(known.read) >= MANIFEST_REREAD);
             due.map(|(url, known)| {
                 known.read = now;
                 (url.clone(), known.text.clone())
@@ -201,7 +216,11 @@ impl Gateway {
             for track in &tracks {
                 state.estimate.on_playlist(track);
                 self.catalog.add(track.track, &track.segments);
-                let ends = track.segments.first().into_iter().chain(track.segments.last());
+                let ends = track
+                    .segments
+                    .first()
+                    .into_iter()
+                    .chain(track.segments.last());
                 let urls = ends.map(|listed| listed.url.as_str());
                 for url in urls.chain(track.inits.iter().map(|init| init.url.as_str())) {
                     state.allow(url);
@@ -229,7 +248,9 @@ impl Gateway {
     /// The player has got it, or not.
     pub(crate) fn on_answered(&self, located: &Located, got: bool) {
         let given = got.then_some((located.seq, located.duration_ms));
-        self.lock().estimate.on_answered(located.track, given, Instant::now());
+        self.lock()
+            .estimate
+            .on_answered(located.track, given, Instant::now());
     }
 
     /// How the player is doing, as far as requests tell.
@@ -263,7 +284,10 @@ pub(crate) fn origin_of(url: &str) -> Option<String> {
 
 /// Whether an answer is a playlist, by its type, or else by its name.
 fn playlist_kind(response: &Response) -> Option<PlaylistKind> {
-    let mime = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let mime = response
+        .headers()
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok());
     let mime = mime.unwrap_or_default().to_ascii_lowercase();
     if mime.contains("mpegurl") {
         return Some(PlaylistKind::Hls);
@@ -280,6 +304,8 @@ fn playlist_kind(response: &Response) -> Option<PlaylistKind> {
 }
 
 fn unix_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     since.as_millis() as u64
 }

@@ -83,10 +83,20 @@ pub(crate) async fn open(
     let request = gateway.driver.want(name).await;
     let part = options.part;
     let at = part.map_or(0, |(first, _)| first);
-    let mut waiting =
-        Waiting { gateway: gateway.clone(), name, located, request, changes, asked, options };
+    let mut waiting = Waiting {
+        gateway: gateway.clone(),
+        name,
+        located,
+        request,
+        changes,
+        asked,
+        options,
+    };
     match waiting.begin(at).await {
-        Begin::Answered(Answer::Deliver { media, reported_bps }) => {
+        Begin::Answered(Answer::Deliver {
+            media,
+            reported_bps,
+        }) => {
             let len = media.len();
             let from_peer = media.bytes_p2p > media.bytes_cdn;
             Ok(waiting.stream(len, part, from_peer, Some((media, reported_bps))))
@@ -117,7 +127,15 @@ pub(crate) fn failed(status: StatusCode) -> Object {
     let (_, body) = mpsc::channel(1);
     let report = oneshot::channel().1;
     let headers = HeaderMap::new();
-    Object { status, headers, len: Some(0), part: None, from_peer: false, body, report }
+    Object {
+        status,
+        headers,
+        len: Some(0),
+        part: None,
+        from_peer: false,
+        body,
+        report,
+    }
 }
 
 /// The sending ends of an [`Object`].
@@ -131,16 +149,32 @@ impl Object {
         let (send_body, body) = mpsc::channel(QUEUE_MAX);
         let (send_report, report) = oneshot::channel();
         let headers = HeaderMap::new();
-        let object =
-            Self { status, headers, len: None, part: None, from_peer: false, body, report };
-        (object, Out { body: send_body, report: send_report })
+        let object = Self {
+            status,
+            headers,
+            len: None,
+            part: None,
+            from_peer: false,
+            body,
+            report,
+        };
+        (
+            object,
+            Out {
+                body: send_body,
+                report: send_report,
+            },
+        )
     }
 
     fn of(response: &Response) -> (Self, Out) {
         let (mut object, out) = Self::channel(response.status());
         object.headers = response.headers().clone();
         // Of the answer to HEAD, the body's own length says nothing.
-        let len = response.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok());
+        let len = response
+            .headers()
+            .get(CONTENT_LENGTH)
+            .and_then(|value| value.to_str().ok());
         object.len = len.and_then(|text| text.parse().ok());
         (object, out)
     }
@@ -163,7 +197,8 @@ impl Source {
                 Ok(Some(chunk)) => {
                     let len = chunk.len() as u64;
                     bytes_cdn += len;
-                    self.bypassed.fetch_add(len, std::sync::atomic::Ordering::Relaxed);
+                    self.bypassed
+                        .fetch_add(len, std::sync::atomic::Ordering::Relaxed);
                     if out.body.send(Ok(chunk)).await.is_err() {
                         break false;
                     }
@@ -181,7 +216,11 @@ impl Source {
         }
         if complete {
             let reported_bps = bits_per_second(bytes_cdn, started.elapsed());
-            let _ = out.report.send(Report { bytes_p2p: 0, bytes_cdn, reported_bps });
+            let _ = out.report.send(Report {
+                bytes_p2p: 0,
+                bytes_cdn,
+                reported_bps,
+            });
         }
     }
 }
@@ -231,7 +270,10 @@ struct Waiting {
 enum Begin {
     Answered(Answer),
     /// Bytes from the wanted one on, of a whole of this length.
-    Prefix { len: u64, from_peer: bool },
+    Prefix {
+        len: u64,
+        from_peer: bool,
+    },
 }
 
 impl Waiting {
@@ -242,7 +284,11 @@ impl Waiting {
         }
         let late = Instant::now() + self.patience();
         loop {
-            let Prefix { len, chunks, from_peer } = self.prefix(at);
+            let Prefix {
+                len,
+                chunks,
+                from_peer,
+            } = self.prefix(at);
             if let (Some(len), false) = (len, chunks.is_empty()) {
                 return Begin::Prefix { len, from_peer };
             }
@@ -280,12 +326,22 @@ impl Waiting {
                 return object;
             }
         }
-        let status = if part.is_some() { StatusCode::PARTIAL_CONTENT } else { StatusCode::OK };
+        let status = if part.is_some() {
+            StatusCode::PARTIAL_CONTENT
+        } else {
+            StatusCode::OK
+        };
         let (mut object, out) = Object::channel(status);
         object.len = Some(end - at);
         object.part = part.map(|_| (at, end - 1, len));
         object.from_peer = from_peer;
-        let streaming = Streaming { waiting: self, out, at, end, len };
+        let streaming = Streaming {
+            waiting: self,
+            out,
+            at,
+            end,
+            len,
+        };
         tokio::spawn(streaming.run(whole));
         object
     }
@@ -293,8 +349,16 @@ impl Waiting {
     /// Gets the segment from the CDN as if there were no swarm.
     async fn bypass(self, part: Option<Part>) -> Result<Object, OriginError> {
         let range = self.range_of(part);
-        let Self { gateway, located, options, .. } = self;
-        let opened = gateway.origin.open(Method::GET, &located.url, range, options.headers).await;
+        let Self {
+            gateway,
+            located,
+            options,
+            ..
+        } = self;
+        let opened = gateway
+            .origin
+            .open(Method::GET, &located.url, range, options.headers)
+            .await;
         let response = match opened {
             Ok(response) => response,
             Err(error) => {
@@ -384,8 +448,14 @@ impl Streaming {
             if self.at == self.end {
                 let answered = timeout(AFTERWARDS, self.waiting.request.answer()).await;
                 return Ok(match answered {
-                    Ok(Answer::Deliver { media, reported_bps }) => report(&media, reported_bps),
-                    _ => Report { bytes_cdn: self.len, ..Report::default() },
+                    Ok(Answer::Deliver {
+                        media,
+                        reported_bps,
+                    }) => report(&media, reported_bps),
+                    _ => Report {
+                        bytes_cdn: self.len,
+                        ..Report::default()
+                    },
                 });
             }
             tokio::select! {
@@ -398,7 +468,10 @@ impl Streaming {
 
     async fn finish(&mut self, answer: Answer) -> Result<Report, Broken> {
         match answer {
-            Answer::Deliver { media, reported_bps } => self.deliver(media, reported_bps).await,
+            Answer::Deliver {
+                media,
+                reported_bps,
+            } => self.deliver(media, reported_bps).await,
             Answer::Bypass | Answer::Fail { .. } => self.continue_from_cdn().await,
         }
     }
@@ -434,7 +507,14 @@ impl Streaming {
         }
         let left = self.end - self.at;
         let asked = self.waiting.asked;
-        Pace::plan(asked, Instant::now(), self.len, left, reported_bps, duration)
+        Pace::plan(
+            asked,
+            Instant::now(),
+            self.len,
+            left,
+            reported_bps,
+            duration,
+        )
     }
 
     /// Gets the rest from the CDN, where the swarm has given up half-way.
@@ -443,7 +523,9 @@ impl Streaming {
         let range = waiting.range_of(Some((self.at, Some(self.end - 1))));
         let origin = waiting.gateway.origin.clone();
         let headers = waiting.options.headers.clone();
-        let opened = origin.open(Method::GET, &waiting.located.url, range, headers).await;
+        let opened = origin
+            .open(Method::GET, &waiting.located.url, range, headers)
+            .await;
         let mut response = opened.map_err(|_| Broken::Lost("the CDN did not answer"))?;
         let first = range.map_or(0, |(first, _)| first);
         let mut skip = match (response.status(), content_range(response.headers())) {
@@ -454,7 +536,9 @@ impl Streaming {
         while self.at < self.end {
             let chunk = origin.chunk(&mut response).await;
             let chunk = chunk.map_err(|_| Broken::Lost("the CDN's answer broke off"))?;
-            let Some(mut chunk) = chunk else { return Err(Broken::Lost("the CDN sent too little")) };
+            let Some(mut chunk) = chunk else {
+                return Err(Broken::Lost("the CDN sent too little"));
+            };
             self.waiting.gateway.on_bypassed(chunk.len() as u64);
             let skipped = skip.min(chunk.len() as u64);
             skip -= skipped;
@@ -462,7 +546,10 @@ impl Streaming {
             chunk = chunk.slice(skipped as usize..(skipped + room) as usize);
             self.send(chunk).await?;
         }
-        Ok(Report { bytes_cdn: self.len, ..Report::default() })
+        Ok(Report {
+            bytes_cdn: self.len,
+            ..Report::default()
+        })
     }
 
     async fn send(&mut self, chunk: Bytes) -> Result<(), Broken> {
@@ -470,12 +557,20 @@ impl Streaming {
         if chunk.is_empty() {
             return Ok(());
         }
-        self.out.body.send(Ok(chunk)).await.map_err(|_| Broken::Gone)
+        self.out
+            .body
+            .send(Ok(chunk))
+            .await
+            .map_err(|_| Broken::Gone)
     }
 }
 
 fn report(media: &Media, reported_bps: u64) -> Report {
-    Report { bytes_p2p: media.bytes_p2p, bytes_cdn: media.bytes_cdn, reported_bps }
+    Report {
+        bytes_p2p: media.bytes_p2p,
+        bytes_cdn: media.bytes_cdn,
+        reported_bps,
+    }
 }
 
 #[cfg(test)]
@@ -484,7 +579,13 @@ mod tests {
 
     #[test]
     fn cutting_keeps_exactly_the_span() {
-        let chunks = || vec![Bytes::from_static(b"abc"), Bytes::new(), Bytes::from_static(b"defg")];
+        let chunks = || {
+            vec![
+                Bytes::from_static(b"abc"),
+                Bytes::new(),
+                Bytes::from_static(b"defg"),
+            ]
+        };
         assert_eq!(cut(chunks(), 0, 7).concat(), b"abcdefg");
         assert_eq!(cut(chunks(), 2, 4).concat(), b"cd");
         assert_eq!(cut(chunks(), 3, 100).concat(), b"defg");

@@ -85,7 +85,10 @@ impl Origin {
     }
 
     /// The next bytes of a body; `None` at its end.
-    pub(crate) async fn chunk(&self, response: &mut Response) -> Result<Option<Bytes>, OriginError> {
+    pub(crate) async fn chunk(
+        &self,
+        response: &mut Response,
+    ) -> Result<Option<Bytes>, OriginError> {
         let read = timeout(self.timeouts.stall, response.chunk()).await;
         Ok(read.map_err(|_| OriginError::Stalled)??)
     }
@@ -136,7 +139,13 @@ mod tests {
         };
         assert_eq!(read("bytes 0-9/100"), Some((0, 9, Some(100))));
         assert_eq!(read("bytes 5-5/*"), Some((5, 5, None)));
-        for bad in ["bytes */100", "bytes 9-0/100", "items 0-9/100", "bytes 0-9", "bytes a-b/c"] {
+        for bad in [
+            "bytes */100",
+            "bytes 9-0/100",
+            "items 0-9/100",
+            "bytes 0-9",
+            "bytes a-b/c",
+        ] {
             assert_eq!(read(bad), None, "{bad}");
         }
         assert_eq!(content_range(&HeaderMap::new()), None);

@@ -22,7 +22,10 @@ pub(crate) struct Pace {
 impl Pace {
     /// Without pauses.
     pub(crate) fn none() -> Self {
-        Self { from: Instant::now(), per_byte_ns: 0 }
+        Self {
+            from: Instant::now(),
+            per_byte_ns: 0,
+        }
     }
 
     /// The pace for the last `left` of `len` bytes of a segment of this duration that was asked for
@@ -42,9 +45,15 @@ impl Pace {
         let all = believable.min(duration / DURATION_SHARE);
         let rest = all.saturating_sub(now.duration_since(asked));
         if rest < WORTH_IT || left == 0 {
-            return Self { from: now, per_byte_ns: 0 };
+            return Self {
+                from: now,
+                per_byte_ns: 0,
+            };
         }
-        Self { from: now, per_byte_ns: rest.as_nanos() as u64 / left }
+        Self {
+            from: now,
+            per_byte_ns: rest.as_nanos() as u64 / left,
+        }
     }
 
     /// Whether there are pauses at all.

@@ -56,10 +56,16 @@ impl Reassembly {
         if begun == 0 && self.partial.len() >= PARTIAL_MAX {
             return Err(ChunkError::TooMany);
         }
-        let piece = self.partial.entry(key).or_insert_with(|| BytesMut::with_capacity(size));
+        let piece = self
+            .partial
+            .entry(key)
+            .or_insert_with(|| BytesMut::with_capacity(size));
         piece.extend_from_slice(chunk.bytes);
         let whole = piece.len() == size;
-        Ok(whole.then(|| self.partial.remove(&key)).flatten().map(BytesMut::freeze))
+        Ok(whole
+            .then(|| self.partial.remove(&key))
+            .flatten()
+            .map(BytesMut::freeze))
     }
 
     /// Forgets what was begun of a segment.
@@ -75,7 +81,12 @@ mod tests {
     use proptest::prelude::*;
 
     fn chunk<'b>(record: &Record, piece: u8, offset: u32, bytes: &'b [u8]) -> Chunk<'b> {
-        Chunk { segment: record.id(), piece, offset, bytes }
+        Chunk {
+            segment: record.id(),
+            piece,
+            offset,
+            bytes,
+        }
     }
 
     fn sample() -> (Vec<u8>, Record) {
@@ -88,7 +99,10 @@ mod tests {
     fn chunks_in_order_make_the_piece() {
         let (body, record) = sample();
         let mut pieces = Reassembly::default();
-        assert_eq!(pieces.push(&record, &chunk(&record, 0, 0, &body[..10_000])), Ok(None));
+        assert_eq!(
+            pieces.push(&record, &chunk(&record, 0, 0, &body[..10_000])),
+            Ok(None)
+        );
         let last = pieces.push(&record, &chunk(&record, 1, 0, &body[16_384..]));
         assert_eq!(last.unwrap().unwrap(), &body[16_384..]);
         let first = pieces.push(&record, &chunk(&record, 0, 10_000, &body[10_000..16_384]));
@@ -118,12 +132,21 @@ mod tests {
     #[test]
     fn begun_pieces_are_bounded_and_can_be_forgotten() {
         let body = vec![3; 60 * 16_384];
-        let record = Record { piece_len: 16_384, ..signed("/long.m4s", &body) };
+        let record = Record {
+            piece_len: 16_384,
+            ..signed("/long.m4s", &body)
+        };
         let hashes = vec![[0; 16]; 60];
-        let record = Record { piece_hashes: hashes, ..record };
+        let record = Record {
+            piece_hashes: hashes,
+            ..record
+        };
         let mut pieces = Reassembly::default();
         for piece in 0..PARTIAL_MAX as u8 {
-            assert_eq!(pieces.push(&record, &chunk(&record, piece, 0, &[1])), Ok(None));
+            assert_eq!(
+                pieces.push(&record, &chunk(&record, piece, 0, &[1])),
+                Ok(None)
+            );
         }
         let more = chunk(&record, PARTIAL_MAX as u8, 0, &[1]);
         assert_eq!(pieces.push(&record, &more), Err(ChunkError::TooMany));

@@ -118,20 +118,47 @@ pub enum AgentEvent {
 
 impl AgentEvent {
     pub(crate) fn of(event: &Event, catalog: &Catalog) -> Self {
-        let url = |name| catalog.find(name).map(|located| located.url).unwrap_or_default();
+        let url = |name| {
+            catalog
+                .find(name)
+                .map(|located| located.url)
+                .unwrap_or_default()
+        };
         match *event {
-            Event::Delivered { name, track, seq, bytes_p2p, bytes_cdn, waited_ms } => {
+            Event::Delivered {
+                name,
+                track,
+                seq,
+                bytes_p2p,
+                bytes_cdn,
+                waited_ms,
+            } => {
                 let (url, track) = (url(name), track.to_string());
-                Self::Delivered { url, track, seq, bytes_p2p, bytes_cdn, waited_ms }
+                Self::Delivered {
+                    url,
+                    track,
+                    seq,
+                    bytes_p2p,
+                    bytes_cdn,
+                    waited_ms,
+                }
             }
-            Event::Joined { peer } => Self::Joined { peer: peer.to_string() },
+            Event::Joined { peer } => Self::Joined {
+                peer: peer.to_string(),
+            },
             Event::TrackerLost { retry_ms } => Self::TrackerLost { retry_ms },
             Event::Refused => Self::Refused,
-            Event::PeerUp { peer, .. } => Self::PeerUp { peer: peer.to_string() },
-            Event::PeerDown { peer, reason, .. } => {
-                Self::PeerDown { peer: peer.to_string(), reason: reason_text(reason) }
-            }
-            Event::Backstop { name, missing } => Self::Backstop { url: url(name), missing },
+            Event::PeerUp { peer, .. } => Self::PeerUp {
+                peer: peer.to_string(),
+            },
+            Event::PeerDown { peer, reason, .. } => Self::PeerDown {
+                peer: peer.to_string(),
+                reason: reason_text(reason),
+            },
+            Event::Backstop { name, missing } => Self::Backstop {
+                url: url(name),
+                missing,
+            },
         }
     }
 }

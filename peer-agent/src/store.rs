@@ -93,7 +93,11 @@ struct Body {
 
 impl Store {
     pub(crate) fn new(bytes_max: u64) -> Self {
-        Self { bytes_max, state: Mutex::default(), changed: watch::channel(0).0 }
+        Self {
+            bytes_max,
+            state: Mutex::default(),
+            changed: watch::channel(0).0,
+        }
     }
 
     /// Changes whenever something can be played that could not before.
@@ -118,7 +122,11 @@ impl Store {
         {
             state.forget(oldest);
         }
-        let newest = match state.names.get(&record.name).and_then(|old| state.segments.get(old)) {
+        let newest = match state
+            .names
+            .get(&record.name)
+            .and_then(|old| state.segments.get(old))
+        {
             Some(old) => old.record.epoch <= record.epoch,
             None => true,
         };
@@ -132,13 +140,19 @@ impl Store {
 
     /// The record of a segment, if it is here.
     pub(crate) fn record(&self, segment: SegmentId) -> Option<Arc<Record>> {
-        self.lock().segments.get(&segment).map(|entry| entry.record.clone())
+        self.lock()
+            .segments
+            .get(&segment)
+            .map(|entry| entry.record.clone())
     }
 
     /// The newest record under a name, if one is here.
     pub(crate) fn record_of(&self, name: Name) -> Option<Arc<Record>> {
         let state = self.lock();
-        let entry = state.names.get(&name).and_then(|id| state.segments.get(id))?;
+        let entry = state
+            .names
+            .get(&name)
+            .and_then(|id| state.segments.get(id))?;
         Some(entry.record.clone())
     }
 
@@ -149,13 +163,22 @@ impl Store {
 
     /// A stored piece.
     pub(crate) fn piece(&self, segment: SegmentId, piece: u32) -> Option<Bytes> {
-        self.lock().segments.get(&segment)?.pieces.get(piece as usize)?.clone()
+        self.lock()
+            .segments
+            .get(&segment)?
+            .pieces
+            .get(piece as usize)?
+            .clone()
     }
 
     /// Stores a piece that [`Record::verify_piece`] has accepted.
     pub(crate) fn put(&self, segment: SegmentId, piece: u32, bytes: Bytes, from: From) -> Put {
         let mut state = self.lock();
-        match state.segments.get(&segment).map(|entry| entry.pieces.get(piece as usize)) {
+        match state
+            .segments
+            .get(&segment)
+            .map(|entry| entry.pieces.get(piece as usize))
+        {
             Some(Some(None)) => {}
             Some(Some(Some(_))) => return Put::Duplicate,
             Some(None) | None => return Put::Unknown,
@@ -201,7 +224,11 @@ impl Store {
         let body = state.bodies.iter().rev().find(|body| body.name == name);
         let raw = body.map(|body| body.prefix(from)).unwrap_or_default();
         let agree = raw.len.is_none() || verified.len.is_none() || raw.len == verified.len;
-        if agree && !raw.chunks.is_empty() { raw } else { verified }
+        if agree && !raw.chunks.is_empty() {
+            raw
+        } else {
+            verified
+        }
     }
 
     /// Forgets a segment's record and bytes.
@@ -219,7 +246,13 @@ impl Store {
         {
             state.bytes -= oldest.bytes;
         }
-        state.bodies.push_back(Body { fetch, name, len, chunks: vec![], bytes: 0 });
+        state.bodies.push_back(Body {
+            fetch,
+            name,
+            len,
+            chunks: vec![],
+            bytes: 0,
+        });
     }
 
     /// Appends to a body; false if there is no room, or it was dropped.
@@ -247,7 +280,11 @@ impl Store {
     pub(crate) fn body(&self, fetch: FetchId) -> Option<Media> {
         let state = self.lock();
         let body = state.bodies.iter().find(|body| body.fetch == fetch)?;
-        Some(Media { chunks: body.chunks.clone(), bytes_p2p: 0, bytes_cdn: body.bytes })
+        Some(Media {
+            chunks: body.chunks.clone(),
+            bytes_p2p: 0,
+            bytes_cdn: body.bytes,
+        })
     }
 
     /// Forgets the body of a fetch.
@@ -260,7 +297,8 @@ impl Store {
     }
 
     fn notify(&self) {
-        self.changed.send_modify(|version| *version = version.wrapping_add(1));
+        self.changed
+            .send_modify(|version| *version = version.wrapping_add(1));
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -274,7 +312,10 @@ impl State {
         let mut at = 0;
         while self.bytes + len > bytes_max && at < self.order.len() {
             let oldest = self.order[at];
-            let holds_bytes = self.segments.get(&oldest).is_some_and(|entry| entry.bytes > 0);
+            let holds_bytes = self
+                .segments
+                .get(&oldest)
+                .is_some_and(|entry| entry.bytes > 0);
             if oldest == but || !holds_bytes {
                 at += 1;
                 continue;
@@ -286,7 +327,9 @@ impl State {
     }
 
     fn forget(&mut self, segment: SegmentId) {
-        let Some(entry) = self.segments.remove(&segment) else { return };
+        let Some(entry) = self.segments.remove(&segment) else {
+            return;
+        };
         self.bytes -= entry.bytes;
         if self.names.get(&entry.record.name) == Some(&segment) {
             self.names.remove(&entry.record.name);
@@ -297,7 +340,13 @@ impl State {
 impl Entry {
     fn new(record: Arc<Record>) -> Self {
         let pieces = vec![None; record.piece_hashes.len()];
-        Self { record, pieces, bytes: 0, bytes_p2p: 0, from_peers: 0 }
+        Self {
+            record,
+            pieces,
+            bytes: 0,
+            bytes_p2p: 0,
+            from_peers: 0,
+        }
     }
 
     fn prefix(&self, from: u64) -> Prefix {
@@ -311,7 +360,11 @@ impl Entry {
         }
         chunks.retain(|chunk| !chunk.is_empty());
         let from_peer = self.from_peers.checked_shr(first as u32).unwrap_or(0) & 1 == 1;
-        Prefix { len: Some(self.record.len.into()), chunks, from_peer }
+        Prefix {
+            len: Some(self.record.len.into()),
+            chunks,
+            from_peer,
+        }
     }
 }
 
@@ -326,7 +379,11 @@ impl Body {
                 chunks.push(chunk.slice(cut..));
             }
         }
-        Prefix { len: self.len, chunks, from_peer: false }
+        Prefix {
+            len: self.len,
+            chunks,
+            from_peer: false,
+        }
     }
 }
 
@@ -348,22 +405,37 @@ mod tests {
         let body: Vec<u8> = (0..40_000u32).map(|i| i as u8).collect();
         let record = Arc::new(signed("/seg-1.m4s", &body));
         let id = record.id();
-        assert_eq!(store.put(id, 0, piece(&body, &record, 0), From::Cdn), Put::Unknown);
+        assert_eq!(
+            store.put(id, 0, piece(&body, &record, 0), From::Cdn),
+            Put::Unknown
+        );
         assert!(store.add_record(record.clone()));
         assert!(!store.add_record(record.clone()));
-        assert_eq!(store.put(id, 1, piece(&body, &record, 1), From::Peer), Put::Stored);
-        assert_eq!(store.put(id, 1, piece(&body, &record, 1), From::Peer), Put::Duplicate);
+        assert_eq!(
+            store.put(id, 1, piece(&body, &record, 1), From::Peer),
+            Put::Stored
+        );
+        assert_eq!(
+            store.put(id, 1, piece(&body, &record, 1), From::Peer),
+            Put::Duplicate
+        );
         assert_eq!(store.put(id, 9, Bytes::new(), From::Peer), Put::Unknown);
         assert!(store.prefix(record.name, 0).chunks.is_empty());
         assert_eq!(store.prefix(record.name, 0).len, Some(40_000));
         assert!(store.whole(id).is_none());
         store.put(id, 0, piece(&body, &record, 0), From::Cdn);
-        assert_eq!(store.prefix(record.name, 10).chunks.concat(), &body[10..32_768]);
+        assert_eq!(
+            store.prefix(record.name, 10).chunks.concat(),
+            &body[10..32_768]
+        );
         assert!(store.prefix(record.name, 16_384).from_peer);
         store.put(id, 2, piece(&body, &record, 2), From::Peer);
         let whole = store.whole(id).unwrap();
         assert_eq!(whole.chunks.concat(), body);
-        assert_eq!((whole.bytes_cdn, whole.bytes_p2p), (16_384, 40_000 - 16_384));
+        assert_eq!(
+            (whole.bytes_cdn, whole.bytes_p2p),
+            (16_384, 40_000 - 16_384)
+        );
         assert!(store.prefix(record.name, 40_000).chunks.is_empty());
         store.evict(id);
         assert_eq!(store.bytes(), 0);
@@ -395,8 +467,14 @@ mod tests {
         let body = vec![1; 40_000];
         let record = Arc::new(signed("/big.m4s", &body));
         store.add_record(record.clone());
-        assert_eq!(store.put(record.id(), 0, piece(&body, &record, 0), From::Cdn), Put::Stored);
-        assert_eq!(store.put(record.id(), 1, piece(&body, &record, 1), From::Cdn), Put::Full);
+        assert_eq!(
+            store.put(record.id(), 0, piece(&body, &record, 0), From::Cdn),
+            Put::Stored
+        );
+        assert_eq!(
+            store.put(record.id(), 1, piece(&body, &record, 1), From::Cdn),
+            Put::Full
+        );
         for seq in 0..RECORDS_MAX {
             let body = seq.to_be_bytes();
             store.add_record(Arc::new(signed(&format!("/{seq}.m4s"), &body)));
@@ -409,7 +487,10 @@ mod tests {
     fn the_newest_epoch_answers_to_a_name() {
         let store = Store::new(MIB);
         let old = signed("/seg.m4s", b"old");
-        let new = Record { epoch: 1, ..signed("/seg.m4s", b"newer") };
+        let new = Record {
+            epoch: 1,
+            ..signed("/seg.m4s", b"newer")
+        };
         store.add_record(Arc::new(new.clone()));
         store.add_record(Arc::new(old));
         assert_eq!(store.prefix(new.name, 0).len, Some(5));

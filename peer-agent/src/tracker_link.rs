@@ -81,12 +81,16 @@ type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 async fn connect(url: &Url) -> Result<Socket, LinkError> {
     let mut request = url.as_str().into_client_request().map_err(Box::new)?;
     let protocol = HeaderValue::from_static(SUBPROTOCOL);
-    request.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, protocol);
+    request
+        .headers_mut()
+        .insert(SEC_WEBSOCKET_PROTOCOL, protocol);
     let config = WebSocketConfig::default()
         .max_message_size(Some(TRACKER_FRAME_LEN_MAX))
         .max_frame_size(Some(TRACKER_FRAME_LEN_MAX));
     let connecting = connect_async_with_config(request, Some(config), true);
-    let connected = timeout(CONNECT_TIMEOUT, connecting).await.map_err(|_| LinkError::Timeout)?;
+    let connected = timeout(CONNECT_TIMEOUT, connecting)
+        .await
+        .map_err(|_| LinkError::Timeout)?;
     let (socket, response) = connected.map_err(Box::new)?;
     let named = response.headers().get(SEC_WEBSOCKET_PROTOCOL);
     if named.is_none_or(|named| named != SUBPROTOCOL) {
@@ -165,7 +169,9 @@ mod tests {
             }
             Ok(response)
         };
-        let Ok(mut socket) = accept_hdr_async(stream, answer).await else { return };
+        let Ok(mut socket) = accept_hdr_async(stream, answer).await else {
+            return;
+        };
         while let Some(Ok(message)) = socket.next().await {
             if message.is_binary() {
                 let _ = socket.send(reply.clone()).await;
@@ -181,7 +187,10 @@ mod tests {
         let url = format!("ws://{}/", listener.local_addr().unwrap());
         tokio::spawn(serve(listener, protocol, reply));
         let (events, received) = mpsc::channel(8);
-        (TrackerLink::open(Url::parse(&url).unwrap(), 3, events), received)
+        (
+            TrackerLink::open(Url::parse(&url).unwrap(), 3, events),
+            received,
+        )
     }
 
     #[tokio::test]
@@ -195,7 +204,10 @@ mod tests {
             other => panic!("{other:?}"),
         }
         drop(link);
-        assert!(events.recv().await.is_none(), "a link that was dropped says nothing");
+        assert!(
+            events.recv().await.is_none(),
+            "a link that was dropped says nothing"
+        );
     }
 
     #[tokio::test]

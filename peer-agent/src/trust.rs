@@ -40,7 +40,9 @@ impl Trust {
 
     /// Trusts one more key, for one stream or for all.
     pub(crate) fn add(&self, key: &[u8; 32], stream: Option<StreamId>) {
-        let Ok(key) = VerifyingKey::from_bytes(key) else { return };
+        let Ok(key) = VerifyingKey::from_bytes(key) else {
+            return;
+        };
         let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
         let trusted = Trusted { key, stream };
         if keys.len() < KEYS_MAX && !keys.contains(&trusted) {
@@ -68,7 +70,9 @@ impl Trust {
         let signature = Signature::from_bytes(&record.signature);
         let signed = record.signed_bytes();
         let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
-        let mut keys = keys.iter().filter(|trusted| trusted.may_sign(record.stream));
+        let mut keys = keys
+            .iter()
+            .filter(|trusted| trusted.may_sign(record.stream));
         keys.any(|trusted| trusted.key.verify_strict(&signed, &signature).is_ok())
     }
 }
@@ -110,8 +114,14 @@ mod tests {
         assert!(!trust.knows(stream()) && !trust.accepts(&record));
         trust.add(&public, Some(stream()));
         assert!(trust.knows(stream()) && trust.accepts(&record));
-        assert!(!trust.accepts(&Record { len: 4, ..record.clone() }));
-        assert!(!trust.accepts(&Record { signature: [1; 64], ..record.clone() }));
+        assert!(!trust.accepts(&Record {
+            len: 4,
+            ..record.clone()
+        }));
+        assert!(!trust.accepts(&Record {
+            signature: [1; 64],
+            ..record.clone()
+        }));
         trust.set_stream(StreamId([1; 16]));
         assert!(!trust.accepts(&record));
         assert!(Trust::new(&[public]).knows(stream()));

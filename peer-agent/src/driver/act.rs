@@ -28,10 +28,17 @@ impl Driver {
                 if let Some(running) = self.fetches.remove(fetch) {
                     self.shared.store.drop_body(*fetch);
                     let bytes = running.bytes.load(Ordering::Relaxed);
-                    self.pending.push_back(Pending::FetchCancelled { fetch: *fetch, bytes });
+                    self.pending.push_back(Pending::FetchCancelled {
+                        fetch: *fetch,
+                        bytes,
+                    });
                 }
             }
-            Action::Deliver { request, payload, reported_bps } => {
+            Action::Deliver {
+                request,
+                payload,
+                reported_bps,
+            } => {
                 self.deliver(*request, *payload, *reported_bps);
             }
             Action::Bypass(request) => self.answer(*request, Answer::Bypass),
@@ -40,7 +47,12 @@ impl Driver {
                 let status = said.map_or(StatusCode::BAD_GATEWAY, |(_, status)| *status);
                 self.answer(*request, Answer::Fail { status });
             }
-            Action::Connect { slot, peer, offer, native } => {
+            Action::Connect {
+                slot,
+                peer,
+                offer,
+                native,
+            } => {
                 if !self.links.connect(*slot, *peer, *offer, *native) {
                     self.pending.push_back(Pending::LinkDown(*slot, None));
                 }
@@ -63,7 +75,11 @@ impl Driver {
                     self.pending.extend(sent);
                 }
             }
-            Action::SendPiece { slot, segment, piece } => {
+            Action::SendPiece {
+                slot,
+                segment,
+                piece,
+            } => {
                 let bytes = self.shared.store.piece(*segment, (*piece).into());
                 let sent = self.links.send_piece(*slot, *segment, *piece, bytes);
                 self.pending.extend(sent);
@@ -99,11 +115,24 @@ impl Driver {
             // The playlist that named it is long gone.
             tracing::debug!(%name, "local catalog has no URL of a segment");
             let (status, outcome) = (StatusCode::NOT_FOUND, FetchOutcome::Failed);
-            let done = Done { fetch, outcome, status, bytes: 0, ttfb_ms: 0, total_ms: 0 };
+            let done = Done {
+                fetch,
+                outcome,
+                status,
+                bytes: 0,
+                ttfb_ms: 0,
+                total_ms: 0,
+            };
             return self.pending.push_back(Pending::FetchDone(done));
         };
         let bytes = Arc::new(AtomicU32::new(0));
-        let job = Job { fetch, name, located, range, bytes: bytes.clone() };
+        let job = Job {
+            fetch,
+            name,
+            located,
+            range,
+            bytes: bytes.clone(),
+        };
         let task = tokio::spawn(self.fetcher.clone().run(job)).abort_handle();
         self.fetches.insert(fetch, RunningFetch { task, bytes });
     }
@@ -115,7 +144,10 @@ impl Driver {
             Payload::Fetch(fetch) => store.body(fetch),
         };
         let answer = match media {
-            Some(media) => Answer::Deliver { media, reported_bps },
+            Some(media) => Answer::Deliver {
+                media,
+                reported_bps,
+            },
             None => {
                 tracing::warn!(?payload, "local store lost what was to be delivered");
                 Answer::Bypass
@@ -147,7 +179,10 @@ impl Driver {
         }
         tracing::debug!(?event, "swarm");
         // An error means that nobody listens.
-        let _ = self.shared.events.send(AgentEvent::of(event, &self.shared.catalog));
+        let _ = self
+            .shared
+            .events
+            .send(AgentEvent::of(event, &self.shared.catalog));
     }
 
     pub(super) fn handle_want(
@@ -165,7 +200,10 @@ impl Driver {
             && let Some(segments) = self.tracks.on_wanted(located.track, now)
         {
             let segments = segments.to_vec();
-            self.handle(Input::Timeline { track: located.track, segments: &segments });
+            self.handle(Input::Timeline {
+                track: located.track,
+                segments: &segments,
+            });
         }
         self.requests.insert(request, answer);
         self.handle(Input::Wanted { request, name });
@@ -181,7 +219,10 @@ impl Driver {
             let foreign = track.stream.is_some() && track.stream != self.joined;
             if self.tracks.on_read(track, now) && !foreign {
                 let segments = self.tracks.segments(track.track).to_vec();
-                self.handle(Input::Timeline { track: track.track, segments: &segments });
+                self.handle(Input::Timeline {
+                    track: track.track,
+                    segments: &segments,
+                });
             }
         }
     }
@@ -207,6 +248,9 @@ impl Driver {
         self.joined = Some(stream);
         self.shared.trust.set_stream(stream);
         let token = self.token.clone();
-        self.handle(Input::Join { stream, token: &token });
+        self.handle(Input::Join {
+            stream,
+            token: &token,
+        });
     }
 }

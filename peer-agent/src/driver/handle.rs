@@ -16,11 +16,19 @@ pub(crate) enum Command {
     /// A playlist of these tracks was read.
     Playlist(Vec<Track>),
     /// The player wants a segment.
-    Want { request: RequestId, name: Name, answer: oneshot::Sender<Answer> },
+    Want {
+        request: RequestId,
+        name: Name,
+        answer: oneshot::Sender<Answer>,
+    },
     /// It does not any more.
     Abandon(RequestId),
     /// How the player is doing.
-    Player { buffer_ms: u32, lag_ms: u32, stalled: bool },
+    Player {
+        buffer_ms: u32,
+        lag_ms: u32,
+        stalled: bool,
+    },
     /// The player has left this track.
     TrackEnded(TrackId),
     /// Keys have come to be trusted.
@@ -59,7 +67,11 @@ pub(crate) struct Request {
 
 impl DriverHandle {
     pub(super) fn new(commands: mpsc::Sender<Command>, store: Arc<Store>) -> Self {
-        Self { commands, next_request: Arc::default(), store }
+        Self {
+            commands,
+            next_request: Arc::default(),
+            store,
+        }
     }
 
     /// Tells the driver; waits while its queue is full. A driver that has ended hears nothing.
@@ -71,8 +83,18 @@ impl DriverHandle {
     pub(crate) async fn want(&self, name: Name) -> Request {
         let id = RequestId(self.next_request.fetch_add(1, Ordering::Relaxed));
         let (sender, answer) = oneshot::channel();
-        self.tell(Command::Want { request: id, name, answer: sender }).await;
-        Request { id, answer, commands: self.commands.clone(), answered: false }
+        self.tell(Command::Want {
+            request: id,
+            name,
+            answer: sender,
+        })
+        .await;
+        Request {
+            id,
+            answer,
+            commands: self.commands.clone(),
+            answered: false,
+        }
     }
 
     /// Ends the driver, once it has said goodbye to all.

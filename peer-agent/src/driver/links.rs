@@ -103,7 +103,11 @@ impl Links {
         self.next_key += 1;
         let key = PeerKey(self.next_key);
         let role = if offer { Role::Offerer } else { Role::Answerer };
-        let kind = if native { PeerKind::Native } else { PeerKind::Browser };
+        let kind = if native {
+            PeerKind::Native
+        } else {
+            PeerKind::Browser
+        };
         if let Err(error) = transport.connect(key, role, kind) {
             tracing::warn!(%error, "local transport refused a link");
             return false;
@@ -129,7 +133,9 @@ impl Links {
 
     /// Forgets a link, and closes it once a goodbye has had time to leave.
     pub(super) fn close(&mut self, slot: Slot) {
-        let Some(link) = self.slots.remove(&slot) else { return };
+        let Some(link) = self.slots.remove(&slot) else {
+            return;
+        };
         self.keys.remove(&link.key);
         if !link.up {
             return link.transport.close(link.key);
@@ -152,7 +158,9 @@ impl Links {
 
     /// Takes signalling from the other viewer; what makes no sense is dropped.
     pub(super) fn handle_signal(&self, slot: Slot, payload: &[u8]) {
-        let Some(link) = self.slots.get(&slot) else { return };
+        let Some(link) = self.slots.get(&slot) else {
+            return;
+        };
         match signalling::decode(payload) {
             Ok(signal) => link.transport.handle_signal(link.key, signal),
             Err(error) => tracing::debug!(%error, peer = %link.peer, "signal dropped"),
@@ -188,13 +196,21 @@ impl Links {
     ) -> Option<Pending> {
         let broken = match bytes {
             Some(bytes) if self.saboteur.sends_media() => {
-                let bytes = if self.saboteur.spoils_next_piece() { spoil(&bytes) } else { bytes };
+                let bytes = if self.saboteur.spoils_next_piece() {
+                    spoil(&bytes)
+                } else {
+                    bytes
+                };
                 self.send_chunks(slot, segment, piece, &bytes)
             }
             Some(_) => None,
             None => {
                 let mut frame = Vec::new();
-                PeerMsg::Reject(Pieces { segment, bits: 1 << (piece & 63) }).encode(&mut frame);
+                PeerMsg::Reject(Pieces {
+                    segment,
+                    bits: 1 << (piece & 63),
+                })
+                .encode(&mut frame);
                 self.send(slot, frame.into())
             }
         };
@@ -217,7 +233,13 @@ impl Links {
         let mut offset = 0;
         for part in bytes.chunks(chunk_len.max(1)) {
             let mut frame = Vec::with_capacity(CHUNK_HEADER_LEN + part.len());
-            DataFrame::Chunk(Chunk { segment, piece, offset, bytes: part }).encode(&mut frame);
+            DataFrame::Chunk(Chunk {
+                segment,
+                piece,
+                offset,
+                bytes: part,
+            })
+            .encode(&mut frame);
             offset += part.len() as u32;
             let broken = self.send(slot, frame.into());
             if broken.is_some() {
@@ -255,7 +277,11 @@ impl Links {
     }
 
     pub(super) fn neighbours(&self) -> Vec<Neighbour> {
-        let mut neighbours: Vec<_> = self.slots.iter().map(|(slot, link)| link.show(*slot)).collect();
+        let mut neighbours: Vec<_> = self
+            .slots
+            .iter()
+            .map(|(slot, link)| link.show(*slot))
+            .collect();
         neighbours.sort_by_key(|neighbour| neighbour.slot);
         neighbours
     }
@@ -272,7 +298,10 @@ impl Link {
         let buffered = self.transport.buffered_bytes(self.key);
         let room = self.sent_due && self.backlog.is_empty() && buffered <= SEND_LOW_BYTES;
         self.sent_due &= !room;
-        room.then_some(Pending::Sent { slot, buffered: buffered as u32 })
+        room.then_some(Pending::Sent {
+            slot,
+            buffered: buffered as u32,
+        })
     }
 
     /// Moves what waits here to the transport, as far as it takes it.
@@ -314,7 +343,10 @@ impl Driver {
                 if let Some((slot, _)) = self.links.by_key(peer)
                     && let Some(payload) = signalling::encode(&signal)
                 {
-                    self.handle(Input::Signal { slot, payload: &payload });
+                    self.handle(Input::Signal {
+                        slot,
+                        payload: &payload,
+                    });
                 }
             }
             RtcEvent::Up { peer, setup, .. } => {
@@ -351,7 +383,10 @@ impl Driver {
 
     fn handle_message(&mut self, slot: Slot, message: &[u8]) {
         if is_control(message) {
-            return self.handle(Input::Frame { slot, bytes: message });
+            return self.handle(Input::Frame {
+                slot,
+                bytes: message,
+            });
         }
         match DataFrame::decode(message) {
             Ok(DataFrame::Record(bytes)) => self.handle_record(slot, bytes),
@@ -378,16 +413,24 @@ impl Driver {
             return self.handle(Input::Misbehaved(slot));
         }
         self.shared.store.add_record(record.clone());
-        self.handle(Input::Record { source: Source::Peer(slot), record: &record });
+        self.handle(Input::Record {
+            source: Source::Peer(slot),
+            record: &record,
+        });
     }
 
     fn handle_chunk(&mut self, slot: Slot, chunk: &Chunk<'_>) {
         let (segment, piece) = (chunk.segment, chunk.piece);
         let Some(record) = self.shared.store.record(segment) else {
             // It was evicted while the chunk was on its way.
-            return self.handle(Input::Surplus { slot, len: chunk.bytes.len() as u32 });
+            return self.handle(Input::Surplus {
+                slot,
+                len: chunk.bytes.len() as u32,
+            });
         };
-        let Some(link) = self.links.slots.get_mut(&slot) else { return };
+        let Some(link) = self.links.slots.get_mut(&slot) else {
+            return;
+        };
         let bytes = match link.reassembly.push(&record, chunk) {
             Ok(None) => return,
             Ok(Some(bytes)) => bytes,
@@ -404,10 +447,18 @@ impl Driver {
             tracing::debug!(?slot, %segment, piece, "peer sent bytes that differ from the record");
             return self.handle(Input::Misbehaved(slot));
         }
-        match self.shared.store.put(segment, piece.into(), bytes, From::Peer) {
+        match self
+            .shared
+            .store
+            .put(segment, piece.into(), bytes, From::Peer)
+        {
             Put::Stored => {
                 let source = Source::Peer(slot);
-                self.handle(Input::Pieces { source, segment, bits: 1 << piece });
+                self.handle(Input::Pieces {
+                    source,
+                    segment,
+                    bits: 1 << piece,
+                });
             }
             Put::Duplicate | Put::Unknown | Put::Full => {
                 self.handle(Input::Surplus { slot, len });

@@ -104,11 +104,17 @@ enum Pending {
     LinkUp(Slot),
     /// With the connection's key, if there was one: the slot may have been given out again.
     LinkDown(Slot, Option<PeerKey>),
-    Sent { slot: Slot, buffered: u32 },
+    Sent {
+        slot: Slot,
+        buffered: u32,
+    },
     Misbehaved(Slot),
     TrackerDown,
     FetchDone(Done),
-    FetchCancelled { fetch: FetchId, bytes: u32 },
+    FetchCancelled {
+        fetch: FetchId,
+        bytes: u32,
+    },
 }
 
 /// Where the loop hears from the others.
@@ -185,8 +191,16 @@ fn environment(config: &crate::Config) -> Environment {
     if config.synthetic {
         flags = flags.with(ViewerFlags::SYNTHETIC);
     }
-    let upload_bps_max = if config.leech { 0 } else { config.upload_bps_max };
-    Environment { flags, nat: Nat::Unknown, upload_bps_max }
+    let upload_bps_max = if config.leech {
+        0
+    } else {
+        config.upload_bps_max
+    };
+    Environment {
+        flags,
+        nat: Nat::Unknown,
+        upload_bps_max,
+    }
 }
 
 impl Driver {
@@ -232,7 +246,9 @@ impl Driver {
     /// Tells the core what carrying out its actions has led to.
     fn settle(&mut self) {
         for _ in 0..TURN_MAX {
-            let Some(pending) = self.pending.pop_front() else { return };
+            let Some(pending) = self.pending.pop_front() else {
+                return;
+            };
             match pending {
                 Pending::LinkUp(slot) => self.handle(Input::LinkUp(slot)),
                 Pending::LinkDown(slot, key) => {
@@ -246,7 +262,13 @@ impl Driver {
                 Pending::FetchDone(done) => self.on_fetch_done(done),
                 Pending::FetchCancelled { fetch, bytes } => {
                     let (outcome, ttfb_ms, total_ms) = (FetchOutcome::Failed, 0, 0);
-                    self.handle(Input::FetchDone { fetch, outcome, bytes, ttfb_ms, total_ms });
+                    self.handle(Input::FetchDone {
+                        fetch,
+                        outcome,
+                        bytes,
+                        ttfb_ms,
+                        total_ms,
+                    });
                 }
             }
         }
@@ -267,7 +289,11 @@ impl Driver {
             None => return Some(Closing(None)),
             Some(Command::Shutdown(done)) => return Some(Closing(Some(done))),
             Some(Command::Playlist(tracks)) => self.handle_playlist(&tracks),
-            Some(Command::Want { request, name, answer }) => {
+            Some(Command::Want {
+                request,
+                name,
+                answer,
+            }) => {
                 self.handle_want(request, name, answer);
             }
             Some(Command::Abandon(request)) => {
@@ -275,9 +301,17 @@ impl Driver {
                     self.handle(Input::Abandoned(request));
                 }
             }
-            Some(Command::Player { buffer_ms, lag_ms, stalled }) => {
+            Some(Command::Player {
+                buffer_ms,
+                lag_ms,
+                stalled,
+            }) => {
                 self.player = (buffer_ms, lag_ms, stalled);
-                self.handle(Input::Player { buffer_ms, lag_ms, stalled });
+                self.handle(Input::Player {
+                    buffer_ms,
+                    lag_ms,
+                    stalled,
+                });
             }
             Some(Command::TrackEnded(track)) => {
                 if self.tracks.on_ended(track) {
@@ -293,16 +327,30 @@ impl Driver {
         match event {
             FetchEvent::Record { fetch, record } if self.fetches.contains_key(&fetch) => {
                 self.shared.store.add_record(record.clone());
-                self.handle(Input::Record { source: Source::Cdn(fetch), record: &record });
+                self.handle(Input::Record {
+                    source: Source::Cdn(fetch),
+                    record: &record,
+                });
             }
-            FetchEvent::Piece { fetch, record, index, bytes }
-                if self.fetches.contains_key(&fetch) =>
-            {
+            FetchEvent::Piece {
+                fetch,
+                record,
+                index,
+                bytes,
+            } if self.fetches.contains_key(&fetch) => {
                 let segment = record.id();
-                match self.shared.store.put(segment, index.into(), bytes, From::Cdn) {
+                match self
+                    .shared
+                    .store
+                    .put(segment, index.into(), bytes, From::Cdn)
+                {
                     Put::Stored => {
                         let source = Source::Cdn(fetch);
-                        self.handle(Input::Pieces { source, segment, bits: 1 << index });
+                        self.handle(Input::Pieces {
+                            source,
+                            segment,
+                            bits: 1 << index,
+                        });
                     }
                     Put::Full => tracing::warn!("local store is full; a piece was dropped"),
                     Put::Duplicate | Put::Unknown => {}
@@ -325,8 +373,21 @@ impl Driver {
             }
             self.failures.push_back((done.fetch, done.status));
         }
-        let Done { fetch, outcome, bytes, ttfb_ms, total_ms, .. } = done;
-        self.handle(Input::FetchDone { fetch, outcome, bytes, ttfb_ms, total_ms });
+        let Done {
+            fetch,
+            outcome,
+            bytes,
+            ttfb_ms,
+            total_ms,
+            ..
+        } = done;
+        self.handle(Input::FetchDone {
+            fetch,
+            outcome,
+            bytes,
+            ttfb_ms,
+            total_ms,
+        });
     }
 
     fn handle_tracker(&mut self, event: TrackerEvent) {
@@ -353,7 +414,11 @@ impl Driver {
         for track in self.tracks.take_idle(tokio::time::Instant::now()) {
             self.handle(Input::TrackEnded(track));
         }
-        let gone: Vec<_> = self.requests.iter().filter(|(_, answer)| answer.is_closed()).collect();
+        let gone: Vec<_> = self
+            .requests
+            .iter()
+            .filter(|(_, answer)| answer.is_closed())
+            .collect();
         let gone: Vec<_> = gone.into_iter().map(|(request, _)| *request).collect();
         for request in gone {
             self.requests.remove(&request);

@@ -44,7 +44,9 @@ impl Tracks {
             last_used: now,
         });
         known.segments.clear();
-        known.segments.extend(track.segments.iter().map(|listed| listed.info));
+        known
+            .segments
+            .extend(track.segments.iter().map(|listed| listed.info));
         known.target = Duration::from_millis(track.target_ms.into());
         known.active
     }
@@ -80,7 +82,9 @@ impl Tracks {
             }
         }
         while self.known.values().filter(|known| known.active).count() > TRACKS_MAX {
-            let Some(oldest) = self.least_recently_used(|known| known.active) else { break };
+            let Some(oldest) = self.least_recently_used(|known| known.active) else {
+                break;
+            };
             self.on_ended(oldest);
             idle.push(oldest);
         }
@@ -89,7 +93,9 @@ impl Tracks {
 
     fn least_recently_used(&self, fits: impl Fn(&Known) -> bool) -> Option<TrackId> {
         let fitting = self.known.iter().filter(|(_, known)| fits(known));
-        fitting.min_by_key(|(_, known)| known.last_used).map(|(track, _)| *track)
+        fitting
+            .min_by_key(|(_, known)| known.last_used)
+            .map(|(track, _)| *track)
     }
 }
 

@@ -37,7 +37,11 @@ pub(crate) fn rewrite(text: &str, place: &Place<'_>) -> String {
 
 fn rewrite_line<'t>(line: &'t str, place: &Place<'_>) -> Cow<'t, str> {
     if !line.starts_with('#') {
-        return if line.trim().is_empty() { line.into() } else { place.inward(line) };
+        return if line.trim().is_empty() {
+            line.into()
+        } else {
+            place.inward(line)
+        };
     }
     if INWARD.iter().any(|tag| line.starts_with(tag)) {
         return replace(line, "URI", |uri| place.inward(uri));
@@ -47,7 +51,9 @@ fn rewrite_line<'t>(line: &'t str, place: &Place<'_>) -> Cow<'t, str> {
     };
     let mut line = Cow::Borrowed(line);
     for name in *attributes {
-        line = replace(&line, name, |uri| place.outward(uri)).into_owned().into();
+        line = replace(&line, name, |uri| place.outward(uri))
+            .into_owned()
+            .into();
     }
     line
 }
@@ -58,7 +64,9 @@ fn replace<'t>(
     name: &str,
     change: impl for<'v> FnOnce(&'v str) -> Cow<'v, str>,
 ) -> Cow<'t, str> {
-    let Some(value) = quoted(line, name) else { return line.into() };
+    let Some(value) = quoted(line, name) else {
+        return line.into();
+    };
     let changed = change(&line[value.clone()]).into_owned();
     format!("{}{changed}{}", &line[..value.start], &line[value.end..]).into()
 }
@@ -99,7 +107,14 @@ mod tests {
     fn rewritten(text: &str, url: &str) -> String {
         let gateway = gateway();
         let cdn = "https://cdn.example";
-        rewrite(text, &Place { gateway: &gateway, cdn, url: Url::parse(url).unwrap() })
+        rewrite(
+            text,
+            &Place {
+                gateway: &gateway,
+                cdn,
+                url: Url::parse(url).unwrap(),
+            },
+        )
     }
 
     #[tokio::test]
@@ -116,12 +131,16 @@ mod tests {
             #EXTINF:2.0,a, \"title\"\r\nseg-1.m4s?token=x\r\n\
             #EXTINF:2.0,\r\n/.shoal/via/https/other.example:8443/v/seg-2.m4s\r\n\
             #EXTINF:2.0,\r\n/v/seg-3.m4s\r\n";
-        assert_eq!(rewritten(text, "https://cdn.example/v/index.m3u8"), expected);
+        assert_eq!(
+            rewritten(text, "https://cdn.example/v/index.m3u8"),
+            expected
+        );
     }
 
     #[tokio::test]
     async fn root_relative_references_stay_on_their_host() {
-        let text = "#EXTM3U\n#EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID=\"a\",URI=\"/audio.m3u8\"\n/v.m3u8\nw.m3u8";
+        let text =
+            "#EXTM3U\n#EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID=\"a\",URI=\"/audio.m3u8\"\n/v.m3u8\nw.m3u8";
         let expected = "#EXTM3U\n#EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID=\"a\",\
             URI=\"/.shoal/via/http/b.example/audio.m3u8\"\n/.shoal/via/http/b.example/v.m3u8\nw.m3u8";
         assert_eq!(rewritten(text, "http://b.example/x/main.m3u8"), expected);
@@ -135,10 +154,17 @@ mod tests {
         let expected = "#EXT-X-DATERANGE:ID=\"URI=\\,X-ASSET-URI=\",\
             X-ASSET-LIST=\"https://cdn.example/ads?a=1,b\",X-NOTE=\"URI\"";
         assert_eq!(rewritten(text, url), expected);
-        for broken in ["#EXT-X-MAP:URI=\"x", "#EXT-X-MAP:", "#EXT-X-MAP:URI", "#EXT-X-KEY:URI=\"a\"b"] {
+        for broken in [
+            "#EXT-X-MAP:URI=\"x",
+            "#EXT-X-MAP:",
+            "#EXT-X-MAP:URI",
+            "#EXT-X-KEY:URI=\"a\"b",
+        ] {
             let _ = rewritten(broken, url);
         }
-        assert_eq!(rewritten("#EXT-X-KEY:METHOD=SAMPLE-AES,URI=\"skd://k\"", url),
-            "#EXT-X-KEY:METHOD=SAMPLE-AES,URI=\"skd://k\"");
+        assert_eq!(
+            rewritten("#EXT-X-KEY:METHOD=SAMPLE-AES,URI=\"skd://k\"", url),
+            "#EXT-X-KEY:METHOD=SAMPLE-AES,URI=\"skd://k\""
+        );
     }
 }

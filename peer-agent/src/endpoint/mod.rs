@@ -45,7 +45,9 @@ pub(crate) async fn run(
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) {
     let app = Router::new().fallback(handle).with_state(endpoint);
-    let served = axum::serve(listener, app).with_graceful_shutdown(shutdown).await;
+    let served = axum::serve(listener, app)
+        .with_graceful_shutdown(shutdown)
+        .await;
     if let Err(error) = served {
         tracing::error!(%error, "local endpoint ended");
     }
@@ -63,7 +65,10 @@ async fn handle(State(endpoint): State<Endpoint>, request: Request<axum::body::B
             tracing::debug!(%uri, status = response.status().as_u16(), "answered");
             response
         }
-        _ => respond::error(StatusCode::METHOD_NOT_ALLOWED, "player: only GET and HEAD are served"),
+        _ => respond::error(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "player: only GET and HEAD are served",
+        ),
     }
 }
 
@@ -148,28 +153,44 @@ impl Endpoint {
         };
         let (name, located) = self.gateway.segment(url, range).await?;
         // The segment may itself be a range of an object; then that range is the whole segment.
-        let (whole, base) = (located.range.is_some(), located.range.map_or(0, |(first, _)| first));
+        let (whole, base) = (
+            located.range.is_some(),
+            located.range.map_or(0, |(first, _)| first),
+        );
         let part: Option<Part> = match asked {
             Asked::Part(first, last) if !whole => Some((first, last)),
             _ => None,
         };
-        let options = Options { part, headers, pace: self.pace };
-        let path = Url::parse(url).ok().map(|url| url.path().to_owned()).unwrap_or_default();
-        Some(match media::open(&self.gateway, name, located, options).await {
-            Ok(object) if whole => respond::object_within(object, &path, base),
-            Ok(object) => respond::object(object, &path),
-            Err(error) => {
-                tracing::warn!(%error, url, "CDN request failed");
-                respond::error(error.status(), &error.to_string())
-            }
-        })
+        let options = Options {
+            part,
+            headers,
+            pace: self.pace,
+        };
+        let path = Url::parse(url)
+            .ok()
+            .map(|url| url.path().to_owned())
+            .unwrap_or_default();
+        Some(
+            match media::open(&self.gateway, name, located, options).await {
+                Ok(object) if whole => respond::object_within(object, &path, base),
+                Ok(object) => respond::object(object, &path),
+                Err(error) => {
+                    tracing::warn!(%error, url, "CDN request failed");
+                    respond::error(error.status(), &error.to_string())
+                }
+            },
+        )
     }
 
     fn playlist(&self, asked: &str, text: &Text) -> Response {
         let Ok(url) = Url::parse(&text.url) else {
             return respond::error(StatusCode::BAD_GATEWAY, "origin: playlist has no URL");
         };
-        let place = Place { gateway: &self.gateway, cdn: &self.cdn, url };
+        let place = Place {
+            gateway: &self.gateway,
+            cdn: &self.cdn,
+            url,
+        };
         // After a redirect, relative references mean other objects: let the player follow it.
         if Url::parse(asked).is_ok_and(|asked| asked != place.url)
             && let Some(path) = place.path_of(&text.url)
@@ -191,7 +212,9 @@ impl Endpoint {
 }
 
 fn is_playlist_path(path: &str) -> bool {
-    let extension = path.rsplit_once('.').map(|(_, extension)| extension.to_ascii_lowercase());
+    let extension = path
+        .rsplit_once('.')
+        .map(|(_, extension)| extension.to_ascii_lowercase());
     extension.is_some_and(|extension| matches!(extension.as_str(), "m3u8" | "m3u" | "mpd"))
 }
 
@@ -203,7 +226,10 @@ pub(crate) mod tests {
     /// A gateway to nowhere.
     pub(crate) fn gateway() -> Gateway {
         let stream = "http://127.0.0.1:9/main.m3u8".into();
-        let config = Config { stream, ..Config::default() };
+        let config = Config {
+            stream,
+            ..Config::default()
+        };
         crate::agent::test_gateway(&config.checked().unwrap())
     }
 
@@ -219,7 +245,14 @@ pub(crate) mod tests {
         assert_eq!(read("bytes=5-"), Asked::Part(5, None));
         assert_eq!(read("bytes=0-99"), Asked::Part(0, Some(99)));
         assert_eq!(read("bytes=-10"), Asked::Suffix);
-        for odd in ["bytes=9-5", "bytes=a-b", "items=0-5", "bytes=", "bytes=0-1,5-6", "bytes=-"] {
+        for odd in [
+            "bytes=9-5",
+            "bytes=a-b",
+            "items=0-5",
+            "bytes=",
+            "bytes=0-1,5-6",
+            "bytes=-",
+        ] {
             assert_eq!(read(odd), Asked::Whole, "{odd}");
         }
     }

@@ -12,11 +12,20 @@ use super::urls::Place;
 /// Elements whose text is a URL of media or of the manifest itself.
 const TEXTS: [&str; 2] = ["BaseURL", "Location"];
 /// Attributes that are URLs of media.
-const ATTRIBUTES: [&str; 5] =
-    ["media", "initialization", "sourceURL", "index", "bitstreamSwitching"];
+const ATTRIBUTES: [&str; 5] = [
+    "media",
+    "initialization",
+    "sourceURL",
+    "index",
+    "bitstreamSwitching",
+];
 /// Elements that have such attributes.
-const ELEMENTS: [&str; 4] =
-    ["SegmentTemplate", "SegmentURL", "Initialization", "RepresentationIndex"];
+const ELEMENTS: [&str; 4] = [
+    "SegmentTemplate",
+    "SegmentURL",
+    "Initialization",
+    "RepresentationIndex",
+];
 
 /// Why a manifest cannot be rewritten. The fault is the origin's.
 #[derive(Debug, Error)]
@@ -91,7 +100,14 @@ mod tests {
         let gateway = gateway();
         let cdn = "https://cdn.example";
         let url = Url::parse("https://cdn.example/live/main.mpd").unwrap();
-        rewrite(text, &Place { gateway: &gateway, cdn, url })
+        rewrite(
+            text,
+            &Place {
+                gateway: &gateway,
+                cdn,
+                url,
+            },
+        )
     }
 
     #[tokio::test]

@@ -16,12 +16,18 @@ use crate::snapshot::Snapshot;
 
 /// Headers of the CDN that the player sees.
 const PASSED: [HeaderName; 8] = [
-    AGE, CACHE_CONTROL, CONTENT_RANGE, CONTENT_TYPE, DATE, ETAG, LAST_MODIFIED, RETRY_AFTER,
+    AGE,
+    CACHE_CONTROL,
+    CONTENT_RANGE,
+    CONTENT_TYPE,
+    DATE,
+    ETAG,
+    LAST_MODIFIED,
+    RETRY_AFTER,
 ];
 /// Keeps Shaka Player from taking the neighbours' speed for the CDN's.
 const FROM_CACHE: HeaderName = HeaderName::from_static("x-shaka-from-cache");
-const EXPOSED: &str =
-    "age, content-length, content-range, date, x-shaka-from-cache";
+const EXPOSED: &str = "age, content-length, content-range, date, x-shaka-from-cache";
 
 /// The answer to a preflight request.
 pub(super) fn options() -> Response {
@@ -57,7 +63,10 @@ pub(super) fn error(status: StatusCode, why: &str) -> Response {
 /// Sends the player to another path of the endpoint.
 pub(super) fn redirect(path: &str) -> Response {
     let Ok(location) = HeaderValue::from_str(path) else {
-        return error(StatusCode::BAD_GATEWAY, "origin: redirect to a path that is no header value");
+        return error(
+            StatusCode::BAD_GATEWAY,
+            "origin: redirect to a path that is no header value",
+        );
     };
     let mut response = plain(StatusCode::TEMPORARY_REDIRECT, Body::empty());
     response.headers_mut().insert(LOCATION, location);
@@ -83,13 +92,18 @@ pub(super) fn playlist(kind: PlaylistKind, from: &HeaderMap, text: String) -> Re
 
 /// Something from the swarm or the CDN.
 pub(super) fn object(object: Object, path: &str) -> Response {
-    let part = object.part.map(|(first, last, len)| (first, last, len.to_string()));
+    let part = object
+        .part
+        .map(|(first, last, len)| (first, last, len.to_string()));
     build(object, path, part)
 }
 
 /// A segment that is a range, beginning at `base`, of the object that was asked for.
 pub(super) fn object_within(mut object: Object, path: &str, base: u64) -> Response {
-    let Some(len) = object.len.filter(|len| *len > 0 && object.status.is_success()) else {
+    let Some(len) = object
+        .len
+        .filter(|len| *len > 0 && object.status.is_success())
+    else {
         return self::object(object, path);
     };
     object.status = StatusCode::PARTIAL_CONTENT;
@@ -98,7 +112,10 @@ pub(super) fn object_within(mut object: Object, path: &str, base: u64) -> Respon
 }
 
 fn build(object: Object, path: &str, part: Option<(u64, u64, String)>) -> Response {
-    let mut response = plain(object.status, Body::from_stream(ReceiverStream::new(object.body)));
+    let mut response = plain(
+        object.status,
+        Body::from_stream(ReceiverStream::new(object.body)),
+    );
     let headers = response.headers_mut();
     for name in &PASSED {
         if let Some(value) = object.headers.get(name) {
@@ -116,7 +133,9 @@ fn build(object: Object, path: &str, part: Option<(u64, u64, String)>) -> Respon
         headers.extend(HeaderValue::try_from(text).map(|value| (CONTENT_RANGE, value)));
     }
     if object.status.is_success() {
-        headers.entry(CONTENT_TYPE).or_insert(HeaderValue::from_static(mime_of(path)));
+        headers
+            .entry(CONTENT_TYPE)
+            .or_insert(HeaderValue::from_static(mime_of(path)));
         headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     }
     if object.from_peer {
@@ -130,7 +149,10 @@ fn plain(status: StatusCode, body: Body) -> Response {
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
-    headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(EXPOSED));
+    headers.insert(
+        ACCESS_CONTROL_EXPOSE_HEADERS,
+        HeaderValue::from_static(EXPOSED),
+    );
     response
 }
 

@@ -54,13 +54,19 @@ impl Place<'_> {
             return None;
         }
         let (host, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
-        let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
+        let path = if path.starts_with('/') {
+            path.to_owned()
+        } else {
+            format!("/{path}")
+        };
         let origin = origin_of(&format!("{scheme}://{host}/"))?;
         if origin == self.cdn {
             return Some(path);
         }
         self.gateway.allow(&origin);
-        self.gateway.allows(&origin).then(|| format!("{VIA}{scheme}/{host}{path}"))
+        self.gateway
+            .allows(&origin)
+            .then(|| format!("{VIA}{scheme}/{host}{path}"))
     }
 }
 
@@ -77,6 +83,9 @@ pub(crate) fn url_of(gateway: &Gateway, cdn: &str, path: &str) -> Option<String>
 }
 
 fn is_absolute(reference: &str) -> bool {
-    let scheme = reference.split([':', '/', '?', '#']).next().unwrap_or_default();
+    let scheme = reference
+        .split([':', '/', '?', '#'])
+        .next()
+        .unwrap_or_default();
     reference[scheme.len()..].starts_with(':') && !scheme.is_empty()
 }

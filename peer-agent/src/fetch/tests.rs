@@ -39,13 +39,22 @@ async fn fetch(origin: &str, range: Option<(u32, u32)>) -> Fetched {
 
 async fn fetch_with(origin: &str, range: Option<(u32, u32)>, store: Store) -> Fetched {
     let millis = Duration::from_millis;
-    let timeouts = Timeouts { connect: millis(300), first_byte: millis(300), stall: millis(300) };
+    let timeouts = Timeouts {
+        connect: millis(300),
+        first_byte: millis(300),
+        stall: millis(300),
+    };
     let trust = Trust::new(&[key().verifying_key().to_bytes()]);
     trust.set_stream(stream());
     let store = Arc::new(store);
     let (events, mut heard) = mpsc::channel(1024);
     let origin_client = Origin::new(timeouts).unwrap();
-    let fetcher = Fetcher { origin: origin_client, trust, store: store.clone(), events };
+    let fetcher = Fetcher {
+        origin: origin_client,
+        trust,
+        store: store.clone(),
+        events,
+    };
     let located = Located {
         url: format!("{origin}{PATH}?token=1"),
         range: None,
@@ -54,16 +63,36 @@ async fn fetch_with(origin: &str, range: Option<(u32, u32)>, store: Store) -> Fe
         duration_ms: 2000,
     };
     let (name, bytes) = (Name::of(PATH), Arc::default());
-    fetcher.run(Job { fetch: FETCH, name, located, range, bytes }).await;
+    fetcher
+        .run(Job {
+            fetch: FETCH,
+            name,
+            located,
+            range,
+            bytes,
+        })
+        .await;
     let (mut records, mut pieces) = (0, vec![]);
     loop {
         match heard.recv().await.unwrap() {
             FetchEvent::Record { .. } => records += 1,
-            FetchEvent::Piece { record, index, bytes, .. } => {
+            FetchEvent::Piece {
+                record,
+                index,
+                bytes,
+                ..
+            } => {
                 assert!(records > 0 && record.verify_piece(index.into(), &bytes));
                 pieces.push(index);
             }
-            FetchEvent::Done(done) => return Fetched { done, records, pieces, store },
+            FetchEvent::Done(done) => {
+                return Fetched {
+                    done,
+                    records,
+                    pieces,
+                    store,
+                };
+            }
         }
     }
 }
@@ -85,12 +114,18 @@ fn ok(record: Option<&Record>, body: impl Into<Body>) -> Response<Body> {
 fn ranged(request: &Request<Body>, record: &Record) -> Response<Body> {
     let body = body();
     let text = request.headers().get("range").unwrap().to_str().unwrap();
-    let (first, last) = text.strip_prefix("bytes=").unwrap().split_once('-').unwrap();
+    let (first, last) = text
+        .strip_prefix("bytes=")
+        .unwrap()
+        .split_once('-')
+        .unwrap();
     let first: usize = first.parse().unwrap();
     let last = last.parse::<usize>().unwrap().min(body.len() - 1);
     let mut response = ok(Some(record), body[first..=last].to_vec());
     *response.status_mut() = StatusCode::PARTIAL_CONTENT;
-    let range = format!("bytes {first}-{last}/{}", body.len()).parse().unwrap();
+    let range = format!("bytes {first}-{last}/{}", body.len())
+        .parse()
+        .unwrap();
     response.headers_mut().insert("content-range", range);
     response
 }
@@ -113,14 +148,21 @@ async fn ranges_bring_their_pieces_whether_or_not_the_cdn_knows_ranges() {
     assert_eq!(fetched.done.outcome, FetchOutcome::Verified);
     assert_eq!((fetched.pieces, fetched.done.bytes), (vec![1], 16_384));
     let fetched = fetch(&origin, Some((32_768, 1_000_000))).await;
-    assert_eq!((fetched.done.outcome, fetched.pieces), (FetchOutcome::Verified, vec![2, 3]));
+    assert_eq!(
+        (fetched.done.outcome, fetched.pieces),
+        (FetchOutcome::Verified, vec![2, 3])
+    );
     let fetched = fetch(&origin, Some((10, 16_384))).await;
     assert_eq!(fetched.done.outcome, FetchOutcome::Unverified);
 
     let origin = serve(|_| ok(Some(&signed(PATH, &body())), body())).await;
     let fetched = fetch(&origin, Some((16_384, 16_384))).await;
     assert_eq!(fetched.done.outcome, FetchOutcome::Verified);
-    assert_eq!(fetched.pieces[..2], [0, 1], "what comes before the range is of use as well");
+    assert_eq!(
+        fetched.pieces[..2],
+        [0, 1],
+        "what comes before the range is of use as well"
+    );
 }
 
 #[tokio::test]
@@ -199,7 +241,9 @@ async fn an_answer_that_breaks_off_or_stands_still_fails_in_time() {
     for stalls in [false, true] {
         let origin = serve(move |_| {
             let (sender, receiver) = mpsc::channel::<Result<Bytes, std::io::Error>>(4);
-            sender.try_send(Ok(body()[..20_000].to_vec().into())).unwrap();
+            sender
+                .try_send(Ok(body()[..20_000].to_vec().into()))
+                .unwrap();
             if stalls {
                 tokio::spawn(async move { sender.closed().await });
             } else {
@@ -240,9 +284,15 @@ async fn redirects_are_followed_but_not_for_ever() {
         PATH => redirect("/elsewhere".into()),
         _ => ok(Some(&signed(PATH, &body())), body()),
     });
-    assert_eq!(fetch(&origin.await, None).await.done.outcome, FetchOutcome::Verified);
+    assert_eq!(
+        fetch(&origin.await, None).await.done.outcome,
+        FetchOutcome::Verified
+    );
     let origin = serve(move |_| redirect(PATH.into()));
-    assert_eq!(fetch(&origin.await, None).await.done.outcome, FetchOutcome::Failed);
+    assert_eq!(
+        fetch(&origin.await, None).await.done.outcome,
+        FetchOutcome::Failed
+    );
 }
 
 #[test]
@@ -250,7 +300,12 @@ fn the_cutter_finds_whole_pieces_wherever_the_body_begins() {
     let body = body();
     let record = Arc::new(signed("/a.m4s", &body));
     for (skip, at) in [(0, 0), (0, 16_384), (0, 20_000), (7, 0)] {
-        let extent = Extent { skip, at, end: None, whole: false };
+        let extent = Extent {
+            skip,
+            at,
+            end: None,
+            whole: false,
+        };
         let mut cutter = Cutter::new(record.clone(), extent);
         let sent: Vec<u8> = [&vec![0; skip as usize][..], &body[at as usize..], b"more"].concat();
         let mut found = vec![];
@@ -270,7 +325,10 @@ fn only_ranges_of_whole_pieces_can_be_verified() {
     let record = signed("/a.m4s", &vec![1; 50_000]);
     assert_eq!(wanted_pieces(None, &record), Some(0b1111));
     assert_eq!(wanted_pieces(Some((16_384, 32_768)), &record), Some(0b110));
-    assert_eq!(wanted_pieces(Some((32_768, 100_000)), &record), Some(0b1100));
+    assert_eq!(
+        wanted_pieces(Some((32_768, 100_000)), &record),
+        Some(0b1100)
+    );
     assert_eq!(wanted_pieces(Some((1, 16_384)), &record), None);
     assert_eq!(wanted_pieces(Some((0, 100)), &record), None);
     assert_eq!(wanted_pieces(Some((65_536, 1)), &record), None);

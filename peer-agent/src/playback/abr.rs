@@ -33,7 +33,13 @@ impl Abr {
             Level::Auto => 0,
             Level::Fixed(index) => index.min(bitrates.len().saturating_sub(1)),
         };
-        Self { level, bitrates, fast: 0.0, slow: 0.0, current }
+        Self {
+            level,
+            bitrates,
+            fast: 0.0,
+            slow: 0.0,
+            current,
+        }
     }
 
     pub(super) fn current(&self) -> usize {
@@ -47,20 +53,28 @@ impl Abr {
         }
         let sample = reported_bps as f64;
         let ewma = |old: f64, weight: f64| {
-            if old == 0.0 { sample } else { old + (sample - old) * weight }
+            if old == 0.0 {
+                sample
+            } else {
+                old + (sample - old) * weight
+            }
         };
         self.fast = ewma(self.fast, 0.5);
         self.slow = ewma(self.slow, 0.2);
         let estimate = self.fast.min(self.slow) as u64;
         let fits = |index: usize, percent: u64| {
-            self.bitrates.get(index).is_some_and(|bitrate| *bitrate <= estimate / 100 * percent)
+            self.bitrates
+                .get(index)
+                .is_some_and(|bitrate| *bitrate <= estimate / 100 * percent)
         };
         let better = (self.current + 1..self.bitrates.len()).rev();
         let mut better = better.filter(|index| fits(*index, UP_PERCENT));
         if let Some(index) = better.next() {
             self.current = index;
         } else if !fits(self.current, STAY_PERCENT) {
-            let worse = (0..self.current).rev().find(|index| fits(*index, UP_PERCENT));
+            let worse = (0..self.current)
+                .rev()
+                .find(|index| fits(*index, UP_PERCENT));
             self.current = worse.unwrap_or(0);
         }
         self.current

@@ -30,7 +30,11 @@ const REFRESH: (Duration, Duration) = (Duration::from_millis(250), Duration::fro
 #[derive(Debug)]
 pub(super) enum Loaded {
     /// A segment of this duration is there.
-    Segment { duration_ms: u32, report: SegmentReport, valid: bool },
+    Segment {
+        duration_ms: u32,
+        report: SegmentReport,
+        valid: bool,
+    },
     /// A segment could not be had; this much media is missing.
     Failed { duration_ms: u32 },
     /// Segments had left the playlist before they were loaded.
@@ -86,7 +90,10 @@ impl Loader {
                 Ok(track) => track,
                 Err(why) => return self.tell(Loaded::Stopped(format!("{url}: {why}"))).await,
             };
-            if let Some(old) = last_track.replace(track.track).filter(|old| *old != track.track) {
+            if let Some(old) = last_track
+                .replace(track.track)
+                .filter(|old| *old != track.track)
+            {
                 self.leave(old).await;
             }
             self.note_edge(&track);
@@ -138,7 +145,11 @@ impl Loader {
             if attempt > 0 {
                 sleep(RETRY).await;
             }
-            match self.gateway.fetch(Method::GET, url, None, HeaderMap::new()).await {
+            match self
+                .gateway
+                .fetch(Method::GET, url, None, HeaderMap::new())
+                .await
+            {
                 Ok(Fetched::Playlist(text)) => match text.hls {
                     Some(HlsPlaylist::Media(track)) if !track.segments.is_empty() => {
                         return Ok(track);
@@ -155,7 +166,9 @@ impl Loader {
 
     /// The next segment, if the playlist has it.
     async fn next(&mut self, track: &Track) -> Result<Option<Listed>, Gone> {
-        let Some(first) = track.segments.first() else { return Ok(None) };
+        let Some(first) = track.segments.first() else {
+            return Ok(None);
+        };
         let next = match self.next_seq {
             Some(next) if next < first.info.seq => {
                 self.next_seq = Some(first.info.seq);
@@ -172,15 +185,25 @@ impl Loader {
             None => start_of(track, self.hold_back_targets),
         };
         self.next_seq = Some(next);
-        Ok(track.segments.iter().find(|listed| listed.info.seq >= next).cloned())
+        Ok(track
+            .segments
+            .iter()
+            .find(|listed| listed.info.seq >= next)
+            .cloned())
     }
 
     /// Where the end of the playlist is.
     fn note_edge(&self, track: &Track) {
-        let next = self.next_seq.unwrap_or_else(|| start_of(track, self.hold_back_targets));
-        let ahead = track.segments.iter().filter(|listed| listed.info.seq >= next);
+        let next = self
+            .next_seq
+            .unwrap_or_else(|| start_of(track, self.hold_back_targets));
+        let ahead = track
+            .segments
+            .iter()
+            .filter(|listed| listed.info.seq >= next);
         let ahead_ms: u64 = ahead.map(|listed| u64::from(listed.info.duration_ms)).sum();
-        self.edge_ms.store(self.loaded_ms + ahead_ms, Ordering::Relaxed);
+        self.edge_ms
+            .store(self.loaded_ms + ahead_ms, Ordering::Relaxed);
     }
 
     async fn wait_for_room(&self) {
@@ -196,8 +219,10 @@ impl Loader {
             if self.inits.contains(&key) {
                 continue;
             }
-            let fetched =
-                self.gateway.fetch(Method::GET, &init.url, init.range, HeaderMap::new()).await;
+            let fetched = self
+                .gateway
+                .fetch(Method::GET, &init.url, init.range, HeaderMap::new())
+                .await;
             let bytes = match fetched {
                 Ok(Fetched::Object(object)) => collect(object).await.map(|(bytes, _)| bytes),
                 Ok(Fetched::Playlist(_)) => Err("it is a playlist".into()),
@@ -250,12 +275,21 @@ impl Loader {
             waited_ms: asked.elapsed().as_millis() as u64,
             reported_bps: delivery.reported_bps,
         };
-        self.tell(Loaded::Segment { duration_ms, report, valid: checked.is_ok() }).await
+        self.tell(Loaded::Segment {
+            duration_ms,
+            report,
+            valid: checked.is_ok(),
+        })
+        .await
     }
 
     async fn open(&self, listed: &Listed) -> Result<(Vec<u8>, Delivery), String> {
         let name = listed.info.name;
-        let located = self.gateway.catalog.find(name).ok_or("the playlist is gone")?;
+        let located = self
+            .gateway
+            .catalog
+            .find(name)
+            .ok_or("the playlist is gone")?;
         let options = Options::default();
         let opened = media::open(&self.gateway, name, located, options).await;
         collect(opened.map_err(|error| error.to_string())?).await
@@ -293,7 +327,10 @@ async fn collect(mut object: Object) -> Result<(Vec<u8>, Delivery), String> {
     if object.len.is_some_and(|len| len != bytes.len() as u64) {
         return Err("the answer has another length than it says".into());
     }
-    let delivery = object.report.await.map_err(|_| "the answer broke off".to_owned())?;
+    let delivery = object
+        .report
+        .await
+        .map_err(|_| "the answer broke off".to_owned())?;
     Ok((bytes, delivery))
 }
 
@@ -306,7 +343,12 @@ mod tests {
     #[test]
     fn live_starts_three_targets_behind_the_end() {
         let listed = |seq| Listed {
-            info: SegmentInfo { name: Name(seq), seq, duration_ms: 1990, content: None },
+            info: SegmentInfo {
+                name: Name(seq),
+                seq,
+                duration_ms: 1990,
+                content: None,
+            },
             url: String::new(),
             range: None,
         };

@@ -51,7 +51,12 @@ pub struct PlayOptions {
 
 impl Default for PlayOptions {
     fn default() -> Self {
-        Self { url: None, level: Level::Auto, hold_back_targets: 3, buffer_max_ms: 30_000 }
+        Self {
+            url: None,
+            level: Level::Auto,
+            hold_back_targets: 3,
+            buffer_max_ms: 30_000,
+        }
     }
 }
 
@@ -83,7 +88,10 @@ pub async fn play(
     let began = Instant::now();
     agent.own_player.store(true, Ordering::Relaxed);
     let _own = Own(agent);
-    let url = options.url.clone().unwrap_or_else(|| agent.stream().to_string());
+    let url = options
+        .url
+        .clone()
+        .unwrap_or_else(|| agent.stream().to_string());
     let mut stop = std::pin::pin!(stop);
     let sources = tokio::select! {
         sources = find_sources(agent, &url) => sources?,
@@ -116,7 +124,11 @@ async fn find_sources(agent: &Agent, url: &str) -> Result<Vec<Source>, PlayError
         if attempt > 0 {
             tokio::time::sleep(RETRY).await;
         }
-        match agent.gateway.fetch(Method::GET, url, None, HeaderMap::new()).await {
+        match agent
+            .gateway
+            .fetch(Method::GET, url, None, HeaderMap::new())
+            .await
+        {
             Ok(Fetched::Playlist(text)) => match text.hls {
                 Some(HlsPlaylist::Multivariant(list)) if !list.variants.is_empty() => {
                     return Ok(choose(list));
@@ -124,7 +136,11 @@ async fn find_sources(agent: &Agent, url: &str) -> Result<Vec<Source>, PlayError
                 Some(HlsPlaylist::Multivariant(_)) => why = "it names no variants".into(),
                 Some(HlsPlaylist::Media(_)) => {
                     let (urls, bitrates) = (vec![url.to_owned()], vec![0]);
-                    return Ok(vec![Source { urls, bitrates, is_main: true }]);
+                    return Ok(vec![Source {
+                        urls,
+                        bitrates,
+                        is_main: true,
+                    }]);
                 }
                 None => return Err(PlayError::NotHls(url.into())),
             },
@@ -132,7 +148,10 @@ async fn find_sources(agent: &Agent, url: &str) -> Result<Vec<Source>, PlayError
             Err(error) => why = error.to_string(),
         }
     }
-    Err(PlayError::Playlist { url: url.into(), why })
+    Err(PlayError::Playlist {
+        url: url.into(),
+        why,
+    })
 }
 
 /// All variants with a picture (or all, if none has one), and the default sound that goes with them.
@@ -144,10 +163,15 @@ fn choose(list: Multivariant) -> Vec<Source> {
     variants.sort_by_key(|variant| variant.bandwidth_bps);
     // Variants may share a playlist and differ in their sound alone.
     variants.dedup_by(|a, b| a.url == b.url);
-    let group = variants.first().and_then(|variant| variant.audio_group.clone());
+    let group = variants
+        .first()
+        .and_then(|variant| variant.audio_group.clone());
     let mut sources = vec![Source {
         urls: variants.iter().map(|variant| variant.url.clone()).collect(),
-        bitrates: variants.iter().map(|variant| variant.bandwidth_bps).collect(),
+        bitrates: variants
+            .iter()
+            .map(|variant| variant.bandwidth_bps)
+            .collect(),
         is_main: true,
     }];
     let sounds: Vec<_> = list
@@ -156,9 +180,16 @@ fn choose(list: Multivariant) -> Vec<Source> {
         .filter(|rendition| rendition.kind == RenditionKind::Audio)
         .filter(|rendition| Some(&rendition.group) == group.as_ref())
         .collect();
-    let sound = sounds.iter().find(|sound| sound.is_default).or(sounds.first());
+    let sound = sounds
+        .iter()
+        .find(|sound| sound.is_default)
+        .or(sounds.first());
     if let Some(url) = sound.and_then(|sound| sound.url.clone()) {
-        sources.push(Source { urls: vec![url], bitrates: vec![0], is_main: false });
+        sources.push(Source {
+            urls: vec![url],
+            bitrates: vec![0],
+            is_main: false,
+        });
     }
     sources
 }
@@ -190,19 +221,18 @@ struct Player<'a> {
 }
 
 impl<'a> Player<'a> {
-    fn new(
-        agent: &'a Agent,
-        began: Instant,
-        options: &PlayOptions,
-        sources: Vec<Source>,
-    ) -> Self {
+    fn new(agent: &'a Agent, began: Instant, options: &PlayOptions, sources: Vec<Source>) -> Self {
         let playhead = Arc::new(Playhead::default());
         let mut tasks = JoinSet::new();
         let mut lanes = Vec::new();
         for source in sources {
             let (sender, loaded) = mpsc::channel(4);
             let edge_ms = Arc::new(AtomicU64::new(0));
-            let level = if source.is_main { options.level } else { Level::Fixed(0) };
+            let level = if source.is_main {
+                options.level
+            } else {
+                Level::Fixed(0)
+            };
             let loader = Loader {
                 gateway: agent.gateway.clone(),
                 abr: Abr::new(level, source.bitrates),
@@ -218,7 +248,13 @@ impl<'a> Player<'a> {
                 inits: HashSet::new(),
             };
             tasks.spawn(loader.run());
-            lanes.push(Lane { loaded, edge_ms, end_ms: 0, step_ms: 0, is_over: false });
+            lanes.push(Lane {
+                loaded,
+                edge_ms,
+                end_ms: 0,
+                step_ms: 0,
+                is_over: false,
+            });
         }
         Self {
             agent,
@@ -261,7 +297,11 @@ impl<'a> Player<'a> {
         for lane in &mut self.lanes {
             while let Ok(loaded) = lane.loaded.try_recv() {
                 match loaded {
-                    Loaded::Segment { duration_ms, report, valid } => {
+                    Loaded::Segment {
+                        duration_ms,
+                        report,
+                        valid,
+                    } => {
                         lane.end_ms += u64::from(duration_ms);
                         lane.step_ms = duration_ms.into();
                         self.report.invalid += u32::from(!valid);
@@ -305,7 +345,12 @@ impl<'a> Player<'a> {
             if self.report.startup_ms.is_some() {
                 self.stalled += elapsed;
             }
-            let step_ms = self.lanes.iter().map(|lane| lane.step_ms).min().unwrap_or(0);
+            let step_ms = self
+                .lanes
+                .iter()
+                .map(|lane| lane.step_ms)
+                .min()
+                .unwrap_or(0);
             let enough = step_ms > 0 && self.buffer_ms() >= step_ms;
             if enough {
                 self.playing = true;
@@ -313,7 +358,9 @@ impl<'a> Player<'a> {
                 self.report.startup_ms.get_or_insert(startup_ms);
             }
         }
-        self.playhead.position_ms.store(self.position.as_millis() as u64, Ordering::Relaxed);
+        self.playhead
+            .position_ms
+            .store(self.position.as_millis() as u64, Ordering::Relaxed);
     }
 
     /// Where the track that ends first ends.
@@ -322,12 +369,19 @@ impl<'a> Player<'a> {
     }
 
     fn buffer_ms(&self) -> u64 {
-        self.end_ms().saturating_sub(self.position.as_millis() as u64)
+        self.end_ms()
+            .saturating_sub(self.position.as_millis() as u64)
     }
 
     fn lag_ms(&self) -> u64 {
-        let edges = self.lanes.iter().map(|lane| lane.edge_ms.load(Ordering::Relaxed));
-        edges.max().unwrap_or(0).saturating_sub(self.position.as_millis() as u64)
+        let edges = self
+            .lanes
+            .iter()
+            .map(|lane| lane.edge_ms.load(Ordering::Relaxed));
+        edges
+            .max()
+            .unwrap_or(0)
+            .saturating_sub(self.position.as_millis() as u64)
     }
 
     fn is_over(&self) -> bool {

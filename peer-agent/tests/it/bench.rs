@@ -28,7 +28,12 @@ impl Source {
         let task = tokio::spawn(async move {
             source.run(listener, std::future::pending()).await.unwrap();
         });
-        Self { addr, faults, stats, task }
+        Self {
+            addr,
+            faults,
+            stats,
+            task,
+        }
     }
 
     pub(crate) fn url(&self, path: &str) -> String {
@@ -59,5 +64,8 @@ pub(crate) fn config(source: &Source) -> Config {
 /// Whoever builds an HTTP client needs a TLS provider, TLS or not.
 pub(crate) fn client() -> reqwest::Client {
     let _ = rustls::crypto::ring::default_provider().install_default();
-    reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap()
+    reqwest::Client::builder()
+        .redirect(reqwest::redirect::Policy::none())
+        .build()
+        .unwrap()
 }

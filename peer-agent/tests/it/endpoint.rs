@@ -8,17 +8,30 @@ use crate::bench::{Source, agent, client};
 /// The first line of a playlist that is a reference ending like this, as an absolute URL.
 fn reference(playlist: &str, base: &str, end: &str) -> String {
     let lines = playlist.lines().filter(|line| !line.starts_with('#'));
-    let line = lines.map(str::trim).find(|line| line.contains(end)).unwrap();
+    let line = lines
+        .map(str::trim)
+        .find(|line| line.contains(end))
+        .unwrap();
     url::Url::parse(base).unwrap().join(line).unwrap().into()
 }
 
 /// The URLs, at the endpoint, of a media playlist and of its last segment.
 async fn segment(endpoint: &str) -> (String, String) {
     let http = client();
-    let main = http.get(endpoint).send().await.unwrap().text().await.unwrap();
+    let main = http
+        .get(endpoint)
+        .send()
+        .await
+        .unwrap()
+        .text()
+        .await
+        .unwrap();
     let media = reference(&main, endpoint, ".m3u8");
     let text = http.get(&media).send().await.unwrap().text().await.unwrap();
-    let last = text.lines().rfind(|line| !line.starts_with('#') && !line.is_empty()).unwrap();
+    let last = text
+        .lines()
+        .rfind(|line| !line.starts_with('#') && !line.is_empty())
+        .unwrap();
     let segment = url::Url::parse(&media).unwrap().join(last).unwrap().into();
     (media, segment)
 }
@@ -30,7 +43,14 @@ async fn segments_are_the_origins_with_the_right_headers() {
     let (_, url) = segment(&agent.endpoint_url()).await;
     let http = client();
     let path = url::Url::parse(&url).unwrap().path().to_owned();
-    let origin = http.get(source.url(&path)).send().await.unwrap().bytes().await.unwrap();
+    let origin = http
+        .get(source.url(&path))
+        .send()
+        .await
+        .unwrap()
+        .bytes()
+        .await
+        .unwrap();
 
     for range in [None, Some("bytes=0-")] {
         let request = http.get(&url);
@@ -48,14 +68,22 @@ async fn segments_are_the_origins_with_the_right_headers() {
         assert_eq!(response.bytes().await.unwrap(), origin);
     }
 
-    let part = http.get(&url).header("range", "bytes=100-299").send().await.unwrap();
+    let part = http
+        .get(&url)
+        .header("range", "bytes=100-299")
+        .send()
+        .await
+        .unwrap();
     assert_eq!(part.status(), StatusCode::PARTIAL_CONTENT);
     let expected = format!("bytes 100-299/{}", origin.len());
     assert_eq!(part.headers()["content-range"], expected.as_str());
     assert_eq!(part.bytes().await.unwrap(), origin[100..300]);
 
     let head = http.head(&url).send().await.unwrap();
-    assert_eq!(head.headers()["content-length"], origin.len().to_string().as_str());
+    assert_eq!(
+        head.headers()["content-length"],
+        origin.len().to_string().as_str()
+    );
     assert!(head.bytes().await.unwrap().is_empty());
     assert!(agent.stats().bytes_cdn > 0 || agent.stats().bytes_bypassed == 0);
     agent.shutdown().await;
@@ -68,9 +96,17 @@ async fn playlists_are_fresh_and_typed() {
     let http = client();
     let (media, _) = segment(&agent.endpoint_url()).await;
     for url in [agent.endpoint_url(), media] {
-        let response = http.get(&url).header("range", "bytes=0-").send().await.unwrap();
+        let response = http
+            .get(&url)
+            .header("range", "bytes=0-")
+            .send()
+            .await
+            .unwrap();
         assert_eq!(response.status(), StatusCode::OK);
-        assert_eq!(response.headers()["content-type"], "application/vnd.apple.mpegurl");
+        assert_eq!(
+            response.headers()["content-type"],
+            "application/vnd.apple.mpegurl"
+        );
         assert!(response.text().await.unwrap().starts_with("#EXTM3U"));
     }
     let manifest = agent.endpoint_url_of(&source.url(DASH_PATH)).unwrap();
@@ -89,13 +125,27 @@ async fn what_the_cdn_refuses_and_what_nobody_may_ask() {
     let agent = agent(&source).await;
     let (_, url) = segment(&agent.endpoint_url()).await;
     let http = client();
-    source.faults.hit(Target::Segment, Fault::Status { code: 503 }).unwrap();
-    assert_eq!(http.get(&url).send().await.unwrap().status(), StatusCode::SERVICE_UNAVAILABLE);
+    source
+        .faults
+        .hit(Target::Segment, Fault::Status { code: 503 })
+        .unwrap();
+    assert_eq!(
+        http.get(&url).send().await.unwrap().status(),
+        StatusCode::SERVICE_UNAVAILABLE
+    );
     source.faults.clear();
     let missing = agent.endpoint_url_of("/live/nothing-here.m4s").unwrap();
-    assert_eq!(http.get(missing).send().await.unwrap().status(), StatusCode::NOT_FOUND);
-    let elsewhere = agent.endpoint_url_of("/.shoal/via/http/127.0.0.1:1/secret").unwrap();
-    assert_eq!(http.get(elsewhere).send().await.unwrap().status(), StatusCode::FORBIDDEN);
+    assert_eq!(
+        http.get(missing).send().await.unwrap().status(),
+        StatusCode::NOT_FOUND
+    );
+    let elsewhere = agent
+        .endpoint_url_of("/.shoal/via/http/127.0.0.1:1/secret")
+        .unwrap();
+    assert_eq!(
+        http.get(elsewhere).send().await.unwrap().status(),
+        StatusCode::FORBIDDEN
+    );
     let post = http.post(&url).body("x").send().await.unwrap();
     assert_eq!(post.status(), StatusCode::METHOD_NOT_ALLOWED);
     let preflight = http.request(Method::OPTIONS, &url).send().await.unwrap();
@@ -123,8 +173,14 @@ async fn per_viewer_tokens_pass_through() {
 async fn a_taken_address_is_an_error_that_names_it() {
     let source = Source::start().await;
     let first = agent(&source).await;
-    let config = peer_agent::Config { listen: first.addr(), ..crate::bench::config(&source) };
-    let error = peer_agent::Agent::start(config).await.unwrap_err().to_string();
+    let config = peer_agent::Config {
+        listen: first.addr(),
+        ..crate::bench::config(&source)
+    };
+    let error = peer_agent::Agent::start(config)
+        .await
+        .unwrap_err()
+        .to_string();
     assert!(error.contains(&first.addr().to_string()), "{error}");
     first.shutdown().await;
 }
@@ -137,7 +193,10 @@ async fn moved_origin() -> (String, String) {
     let other_url = format!("http://{}", other.local_addr().unwrap());
     let (to, back) = (format!("{other_url}/b/main.m3u8"), cdn_url.clone());
     let moved = axum::Router::new()
-        .route("/main.m3u8", axum::routing::get(|| async move { (StatusCode::FOUND, [("location", to)]) }))
+        .route(
+            "/main.m3u8",
+            axum::routing::get(|| async move { (StatusCode::FOUND, [("location", to)]) }),
+        )
         .route("/v/seg-1.ts", axum::routing::get(|| async { "media" }));
     let main = format!(
         "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXT-X-MEDIA-SEQUENCE:1\n\
@@ -165,7 +224,14 @@ async fn redirects_and_other_hosts_lead_back_to_the_endpoint() {
     assert_eq!(moved.status(), StatusCode::TEMPORARY_REDIRECT);
     let location = moved.headers()["location"].to_str().unwrap();
     let playlist = agent.endpoint_url_of(location).unwrap();
-    let text = http.get(&playlist).send().await.unwrap().text().await.unwrap();
+    let text = http
+        .get(&playlist)
+        .send()
+        .await
+        .unwrap()
+        .text()
+        .await
+        .unwrap();
     assert!(text.contains(&format!("URI=\"{other}/b/key\"")), "{text}");
     for (end, body) in [("seg-1.ts", "media"), ("seg-2.ts", "more media")] {
         let url = reference(&text, &playlist, end);

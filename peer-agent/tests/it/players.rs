@@ -20,7 +20,10 @@ async fn run(program: &str, arguments: &[&str]) -> String {
         .spawn()
         .unwrap_or_else(|error| panic!("{program} must be installed for this test: {error}"));
     let output = timeout(Duration::from_secs(60), child.wait_with_output());
-    let output = output.await.unwrap_or_else(|_| panic!("{program} did not end")).unwrap();
+    let output = output
+        .await
+        .unwrap_or_else(|_| panic!("{program} did not end"))
+        .unwrap();
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{program} failed: {text}");
     text
@@ -29,12 +32,32 @@ async fn run(program: &str, arguments: &[&str]) -> String {
 /// Decodes six seconds and gives how many frames that were.
 async fn decode(url: &str) -> u64 {
     let arguments = [
-        "-hide_banner", "-nostdin", "-loglevel", "error", "-xerror", "-stats", "-i", url, "-t", "6", "-map", "0:v:0",
-        "-map", "0:a:0?", "-f", "null", "-",
+        "-hide_banner",
+        "-nostdin",
+        "-loglevel",
+        "error",
+        "-xerror",
+        "-stats",
+        "-i",
+        url,
+        "-t",
+        "6",
+        "-map",
+        "0:v:0",
+        "-map",
+        "0:a:0?",
+        "-f",
+        "null",
+        "-",
     ];
     let text = run("ffmpeg", &arguments).await;
     let frames = text.rsplit("frame=").next().unwrap().trim_start();
-    frames.split_whitespace().next().unwrap().parse().unwrap_or_else(|_| panic!("{text}"))
+    frames
+        .split_whitespace()
+        .next()
+        .unwrap()
+        .parse()
+        .unwrap_or_else(|_| panic!("{text}"))
 }
 
 #[tokio::test]
@@ -64,7 +87,11 @@ async fn mpv_plays_hls_and_dash() {
     let agent = agent(&source).await;
     for path in [HLS_PATH, DASH_PATH] {
         let url = agent.endpoint_url_of(path).unwrap();
-        let text = run("mpv", &["--vo=null", "--ao=null", "--length=3", "--no-config", &url]).await;
+        let text = run(
+            "mpv",
+            &["--vo=null", "--ao=null", "--length=3", "--no-config", &url],
+        )
+        .await;
         assert!(!text.contains("Failed"), "{text}");
     }
     agent.shutdown().await;
