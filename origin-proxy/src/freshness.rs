@@ -32,6 +32,12 @@ pub(crate) struct Freshness {
     pub(crate) stale: Duration,
 }
 
+/// To be asked for each time.
+pub(crate) const NOT_FRESH: Freshness = Freshness {
+    fresh: Duration::ZERO,
+    stale: Duration::ZERO,
+};
+
 /// Playlists without explicit freshness that do not change.
 const PLAYLIST_FRESH: Duration = Duration::from_secs(5);
 /// No answer is fresh for longer: a year.

@@ -74,7 +74,7 @@ impl Proxy {
         let Some(stream) = stream else {
             return (raw.clone(), kind);
         };
-        let due = self.note_track(&stream, target, &track);
+        let due = self.note_track(&stream, target, &track, Clock::Now);
         self.hold_for(&stream, due).await;
         let content_of = |listed: &Listed| {
             let is_ours = listed.range.is_none() && self.origin.local(&listed.url).is_some();
@@ -114,17 +114,30 @@ impl Proxy {
         }
         // Nothing of a manifest depends on records, so it does not wait for them.
         for representation in &manifest.representations {
-            let due = self.note_track(&stream, target, &representation.track);
+            let due = self.note_track(&stream, target, &representation.track, Clock::Now);
             tokio::spawn(prepare_all(self.clone(), stream.clone(), due));
         }
         (Bytes::from(annotate_mpd(text, stream.id)), kind)
     }
 
     /// Notes what a track lists. Returns the newest segments of a live one that have no record.
-    fn note_track(&self, stream: &Stream, target: &Target, track: &Track) -> Vec<(Name, Target)> {
+    fn note_track(
+        &self,
+        stream: &Stream,
+        target: &Target,
+        track: &Track,
+        clock: Clock,
+    ) -> Vec<(Name, Target)> {
         if !track.ended {
             stream.on_target(u64::from(track.target_ms));
         }
+        let source = Name::of(&format!("{}#{}", target.path, track.track));
+        let last_seq = track.segments.last().map_or(0, |last| last.info.seq);
+        // Ahead of its time, the last number is not what the next manifest has to be measured by.
+        let era = match clock {
+            Clock::Now => stream.on_window(source, last_seq),
+            Clock::Ahead => stream.era(source),
+        };
         let mut listed = Vec::with_capacity(track.segments.len());
         for segment in track
             .segments
@@ -134,9 +147,9 @@ impl Proxy {
             let Some(place) = self.origin.local(&segment.url) else {
                 continue;
             };
-            if stream.on_listed(&target.path, segment) {
+            if stream.on_listed(source, era, segment) {
                 tracing::info!(path = place.path, "name is used again");
-                self.forget(&place);
+                self.distrust(&place);
             }
             listed.push((segment.info.name, place));
         }
@@ -184,7 +197,7 @@ impl Proxy {
                 continue;
             };
             for representation in &manifest.representations {
-                self.note_track(stream, &target, &representation.track);
+                self.note_track(stream, &target, &representation.track, Clock::Ahead);
             }
         }
         stream.listing(name)
@@ -204,6 +217,15 @@ impl Proxy {
             self.metrics.sign_seconds.record(started.elapsed());
         }
     }
+}
+
+/// At what time a track is read.
+#[derive(Clone, Copy)]
+enum Clock {
+    /// As it is now.
+    Now,
+    /// As it will be soon.
+    Ahead,
 }
 
 const CLOCK_ERROR_MS: u64 = 1000;

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use crate::{
     error::Failure,
-    freshness::{Freshness, age_s},
+    freshness::{Freshness, NOT_FRESH, age_s},
     records::Signed,
 };
 
@@ -39,6 +39,20 @@ impl Object {
     /// Whether it may be served although the origin failed to confirm it.
     pub(crate) fn is_usable_stale(&self) -> bool {
         self.stored.elapsed() < self.freshness.fresh + self.freshness.stale
+    }
+
+    /// The same, to be confirmed before it is served again.
+    pub(crate) fn expired(&self) -> Self {
+        Self {
+            status: self.status,
+            headers: self.headers.clone(),
+            body: self.body.clone(),
+            raw: self.raw.clone(),
+            origin_etag: self.origin_etag.clone(),
+            stored: self.stored,
+            freshness: NOT_FRESH,
+            record: RwLock::default(),
+        }
     }
 
     /// How long it has been in caches, in seconds.

@@ -9,10 +9,10 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::{
     error::Failure,
-    freshness::{Freshness, Kind, is_shareable, plan_freshness},
+    freshness::{Freshness, Kind, NOT_FRESH, is_shareable, plan_freshness},
     object::{Flight, Head, Landing, Object, end_to_end},
     playlist::Format,
-    proxy::{Answer, NOT_FRESH, Passed, Proxy, max_age},
+    proxy::{Answer, Passed, Proxy, max_age},
     target::Target,
     upstream::has_certain_end,
 };
@@ -33,12 +33,7 @@ pub(crate) struct Pilot {
 
 impl Drop for Pilot {
     fn drop(&mut self) {
-        let mut flights = self.proxy.lock_flights();
-        let is_mine = |flight: &Arc<Flight>| Arc::ptr_eq(flight, &self.flight);
-        if flights.get(&self.target.key).is_some_and(is_mine) {
-            flights.remove(&self.target.key);
-        }
-        drop(flights);
+        self.proxy.on_end(&self.target, &self.flight);
         // Without effect if there was a landing.
         let lost = Failure::Internal("the request to the origin was lost");
         self.flight.on_landing(Landing::Failed(lost));
@@ -52,12 +47,8 @@ impl Pilot {
             Ok(landing) => landing,
             Err(failure) => Landing::Failed(failure),
         };
-        let flight = self.flight.clone();
-        // Who comes from here on finds the cache, or starts anew.
-        let mut flights = self.proxy.lock_flights();
-        flights.remove(&self.target.key);
-        drop(flights);
-        flight.on_landing(landing);
+        self.proxy.on_end(&self.target, &self.flight);
+        self.flight.on_landing(landing);
     }
 
     async fn fetch(
@@ -132,7 +123,7 @@ impl Pilot {
 
     fn keep(&self, (object, is_kept): (Object, bool)) -> Landing {
         let object = Arc::new(object);
-        if is_kept {
+        if is_kept && self.proxy.is_current(&self.target, &self.flight) {
             self.proxy
                 .cache
                 .insert(self.target.key.clone(), object.clone());
@@ -232,6 +223,9 @@ impl Pilot {
     }
 
     async fn sign(&self, object: &Object) {
+        if !self.proxy.is_current(&self.target, &self.flight) {
+            return;
+        }
         if let Some(stream) = self.proxy.stream_of(&self.target.path) {
             let name = Name::of_url(&self.target.path);
             self.proxy.sign(stream, name, object).await;

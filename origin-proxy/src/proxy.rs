@@ -14,7 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use crate::{
     Config, Error,
     error::Failure,
-    freshness::{Freshness, Kind, plan_freshness},
+    freshness::{Kind, NOT_FRESH, plan_freshness},
     key,
     metrics::Metrics,
     object::{Flight, Head, Landing, Object, Progress, end_to_end},
@@ -113,8 +113,34 @@ impl Proxy {
         self.cache.get(&target.key)
     }
 
-    pub(crate) fn forget(&self, target: &Target) {
-        self.cache.invalidate(&target.key);
+    /// Has the origin asked for `target` again before it is served again: it may have changed, and so
+    /// may what is on its way.
+    pub(crate) fn distrust(&self, target: &Target) {
+        self.lock_flights().remove(&target.key);
+        match self.cached(target) {
+            // With a validator, asking costs no body.
+            Some(object) if object.origin_etag.is_some() => {
+                let object = Arc::new(object.expired());
+                self.cache.insert(target.key.clone(), object);
+            }
+            _ => self.cache.invalidate(&target.key),
+        }
+    }
+
+    /// Whether `flight` is the one that newcomers wait for.
+    pub(crate) fn is_current(&self, target: &Target, flight: &Arc<Flight>) -> bool {
+        let flights = self.lock_flights();
+        let current = flights.get(&target.key);
+        current.is_some_and(|current| Arc::ptr_eq(current, flight))
+    }
+
+    /// Takes `flight` off the list. Who comes from here on finds the cache, or starts anew.
+    pub(crate) fn on_end(&self, target: &Target, flight: &Arc<Flight>) {
+        let mut flights = self.lock_flights();
+        let current = flights.get(&target.key);
+        if current.is_some_and(|current| Arc::ptr_eq(current, flight)) {
+            flights.remove(&target.key);
+        }
     }
 
     /// Brings the gauges up to date.
@@ -210,7 +236,7 @@ impl Proxy {
         }
     }
 
-    pub(crate) fn lock_flights(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<Flight>>> {
+    fn lock_flights(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<Flight>>> {
         self.flights.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -340,11 +366,6 @@ impl Proxy {
         (object, plan.is_some())
     }
 }
-
-pub(crate) const NOT_FRESH: Freshness = Freshness {
-    fresh: Duration::ZERO,
-    stale: Duration::ZERO,
-};
 
 fn etag_of(body: &[u8]) -> HeaderValue {
     let digest = <sha2::Sha256 as sha2::Digest>::digest(body);

@@ -23,6 +23,8 @@ use swarm_core::{
 pub(crate) struct Signed {
     pub(crate) record: Record,
     pub(crate) header: HeaderValue,
+    /// As in the listing that it was made for.
+    era: u64,
 }
 
 /// What a playlist says of a segment.
@@ -30,6 +32,15 @@ pub(crate) struct Signed {
 pub(crate) struct Listing {
     pub(crate) seq: u64,
     pub(crate) duration_ms: u32,
+    /// Changes when the playlist's numbers start again: what was known before counts no more.
+    pub(crate) era: u64,
+}
+
+/// Where a playlist is in its numbering.
+#[derive(Clone, Copy, Debug, Default)]
+struct Numbering {
+    last_seq: u64,
+    era: u64,
 }
 
 /// One stream's book.
@@ -39,8 +50,11 @@ pub(crate) struct Stream {
     pub(crate) id: StreamId,
     key: SigningKey,
     listings: Cache<Name, Listing>,
-    /// The number of a name in each playlist: HLS and DASH may count differently.
-    numbers: Cache<(Name, u64), u64>,
+    /// Number and era of a name in each playlist: HLS and DASH may count differently.
+    numbers: Cache<(Name, Name), (u64, u64)>,
+    /// By the name of a playlist and its track.
+    numberings: Cache<Name, Numbering>,
+    eras: AtomicU64,
     /// Names whose bytes could not be had; not asked for ahead of viewers for a while.
     failed: Cache<Name, ()>,
     records: Cache<Name, Arc<Signed>>,
@@ -55,6 +69,8 @@ pub(crate) struct Stream {
 
 /// Listings outnumber records: those of a long DVR window are noted, but signed on demand.
 const LISTINGS_PER_RECORD: u64 = 4;
+/// Playlists and tracks of manifests whose numbering is followed.
+const NUMBERINGS_MAX: u64 = 1024;
 /// How long a segment that could not be fetched is left to viewers.
 const FAILED_PAUSE: Duration = Duration::from_secs(4);
 const REFRESH_PAUSE_MS: u64 = 250;
@@ -70,6 +86,8 @@ impl Stream {
             key,
             listings: Cache::new(records_max.saturating_mul(LISTINGS_PER_RECORD)),
             numbers: Cache::new(records_max.saturating_mul(LISTINGS_PER_RECORD)),
+            numberings: Cache::new(NUMBERINGS_MAX),
+            eras: AtomicU64::new(0),
             failed: Cache::builder()
                 .max_capacity(records_max)
                 .time_to_live(FAILED_PAUSE)
@@ -86,25 +104,48 @@ impl Stream {
         crate::key::public_text(&self.key)
     }
 
-    /// Notes what the playlist at `path` says of a segment. Returns whether the same playlist gave
-    /// the name another number before: then it may well stand for other bytes now.
-    pub(crate) fn on_listed(&self, path: &str, listed: &Listed) -> bool {
+    /// Notes the last number of the track that `source` names. Returns the era that it is in: another
+    /// one than before, if numbers have gone back.
+    pub(crate) fn on_window(&self, source: Name, last_seq: u64) -> u64 {
+        let before = self.numberings.get(&source).unwrap_or_default();
+        let era = if last_seq < before.last_seq {
+            self.eras.fetch_add(1, Ordering::Relaxed) + 1
+        } else {
+            before.era
+        };
+        self.numberings.insert(source, Numbering { last_seq, era });
+        era
+    }
+
+    /// The era that the track that `source` names is in.
+    pub(crate) fn era(&self, source: Name) -> u64 {
+        self.numberings.get(&source).unwrap_or_default().era
+    }
+
+    /// Notes what the track that `source` names says of a segment. Returns whether the segment's name
+    /// may well stand for other bytes now: it had another number, or numbers have started again.
+    pub(crate) fn on_listed(&self, source: Name, era: u64, listed: &Listed) -> bool {
         let SegmentInfo {
             name,
             seq,
             duration_ms,
             ..
         } = listed.info;
-        let number = (name, Name::of_url(path).0);
-        let before = self.numbers.get(&number);
-        if before != Some(seq) {
-            self.numbers.insert(number, seq);
+        let place = (name, source);
+        let before = self.numbers.get(&place);
+        if before != Some((seq, era)) {
+            self.numbers.insert(place, (seq, era));
         }
-        let is_renumbered = before.is_some_and(|before| before != seq);
-        if is_renumbered || !self.listings.contains_key(&name) {
-            self.listings.insert(name, Listing { seq, duration_ms });
+        let is_again = before.is_some_and(|before| before != (seq, era));
+        if is_again || !self.listings.contains_key(&name) {
+            let listing = Listing {
+                seq,
+                duration_ms,
+                era,
+            };
+            self.listings.insert(name, listing);
         }
-        is_renumbered
+        is_again
     }
 
     pub(crate) fn on_failed(&self, name: Name) {
@@ -155,7 +196,7 @@ impl Stream {
     pub(crate) fn record_of(&self, name: Name) -> Option<Arc<Signed>> {
         let signed = self.records.get(&name)?;
         let listing = self.listings.get(&name)?;
-        (signed.record.seq == listing.seq).then_some(signed)
+        (signed.record.seq == listing.seq && signed.era == listing.era).then_some(signed)
     }
 
     /// What goes into the playlist for a segment.
@@ -189,12 +230,9 @@ impl Stream {
             piece_hashes: body.chunks(piece_len as usize).map(piece_hash).collect(),
             signature: [0; 64],
         };
-        if let Some(before) = self.records.get(&name) {
-            let before_same = before.record.root() == record.root();
-            if before_same && before.record.seq == record.seq {
-                return Some(before);
-            }
-            record.epoch = if before_same {
+        let before = self.records.get(&name);
+        if let Some(before) = &before {
+            record.epoch = if before.record.root() == record.root() {
                 before.record.epoch
             } else {
                 next_epoch(before.record.epoch)
@@ -202,7 +240,11 @@ impl Stream {
         }
         record.signature = self.key.sign(&record.signed_bytes()).to_bytes();
         let header = HeaderValue::try_from(record.to_header()).ok()?;
-        let signed = Arc::new(Signed { record, header });
+        let signed = Arc::new(Signed {
+            record,
+            header,
+            era: listing.era,
+        });
         self.records.insert(name, signed.clone());
         Some(signed)
     }
@@ -226,6 +268,7 @@ mod tests {
     const LISTING: Listing = Listing {
         seq: 4,
         duration_ms: 2000,
+        era: 0,
     };
 
     #[test]

@@ -112,27 +112,49 @@ async fn hls_and_dash_agree_and_every_new_segment_is_signed() {
 async fn a_sequence_reset_is_followed() {
     let (proxy, faults) = start().await;
     let path = media_paths(&proxy).await.remove(0);
-    let before = track(&proxy, &path).await;
+    let first = track(&proxy, &path).await.segments[0].info.seq;
+    let before = eventually(&proxy, &path, |now| now.segments[0].info.seq >= first + 2).await;
     check_newest(&proxy, &before, 3).await;
     faults.reset_sequence();
-    let reset = async {
+    let back = |now: &Track| now.segments[0].info.seq < before.segments[0].info.seq;
+    let after = eventually(&proxy, &path, back).await;
+    check_newest(&proxy, &after, 3).await;
+    let (last, renamed) = (after.segments.last().unwrap(), before.segments.iter());
+    let old = renamed
+        .map(|old| old.info)
+        .find(|old| old.name == last.info.name)
+        .unwrap();
+    let (old, new) = (old.content.unwrap(), last.info.content.unwrap());
+    assert!(
+        new.id != old.id && new.epoch > old.epoch,
+        "same name, other bytes"
+    );
+    // Names that are listed again only later have old bytes in the cache, too.
+    let newest = before.segments.last().unwrap().info;
+    let is_listed = |now: &Track| now.segments.last().unwrap().info.seq >= newest.seq;
+    let later = eventually(&proxy, &path, is_listed).await;
+    check_newest(&proxy, &later, 3).await;
+    let again = later
+        .segments
+        .iter()
+        .find(|s| s.info.name == newest.name)
+        .unwrap();
+    assert_ne!(again.info.content.unwrap().id, newest.content.unwrap().id);
+}
+
+async fn eventually(proxy: &Proxy, path: &str, is_it: impl Fn(&Track) -> bool) -> Track {
+    let polled = async {
         loop {
-            tokio::time::sleep(Duration::from_millis(500)).await;
-            let now = track(&proxy, &path).await;
-            if now
-                .segments
-                .last()
-                .is_some_and(|last| last.info.seq < before.segments[0].info.seq + 3)
-                && now.segments.len() >= 2
-            {
+            let now = track(proxy, path).await;
+            if is_it(&now) {
                 return now;
             }
+            tokio::time::sleep(Duration::from_millis(300)).await;
         }
     };
-    let after = tokio::time::timeout(Duration::from_secs(15), reset)
+    tokio::time::timeout(Duration::from_secs(20), polled)
         .await
-        .unwrap();
-    check_newest(&proxy, &after, 2).await;
+        .unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
