@@ -193,6 +193,8 @@ fn tracker_config(addr: SocketAddr) -> Result<tracker::Config, Failure> {
     config.stun.listen = Some(SocketAddr::new(addr.ip(), 0));
     // A demo's audience is small, and someone is looking at it.
     config.swarm.status_interval_ms = 2_000;
+    // Enough for whole groups to be linked, so that tabs opened late find neighbours with room.
+    config.swarm.links_target = 14;
     Ok(config)
 }
 
