@@ -76,6 +76,10 @@ impl Peer {
                     self.neighbours.touch_view();
                     self.greet_all(out);
                 }
+                // A tracker that has forgotten everything learns of the links that have lasted.
+                for neighbour in self.neighbours.ready().filter(|n| n.rtt_reported) {
+                    self.report_link(neighbour.peer, LinkOutcome::Up, neighbour.rtt_ms, out);
+                }
             }
             TrackerMsg::Introduce(introduction) => self.handle_introduction(introduction, out),
             TrackerMsg::Signal { from, payload } => {
