@@ -47,6 +47,40 @@ impl Driver {
                 let status = said.map_or(StatusCode::BAD_GATEWAY, |(_, status)| *status);
                 self.answer(*request, Answer::Fail { status });
             }
+            Action::Connect { .. }
+            | Action::Close { .. }
+            | Action::Signal { .. }
+            | Action::SendFrame { .. }
+            | Action::SendRecord { .. }
+            | Action::SendPiece { .. } => self.act_on_link(action, outbox),
+            Action::TrackerConnect => self.connect_tracker(),
+            Action::TrackerClose => {
+                self.tracker = None;
+                self.tracker_up = false;
+            }
+            Action::SendTracker(frame) => {
+                let frame = Bytes::copy_from_slice(outbox.bytes(frame));
+                let sent = self.tracker.as_ref().is_some_and(|link| link.send(frame));
+                if !sent {
+                    self.tracker = None;
+                    self.tracker_up = false;
+                    self.pending.push_back(Pending::TrackerDown);
+                }
+            }
+            Action::Evict(segment) => {
+                self.shared.store.evict(*segment);
+                self.links.forget(*segment);
+            }
+            Action::UseStun(servers) => {
+                let servers = std::str::from_utf8(outbox.bytes(servers)).unwrap_or_default();
+                self.links.use_stun(servers.split_whitespace());
+            }
+            Action::Emit(event) => self.emit(event),
+        }
+    }
+
+    fn act_on_link(&mut self, action: &Action, outbox: &Outbox) {
+        match action {
             Action::Connect {
                 slot,
                 peer,
@@ -84,29 +118,8 @@ impl Driver {
                 let sent = self.links.send_piece(*slot, *segment, *piece, bytes);
                 self.pending.extend(sent);
             }
-            Action::TrackerConnect => self.connect_tracker(),
-            Action::TrackerClose => {
-                self.tracker = None;
-                self.tracker_up = false;
-            }
-            Action::SendTracker(frame) => {
-                let frame = Bytes::copy_from_slice(outbox.bytes(frame));
-                let sent = self.tracker.as_ref().is_some_and(|link| link.send(frame));
-                if !sent {
-                    self.tracker = None;
-                    self.tracker_up = false;
-                    self.pending.push_back(Pending::TrackerDown);
-                }
-            }
-            Action::Evict(segment) => {
-                self.shared.store.evict(*segment);
-                self.links.forget(*segment);
-            }
-            Action::UseStun(servers) => {
-                let servers = std::str::from_utf8(outbox.bytes(servers)).unwrap_or_default();
-                self.links.use_stun(servers.split_whitespace());
-            }
-            Action::Emit(event) => self.emit(event),
+            // The others are no business of a link.
+            _ => {}
         }
     }
 
