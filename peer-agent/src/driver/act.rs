@@ -87,9 +87,9 @@ impl Driver {
                 offer,
                 native,
             } => {
-                if !self.links.connect(*slot, *peer, *offer, *native) {
-                    self.pending.push_back(Pending::LinkDown(*slot, None));
-                }
+                let begun = self.links.connect(*slot, *peer, *offer, *native);
+                let failed = (!begun).then_some(Pending::LinkDown(*slot, None));
+                self.pending.extend(failed);
             }
             Action::Close { slot, reason } => {
                 tracing::debug!(?slot, ?reason, "link closed");
