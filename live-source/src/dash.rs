@@ -35,7 +35,8 @@ impl Manifest<'_> {
 "#,
             rfc3339(timeline.epoch_unix_ms),
             rfc3339(timeline.epoch_unix_ms + self.edge.end * timeline.segment_ms),
-            timeline.window_segments as f64 * segment_s,
+            // No deeper than the stream is old: players built on ffmpeg else go astray.
+            timeline.window_segments.min(self.edge.end) as f64 * segment_s,
             3.0 * segment_s,
             segment_s + 0.1,
             self.base,

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, PoisonError, RwLock};
 
+use bytes::Bytes;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
@@ -115,7 +116,9 @@ impl Packager {
         match tokio::fs::metadata(&file).await {
             Ok(meta) if meta.len() > OBJECT_BYTES_MAX => Lookup::Unknown,
             Ok(_) => match tokio::fs::read(&file).await {
-                Ok(bytes) if !bytes.is_empty() => Lookup::Found(bytes.into()),
+                Ok(bytes) if bytes.is_empty() => Lookup::NotYet { next: true },
+                Ok(bytes) if kind == Kind::Manifest => Lookup::Found(cap_depth(bytes)),
+                Ok(bytes) => Lookup::Found(bytes.into()),
                 _ => Lookup::NotYet { next: true },
             },
             Err(_) if kind.is_playlist() => Lookup::Starting,
@@ -219,6 +222,23 @@ async fn last_lines(stderr: tokio::process::ChildStderr) -> String {
         kept.push_back(text);
     }
     Vec::from(kept).join("\n")
+}
+
+/// Says no deeper a window than the stream is old: players built on ffmpeg else go astray.
+fn cap_depth(manifest: Vec<u8>) -> Bytes {
+    let capped = || {
+        let text = std::str::from_utf8(&manifest).ok()?;
+        let (_, start) = text.split_once("availabilityStartTime=\"")?;
+        let start = humantime::parse_rfc3339(start.split_once('"')?.0).ok()?;
+        let age_s = start.elapsed().ok()?.as_secs();
+        let (before, depth) = text.split_once("timeShiftBufferDepth=\"PT")?;
+        let (depth, after) = depth.split_once("S\"")?;
+        let depth_s = depth.parse::<f64>().ok()?.min(age_s as f64);
+        Some(format!(
+            "{before}timeShiftBufferDepth=\"PT{depth_s}S\"{after}"
+        ))
+    };
+    capped().map_or_else(|| manifest.clone().into(), Bytes::from)
 }
 
 /// Whether `path` is a segment whose predecessor is there.
