@@ -10,6 +10,11 @@ const CANDIDATES_MAX = 24;
 const LOW_BYTES = 32 * 1024;
 /** Bytes that may wait in the channel; beyond, the neighbour does not take what is sent. */
 const BUFFERED_BYTES_MAX = 4 * 1024 * 1024;
+/**
+ * How long the first message waits once the channel is open here, in milliseconds. Native agents'
+ * WebRTC stack drops what arrives in the instant before its own end of the channel is ready.
+ */
+const FIRST_SEND_HOLD_MS = 100;
 /** How long a goodbye has to leave before the connection is closed, in milliseconds. */
 const GOODBYE_MS = 300;
 
@@ -106,7 +111,7 @@ export class Link {
     channel.onopen = () => {
       if (!current()) return;
       this.up = true;
-      this.events.onUp();
+      setTimeout(() => current() && this.events.onUp(), FIRST_SEND_HOLD_MS);
     };
     channel.onclose = () => current() && this.down();
     channel.onbufferedamountlow = () => {
