@@ -379,17 +379,42 @@ async fn segments_appear_when_complete_and_expire() {
         .await
         .media_sequence
         + 3;
-    tokio::time::timeout(std::time::Duration::from_secs(4), async {
-        while source
-            .get(&format!("/live/144p/seg-{next}.m4s"))
-            .await
-            .status
-            != StatusCode::OK
-        {
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-        }
-    })
-    .await
-    .expect("the next segment appears in time");
+    // The next one is held until it is there.
+    source.body(&format!("/live/144p/seg-{next}.m4s")).await;
+    source.stop().await.unwrap();
+
+    let config = Config {
+        hold_next: false,
+        already_run_ms: Some(60_000),
+        ..Config::default()
+    };
+    let source = Running::start(config).await;
+    assert_eq!(
+        source.get("/live/144p/seg-30.m4s").await.status,
+        StatusCode::NOT_FOUND
+    );
+    source.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn the_default_manifest_numbers_by_duration_from_its_start() {
+    let source = Running::start(across_the_seam()).await;
+    let mpd = dash_mpd_core::parse(&source.text("/live/main.mpd").await).expect("an MPD");
+    let playlist = source.playlist("/live/360p/index.m3u8").await;
+    let start = mpd.availabilityStartTime.unwrap();
+    for set in &mpd.periods[0].adaptations {
+        let template = set.SegmentTemplate.as_ref().unwrap();
+        assert_eq!(template.startNumber, Some(0));
+        assert_eq!(
+            template.duration.unwrap() / template.timescale.unwrap() as f64,
+            2.0
+        );
+    }
+    let date = playlist.segments[0].program_date_time.unwrap();
+    let expected_ms = playlist.media_sequence as i64 * 2000;
+    assert_eq!(
+        date.timestamp_millis() - start.timestamp_millis(),
+        expected_ms
+    );
     source.stop().await.unwrap();
 }
