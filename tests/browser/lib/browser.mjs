@@ -1,0 +1,88 @@
+// Chromium, and the page that viewers in it open: hls.js with Shoal, as any page would have it.
+
+import { chromium } from "playwright-core";
+
+const EXECUTABLE = process.env.CHROMIUM ?? "/usr/bin/chromium";
+const ARGUMENTS = [
+  "--no-sandbox",
+  "--disable-gpu",
+  "--disable-quic",
+  "--no-first-run",
+  "--disable-background-networking",
+  "--disable-component-update",
+  "--disable-sync",
+  "--mute-audio",
+  "--autoplay-policy=no-user-gesture-required",
+];
+
+export function launch() {
+  return chromium.launch({ executablePath: EXECUTABLE, headless: true, args: ARGUMENTS });
+}
+
+/** Runs in the page: plays `stream`, and keeps the books that the tests read. */
+function playInPage({ stream, options }) {
+  const video = document.querySelector("video");
+  const hls = new Hls();
+  const shoal = Shoal.attach(hls, { wasmUrl: "/shim/shoal_bg.wasm", ...options });
+  const books = { segments: [], errors: [], waits: 0, startedAt: 0, openedAt: performance.now() };
+  const hex = (buffer) => Array.from(new Uint8Array(buffer), (byte) => byte.toString(16).padStart(2, "0")).join("");
+  // Before the player hands the bytes to its worker, which takes them away.
+  const Loader = hls.config.fLoader ?? hls.config.loader;
+  hls.config.fLoader = class extends Loader {
+    load(context, config, callbacks) {
+      const onSuccess = (response, ...rest) => {
+        keep(context.frag, response.data);
+        callbacks.onSuccess(response, ...rest);
+      };
+      super.load(context, config, { ...callbacks, onSuccess });
+    }
+  };
+  function keep(frag, data) {
+    if (frag.sn === "initSegment") return;
+    const entry = { url: frag.url, level: frag.level, type: frag.type, sha256: "" };
+    books.segments.push(entry);
+    crypto.subtle.digest("SHA-256", data.slice(0)).then((digest) => (entry.sha256 = hex(digest)));
+  }
+  hls.on(Hls.Events.ERROR, (_, error) => books.errors.push(`${error.type} ${error.details} fatal=${error.fatal}`));
+  video.addEventListener("playing", () => (books.startedAt ||= performance.now()));
+  video.addEventListener("waiting", () => {
+    if (books.startedAt && performance.now() - books.startedAt > 2000) books.waits += 1;
+  });
+  hls.loadSource(stream);
+  hls.attachMedia(video);
+  video.play().catch(() => {});
+  window.test = {
+    hls,
+    shoal,
+    read: () => ({
+      now: performance.now(),
+      time: video.currentTime,
+      level: hls.currentLevel,
+      stats: shoal.getStats(),
+      ...books,
+      startupMs: books.startedAt ? books.startedAt - books.openedAt : null,
+    }),
+  };
+}
+
+const PAGE = `<!doctype html><meta charset="utf-8"><title>viewer</title><video muted playsinline></video>
+<script src="/shim/hls.min.js"></script><script src="/shim/shoal.iife.js"></script>`;
+
+/** Opens a viewer; `options` go to `Shoal.attach`. */
+export async function openViewer(browser, demo, options = {}) {
+  const context = await browser.newContext();
+  const page = await context.newPage();
+  const complaints = [];
+  page.on("pageerror", (error) => complaints.push(String(error)));
+  // A document that came over the network: Chromium keeps others from loopback addresses.
+  await page.goto(`${demo.url}/demo/config`);
+  await page.setContent(PAGE);
+  const defaults = { tracker: demo.tracker, key: demo.config.key };
+  await page.evaluate(playInPage, { stream: demo.stream, options: { ...defaults, ...options } });
+  return {
+    page,
+    complaints,
+    read: () => page.evaluate(() => window.test.read()),
+    close: () => context.close(),
+  };
+}

@@ -1,0 +1,52 @@
+// What must hold of every viewer.
+
+import assert from "node:assert/strict";
+import { createHash } from "node:crypto";
+
+export const seconds = (count) => new Promise((resolve) => setTimeout(resolve, count * 1000));
+
+/** Waits until `holds` does; `what` says what was waited for. */
+export async function eventually(what, secondsMax, holds) {
+  const until = Date.now() + secondsMax * 1000;
+  for (;;) {
+    if (await holds()) return;
+    assert.ok(Date.now() < until, `not within ${secondsMax} s: ${what}`);
+    await seconds(0.5);
+  }
+}
+
+/** Between two readings the viewer has played at full speed, without a stall. */
+export function assertPlayed(before, after, name) {
+  const wall = (after.now - before.now) / 1000;
+  const rate = (after.time - before.time) / wall;
+  assert.ok(rate > 0.98 && rate < 1.02, `${name} plays at ${rate.toFixed(3)}x over ${wall.toFixed(1)} s`);
+  assert.equal(after.waits, before.waits, `${name} stalled: ${after.errors}`);
+}
+
+/** Every segment that a page got is the origin's, byte for byte. */
+export async function assertBytes(readings) {
+  const expected = new Map();
+  let compared = 0;
+  for (const { url, sha256 } of readings.flatMap((reading) => reading.segments)) {
+    if (!sha256) continue; // still being hashed when it was read
+    if (!expected.has(url)) {
+      const answer = await fetch(url);
+      const bytes = answer.ok ? Buffer.from(await answer.arrayBuffer()) : null;
+      expected.set(url, bytes && createHash("sha256").update(bytes).digest("hex"));
+    }
+    const known = expected.get(url);
+    if (known === null) continue; // has left the window
+    assert.equal(sha256, known, url);
+    compared += 1;
+  }
+  assert.ok(compared > 10, `only ${compared} segments could be compared`);
+}
+
+const sum = (list, of) => list.reduce((total, item) => total + of(item), 0);
+
+/** Share of the bytes that peers brought, between two readings of `{cdn, p2p}`. */
+export function offload(before, after) {
+  const p2p = sum(after, (viewer) => viewer.p2p) - sum(before, (viewer) => viewer.p2p);
+  const cdn = sum(after, (viewer) => viewer.cdn) - sum(before, (viewer) => viewer.cdn);
+  return p2p / (p2p + cdn);
+}
