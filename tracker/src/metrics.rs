@@ -46,6 +46,7 @@ pub(crate) struct Gauges {
 }
 
 /// The text that Prometheus scrapes.
+// tidy: long-fn: one entry for each metric
 pub(crate) fn render(counters: &Counters, gauges: &Gauges) -> String {
     let mut text = String::new();
     let mut line = |kind: &str, name: &str, help: &str, value: u64| {

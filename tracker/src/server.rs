@@ -251,41 +251,15 @@ fn upgrade(
     context: Arc<Context>,
     permit: Arc<OwnedSemaphorePermit>,
 ) -> Answer {
-    let headers = request.headers();
     let refuse = |status, why| {
         Counters::add(&context.counters.connections_refused);
         text(status, why)
     };
-    if request.method() != Method::GET || !has_token(headers, header::UPGRADE, "websocket") {
-        return refuse(
-            StatusCode::UPGRADE_REQUIRED,
-            "viewers connect by WebSocket\n",
-        );
-    }
-    if headers
-        .get(header::SEC_WEBSOCKET_VERSION)
-        .is_none_or(|v| v != "13")
-    {
-        return refuse(
-            StatusCode::UPGRADE_REQUIRED,
-            "WebSocket version 13 is needed\n",
-        );
-    }
-    if !has_token(headers, header::SEC_WEBSOCKET_PROTOCOL, SUBPROTOCOL) {
-        return refuse(
-            StatusCode::BAD_REQUEST,
-            "the subprotocol shoal.v1 is needed\n",
-        );
-    }
-    let Some(key) = headers.get(header::SEC_WEBSOCKET_KEY).cloned() else {
-        return refuse(StatusCode::BAD_REQUEST, "Sec-WebSocket-Key is missing\n");
+    let key = match check_handshake(&request, &context.config.origins) {
+        Ok(key) => key,
+        Err((status, why)) => return refuse(status, why),
     };
-    if !origin_allowed(headers, &context.config.origins) {
-        return refuse(
-            StatusCode::FORBIDDEN,
-            "this page's origin may not connect\n",
-        );
-    }
+    let headers = request.headers();
     let address = client_address(peer, headers, &context.config.trusted_proxies);
     let Some(held) = context.addresses.hold(address) else {
         return refuse(
@@ -311,19 +285,48 @@ fn upgrade(
             .run_until_cancelled(Box::pin(visit.serve(upgraded)))
             .await;
     });
+    switch_protocols(&key)
+}
+
+/// The key of a handshake that may go on, or why it may not.
+fn check_handshake(
+    request: &Request<Incoming>,
+    origins: &[String],
+) -> Result<header::HeaderValue, (StatusCode, &'static str)> {
+    let headers = request.headers();
+    let needs = |why| Err((StatusCode::UPGRADE_REQUIRED, why));
+    if request.method() != Method::GET || !has_token(headers, header::UPGRADE, "websocket") {
+        return needs("viewers connect by WebSocket\n");
+    }
+    let version = headers.get(header::SEC_WEBSOCKET_VERSION);
+    if version.is_none_or(|version| version != "13") {
+        return needs("WebSocket version 13 is needed\n");
+    }
+    if !has_token(headers, header::SEC_WEBSOCKET_PROTOCOL, SUBPROTOCOL) {
+        let why = "the subprotocol shoal.v1 is needed\n";
+        return Err((StatusCode::BAD_REQUEST, why));
+    }
+    let Some(key) = headers.get(header::SEC_WEBSOCKET_KEY) else {
+        return Err((StatusCode::BAD_REQUEST, "Sec-WebSocket-Key is missing\n"));
+    };
+    if !origin_allowed(headers, origins) {
+        let why = "this page's origin may not connect\n";
+        return Err((StatusCode::FORBIDDEN, why));
+    }
+    Ok(key.clone())
+}
+
+fn switch_protocols(key: &header::HeaderValue) -> Answer {
     let mut answer = text(StatusCode::SWITCHING_PROTOCOLS, "");
     let headers = answer.headers_mut();
     headers.remove(header::CONTENT_TYPE);
-    headers.insert(
-        header::CONNECTION,
-        header::HeaderValue::from_static("Upgrade"),
-    );
-    headers.insert(
-        header::UPGRADE,
-        header::HeaderValue::from_static("websocket"),
-    );
-    let protocol = header::HeaderValue::from_static(SUBPROTOCOL);
-    headers.insert(header::SEC_WEBSOCKET_PROTOCOL, protocol);
+    for (name, value) in [
+        (header::CONNECTION, "Upgrade"),
+        (header::UPGRADE, "websocket"),
+        (header::SEC_WEBSOCKET_PROTOCOL, SUBPROTOCOL),
+    ] {
+        headers.insert(name, header::HeaderValue::from_static(value));
+    }
     if let Ok(accept) = derive_accept_key(key.as_bytes()).parse() {
         headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
     }

@@ -92,12 +92,18 @@ fn read_workspace(metadata: &str) -> Result<Vec<Package>> {
                 .starts_with("tests/"),
             ours: dependencies
                 .filter(|dependency| dependency["path"].is_string())
+                .filter(|dependency| !is_origin_of_tests(dependency))
                 .filter_map(|dependency| dependency["name"].as_str().map(str::to_owned))
                 .collect(),
         });
     }
     ensure!(!read.is_empty(), "cargo metadata lists no package");
     Ok(read)
+}
+
+/// Tests of a product may take their stream from the live source.
+fn is_origin_of_tests(dependency: &Value) -> bool {
+    dependency["kind"] == "dev" && dependency["name"] == "live-source"
 }
 
 fn check_directions(packages: &[Package]) -> Vec<String> {

@@ -273,6 +273,7 @@ async fn close_is_noticed_and_the_key_can_be_used_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+// tidy: long-fn: one scenario, told in order
 async fn fan_out_to_15() {
     const PEERS: u64 = 15;
     let config = RtcConfig {
