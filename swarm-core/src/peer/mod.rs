@@ -282,6 +282,19 @@ impl Peer {
         })
     }
 
+    /// Bytes of memory that this machine takes, what it has set aside included.
+    pub fn memory_bytes(&self) -> usize {
+        let segments: usize = self.segments.iter().map(Segment::heap_bytes).sum();
+        size_of::<Self>()
+            + self.segments.capacity() * size_of::<Segment>()
+            + segments
+            + self.neighbours.heap_bytes()
+            + self.fetches.capacity() * size_of::<Fetch>()
+            + self.tracks.heap_bytes()
+            + self.tracker.heap_bytes()
+            + self.announced_status.tracks.capacity() * size_of::<crate::id::TrackId>()
+    }
+
     fn handle_environment(&mut self, environment: Environment) {
         let leech = environment
             .flags

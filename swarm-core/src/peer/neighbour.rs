@@ -171,6 +171,15 @@ pub(super) struct Neighbours {
 }
 
 impl Neighbours {
+    pub(super) fn heap_bytes(&self) -> usize {
+        let of = |n: &Neighbour| {
+            n.remotes.capacity() * size_of::<Remote>()
+                + n.promises.capacity() * size_of::<Promise>()
+                + n.status.tracks.capacity() * size_of::<TrackId>()
+        };
+        self.list.capacity() * size_of::<Neighbour>() + self.list.iter().map(of).sum::<usize>()
+    }
+
     pub(super) fn iter(&self) -> core::slice::Iter<'_, Neighbour> {
         self.list.iter()
     }

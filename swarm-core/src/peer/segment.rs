@@ -103,6 +103,13 @@ impl Segment {
         }
     }
 
+    /// Bytes outside of the struct itself.
+    pub(super) fn heap_bytes(&self) -> usize {
+        self.requests.capacity() * size_of::<Request>()
+            + self.claims.capacity() * size_of::<Claim>()
+            + self.pulls.capacity() * size_of::<Pull>()
+    }
+
     pub(super) fn id(&self) -> Option<SegmentId> {
         self.content.map(|content| content.id)
     }

@@ -25,6 +25,10 @@ pub(super) struct Tracks {
 }
 
 impl Tracks {
+    pub(super) fn heap_bytes(&self) -> usize {
+        self.list.capacity() * size_of::<TrackId>()
+    }
+
     pub(super) fn ids(&self) -> Vec<TrackId> {
         let mut ids = self.list.clone();
         ids.sort_unstable();
