@@ -10,7 +10,7 @@ use super::{Event, World, catalog::all_pieces, network::falsify};
 use crate::{measure::Reason, population::Cheat};
 
 /// Kind byte of a claim: a fetch that follows one is for the group.
-const CLAIM: u8 = 0x04;
+const CLAIM: u8 = 0x05;
 /// Timers of tabs that are not shown fire at multiples of this.
 const HIDDEN_US: u64 = 1_000_000;
 /// One have-map in so many is compared with the store.

@@ -265,10 +265,6 @@ impl World {
         &self.catalog
     }
 
-    pub(crate) fn directory(&self) -> &Directory {
-        &self.directory
-    }
-
     /// Mean and largest number of bytes that a viewer's machine takes.
     pub(crate) fn core_bytes(&self) -> (f64, u64) {
         (self.core_bytes.0 as f64 / self.core_bytes.1.max(1) as f64, self.core_bytes.2)

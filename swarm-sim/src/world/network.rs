@@ -233,7 +233,9 @@ impl World {
         }
         live.sent_bytes += u64::from(len);
         let Some((end, left, arrival)) = self.transmit(node, slot, len) else { return };
-        self.queue.push(left, Event::Sent { node, slot: slot.0, link, len });
+        // Flow control: a receiver whose downlink is backed up slows its senders down.
+        let backlog = self.houses[self.nodes[end.node as usize].viewer.household as usize].down_free;
+        self.queue.push(left.max(backlog), Event::Sent { node, slot: slot.0, link, len });
         let (node, slot, link, bad) = (end.node, end.slot, end.link, cheat == Cheat::Polluter);
         self.queue.push(arrival, Event::Piece { node, slot, link, segment, piece, bad, queued: false });
     }

@@ -34,8 +34,6 @@ pub(crate) struct Played {
     pub(crate) played_us: u64,
     pub(crate) switches: u32,
     pub(crate) skipped: u32,
-    pub(crate) joined_at: u64,
-    pub(crate) backstops: u64,
 }
 
 /// The near end of a link.
@@ -112,7 +110,6 @@ pub(crate) struct Live {
     pub(crate) wake: u64,
     pub(crate) joined_at: u64,
     pub(crate) sent_bytes: u64,
-    pub(crate) polite: bool,
 }
 
 impl Node {

@@ -60,7 +60,6 @@ impl World {
             wake: 0,
             joined_at: now,
             sent_bytes: 0,
-            polite: false,
         }));
         self.audience += 1;
         self.input(node, Input::Environment(environment));
@@ -109,8 +108,6 @@ impl World {
             played_us: player.played_us,
             switches: live.switches,
             skipped: player.skipped,
-            joined_at: live.joined_at,
-            backstops: live.peer.stats().backstops,
         });
     }
 
