@@ -34,35 +34,51 @@ impl Peer {
         self.report_status(out);
     }
 
+    /// Plans the segments of which something has changed, or whose time has come.
     fn plan_segments(&mut self, out: &mut Outbox) {
-        self.expire_pulls();
-        self.plan_at = None;
+        let now = self.now;
+        let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+        if is_due(self.plan_at) {
+            self.expire_pulls();
+        }
         let is_paused = self.is_paused();
         for index in 0..self.segments.len() {
-            let segment = &self.segments[index];
-            let idle = is_paused && !segment.is_wanted();
-            if segment.is_complete() || idle || segment.track.is_none() {
-                continue;
+            let segment = &mut self.segments[index];
+            if segment.stale || is_due(segment.plan_at) {
+                (segment.stale, segment.plan_at) = (false, None);
+                self.plan_segment(index, is_paused, out);
             }
-            if segment.cdn_only {
-                self.fetch_unshared(index, out);
-                continue;
-            }
-            if let Some(at) = segment.fetch_not_before.filter(|at| *at > self.now) {
-                self.wake_for_plan(at);
-            }
-            self.update_ranks(index);
-            self.seed_and_back_up(index, out);
-            self.pull_missing(index, out);
         }
-        let pulls = self.segments.iter().flat_map(|segment| &segment.pulls);
-        if let Some(asked) = pulls.map(|pull| pull.asked).min() {
-            self.wake_for_plan(asked.plus_ms(plan::PULL_TIMEOUT_MS));
+        self.plan_at = self.segments.iter().filter_map(|segment| segment.plan_at).min();
+    }
+
+    fn plan_segment(&mut self, index: usize, is_paused: bool, out: &mut Outbox) {
+        let now = self.now;
+        let segment = &mut self.segments[index];
+        let idle = is_paused && !segment.is_wanted();
+        if segment.is_complete() || idle || segment.track.is_none() {
+            return;
+        }
+        if let Some(at) = segment.fetch_not_before.filter(|at| *at > now) {
+            segment.wake_at(at);
+        }
+        if segment.cdn_only {
+            return self.fetch_unshared(index, out);
+        }
+        self.update_ranks(index);
+        self.seed_and_back_up(index, out);
+        self.pull_missing(index, out);
+        let segment = &mut self.segments[index];
+        if let Some(asked) = segment.pulls.iter().map(|pull| pull.asked).min() {
+            segment.wake_at(asked.plus_ms(plan::PULL_TIMEOUT_MS));
         }
     }
 
-    fn wake_for_plan(&mut self, at: Instant) {
-        self.plan_at = Some(self.plan_at.map_or(at, |old| old.min(at)));
+    /// Has every segment planned again that is not complete.
+    pub(super) fn touch_all(&mut self) {
+        for segment in self.segments.iter_mut().filter(|segment| !segment.is_complete()) {
+            segment.stale = true;
+        }
     }
 
     /// A segment that no record vouches for comes from the CDN, whole, when it is wanted.
@@ -75,8 +91,6 @@ impl Peer {
         let may_fetch = segment.fetch_not_before.is_none_or(|at| at <= self.now);
         if segment.is_wanted() && !is_fetched && may_fetch {
             self.fetch(index, None, false, out);
-        } else if let Some(at) = segment.fetch_not_before.filter(|at| *at > self.now) {
-            self.wake_for_plan(at);
         }
     }
 
@@ -112,7 +126,7 @@ impl Peer {
         let backstop = plan::backstop(segment, &view, self.buffer_ms());
         let stripe_count = view.stripe_count;
         for at in [seed.wake, backstop.wake].into_iter().flatten() {
-            self.wake_for_plan(at);
+            self.segments[index].wake_at(at);
         }
         if seed.is_fetch() {
             self.claim(index, &seed, stripe_count, out);
@@ -203,7 +217,7 @@ impl Peer {
     /// Fetches a run of pieces, or the whole object.
     fn fetch(&mut self, index: usize, run: Option<u64>, seeding: bool, out: &mut Outbox) {
         if self.fetches.len() >= FETCHES_MAX {
-            self.wake_for_plan(self.now.plus_ms(100));
+            self.segments[index].wake_at(self.now.plus_ms(100));
             return;
         }
         let segment = &mut self.segments[index];
@@ -239,7 +253,7 @@ impl Peer {
             self.outstanding(slot)
         });
         if let Some(at) = wake {
-            self.wake_for_plan(at);
+            self.segments[index].wake_at(at);
         }
         for ask in asks {
             self.ask(index, ask, out);
@@ -263,9 +277,14 @@ impl Peer {
 
     /// Sends pieces for as long as the rate and the links allow.
     fn send_pieces(&mut self, out: &mut Outbox) {
-        self.upload_at = None;
+        let is_due = self.upload_at.is_some_and(|at| at <= self.now);
+        if !is_due && !self.upload_stale {
+            return;
+        }
+        (self.upload_at, self.upload_stale) = (None, false);
         while self.bucket.is_open() {
             let Some(next) = upload::plan_next(&self.segments, &self.neighbours) else {
+                self.forget_pushed();
                 return;
             };
             let segment = &self.segments[next.index];
@@ -280,6 +299,15 @@ impl Peer {
             };
             on_send(neighbour, id, next.piece, len, out);
             self.stats.bytes_up += u64::from(len);
+        }
+    }
+
+    /// Everything that was to be pushed has been, unless a link was full.
+    fn forget_pushed(&mut self) {
+        if self.neighbours.ready().all(upload::has_room) {
+            for segment in &mut self.segments {
+                segment.seeded = 0;
+            }
         }
     }
 }

@@ -53,7 +53,8 @@ impl Peer {
         };
         let tracks = self.tracks.ids();
         tracks
-            .into_iter()
+            .iter()
+            .copied()
             .max_by_key(|track| (size(*track), *track))
             .unwrap_or_default()
     }
@@ -73,7 +74,7 @@ impl Peer {
                     .tracker
                     .handle_welcome(self.now, &welcome, &self.policy, out)
                 {
-                    self.neighbours.touch_view();
+                    self.touch_view();
                     self.greet_all(out);
                 }
                 // A tracker that has forgotten everything learns of the links that have lasted.
@@ -233,6 +234,7 @@ impl Peer {
                 claim.slot = Slot(u8::MAX);
             }
         }
+        self.touch_all();
         self.stats.links = self.neighbours.ready_count() as u32;
         self.tracker.hasten_status(now);
     }
@@ -266,16 +268,13 @@ impl Peer {
         match message {
             PeerMsg::Hello { peer, status } => self.handle_hello(slot, peer, status, out),
             PeerMsg::Status(status) => {
-                neighbour.status = status;
-                self.neighbours.touch_view();
-            }
-            PeerMsg::Have(entries) => {
-                for Pieces { segment, bits } in entries {
-                    let remote = neighbour.remote_mut(segment);
-                    remote.have = bits;
-                    remote.wants &= !bits;
+                let old = core::mem::replace(&mut neighbour.status, status);
+                let new = &neighbour.status;
+                if (old.weight, &old.tracks) != (new.weight, &new.tracks) {
+                    self.touch_view();
                 }
             }
+            PeerMsg::Have(entries) => self.handle_have(slot, &entries),
             PeerMsg::Want(pieces) => self.handle_want(slot, pieces, out),
             PeerMsg::Claim {
                 name,
@@ -298,6 +297,7 @@ impl Peer {
                 let rejected = |s: &&mut super::Segment| s.id() == Some(pieces.segment);
                 if let Some(segment) = self.segments.iter_mut().find(rejected) {
                     segment.pulls.retain(|pull| pull.slot != slot);
+                    segment.stale = true;
                 }
             }
             PeerMsg::Bye => self.close(slot, CloseReason::Left, out),
@@ -328,8 +328,30 @@ impl Peer {
             self.send_all_haves(slot, out);
             self.ping(slot, out);
         }
-        self.neighbours.touch_view();
+        self.touch_view();
         self.stats.links = self.neighbours.ready_count() as u32;
+    }
+
+    /// The group of possible seeders has changed.
+    pub(super) fn touch_view(&mut self) {
+        self.neighbours.touch_view();
+        self.upload_stale = true;
+        self.touch_all();
+    }
+
+    fn handle_have(&mut self, slot: Slot, entries: &[Pieces]) {
+        let Some(neighbour) = self.neighbours.get_mut(slot) else {
+            return;
+        };
+        for Pieces { segment, bits } in entries {
+            let remote = neighbour.remote_mut(*segment);
+            remote.have = *bits;
+            remote.wants &= !bits;
+            let known = self.segments.iter_mut().rev();
+            if let Some(known) = known.into_iter().find(|s| s.id() == Some(*segment)) {
+                known.stale |= !known.is_complete();
+            }
+        }
     }
 
     fn send_all_haves(&mut self, slot: Slot, out: &mut Outbox) {
@@ -372,6 +394,7 @@ impl Peer {
             // What was sent is on its way, in order and reliably.
             let remote = neighbour.remote_mut(pieces.segment);
             remote.wants = pieces.bits & have & !remote.sent;
+            self.upload_stale = true;
         }
     }
 
@@ -469,27 +492,30 @@ impl Peer {
 
     /// What neighbours should know of this viewer now.
     pub(super) fn status(&self) -> PeerStatus {
-        let is_paused = self.is_paused();
+        PeerStatus {
+            weight: self.weight(),
+            buffer_ms: self.buffer_ms().min(u64::from(u32::MAX)) as u32,
+            tracks: self.tracks.ids().to_vec(),
+        }
+    }
+
+    /// Its share of the seeding.
+    fn weight(&self) -> u16 {
+        if self.is_paused() {
+            return 0;
+        }
         let weight = self.bucket.rate_bps() / (1000 * WEIGHT_KBPS);
         let least = u64::from(self.bucket.is_open());
-        PeerStatus {
-            weight: if is_paused {
-                0
-            } else {
-                weight.clamp(least, u64::from(u16::MAX)) as u16
-            },
-            buffer_ms: self.buffer_ms().min(u64::from(u32::MAX)) as u32,
-            tracks: self.tracks.ids(),
-        }
+        weight.clamp(least, u64::from(u16::MAX)) as u16
     }
 
     /// Tells neighbours of a changed status at once: their order of seeders depends on it.
     pub(super) fn announce_status(&mut self, out: &mut Outbox) {
-        let status = self.status();
         let old = &self.announced_status;
-        if (status.weight, &status.tracks) != (old.weight, &old.tracks) {
+        if (self.weight(), self.tracks.ids()) != (old.weight, &old.tracks) {
+            let status = self.status();
             self.announced_status = status.clone();
-            self.neighbours.touch_view();
+            self.touch_view();
             self.send_all(&PeerMsg::Status(status), out);
         }
     }
@@ -511,7 +537,26 @@ impl Peer {
             }
         }
         for entries in entries.chunks(HAVE_ENTRIES_MAX) {
-            self.send_all(&PeerMsg::Have(entries.to_vec()), out);
+            self.send_haves(entries.to_vec(), out);
+        }
+    }
+
+    /// Sends have-maps to those who may need them: not to who holds all of the segments itself.
+    fn send_haves(&mut self, entries: Vec<Pieces>, out: &mut Outbox) {
+        let full = |id| {
+            let known = self.segments.iter().find(|s| s.id() == Some(id));
+            known.map_or(u64::MAX, super::Segment::full)
+        };
+        let wholes: Vec<(crate::id::SegmentId, u64)> =
+            entries.iter().map(|e| (e.segment, full(e.segment))).collect();
+        let needs = |n: &&Neighbour| wholes.iter().any(|(id, whole)| n.holds(*id) != *whole);
+        let message = PeerMsg::Have(entries);
+        let frame = out.write(|bytes| message.encode(bytes));
+        for neighbour in self.neighbours.ready().filter(needs) {
+            out.push(Action::SendFrame {
+                slot: neighbour.slot,
+                frame: frame.clone(),
+            });
         }
     }
 

@@ -126,6 +126,8 @@ pub struct Peer {
     link_check_at: Option<Instant>,
     plan_at: Option<Instant>,
     upload_at: Option<Instant>,
+    /// Something that decides what to send next has changed.
+    upload_stale: bool,
     reported: Reported,
     stats: Stats,
 }
@@ -162,6 +164,7 @@ impl Peer {
             link_check_at: None,
             plan_at: None,
             upload_at: None,
+            upload_stale: false,
             reported: Reported::default(),
             stats: Stats::default(),
             policy,
@@ -171,8 +174,22 @@ impl Peer {
     /// Takes one input; what is to be done is appended to `out`.
     pub fn handle(&mut self, now: Instant, input: Input<'_>, out: &mut Outbox) {
         self.now = self.now.max(now);
+        self.touch(&input);
         self.dispatch(input, out);
         self.reconcile(out);
+    }
+
+    /// Notes what has to be planned again because of an input. Messages of neighbours and pieces
+    /// are many and say themselves what they change.
+    fn touch(&mut self, input: &Input<'_>) {
+        match input {
+            Input::Tick | Input::Frame { .. } | Input::Pieces { .. } | Input::Surplus { .. } => {}
+            Input::Sent { .. } => self.upload_stale = true,
+            _ => {
+                self.touch_all();
+                self.upload_stale = true;
+            }
+        }
     }
 
     fn dispatch(&mut self, input: Input<'_>, out: &mut Outbox) {
@@ -303,7 +320,7 @@ impl Peer {
         self.bucket
             .set_rate(self.now, if leech { 0 } else { environment.upload_bps_max });
         self.tracker.hasten_status(self.now);
-        self.neighbours.touch_view();
+        self.touch_view();
     }
 
     fn handle_player(&mut self, buffer_ms: u32, lag_ms: u32, stalled: bool) {

@@ -108,7 +108,8 @@ impl Neighbour {
     }
 
     pub(super) fn remote(&self, segment: SegmentId) -> Option<&Remote> {
-        self.remotes.iter().find(|remote| remote.segment == segment)
+        // The latest segments are asked for most.
+        self.remotes.iter().rev().find(|remote| remote.segment == segment)
     }
 
     /// Pieces that it holds, if it is believed.
@@ -144,7 +145,7 @@ impl Neighbour {
         let found = self
             .remotes
             .iter()
-            .position(|remote| remote.segment == segment);
+            .rposition(|remote| remote.segment == segment);
         let index = found.unwrap_or_else(|| {
             if self.remotes.len() >= NEIGHBOUR_SEGMENTS_MAX {
                 self.remotes.remove(0);
@@ -238,6 +239,19 @@ impl Neighbours {
             .filter(plays)
             .map(|n| (n.peer, n.status.weight))
             .filter(|(_, w)| *w > 0)
+    }
+
+    /// Forgets what was known of a segment.
+    pub(super) fn forget_segment(&mut self, segment: SegmentId) {
+        for neighbour in &mut self.list {
+            neighbour.remotes.retain(|remote| remote.segment != segment);
+        }
+    }
+
+    /// Whether anybody waits for pieces that it asked for.
+    pub(super) fn any_wants(&self) -> bool {
+        let wants = |n: &Neighbour| n.remotes.iter().any(|remote| remote.wants != 0);
+        self.list.iter().any(wants)
     }
 
     pub(super) fn ready_count(&self) -> usize {

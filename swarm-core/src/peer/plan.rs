@@ -216,30 +216,45 @@ pub(super) fn pull<'a>(
             wake = Some(view.now.plus_ms(PATIENCE_MS / 2));
         }
     }
-    let holders = neighbours.filter(|n| n.is_believed() && n.status.weight > 0);
-    let mut asks: Vec<Ask> = Vec::new();
-    let asked_now = |asks: &[Ask], slot| -> u32 {
-        asks.iter()
-            .filter(|ask| ask.slot == slot)
-            .map(|ask| ask.bits.count_ones())
-            .sum()
-    };
+    let mut holders: Vec<Holder> = neighbours
+        .filter(|n| n.is_believed() && n.status.weight > 0)
+        .map(|n| (n, n.holds(id) & missing))
+        .filter(|(_, has)| *has != 0)
+        .map(|(n, has)| Holder {
+            has,
+            load: outstanding(n.slot),
+            strikes: n.strikes,
+            rtt_ms: n.rtt_ms,
+            ask: Ask {
+                slot: n.slot,
+                bits: 0,
+            },
+        })
+        .collect();
+    missing &= holders.iter().fold(0, |bits, holder| bits | holder.has);
     while missing != 0 {
         let piece = missing & missing.wrapping_neg();
         missing &= !piece;
-        let load = |n: &&Neighbour| outstanding(n.slot) + asked_now(&asks, n.slot);
-        let free = holders.clone().filter(|n| n.holds(id) & piece != 0);
-        let free = free.filter(|n| load(n) < PULL_PIECES_MAX);
-        let Some(best) = free.min_by_key(|n| (load(n), n.strikes, n.rtt_ms, n.slot)) else {
-            continue;
-        };
-        let slot = best.slot;
-        match asks.iter_mut().find(|ask| ask.slot == slot) {
-            Some(ask) => ask.bits |= piece,
-            None => asks.push(Ask { slot, bits: piece }),
+        let free = holders
+            .iter_mut()
+            .filter(|h| h.has & piece != 0 && h.load < PULL_PIECES_MAX);
+        if let Some(best) = free.min_by_key(|h| (h.load, h.strikes, h.rtt_ms, h.ask.slot)) {
+            best.load += 1;
+            best.ask.bits |= piece;
         }
     }
-    (asks, wake)
+    let asks = holders.into_iter().map(|holder| holder.ask);
+    (asks.filter(|ask| ask.bits != 0).collect(), wake)
+}
+
+/// A neighbour that has something of what is missing.
+struct Holder {
+    has: u64,
+    /// Pieces that it was asked for and owes.
+    load: u32,
+    strikes: u8,
+    rtt_ms: u16,
+    ask: Ask,
 }
 
 #[cfg(test)]

@@ -73,6 +73,10 @@ pub(super) struct Segment {
     /// group and how many stripes it was computed.
     pub(super) ranks: [u8; STRIPES_MAX as usize],
     pub(super) ranks_for: (u32, u32),
+    /// Something that plans look at has changed since the last one.
+    pub(super) stale: bool,
+    /// When its plan may change by itself.
+    pub(super) plan_at: Option<Instant>,
 }
 
 impl Segment {
@@ -100,7 +104,14 @@ impl Segment {
             fetch_not_before: None,
             ranks: [super::rendezvous::NEVER; STRIPES_MAX as usize],
             ranks_for: (u32::MAX, 0),
+            stale: true,
+            plan_at: None,
         }
+    }
+
+    /// Has it planned at `at`, or earlier if that is intended already.
+    pub(super) fn wake_at(&mut self, at: Instant) {
+        self.plan_at = Some(self.plan_at.map_or(at, |old| old.min(at)));
     }
 
     /// Bytes outside of the struct itself.
@@ -188,6 +199,7 @@ impl Segment {
                 }
                 self.pulls.clear();
                 self.delivered = false;
+                self.stale = true;
                 self.ranks_for = (u32::MAX, 0);
                 old
             }

@@ -29,10 +29,14 @@ impl Tracks {
         self.list.capacity() * size_of::<TrackId>()
     }
 
-    pub(super) fn ids(&self) -> Vec<TrackId> {
-        let mut ids = self.list.clone();
-        ids.sort_unstable();
-        ids
+    /// In order.
+    pub(super) fn ids(&self) -> &[TrackId] {
+        &self.list
+    }
+
+    fn add(&mut self, track: TrackId) {
+        self.list.push(track);
+        self.list.sort_unstable();
     }
 }
 
@@ -51,7 +55,7 @@ impl Peer {
             if self.tracks.list.len() >= TRACKS_MAX {
                 return;
             }
-            self.tracks.list.push(track);
+            self.tracks.add(track);
             self.tracker.hasten_status(self.now);
         }
         for info in listed {
@@ -113,11 +117,12 @@ impl Peer {
     }
 
     pub(super) fn evict_where(&mut self, out: &mut Outbox, is_old: impl Fn(&Segment) -> bool) {
-        let fetches = &self.fetches;
+        let (fetches, neighbours) = (&self.fetches, &mut self.neighbours);
         self.segments.retain(|segment| {
             let busy = segment.is_wanted() || fetches.iter().any(|f| f.name == segment.name);
             let keep = busy || !is_old(segment);
             if let (false, Some(id)) = (keep, segment.id()) {
+                neighbours.forget_segment(id);
                 out.push(Action::Evict(id));
             }
             keep
@@ -150,6 +155,7 @@ impl Peer {
         {
             let segment = self.segments.remove(index);
             if let Some(id) = segment.id() {
+                self.neighbours.forget_segment(id);
                 out.push(Action::Evict(id));
             }
         }

@@ -18,6 +18,8 @@ use crate::{
 const CLAIM_PROGRESS_MS: u64 = 1000;
 /// After this many failed fetches of a segment the player is told.
 const FETCH_FAILURES_MAX: u8 = 3;
+/// While a segment lasts, have-maps are sent at most so many times.
+const HAVE_BATCHES_PER_SEGMENT: u64 = 16;
 /// Wait before a failed fetch is tried again, doubled each time.
 const FETCH_RETRY_MS: u64 = 250;
 
@@ -85,16 +87,19 @@ impl Peer {
         let Some(segment) = self.segments.iter_mut().find(|s| s.id() == Some(id)) else {
             return;
         };
+        let segment_ms = segment.duration_ms;
         let bits = bits & segment.full() & !segment.have;
         let len = segment.len_of(bits);
         segment.have |= bits;
         segment.unannounced = true;
+        let was_pulled = segment.pulled() & bits != 0;
         for pull in &mut segment.pulls {
             pull.bits &= !bits;
         }
         segment.pulls.retain(|pull| pull.bits != 0);
         match source {
             Source::Cdn(fetch) => {
+                self.upload_stale = true;
                 segment.bytes_cdn = segment.bytes_cdn.saturating_add(len);
                 if self.fetches.iter().any(|f| f.id == fetch && f.seeding) {
                     segment.seeded |= bits;
@@ -113,7 +118,11 @@ impl Peer {
                 }
             }
         }
-        let batch_ms = u64::from(self.policy.have_batch_ms);
+        let batch_ms = u64::from(self.policy.have_batch_ms)
+            .max(u64::from(segment_ms) / HAVE_BATCHES_PER_SEGMENT);
+        if was_pulled {
+            self.touch_all();
+        }
         self.announce_at.get_or_insert(now.plus_ms(batch_ms));
     }
 
