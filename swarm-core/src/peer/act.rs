@@ -1,13 +1,15 @@
 //! From plans to actions: what is missing between how things are and how they should be.
 //! Idempotent: with nothing new, nothing is done.
 
+use alloc::vec::Vec;
+
 use super::{
     Peer,
     io::{Action, Event, Outbox},
     neighbour::Neighbour,
     plan::{self, Ask, Plan, View},
     rendezvous,
-    segment::{Pull, Segment},
+    segment::{NOBODY, Pull, Segment},
     transfers::{Fetch, needs_record},
     upload,
 };
@@ -110,6 +112,49 @@ impl Peer {
             let segment = &mut self.segments[index];
             (segment.ranks, segment.ranks_for) = (ranks, key);
         }
+    }
+
+    /// Divides the pieces of a segment among those who pass them on, if the group has changed since.
+    pub(super) fn update_distributors(&mut self, index: usize) {
+        let segment = &self.segments[index];
+        let view = self.neighbours.view();
+        if segment.distributors_for == view && !segment.distributors.is_empty() {
+            return;
+        }
+        let me = (
+            NOBODY,
+            self.tracker.me().unwrap_or(crate::id::PeerId(0)),
+            self.status_weight(),
+        );
+        let others = self.neighbours.iter().filter(|n| n.plays(segment.push_track));
+        let others = others.map(|n| (n.slot.0, n.peer, n.status.weight));
+        let members: Vec<_> = others.chain([me]).collect();
+        let distributors = (0..segment.full().count_ones())
+            .map(|piece| {
+                let members = members.iter().copied();
+                rendezvous::distributor(members, segment.name, piece).unwrap_or(NOBODY)
+            })
+            .collect();
+        let segment = &mut self.segments[index];
+        (segment.distributors, segment.distributors_for) = (distributors, view);
+    }
+
+    /// New pieces of a fresh segment are here: this viewer's share of them is pushed to everybody,
+    /// and what it took from the CDN for the group goes to those whose share it is.
+    pub(super) fn plan_pushes(&mut self, index: usize, bits: u64, seeded: bool) {
+        let segment = &self.segments[index];
+        let is_ours = (seeded || segment.fresh) && segment.push_track.is_some();
+        if bits == 0 || !is_ours || !self.bucket.is_open() {
+            return;
+        }
+        self.update_distributors(index);
+        let segment = &mut self.segments[index];
+        let own = segment.own_share();
+        segment.seeded |= bits & own;
+        if seeded {
+            segment.handed |= bits & !own;
+        }
+        self.upload_stale |= seeded || bits & own != 0;
     }
 
     fn status_weight(&self) -> u16 {
@@ -306,7 +351,10 @@ impl Peer {
     fn forget_pushed(&mut self) {
         if self.neighbours.ready().all(upload::has_room) {
             for segment in &mut self.segments {
-                segment.seeded = 0;
+                (segment.seeded, segment.handed) = (0, 0);
+                if segment.is_complete() {
+                    segment.distributors = Vec::new();
+                }
             }
         }
     }

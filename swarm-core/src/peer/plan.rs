@@ -23,8 +23,10 @@ pub(super) const PULL_TIMEOUT_MS: u64 = 1500;
 const BACKSTOP_RUNS_MAX: usize = 3;
 /// With less time than this to the moment of the backstop, promises are not waited for.
 const URGENT_MS: u64 = 500;
-/// How old a promise may be before pieces that others hold by now are asked of them.
-const PATIENCE_MS: u64 = 600;
+/// How old a promise may be before pieces that others hold by now are asked of them: this long, and
+/// as large a part of the segment's duration.
+const PATIENCE_MS: u64 = 300;
+const PATIENCE_PERCENT: u64 = 40;
 /// One rank further back in the order of seeders, the backstop fires this much later.
 const BACKSTOP_STAGGER_MS: u64 = 250;
 /// Ranks that stagger; all others fire at their own latest safe moment.
@@ -207,13 +209,14 @@ pub(super) fn pull<'a>(
         .deadline()
         .map_or(u64::MAX, |deadline| deadline.ms_since(view.now));
     let mut wake = None;
+    let patience_ms = PATIENCE_MS + u64::from(segment.duration_ms) * PATIENCE_PERCENT / 100;
     if slack_ms > URGENT_MS {
         // Pushes are under way: what somebody else holds meanwhile is asked for only when they
         // take long, or both would send it.
-        let patient = missing & segment.promised_since(view.now, PATIENCE_MS);
+        let patient = missing & segment.promised_since(view.now, patience_ms);
         missing &= !patient;
         if patient & view.held != 0 {
-            wake = Some(view.now.plus_ms(PATIENCE_MS / 2));
+            wake = Some(view.now.plus_ms(patience_ms / 4));
         }
     }
     let mut holders: Vec<Holder> = neighbours

@@ -7,6 +7,8 @@ use crate::{
     rng::mix,
 };
 
+/// Pieces are hashed as stripes beyond the last one.
+const PIECES: u32 = 256;
 /// The rank of one who never seeds.
 pub(super) const NEVER: u8 = u8::MAX;
 
@@ -41,6 +43,19 @@ pub(super) fn ranks(
         *rank = before.min(usize::from(NEVER) - 1) as u8;
     }
     ranks
+}
+
+/// Who passes a piece on to all others, of those who are given with their weights: work is shared
+/// by weight, piece by piece. `None` if nobody has weight.
+pub(super) fn distributor<K>(
+    members: impl Iterator<Item = (K, PeerId, u16)>,
+    name: Name,
+    piece: u32,
+) -> Option<K> {
+    members
+        .filter(|(_, _, weight)| *weight > 0)
+        .max_by_key(|(_, peer, weight)| (score(*peer, *weight, name, PIECES + piece), *peer))
+        .map(|(key, _, _)| key)
 }
 
 /// `-log2(hash / 2^64)` as a fixed-point number with 16 fractional bits, at least 1.

@@ -83,6 +83,7 @@ impl Peer {
         };
         let segment = &mut self.segments[index];
         let is_new = segment.track.replace(track).is_none();
+        segment.push_track = Some(track);
         segment.seq = info.seq;
         segment.duration_ms = info.duration_ms;
         let content = info.content.filter(Content::is_valid);
@@ -93,6 +94,8 @@ impl Peer {
         }
         if is_new {
             self.believe_all(index);
+            let have = self.segments[index].have;
+            self.plan_pushes(index, have, false);
         }
     }
 
@@ -175,9 +178,14 @@ impl Peer {
             self.forget(oldest, out);
         }
         self.make_room(out);
+        let only_track = match self.tracks.ids() {
+            [only] => Some(*only),
+            _ => None,
+        };
         let segment = Segment {
             seq,
             fresh: true,
+            push_track: only_track,
             ..Segment::new(name, self.now)
         };
         self.segments.push(segment);

@@ -84,9 +84,11 @@ impl Peer {
 
     pub(super) fn handle_pieces(&mut self, source: Source, id: SegmentId, bits: u64) {
         let now = self.now;
-        let Some(segment) = self.segments.iter_mut().find(|s| s.id() == Some(id)) else {
+        let Some(index) = self.segments.iter().rposition(|s| s.id() == Some(id)) else {
             return;
         };
+        let segment = &mut self.segments[index];
+        let mut seeded = false;
         let segment_ms = segment.duration_ms;
         let bits = bits & segment.full() & !segment.have;
         let len = segment.len_of(bits);
@@ -99,11 +101,8 @@ impl Peer {
         segment.pulls.retain(|pull| pull.bits != 0);
         match source {
             Source::Cdn(fetch) => {
-                self.upload_stale = true;
                 segment.bytes_cdn = segment.bytes_cdn.saturating_add(len);
-                if self.fetches.iter().any(|f| f.id == fetch && f.seeding) {
-                    segment.seeded |= bits;
-                }
+                seeded = self.fetches.iter().any(|f| f.id == fetch && f.seeding);
             }
             Source::Peer(slot) => {
                 segment.bytes_p2p = segment.bytes_p2p.saturating_add(len);
@@ -123,6 +122,7 @@ impl Peer {
         if was_pulled {
             self.touch_all();
         }
+        self.plan_pushes(index, bits, seeded);
         self.announce_at.get_or_insert(now.plus_ms(batch_ms));
     }
 

@@ -105,9 +105,10 @@ pub(super) fn plan_next(segments: &[Segment], neighbours: &Neighbours) -> Option
     let mut best: Option<(Urgency, Next)> = None;
     for (index, segment) in segments.iter().enumerate() {
         let seeded = segment.seeded & segment.have;
+        let any_pushes = seeded != 0 || segment.handed != 0;
         let Some(id) = segment
             .id()
-            .filter(|_| segment.has_record && segment.have != 0 && (any_wants || seeded != 0))
+            .filter(|_| segment.has_record && segment.have != 0 && (any_wants || any_pushes))
         else {
             continue;
         };
@@ -116,8 +117,12 @@ pub(super) fn plan_next(segments: &[Segment], neighbours: &Neighbours) -> Option
             let remote = neighbour.remote(id);
             let (have, sent, wants) = remote.map_or((0, 0, 0), |r| (r.have, r.sent, r.wants));
             let wanted = wants & segment.have;
-            let is_push = neighbour.since <= segment.known_at && neighbour.plays(segment.track);
-            let pushed = if is_push { seeded & !have & !sent } else { 0 };
+            let is_push = neighbour.since <= segment.known_at && neighbour.plays(segment.push_track);
+            let pushed = if is_push {
+                (seeded | segment.handed_to(neighbour.slot)) & !have & !sent
+            } else {
+                0
+            };
             let candidates = if wanted != 0 { wanted } else { pushed };
             if candidates == 0 {
                 continue;
