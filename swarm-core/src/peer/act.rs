@@ -129,12 +129,8 @@ impl Peer {
         let others = self.neighbours.iter().filter(|n| n.plays(segment.push_track));
         let others = others.map(|n| (n.slot.0, n.peer, n.status.weight));
         let members: Vec<_> = others.chain([me]).collect();
-        let distributors = (0..segment.full().count_ones())
-            .map(|piece| {
-                let members = members.iter().copied();
-                rendezvous::distributor(members, segment.name, piece).unwrap_or(NOBODY)
-            })
-            .collect();
+        let pieces = segment.full().count_ones();
+        let distributors = rendezvous::distributors(&members, NOBODY, segment.name, pieces);
         let segment = &mut self.segments[index];
         (segment.distributors, segment.distributors_for) = (distributors, view);
     }
