@@ -126,7 +126,7 @@ impl Peer {
             self.tracker.me().unwrap_or(crate::id::PeerId(0)),
             self.status_weight(),
         );
-        let others = self.neighbours.iter().filter(|n| n.plays(segment.push_track));
+        let others = self.neighbours.iter().filter(|n| n.shares(segment.push_track));
         let others = others.map(|n| (n.slot.0, n.peer, n.status.weight));
         let members: Vec<_> = others.chain([me]).collect();
         let pieces = segment.full().count_ones();

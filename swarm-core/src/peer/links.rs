@@ -112,12 +112,17 @@ impl Peer {
 
     fn handle_introduction(&mut self, introduction: Introduction, out: &mut Outbox) {
         let peer = introduction.peer;
-        if Some(peer) == self.tracker.me() || self.neighbours.by_peer(peer).is_some() {
+        let elsewhere = introduction.flags.has(ViewerFlags::ELSEWHERE);
+        if Some(peer) == self.tracker.me() {
             return;
+        }
+        if let Some(slot) = self.neighbours.by_peer(peer).map(|known| known.slot) {
+            return self.set_bridge(slot, elsewhere);
         }
         let native = introduction.flags.has(ViewerFlags::NATIVE);
         match self.neighbours.add(peer, native, self.now) {
             Some(slot) => {
+                self.set_bridge(slot, elsewhere);
                 let offer = introduction.offer;
                 out.push(Action::Connect {
                     slot,
@@ -129,6 +134,14 @@ impl Peer {
                 self.link_check_at.get_or_insert(check_at);
             }
             None => self.report_link(peer, LinkOutcome::Failed, 0, out),
+        }
+    }
+
+    fn set_bridge(&mut self, slot: Slot, bridge: bool) {
+        if let Some(neighbour) = self.neighbours.get_mut(slot)
+            && core::mem::replace(&mut neighbour.bridge, bridge) != bridge
+        {
+            self.touch_view();
         }
     }
 

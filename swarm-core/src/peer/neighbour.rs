@@ -48,6 +48,8 @@ pub(super) struct Neighbour {
     pub(super) slot: Slot,
     pub(super) peer: PeerId,
     pub(super) native: bool,
+    /// It sits in another group: it takes no part in this one's division of work.
+    pub(super) bridge: bool,
     pub(super) state: LinkState,
     /// When it reached its state.
     pub(super) since: Instant,
@@ -79,6 +81,7 @@ impl Neighbour {
             slot,
             peer,
             native,
+            bridge: false,
             state: LinkState::Connecting,
             since: now,
             heard: now,
@@ -101,6 +104,11 @@ impl Neighbour {
 
     pub(super) fn plays(&self, track: Option<TrackId>) -> bool {
         self.is_ready() && track.is_some_and(|track| self.status.tracks.contains(&track))
+    }
+
+    /// Whether it shares the work on a track's segments: it plays it, and is of the group.
+    pub(super) fn shares(&self, track: Option<TrackId>) -> bool {
+        !self.bridge && self.plays(track)
     }
 
     pub(super) fn is_believed(&self) -> bool {
@@ -233,10 +241,10 @@ impl Neighbours {
         &self,
         track: Option<TrackId>,
     ) -> impl Iterator<Item = (PeerId, u16)> + Clone {
-        let plays = move |neighbour: &&Neighbour| neighbour.plays(track);
+        let shares = move |neighbour: &&Neighbour| neighbour.shares(track);
         self.list
             .iter()
-            .filter(plays)
+            .filter(shares)
             .map(|n| (n.peer, n.status.weight))
             .filter(|(_, w)| *w > 0)
     }
