@@ -27,6 +27,10 @@ const URGENT_MS: u64 = 500;
 /// as large a part of the segment's duration.
 const PATIENCE_MS: u64 = 300;
 const PATIENCE_PERCENT: u64 = 40;
+/// With less media than this ahead of the playhead the CDN is asked at once.
+const BUFFER_MS_CRITICAL: u64 = 1000;
+/// The part of promised bytes that the backstop leaves time for.
+const DOUBT_PERCENT: u64 = 40;
 /// One rank further back in the order of seeders, the backstop fires this much later.
 const BACKSTOP_STAGGER_MS: u64 = 250;
 /// Ranks that stagger; all others fire at their own latest safe moment.
@@ -137,12 +141,10 @@ pub(super) fn backstop(segment: &Segment, view: &View<'_>, buffer_ms: u64) -> Pl
     if view.fetching_whole || (segment.content.is_some() && missing == 0) {
         return plan;
     }
-    let whole_len = view.len_expected;
     let need_ms = need_ms(segment, view, missing);
-    let critical_ms = 2 * view.estimate.cdn_ms(whole_len) + 1000;
     let is_hopeless = view.companions == 0 || !may_come(segment, view, missing);
     let slack_ms = deadline.ms_since(view.now);
-    if !is_hopeless && slack_ms > need_ms && buffer_ms > critical_ms {
+    if !is_hopeless && slack_ms > need_ms && buffer_ms > BUFFER_MS_CRITICAL {
         plan.wake_at(deadline_minus(deadline, need_ms));
         return plan;
     }
@@ -157,7 +159,12 @@ pub(super) fn backstop(segment: &Segment, view: &View<'_>, buffer_ms: u64) -> Pl
 /// How long before its deadline the backstop of a segment fires.
 fn need_ms(segment: &Segment, view: &View<'_>, missing: u64) -> u64 {
     let len = match segment.content {
-        Some(_) => u64::from(segment.len_of(missing)),
+        Some(_) => {
+            // Most of what neighbours hold or are about to bring will be there in time.
+            let coming = missing & (view.held | segment.claimed(view.now) | segment.pulled());
+            let sure = u64::from(segment.len_of(missing & !coming));
+            sure + u64::from(segment.len_of(coming)) * DOUBT_PERCENT / 100
+        }
         None => view.len_expected,
     };
     let cdn_ms = view.estimate.cdn_ms_worst(len);

@@ -39,7 +39,7 @@ impl Default for Policy {
             stripes_max: 8,
             stripe_len_min: 64 * 1024,
             rank_delay_ms: 200,
-            backstop_margin_percent: 150,
+            backstop_margin_percent: 125,
             backstop_guard_ms: 500,
             links_target: 14,
             link_setup_ms_max: 15_000,
