@@ -64,5 +64,9 @@ pub fn run(options: &Options, progress: &mut dyn FnMut(Progress)) -> Result<Repo
         progress(Progress { done, simulated_s: at_us as f64 / 1e6, events });
     });
     let wall_s = began.elapsed().as_secs_f64();
+    if std::env::var("EXPLAIN").is_ok() {
+        eprintln!("{}", report::explain(&world));
+        eprintln!("{}", report::explain(&twin));
+    }
     Ok(Report::new(&options, &mut world, &mut twin, wall_s))
 }

@@ -256,3 +256,19 @@ fn peak_mbps(seconds: &[Second]) -> f64 {
     let most = seconds.windows(5).map(|w| w.iter().map(|s| s.cdn_bytes).sum::<u64>()).max();
     most.unwrap_or(0) as f64 * 8.0 / 5.0 / 1e6
 }
+
+/// Stalls by what is special about viewers: access class, NAT.
+pub(crate) fn explain(world: &World) -> String {
+    let mut by: BTreeMap<String, (u64, u64, u64)> = BTreeMap::new();
+    for node in world.nodes() {
+        let Some(played) = &node.played else { continue };
+        let v = &node.viewer;
+        for key in [format!("nat {:?}", v.nat), format!("leech {}", v.leech), format!("cdn {:02}", (v.cdn_bps / 8_000_000).min(10)), format!("down {:02}", (world.down_bps(v.household) / 5_000_000).min(8)), format!("up {:02}", (v.upload_bps / 2_000_000).min(8)), format!("hidden {}", v.hidden)] {
+            let e = by.entry(key).or_default();
+            e.0 += played.stalled_us;
+            e.1 += played.played_us;
+            e.2 += 1;
+        }
+    }
+    by.iter().map(|(k, (s, p, n))| format!("{k}: {n} viewers, stalled {:.4}\n", *s as f64 / (*s + *p).max(1) as f64)).collect()
+}

@@ -57,7 +57,9 @@ impl Directory {
             return Vec::new();
         };
         let target = usize::from(self.policy.links_target);
-        let missing = target.saturating_sub(self.count_local(v));
+        let missing = target
+            .saturating_sub(self.count_local(v))
+            .min(PAIRS_MAX.saturating_sub(v.meetings.len()));
         if missing == 0 {
             return Vec::new();
         }

@@ -68,6 +68,9 @@ impl Peer {
             return self.fetch_unshared(index, out);
         }
         self.update_ranks(index);
+        if self.segments[index].fresh && self.bucket.is_open() {
+            self.update_distributors(index);
+        }
         self.seed_and_back_up(index, out);
         self.pull_missing(index, out);
         let segment = &mut self.segments[index];
@@ -206,6 +209,8 @@ impl Peer {
                 self.neighbours.iter().fold(0, |bits, n| bits | n.holds(id))
             }),
             companions,
+            pulls_max: self.pulls_max().saturating_sub(self.outstanding_all()),
+            is_pushed: !self.player.careful,
             stripe_count: segment.ranks_for.1.max(1),
             len_expected: self.len_expected(segment),
         }

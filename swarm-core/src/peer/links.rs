@@ -508,13 +508,18 @@ impl Peer {
         PeerStatus {
             weight: self.weight(),
             buffer_ms: self.buffer_ms().min(u64::from(u32::MAX)) as u32,
-            tracks: self.tracks.ids().to_vec(),
+            tracks: self.pushed_tracks().to_vec(),
         }
+    }
+
+    /// The tracks that neighbours should push.
+    fn pushed_tracks(&self) -> &[TrackId] {
+        if self.player.careful { &[] } else { self.tracks.ids() }
     }
 
     /// Its share of the seeding.
     fn weight(&self) -> u16 {
-        if self.is_paused() {
+        if self.is_paused() || self.player.careful {
             return 0;
         }
         let weight = self.bucket.rate_bps() / (1000 * WEIGHT_KBPS);
@@ -525,7 +530,7 @@ impl Peer {
     /// Tells neighbours of a changed status at once: their order of seeders depends on it.
     pub(super) fn announce_status(&mut self, out: &mut Outbox) {
         let old = &self.announced_status;
-        if (self.weight(), self.tracks.ids()) != (old.weight, &old.tracks) {
+        if (self.weight(), self.pushed_tracks()) != (old.weight, &old.tracks) {
             let status = self.status();
             self.announced_status = status.clone();
             self.touch_view();
@@ -627,6 +632,21 @@ impl Peer {
         };
         self.reported.advance(totals, &mut status);
         send(&ViewerMsg::Status(status), out);
+    }
+
+    /// How many pieces this viewer may have asked for at the same time.
+    pub(super) fn pulls_max(&self) -> u32 {
+        if self.player.careful {
+            plan::CAREFUL_PULLS_MAX
+        } else {
+            u32::MAX
+        }
+    }
+
+    /// How many pieces neighbours were asked for and still owe.
+    pub(super) fn outstanding_all(&self) -> u32 {
+        let pulls = self.segments.iter().flat_map(|segment| &segment.pulls);
+        pulls.map(|pull| pull.bits.count_ones()).sum()
     }
 
     /// How many pieces a neighbour was asked for and still owes.

@@ -49,6 +49,12 @@ const WAKEUP_US_MIN: u64 = 5_000;
 /// takes nothing.
 const PAUSED_AFTER_MS: u64 = 30_000;
 
+/// A downlink that gives less than this many percent of the bitrate is thin; it is no longer thin
+/// when it gives as much as the second one.
+const THIN_PERCENT: (u64, u64) = (160, 220);
+/// After a stall a viewer treats its downlink as thin for so long.
+const CAREFUL_AFTER_STALL_MS: u64 = 60_000;
+
 /// What a viewer has done since it was made. All in bytes but where the name says otherwise.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
@@ -100,6 +106,10 @@ struct Player {
     /// When it said so.
     at: Instant,
     stalled_since: Option<Instant>,
+    /// The downlink is thin: what others push, and what they push twice, would crowd out what is
+    /// needed next. Such a viewer is pushed nothing and asks for what it wants, a little at a time.
+    careful: bool,
+    careful_until: Option<Instant>,
     asked_at: Option<Instant>,
 }
 
@@ -148,6 +158,8 @@ impl Peer {
                 lag_ms: 0,
                 at: now,
                 stalled_since: None,
+                careful: false,
+                careful_until: None,
                 asked_at: None,
             },
             tracks: Tracks::default(),
@@ -328,6 +340,7 @@ impl Peer {
         match (self.player.stalled_since, stalled) {
             (None, true) => {
                 self.stats.stalls += 1;
+                self.player.careful_until = Some(now.plus_ms(CAREFUL_AFTER_STALL_MS));
                 self.player.stalled_since = Some(now);
             }
             (Some(since), _) => {
@@ -342,6 +355,17 @@ impl Peer {
             at: now,
             ..self.player
         };
+        self.player.careful = self.should_be_careful();
+    }
+
+    fn should_be_careful(&self) -> bool {
+        if self.player.careful_until.is_some_and(|until| until > self.now) {
+            return true;
+        }
+        let bps = |s: &Segment| s.content.map(|c| u64::from(c.len) * 8000 / u64::from(s.duration_ms.max(1)));
+        let bitrate = self.segments.iter().filter_map(bps).max().unwrap_or(0);
+        let percent = if self.player.careful { THIN_PERCENT.1 } else { THIN_PERCENT.0 };
+        self.estimate.is_measured() && self.estimate.cdn_bps() < bitrate * percent / 100
     }
 
     /// Media ahead of the playhead by now.

@@ -17,6 +17,8 @@ use crate::{id::Slot, time::Instant};
 
 /// Pieces that one neighbour may be asked for at the same time, over all segments.
 pub(super) const PULL_PIECES_MAX: u32 = 4;
+/// Pieces that a viewer with a thin downlink asks for at the same time.
+pub(super) const CAREFUL_PULLS_MAX: u32 = 8;
 /// How long a neighbour may take over a pull before it is asked of another.
 pub(super) const PULL_TIMEOUT_MS: u64 = 1500;
 /// Fetches that one backstop is split into at most.
@@ -72,6 +74,10 @@ pub(super) struct View<'a> {
     pub(super) held: u64,
     /// Neighbours that play the segment's track.
     pub(super) companions: usize,
+    /// Further pieces that may be asked of neighbours.
+    pub(super) pulls_max: u32,
+    /// Whether neighbours push to this viewer.
+    pub(super) is_pushed: bool,
     /// Stripes that the segment is divided into.
     pub(super) stripe_count: u32,
     /// Length of the segment in bytes, or of others of its track while its own is unknown.
@@ -217,10 +223,12 @@ pub(super) fn pull<'a>(
         .map_or(u64::MAX, |deadline| deadline.ms_since(view.now));
     let mut wake = None;
     let patience_ms = PATIENCE_MS + u64::from(segment.duration_ms) * PATIENCE_PERCENT / 100;
-    if slack_ms > URGENT_MS {
+    if slack_ms > URGENT_MS && view.is_pushed {
         // Pushes are under way: what somebody else holds meanwhile is asked for only when they
         // take long, or both would send it.
-        let patient = missing & segment.promised_since(view.now, patience_ms);
+        // What this viewer is to pass on itself, others wait for.
+        let promised = segment.promised_since(view.now, patience_ms) & !segment.own_share();
+        let patient = missing & promised;
         missing &= !patient;
         if patient & view.held != 0 {
             wake = Some(view.now.plus_ms(patience_ms / 4));
@@ -242,7 +250,8 @@ pub(super) fn pull<'a>(
         })
         .collect();
     missing &= holders.iter().fold(0, |bits, holder| bits | holder.has);
-    while missing != 0 {
+    let mut left = view.pulls_max;
+    while missing != 0 && left > 0 {
         let piece = missing & missing.wrapping_neg();
         missing &= !piece;
         let free = holders
@@ -250,6 +259,7 @@ pub(super) fn pull<'a>(
             .filter(|h| h.has & piece != 0 && h.load < PULL_PIECES_MAX);
         if let Some(best) = free.min_by_key(|h| (h.load, h.strikes, h.rtt_ms, h.ask.slot)) {
             best.load += 1;
+            left -= 1;
             best.ask.bits |= piece;
         }
     }
@@ -301,6 +311,8 @@ mod tests {
             fetching_whole: false,
             held: 0,
             companions: 7,
+            pulls_max: u32::MAX,
+            is_pushed: true,
             stripe_count: 4,
             len_expected: 16 * 65_536,
         };

@@ -261,6 +261,10 @@ impl World {
         &self.nodes
     }
 
+    pub(crate) fn down_bps(&self, house: u32) -> u64 {
+        self.houses[house as usize].down_bps
+    }
+
     pub(crate) fn catalog(&self) -> &Catalog {
         &self.catalog
     }
