@@ -174,6 +174,7 @@ impl Peer {
         }
         if seed.is_fetch() {
             self.claim(index, &seed, stripe_count, out);
+            self.relay(index, seed.relay, out);
             self.fetch_plan(index, &seed, true, out);
         } else if backstop.is_fetch() {
             let segment = &self.segments[index];
@@ -198,22 +199,36 @@ impl Peer {
             .iter()
             .filter(|n| n.plays(segment.track))
             .count();
-        let id = segment.id();
+        let held_by = |bridges_too: bool| {
+            segment.id().map_or(0, |id| {
+                let holders = self.neighbours.iter().filter(|n| bridges_too || !n.bridge);
+                holders.fold(0, |bits, n| bits | n.holds(id))
+            })
+        };
+        let (held, held_here) = (held_by(true), held_by(false));
         View {
             now: self.now,
             policy: &self.policy,
             estimate: &self.estimate,
             fetching: fetches.clone().fold(0, |bits, fetch| bits | fetch.bits),
             fetching_whole: fetches.clone().any(|fetch| fetch.whole),
-            held: id.map_or(0, |id| {
-                self.neighbours.iter().fold(0, |bits, n| bits | n.holds(id))
-            }),
+            held,
+            held_elsewhere: held & !held_here,
+            group: self.group_name(),
+            spare_ms: self.buffer_ms().saturating_sub(u64::from(self.pace_ms)),
             companions,
             pulls_max: self.pulls_max().saturating_sub(self.outstanding_all()),
             is_pushed: !self.player.careful,
             stripe_count: segment.ranks_for.1.max(1),
             len_expected: self.len_expected(segment),
         }
+    }
+
+    /// The smallest name in the group, if there are links to others.
+    fn group_name(&self) -> Option<u64> {
+        self.neighbours.ready().find(|n| n.bridge)?;
+        let members = self.neighbours.ready().filter(|n| !n.bridge).map(|n| n.peer.0);
+        members.chain(self.tracker.me().map(|me| me.0)).min()
     }
 
     fn len_expected(&self, segment: &Segment) -> u64 {
@@ -232,7 +247,7 @@ impl Peer {
     /// Promises the neighbours what is about to be fetched for them.
     fn claim(&mut self, index: usize, plan: &Plan, stripe_count: u32, out: &mut Outbox) {
         let segment = &self.segments[index];
-        let wanted = plan.fetch.iter().fold(0, |bits, run| bits | run);
+        let wanted = plan.fetch.iter().fold(plan.relay, |bits, run| bits | run);
         let mut stripes = 0u8;
         for stripe in 0..stripe_count {
             let bits = segment.stripe_bits(stripe, stripe_count);
@@ -249,6 +264,22 @@ impl Peer {
             },
             out,
         );
+    }
+
+    /// Asks bridges for pieces that the group has not got; they are pushed on as they come.
+    fn relay(&mut self, index: usize, mut bits: u64, out: &mut Outbox) {
+        let segment = &mut self.segments[index];
+        let Some(id) = segment.id() else { return };
+        segment.relayed |= bits;
+        let bridges = self.neighbours.iter().filter(|n| n.bridge && n.holds(id) & bits != 0);
+        let bridges: Vec<(Slot, u64)> = bridges.map(|n| (n.slot, n.holds(id))).collect();
+        for (slot, held) in bridges {
+            if held & bits != 0 {
+                let bits = held & bits;
+                self.ask(index, Ask { slot, bits }, out);
+            }
+            bits &= !held;
+        }
     }
 
     fn fetch_plan(&mut self, index: usize, plan: &Plan, seeding: bool, out: &mut Outbox) {

@@ -419,6 +419,10 @@ impl Peer {
         let Some(neighbour) = self.neighbours.get_mut(slot) else {
             return;
         };
+        if neighbour.bridge {
+            // It promises to its own group.
+            return;
+        }
         neighbour.on_promise(promise);
         if let Some(index) = self.segments.iter().position(|s| s.name == promise.name) {
             self.believe(index, slot, promise);

@@ -132,6 +132,8 @@ pub struct Peer {
     links_target: u8,
     /// What neighbours were last told.
     announced_status: PeerStatus,
+    /// How long segments take from their listing until they are whole, on average.
+    pace_ms: u32,
     announce_at: Option<Instant>,
     link_check_at: Option<Instant>,
     plan_at: Option<Instant>,
@@ -172,6 +174,7 @@ impl Peer {
             bucket: Bucket::new(now),
             links_target: policy.links_target,
             announced_status: PeerStatus::default(),
+            pace_ms: 0,
             announce_at: None,
             link_check_at: None,
             plan_at: None,

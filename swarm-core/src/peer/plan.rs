@@ -13,7 +13,7 @@ use super::{
     rendezvous::NEVER,
     segment::{Segment, runs},
 };
-use crate::{id::Slot, time::Instant};
+use crate::{id::Slot, rng::mix, time::Instant};
 
 /// Pieces that one neighbour may be asked for at the same time, over all segments.
 pub(super) const PULL_PIECES_MAX: u32 = 4;
@@ -33,6 +33,13 @@ const PATIENCE_PERCENT: u64 = 40;
 const BUFFER_MS_CRITICAL: u64 = 1000;
 /// The part of promised bytes that the backstop leaves time for.
 const DOUBT_PERCENT: u64 = 40;
+/// One rank further back, a viewer relays a stripe from another group this much later.
+const RELAY_STAGGER_MS: u64 = 60;
+/// How long groups wait for each other: a part of the segment's duration, up to a limit, and only
+/// if segments usually come early enough to leave this much after it.
+const HOLD_PERCENT: u64 = 35;
+const HOLD_MS_MAX: u64 = 1500;
+const HOLD_SPARE_MS: u64 = 1700;
 /// One rank further back in the order of seeders, the backstop fires this much later.
 const BACKSTOP_STAGGER_MS: u64 = 250;
 /// Ranks that stagger; all others fire at their own latest safe moment.
@@ -43,6 +50,8 @@ const BACKSTOP_RANKS: u64 = 3;
 pub(super) struct Plan {
     /// Runs of pieces to fetch from the CDN.
     pub(super) fetch: Vec<u64>,
+    /// Pieces to ask of bridges for the whole group.
+    pub(super) relay: u64,
     /// Fetch the whole object: its content is not known, or all of it is missing.
     pub(super) whole: bool,
     /// When the answer may change by itself.
@@ -56,7 +65,7 @@ impl Plan {
 
     /// Whether anything is to be fetched.
     pub(super) fn is_fetch(&self) -> bool {
-        self.whole || !self.fetch.is_empty()
+        self.whole || self.relay != 0 || !self.fetch.is_empty()
     }
 }
 
@@ -72,6 +81,12 @@ pub(super) struct View<'a> {
     pub(super) fetching_whole: bool,
     /// Pieces that believed neighbours hold.
     pub(super) held: u64,
+    /// Those of them that only bridges hold: nobody of the group.
+    pub(super) held_elsewhere: u64,
+    /// What identifies the group, the same for all its members; `None` without bridges to others.
+    pub(super) group: Option<u64>,
+    /// Media that will be left ahead of the playhead when a new segment is whole.
+    pub(super) spare_ms: u64,
     /// Neighbours that play the segment's track.
     pub(super) companions: usize,
     /// Further pieces that may be asked of neighbours.
@@ -104,16 +119,30 @@ pub(super) fn seed(segment: &Segment, view: &View<'_>) -> Plan {
     if !segment.fresh || view.companions == 0 || view.fetching_whole {
         return plan;
     }
-    let covered = segment.have | view.fetching | view.held;
+    let covered = segment.have | view.fetching | (view.held & !view.held_elsewhere);
+    let covered = covered | segment.pulled();
     let stripe_len = segment.content.map_or(0, |content| content.len) / view.stripe_count;
     let delay_ms =
         u64::from(view.policy.rank_delay_ms).max(100) + view.estimate.cdn_ms(u64::from(stripe_len));
     for stripe in 0..view.stripe_count {
         let rank = segment.ranks[stripe as usize];
         let bits = segment.stripe_bits(stripe, view.stripe_count);
-        let missing = bits & !covered;
+        let mut missing = bits & !covered;
         if rank == NEVER || (segment.content.is_some() && missing == 0) {
             continue;
+        }
+        let elsewhere = missing & view.held_elsewhere;
+        if elsewhere != 0 && segment.claimed(view.now) & bits == 0 {
+            let due = segment.known_at.plus_ms(u64::from(rank) * RELAY_STAGGER_MS);
+            if due > view.now {
+                plan.wake_at(due);
+            } else {
+                plan.relay |= elsewhere;
+            }
+            missing &= !elsewhere;
+            if missing == 0 {
+                continue;
+            }
         }
         let claim_bits = if segment.content.is_some() {
             bits
@@ -124,7 +153,7 @@ pub(super) fn seed(segment: &Segment, view: &View<'_>) -> Plan {
             .claimed_until(claim_bits)
             .unwrap_or(segment.known_at);
         let due = base
-            .max(segment.known_at)
+            .max(segment.known_at.plus_ms(hold_ms(segment, view, stripe)))
             .plus_ms(u64::from(rank) * delay_ms);
         if due > view.now {
             plan.wake_at(due);
@@ -135,6 +164,19 @@ pub(super) fn seed(segment: &Segment, view: &View<'_>) -> Plan {
         }
     }
     plan
+}
+
+/// How long a group waits for others to bring a stripe before it asks the CDN: not at all if it is
+/// its turn to be first, or if there is no time to spare.
+fn hold_ms(segment: &Segment, view: &View<'_>, stripe: u32) -> u64 {
+    let Some(group) = view.group.filter(|_| segment.content.is_some()) else {
+        return 0;
+    };
+    let hold_ms = (u64::from(segment.duration_ms) * HOLD_PERCENT / 100).min(HOLD_MS_MAX);
+    let drawn = mix(group ^ mix(segment.name.0 ^ u64::from(stripe) << 32)) % 100;
+    let is_first = drawn < u64::from(view.policy.first_groups_percent);
+    let has_time = view.spare_ms >= hold_ms + HOLD_SPARE_MS;
+    if is_first || !has_time { 0 } else { hold_ms }
 }
 
 /// What the player needs and nobody will bring in time.
@@ -234,8 +276,11 @@ pub(super) fn pull<'a>(
             wake = Some(view.now.plus_ms(patience_ms / 4));
         }
     }
+    let is_young = view.now.ms_since(segment.known_at) < patience_ms;
+    let may_ask_bridges = !segment.fresh || !is_young || slack_ms <= URGENT_MS;
     let mut holders: Vec<Holder> = neighbours
         .filter(|n| n.is_believed() && n.status.weight > 0)
+        .filter(|n| !n.bridge || may_ask_bridges)
         .map(|n| (n, n.holds(id) & missing))
         .filter(|(_, has)| *has != 0)
         .map(|(n, has)| Holder {
@@ -310,6 +355,9 @@ mod tests {
             fetching: 0,
             fetching_whole: false,
             held: 0,
+            held_elsewhere: 0,
+            group: None,
+            spare_ms: 8000,
             companions: 7,
             pulls_max: u32::MAX,
             is_pushed: true,

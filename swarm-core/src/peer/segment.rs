@@ -66,6 +66,8 @@ pub(super) struct Segment {
     /// Pieces that this viewer took from the CDN for the group, each to be pushed to the one who
     /// distributes it.
     pub(super) handed: u64,
+    /// Pieces that this viewer asked of bridges for the group.
+    pub(super) relayed: u64,
     /// The slot of each piece's distributor, [`NOBODY`] for this viewer's own; and for which view of
     /// the group. Empty while nothing is to be pushed.
     pub(super) distributors: Vec<u8>,
@@ -107,6 +109,7 @@ impl Segment {
             have: 0,
             seeded: 0,
             handed: 0,
+            relayed: 0,
             distributors: Vec::new(),
             distributors_for: u32::MAX,
             requests: Vec::new(),
@@ -229,6 +232,7 @@ impl Segment {
                 self.content = Some(content);
                 self.has_record = false;
                 (self.have, self.seeded, self.handed) = (0, 0, 0);
+                self.relayed = 0;
                 self.distributors_for = u32::MAX;
                 (self.bytes_p2p, self.bytes_cdn) = (0, 0);
                 if old.is_some() {

@@ -88,23 +88,28 @@ impl Peer {
             return;
         };
         let segment = &mut self.segments[index];
-        let mut seeded = false;
         let segment_ms = segment.duration_ms;
         let bits = bits & segment.full() & !segment.have;
         let len = segment.len_of(bits);
         segment.have |= bits;
+        if bits != 0 && segment.fresh && segment.is_complete() {
+            let took_ms = now.ms_since(segment.known_at).min(u64::from(u32::MAX)) as u32;
+            self.pace_ms = (self.pace_ms / 4).saturating_mul(3).saturating_add(took_ms / 4);
+        }
         segment.unannounced = true;
         let was_pulled = segment.pulled() & bits != 0;
         for pull in &mut segment.pulls {
             pull.bits &= !bits;
         }
         segment.pulls.retain(|pull| pull.bits != 0);
+        let seeded;
         match source {
             Source::Cdn(fetch) => {
                 segment.bytes_cdn = segment.bytes_cdn.saturating_add(len);
                 seeded = self.fetches.iter().any(|f| f.id == fetch && f.seeding);
             }
             Source::Peer(slot) => {
+                seeded = segment.relayed & bits != 0;
                 segment.bytes_p2p = segment.bytes_p2p.saturating_add(len);
                 for claim in segment.claims.iter_mut().filter(|claim| claim.slot == slot) {
                     claim.until = claim.until.max(now.plus_ms(CLAIM_PROGRESS_MS));
