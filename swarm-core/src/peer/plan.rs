@@ -208,8 +208,11 @@ pub(super) fn backstop(segment: &Segment, view: &View<'_>, buffer_ms: u64) -> Pl
 fn need_ms(segment: &Segment, view: &View<'_>, missing: u64) -> u64 {
     let len = match segment.content {
         Some(_) => {
-            // Most of what neighbours hold or are about to bring will be there in time.
-            let coming = missing & (view.held | segment.claimed(view.now) | segment.pulled());
+            // Most of what neighbours hold or are about to bring will be there in time; while the
+            // segment is young, somebody is about to bring everything.
+            let is_young = segment.fresh && view.now.ms_since(segment.known_at) < patience_ms(segment);
+            let promised = view.held | segment.claimed(view.now) | segment.pulled();
+            let coming = if is_young { missing } else { missing & promised };
             let sure = u64::from(segment.len_of(missing & !coming));
             sure + u64::from(segment.len_of(coming)) * DOUBT_PERCENT / 100
         }
@@ -264,7 +267,7 @@ pub(super) fn pull<'a>(
         .deadline()
         .map_or(u64::MAX, |deadline| deadline.ms_since(view.now));
     let mut wake = None;
-    let patience_ms = PATIENCE_MS + u64::from(segment.duration_ms) * PATIENCE_PERCENT / 100;
+    let patience_ms = patience_ms(segment);
     if slack_ms > URGENT_MS && view.is_pushed {
         // Pushes are under way: what somebody else holds meanwhile is asked for only when they
         // take long, or both would send it.
@@ -310,6 +313,10 @@ pub(super) fn pull<'a>(
     }
     let asks = holders.into_iter().map(|holder| holder.ask);
     (asks.filter(|ask| ask.bits != 0).collect(), wake)
+}
+
+fn patience_ms(segment: &Segment) -> u64 {
+    PATIENCE_MS + u64::from(segment.duration_ms) * PATIENCE_PERCENT / 100
 }
 
 /// A neighbour that has something of what is missing.

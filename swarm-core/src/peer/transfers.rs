@@ -127,7 +127,9 @@ impl Peer {
         if was_pulled {
             self.touch_all();
         }
-        self.plan_pushes(index, bits, seeded);
+        if seeded || matches!(source, Source::Peer(_)) {
+            self.plan_pushes(index, bits, seeded);
+        }
         self.announce_at.get_or_insert(now.plus_ms(batch_ms));
     }
 
