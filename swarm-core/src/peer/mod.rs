@@ -358,6 +358,11 @@ impl Peer {
             at: now,
             ..self.player
         };
+        // What the player asked for before it told of its buffer is not as urgent as it seemed.
+        let dry_at = now.plus_ms(u64::from(buffer_ms));
+        for request in self.segments.iter_mut().flat_map(|segment| &mut segment.requests) {
+            request.deadline = request.deadline.max(dry_at);
+        }
         self.player.careful = self.should_be_careful();
     }
 

@@ -197,6 +197,7 @@ impl World {
         live.request = Some((request, seq, now));
         let place = Place { channel, rendition: live.rendition, seq };
         let name = self.catalog.info(place).name;
+        self.tell_player(node);
         self.input(node, Input::Wanted { request, name });
     }
 
