@@ -39,7 +39,7 @@ const RELAY_STAGGER_MS: u64 = 60;
 /// if segments usually come early enough to leave this much after it.
 const HOLD_PERCENT: u64 = 35;
 const HOLD_MS_MAX: u64 = 1500;
-const HOLD_SPARE_MS: u64 = 1700;
+const HOLD_SPARE_MS: u64 = 300;
 /// One rank further back in the order of seeders, the backstop fires this much later.
 const BACKSTOP_STAGGER_MS: u64 = 250;
 /// Ranks that stagger; all others fire at their own latest safe moment.
