@@ -93,10 +93,17 @@ pub fn simulate(args: &SimulateArgs) -> Result<ExitCode> {
     }
     let mut problems = 0;
     for seed in first.seed..first.seed + u64::from(args.seeds.max(1)) {
-        let options = Options { seed, ..first.clone() };
+        let options = Options {
+            seed,
+            ..first.clone()
+        };
         eprintln!(
             "simulating {} (seed {seed}): {} viewers, {} Mbit/s, segments of {} s, {} s behind, {} min",
-            options.scenario, options.viewers, options.bitrate_mbps, options.segment_s, options.latency_s,
+            options.scenario,
+            options.viewers,
+            options.bitrate_mbps,
+            options.segment_s,
+            options.latency_s,
             options.minutes
         );
         let mut meter = Meter::new();
@@ -112,37 +119,66 @@ pub fn simulate(args: &SimulateArgs) -> Result<ExitCode> {
             if path.as_os_str() == "-" {
                 println!("{json}");
             } else {
-                let mut file = fs::OpenOptions::new().create(true).append(true).open(path)?;
+                let mut file = fs::OpenOptions::new()
+                    .create(true)
+                    .append(true)
+                    .open(path)?;
                 writeln!(file, "{json}")?;
             }
         }
     }
-    Ok(if problems == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if problems == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 fn summarise(report: &Report) {
     eprintln!(
         "  offload {:.3} (bound {:.3}, groups {:.3}), {:.1} CDN copies a segment ({:.2} a group), wasted {:.3}",
-        report.offload, report.offload_bound, report.offload_bound_groups, report.cdn_copies_per_segment,
-        report.cdn_copies_per_group, report.bytes_wasted_ratio
+        report.offload,
+        report.offload_bound,
+        report.offload_bound_groups,
+        report.cdn_copies_per_segment,
+        report.cdn_copies_per_group,
+        report.bytes_wasted_ratio
     );
     eprintln!(
         "  stalls {:.5} (twin {:.5}), start-up {}/{} ms (twin {}/{}), latency {:.2} s (twin {:.2})",
-        report.stall_ratio, report.stall_ratio_cdn_only, report.startup_ms_p50, report.startup_ms_p95,
-        report.startup_ms_p50_cdn_only, report.startup_ms_p95_cdn_only, report.latency_s_p50,
+        report.stall_ratio,
+        report.stall_ratio_cdn_only,
+        report.startup_ms_p50,
+        report.startup_ms_p95,
+        report.startup_ms_p50_cdn_only,
+        report.startup_ms_p95_cdn_only,
+        report.latency_s_p50,
         report.latency_s_p50_cdn_only
     );
-    let lost: Vec<String> = report.lost.iter().map(|(name, share)| format!("{name} {share:.4}")).collect();
+    let lost: Vec<String> = report
+        .lost
+        .iter()
+        .map(|(name, share)| format!("{name} {share:.4}"))
+        .collect();
     eprintln!(
         "  CDN bytes by reason: {}; ready {:?} ms; {:.0} groups of {:.1}; core {:.0} bytes; {} events in {:.1} s; hash {}",
-        lost.join(", "), report.ready_ms, report.groups.0, report.groups.1, report.core_bytes_per_viewer,
-        report.events, report.wall_s, report.event_hash
+        lost.join(", "),
+        report.ready_ms,
+        report.groups.0,
+        report.groups.1,
+        report.core_bytes_per_viewer,
+        report.events,
+        report.wall_s,
+        report.event_hash
     );
     for problem in &report.problems_first {
         eprintln!("  broken: {problem}");
     }
     if report.problems > 0 {
-        eprintln!("  {} broken invariants; seed {} replays them", report.problems, report.options.seed);
+        eprintln!(
+            "  {} broken invariants; seed {} replays them",
+            report.problems, report.options.seed
+        );
     }
 }
 
@@ -156,7 +192,11 @@ struct Meter {
 impl Meter {
     fn new() -> Self {
         let now = Instant::now();
-        Self { began: now, shown: now, is_terminal: std::io::stderr().is_terminal() }
+        Self {
+            began: now,
+            shown: now,
+            is_terminal: std::io::stderr().is_terminal(),
+        }
     }
 
     fn show(&mut self, progress: Progress) {
@@ -169,7 +209,10 @@ impl Meter {
         let end = if self.is_terminal { '\r' } else { '\n' };
         eprint!(
             "  {:3.0} %  at {:.0} s  {} events  {:.0} s left {end}",
-            progress.done * 100.0, progress.simulated_s, progress.events, left
+            progress.done * 100.0,
+            progress.simulated_s,
+            progress.events,
+            left
         );
     }
 

@@ -56,17 +56,21 @@ pub fn run(options: &Options, progress: &mut dyn FnMut(Progress)) -> Result<Repo
     let mut twin = World::new(&options, false);
     twin.run(&mut |at_us, events| {
         let done = TWIN_SHARE * at_us as f64 / end_us;
-        progress(Progress { done, simulated_s: at_us as f64 / 1e6, events });
+        progress(Progress {
+            done,
+            simulated_s: at_us as f64 / 1e6,
+            events,
+        });
     });
     let mut world = World::new(&options, true);
     world.run(&mut |at_us, events| {
         let done = TWIN_SHARE + (1.0 - TWIN_SHARE) * at_us as f64 / end_us;
-        progress(Progress { done, simulated_s: at_us as f64 / 1e6, events });
+        progress(Progress {
+            done,
+            simulated_s: at_us as f64 / 1e6,
+            events,
+        });
     });
     let wall_s = began.elapsed().as_secs_f64();
-    if std::env::var("EXPLAIN").is_ok() {
-        eprintln!("{}", report::explain(&world));
-        eprintln!("{}", report::explain(&twin));
-    }
     Ok(Report::new(&options, &mut world, &mut twin, wall_s))
 }

@@ -114,7 +114,11 @@ impl Metrics {
     pub(crate) fn on_p2p(&mut self, now: u64, bytes: u64, is_new: bool) {
         self.second(now).p2p_bytes += bytes;
         if self.is_measured(now) {
-            let counter = if is_new { &mut self.p2p_bytes } else { &mut self.wasted_bytes };
+            let counter = if is_new {
+                &mut self.p2p_bytes
+            } else {
+                &mut self.wasted_bytes
+            };
             *counter += bytes;
         }
     }

@@ -165,7 +165,11 @@ impl Default for Options {
             minutes: 3.0,
             measure_from_s: 60.0,
             playlist_lag_s: 0.0,
-            arrivals: vec![Arrival { at_s: 0.0, over_s: 20.0, share: 1.0 }],
+            arrivals: vec![Arrival {
+                at_s: 0.0,
+                over_s: 20.0,
+                share: 1.0,
+            }],
             replace_leavers: true,
             exit: None,
             session: Session::default(),
@@ -223,18 +227,30 @@ impl Default for Cdn {
 
 /// Scenarios by name, as TOML.
 pub const SCENARIOS: &[(&str, &str)] = &[
-    ("evening-match", include_str!("../scenarios/evening-match.toml")),
+    (
+        "evening-match",
+        include_str!("../scenarios/evening-match.toml"),
+    ),
     ("flash-crowd", include_str!("../scenarios/flash-crowd.toml")),
-    ("small-channel", include_str!("../scenarios/small-channel.toml")),
+    (
+        "small-channel",
+        include_str!("../scenarios/small-channel.toml"),
+    ),
     ("long-tail", include_str!("../scenarios/long-tail.toml")),
-    ("cellular-heavy", include_str!("../scenarios/cellular-heavy.toml")),
+    (
+        "cellular-heavy",
+        include_str!("../scenarios/cellular-heavy.toml"),
+    ),
     ("lan-campus", include_str!("../scenarios/lan-campus.toml")),
     ("ll-hls", include_str!("../scenarios/ll-hls.toml")),
     ("hostile", include_str!("../scenarios/hostile.toml")),
     ("slow-cdn", include_str!("../scenarios/slow-cdn.toml")),
     ("mass-exit", include_str!("../scenarios/mass-exit.toml")),
     ("churn", include_str!("../scenarios/churn.toml")),
-    ("isolated-groups", include_str!("../scenarios/isolated-groups.toml")),
+    (
+        "isolated-groups",
+        include_str!("../scenarios/isolated-groups.toml"),
+    ),
 ];
 
 impl Options {
@@ -267,14 +283,35 @@ impl Options {
     /// # Errors
     /// The first one that does not.
     pub fn check(&self) -> Result<()> {
-        ensure!((1..=1_000_000).contains(&self.viewers), "viewers: 1 to 1000000");
-        ensure!((1..=100_000).contains(&self.channels), "channels: 1 to 100000");
-        ensure!((0.05..=200.0).contains(&self.bitrate_mbps), "bitrate_mbps: 0.05 to 200");
-        ensure!((0.2..=20.0).contains(&self.segment_s), "segment_s: 0.2 to 20");
-        ensure!(self.latency_s > self.segment_s, "latency_s: more than a segment");
+        ensure!(
+            (1..=1_000_000).contains(&self.viewers),
+            "viewers: 1 to 1000000"
+        );
+        ensure!(
+            (1..=100_000).contains(&self.channels),
+            "channels: 1 to 100000"
+        );
+        ensure!(
+            (0.05..=200.0).contains(&self.bitrate_mbps),
+            "bitrate_mbps: 0.05 to 200"
+        );
+        ensure!(
+            (0.2..=20.0).contains(&self.segment_s),
+            "segment_s: 0.2 to 20"
+        );
+        ensure!(
+            self.latency_s > self.segment_s,
+            "latency_s: more than a segment"
+        );
         ensure!(self.latency_s <= 120.0, "latency_s: at most 120");
-        ensure!(self.minutes > 0.0 && self.minutes <= 600.0, "minutes: up to 600");
-        ensure!(self.bitrate_mbps * self.segment_s <= 500.0, "segments: at most 62 MB");
+        ensure!(
+            self.minutes > 0.0 && self.minutes <= 600.0,
+            "minutes: up to 600"
+        );
+        ensure!(
+            self.bitrate_mbps * self.segment_s <= 500.0,
+            "segments: at most 62 MB"
+        );
         Ok(())
     }
 
@@ -302,8 +339,12 @@ impl Options {
 
     /// Bitrates from low to high, in bit/s.
     pub(crate) fn ladder_bps(&self) -> Vec<u64> {
-        let mut ladder: Vec<u64> =
-            self.ladder_mbps.iter().chain([&self.bitrate_mbps]).map(|mbps| (mbps * 1e6) as u64).collect();
+        let mut ladder: Vec<u64> = self
+            .ladder_mbps
+            .iter()
+            .chain([&self.bitrate_mbps])
+            .map(|mbps| (mbps * 1e6) as u64)
+            .collect();
         ladder.sort_unstable();
         ladder.dedup();
         ladder

@@ -157,7 +157,10 @@ mod tests {
         player.on_segment(101 * S, 22);
         assert_eq!((player.startup_us, player.buffer_us()), (Some(S), S));
         player.advance(103 * S);
-        assert_eq!((player.stalls, player.stalled_us, player.played_us), (1, S, S));
+        assert_eq!(
+            (player.stalls, player.stalled_us, player.played_us),
+            (1, S, S)
+        );
         player.on_segment(104 * S, 23);
         assert_eq!((player.stalled_us, player.is_stalled()), (2 * S, false));
         assert_eq!(player.latency_us(104 * S), Some(12 * S));

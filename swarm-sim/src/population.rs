@@ -21,11 +21,31 @@ struct Class {
 }
 
 const CLASSES: [Class; 5] = [
-    Class { up: (60.0, 0.9), down: (250.0, 0.5), delay_ms: (2.0, 4.0) },
-    Class { up: (15.0, 0.6), down: (150.0, 0.5), delay_ms: (4.0, 6.0) },
-    Class { up: (8.0, 0.6), down: (50.0, 0.4), delay_ms: (6.0, 10.0) },
-    Class { up: (0.9, 0.3), down: (8.0, 0.3), delay_ms: (8.0, 12.0) },
-    Class { up: (10.0, 0.8), down: (40.0, 0.8), delay_ms: (15.0, 25.0) },
+    Class {
+        up: (60.0, 0.9),
+        down: (250.0, 0.5),
+        delay_ms: (2.0, 4.0),
+    },
+    Class {
+        up: (15.0, 0.6),
+        down: (150.0, 0.5),
+        delay_ms: (4.0, 6.0),
+    },
+    Class {
+        up: (8.0, 0.6),
+        down: (50.0, 0.4),
+        delay_ms: (6.0, 10.0),
+    },
+    Class {
+        up: (0.9, 0.3),
+        down: (8.0, 0.3),
+        delay_ms: (8.0, 12.0),
+    },
+    Class {
+        up: (10.0, 0.8),
+        down: (40.0, 0.8),
+        delay_ms: (15.0, 25.0),
+    },
 ];
 const CELLULAR: usize = 4;
 /// Market shares of the ISPs of a country.
@@ -161,22 +181,38 @@ impl Viewer {
         let access = &options.access;
         let cellular = house.class == CELLULAR && access.campus_sites == 0;
         let delay_us = (between(&mut rng, kind.delay_ms.0, kind.delay_ms.1) * 1e3) as u64;
-        let nat_mix = if cellular { &access.nat_cellular } else { &access.nat_fixed };
+        let nat_mix = if cellular {
+            &access.nat_cellular
+        } else {
+            &access.nat_fixed
+        };
         let nat = NAT_TYPES[pick(&mut rng, nat_mix.iter().copied())];
         let cdn_bps = (lognormal(&mut rng, options.cdn.goodput_mbps, 0.6) * 1e6) as u64;
         let cap = (house.up_bps as f64 * access.upload_share).min(access.upload_cap_mbps * 1e6);
         let cheat = cheat(options, &mut rng);
         let leaves = departure(options, &mut rng);
-        let network = network(access, household, &mut Rng::new(mix(options.seed ^ u64::from(household))));
+        let network = network(
+            access,
+            household,
+            &mut Rng::new(mix(options.seed ^ u64::from(household))),
+        );
         Self {
             household,
             channel: channel(options, &mut rng),
             delay_us,
             cdn_rtt_us: 2 * delay_us + us(between(&mut rng, 0.004, 0.015)),
             cdn_bps: cdn_bps.min(house.down_bps),
-            upload_bps: if cellular || cheat == Cheat::FreeRider { 0 } else { cap as u64 },
+            upload_bps: if cellular || cheat == Cheat::FreeRider {
+                0
+            } else {
+                cap as u64
+            },
             leech: cellular,
-            nat: if access.campus_sites > 0 { NatType::Open } else { nat },
+            nat: if access.campus_sites > 0 {
+                NatType::Open
+            } else {
+                nat
+            },
             network,
             playlist_lag_us: us(between(&mut rng, 0.02, options.playlist_lag_s().max(0.03))),
             hidden: chance(&mut rng, access.hidden_tabs),
@@ -195,12 +231,20 @@ pub(crate) fn household_of(options: &Options, index: u32) -> u32 {
         return (mix(options.seed ^ u64::from(index)) % u64::from(sites)) as u32;
     }
     let mut rng = Rng::new(mix(options.seed ^ mix(u64::from(index) | 1 << 42)));
-    if index > 0 && chance(&mut rng, options.access.household) { index - 1 } else { index }
+    if index > 0 && chance(&mut rng, options.access.household) {
+        index - 1
+    } else {
+        index
+    }
 }
 
 fn network(access: &Access, household: u32, rng: &mut Rng) -> Network {
     let abroad = !chance(rng, access.main_country);
-    let country = if abroad { 1 + rng.at_most(2) as usize } else { 0 };
+    let country = if abroad {
+        1 + rng.at_most(2) as usize
+    } else {
+        0
+    };
     let isp = pick(rng, ISPS.iter().copied());
     let metro = rng.at_most(u64::from(access.metros.max(1)) - 1) as i16;
     let site = (access.campus_sites > 0).then_some(household);
@@ -219,9 +263,20 @@ fn network(access: &Access, household: u32, rng: &mut Rng) -> Network {
 
 fn cheat(options: &Options, rng: &mut Rng) -> Cheat {
     let hostile = &options.hostile;
-    let shares = [hostile.polluters, hostile.black_holes, hostile.false_haves, hostile.free_riders];
+    let shares = [
+        hostile.polluters,
+        hostile.black_holes,
+        hostile.false_haves,
+        hostile.free_riders,
+    ];
     let honest = 1.0 - shares.iter().sum::<f64>();
-    let all = [Cheat::Polluter, Cheat::BlackHole, Cheat::FalseHaves, Cheat::FreeRider, Cheat::Honest];
+    let all = [
+        Cheat::Polluter,
+        Cheat::BlackHole,
+        Cheat::FalseHaves,
+        Cheat::FreeRider,
+        Cheat::Honest,
+    ];
     all[pick(rng, shares.into_iter().chain([honest.max(0.0)]))]
 }
 
@@ -229,7 +284,10 @@ fn departure(options: &Options, rng: &mut Rng) -> Departure {
     let session = &options.session;
     let polite = 1.0 - session.silent - session.crashed;
     let all = [Departure::Silent, Departure::Crashed, Departure::Polite];
-    all[pick(rng, [session.silent, session.crashed, polite.max(0.0)].into_iter())]
+    all[pick(
+        rng,
+        [session.silent, session.crashed, polite.max(0.0)].into_iter(),
+    )]
 }
 
 fn stay_us(options: &Options, rng: &mut Rng) -> u64 {
@@ -246,7 +304,10 @@ fn channel(options: &Options, rng: &mut Rng) -> u32 {
     if options.channels <= 1 {
         return 0;
     }
-    pick(rng, (1..=options.channels).map(|rank| 1.0 / f64::from(rank))) as u32
+    pick(
+        rng,
+        (1..=options.channels).map(|rank| 1.0 / f64::from(rank)),
+    ) as u32
 }
 
 /// The one-way delay between two viewers in microseconds, their access links left out for those of
@@ -278,10 +339,19 @@ mod tests {
     fn pairs_connect_as_often_as_was_measured_in_the_field() {
         let options = Options::default();
         let viewers: Vec<Viewer> = (0..2000)
-            .map(|i| Viewer::new(&options, i, &House::new(&options, household_of(&options, i))))
+            .map(|i| {
+                Viewer::new(
+                    &options,
+                    i,
+                    &House::new(&options, household_of(&options, i)),
+                )
+            })
             .filter(|viewer| !viewer.leech)
             .collect();
-        let pairs = viewers.windows(2).filter(|w| w[0].nat.reaches(w[1].nat)).count();
+        let pairs = viewers
+            .windows(2)
+            .filter(|w| w[0].nat.reaches(w[1].nat))
+            .count();
         let share = pairs as f64 / viewers.len() as f64;
         assert!((0.70..0.80).contains(&share), "{share}");
     }
@@ -290,7 +360,10 @@ mod tests {
     fn a_viewer_follows_from_seed_and_number() {
         let options = Options::default();
         let house = House::new(&options, 7);
-        let (a, b) = (Viewer::new(&options, 7, &house), Viewer::new(&options, 7, &house));
+        let (a, b) = (
+            Viewer::new(&options, 7, &house),
+            Viewer::new(&options, 7, &house),
+        );
         assert_eq!(format!("{a:?}"), format!("{b:?}"));
     }
 }

@@ -92,7 +92,11 @@ impl<E> Queue<E> {
             self.bucket += 1;
         }
         let horizon = self.bucket + BUCKETS as u64;
-        while self.far.peek().is_some_and(|entry| entry.at / BUCKET_US < horizon) {
+        while self
+            .far
+            .peek()
+            .is_some_and(|entry| entry.at / BUCKET_US < horizon)
+        {
             if let Some(entry) = self.far.pop() {
                 self.place(entry);
             }

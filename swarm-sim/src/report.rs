@@ -135,18 +135,25 @@ impl Report {
         let copies = copies_per_segment(world);
         let total = |seconds: &[Second]| seconds.iter().map(|s| s.cdn_bytes).sum::<u64>() as f64;
         let wasted = world.metrics.wasted_bytes;
-        let ready = [0.5, 0.95, 0.99].map(|share| quantile(&mut world.metrics.ready_us, share) / 1000);
+        let ready =
+            [0.5, 0.95, 0.99].map(|share| quantile(&mut world.metrics.ready_us, share) / 1000);
         let metrics = &world.metrics;
         let lost = REASONS.iter().zip(metrics.bytes_by_reason);
         let mut problems_first = metrics.problems.clone();
         problems_first.extend(twin.metrics.problems.iter().map(|p| format!("twin: {p}")));
         let piece_s = 65_536.0 * 8.0 / upload_bps.max(1.0) + 0.04;
-        let window_s = (options.latency_s - options.segment_s - options.playlist_lag_s() / 2.0).max(0.1);
+        let window_s =
+            (options.latency_s - options.segment_s - options.playlist_lag_s() / 2.0).max(0.1);
         Self {
             offload: 1.0 - cdn as f64 / only as f64,
-            offload_whole_run: 1.0 - total(&metrics.seconds) / total(&twin.metrics.seconds).max(1.0),
+            offload_whole_run: 1.0
+                - total(&metrics.seconds) / total(&twin.metrics.seconds).max(1.0),
             p2p_share: p2p as f64 / (p2p + cdn).max(1) as f64,
-            offload_bound: bounds::throughput(audience / f64::from(options.channels), upload_bps, rate_bps),
+            offload_bound: bounds::throughput(
+                audience / f64::from(options.channels),
+                upload_bps,
+                rate_bps,
+            ),
             offload_bound_groups: bounds::groups(audience, groups, upload_bps, rate_bps),
             offload_bound_delay: bounds::frontier(window_s, piece_s, 4).1,
             cdn_copies_per_segment: copies,
@@ -170,8 +177,13 @@ impl Report {
             bytes_cdn: cdn,
             bytes_p2p: p2p,
             bytes_cdn_only: only,
-            lost: lost.map(|(name, bytes)| (*name, bytes as f64 / only as f64)).collect(),
-            cdn_peak_mbps: (peak_mbps(&metrics.seconds), peak_mbps(&twin.metrics.seconds)),
+            lost: lost
+                .map(|(name, bytes)| (*name, bytes as f64 / only as f64))
+                .collect(),
+            cdn_peak_mbps: (
+                peak_mbps(&metrics.seconds),
+                peak_mbps(&twin.metrics.seconds),
+            ),
             ready_ms: (ready[0], ready[1], ready[2]),
             upload_ratio: upload_bps / rate_bps,
             groups: (groups, audience / groups.max(1.0)),
@@ -197,7 +209,8 @@ fn visits(world: &World) -> impl Iterator<Item = &Played> {
 }
 
 fn quality(world: &mut World) -> Quality {
-    let (mut stalled, mut played, mut stalls, mut switches, mut skipped, mut count) = (0, 0, 0, 0, 0, 0u64);
+    let (mut stalled, mut played, mut stalls, mut switches, mut skipped, mut count) =
+        (0, 0, 0, 0, 0, 0u64);
     for visit in visits(world) {
         stalled += visit.stalled_us;
         played += visit.played_us;
@@ -214,7 +227,10 @@ fn quality(world: &mut World) -> Quality {
         stall_ratio: stalled as f64 / (stalled + played).max(1) as f64,
         stalls_per_hour: stalls as f64 / (played as f64 / 3.6e9).max(1e-9),
         startup_ms: (startup(0.5, &mut startups), startup(0.95, &mut startups)),
-        latency_s: (quantile(latencies, 0.5) as f64 / 1e6, quantile(latencies, 0.95) as f64 / 1e6),
+        latency_s: (
+            quantile(latencies, 0.5) as f64 / 1e6,
+            quantile(latencies, 0.95) as f64 / 1e6,
+        ),
         switches_per_viewer: switches as f64 / count,
         skipped_per_viewer: skipped as f64 / count,
     }
@@ -222,13 +238,22 @@ fn quality(world: &mut World) -> Quality {
 
 /// In milliseconds, of all visits.
 fn startups(world: &World) -> Vec<u64> {
-    sorted(visits(world).filter_map(|visit| visit.startup_us).map(|us| us / 1000).collect())
+    sorted(
+        visits(world)
+            .filter_map(|visit| visit.startup_us)
+            .map(|us| us / 1000)
+            .collect(),
+    )
 }
 
 /// In hundredths of a percent, of all visits that began to play.
 fn stall_ratios(world: &World) -> Vec<u64> {
     let started = visits(world).filter(|visit| visit.startup_us.is_some());
-    sorted(started.map(|v| v.stalled_us * 10_000 / (v.stalled_us + v.played_us).max(1)).collect())
+    sorted(
+        started
+            .map(|v| v.stalled_us * 10_000 / (v.stalled_us + v.played_us).max(1))
+            .collect(),
+    )
 }
 
 fn sorted(mut values: Vec<u64>) -> Vec<u64> {
@@ -253,22 +278,9 @@ fn copies_per_segment(world: &World) -> f64 {
 }
 
 fn peak_mbps(seconds: &[Second]) -> f64 {
-    let most = seconds.windows(5).map(|w| w.iter().map(|s| s.cdn_bytes).sum::<u64>()).max();
+    let most = seconds
+        .windows(5)
+        .map(|w| w.iter().map(|s| s.cdn_bytes).sum::<u64>())
+        .max();
     most.unwrap_or(0) as f64 * 8.0 / 5.0 / 1e6
-}
-
-/// Stalls by what is special about viewers: access class, NAT.
-pub(crate) fn explain(world: &World) -> String {
-    let mut by: BTreeMap<String, (u64, u64, u64)> = BTreeMap::new();
-    for node in world.nodes() {
-        let Some(played) = &node.played else { continue };
-        let v = &node.viewer;
-        for key in [format!("nat {:?}", v.nat), format!("leech {}", v.leech), format!("cdn {:02}", (v.cdn_bps / 8_000_000).min(10)), format!("down {:02}", (world.down_bps(v.household) / 5_000_000).min(8)), format!("up {:02}", (v.upload_bps / 2_000_000).min(8)), format!("hidden {}", v.hidden)] {
-            let e = by.entry(key).or_default();
-            e.0 += played.stalled_us;
-            e.1 += played.played_us;
-            e.2 += 1;
-        }
-    }
-    by.iter().map(|(k, (s, p, n))| format!("{k}: {n} viewers, stalled {:.4}\n", *s as f64 / (*s + *p).max(1) as f64)).collect()
 }

@@ -51,7 +51,11 @@ impl Peer {
                 self.plan_segment(index, is_paused, out);
             }
         }
-        self.plan_at = self.segments.iter().filter_map(|segment| segment.plan_at).min();
+        self.plan_at = self
+            .segments
+            .iter()
+            .filter_map(|segment| segment.plan_at)
+            .min();
     }
 
     fn plan_segment(&mut self, index: usize, is_paused: bool, out: &mut Outbox) {
@@ -81,7 +85,11 @@ impl Peer {
 
     /// Has every segment planned again that is not complete.
     pub(super) fn touch_all(&mut self) {
-        for segment in self.segments.iter_mut().filter(|segment| !segment.is_complete()) {
+        for segment in self
+            .segments
+            .iter_mut()
+            .filter(|segment| !segment.is_complete())
+        {
             segment.stale = true;
         }
     }
@@ -129,7 +137,10 @@ impl Peer {
             self.tracker.me().unwrap_or(crate::id::PeerId(0)),
             self.status_weight(),
         );
-        let others = self.neighbours.iter().filter(|n| n.shares(segment.push_track));
+        let others = self
+            .neighbours
+            .iter()
+            .filter(|n| n.shares(segment.push_track));
         let others = others.map(|n| (n.slot.0, n.peer, n.status.weight));
         let members: Vec<_> = others.chain([me]).collect();
         let pieces = segment.full().count_ones();
@@ -227,7 +238,11 @@ impl Peer {
     /// The smallest name in the group, if there are links to others.
     fn group_name(&self) -> Option<u64> {
         self.neighbours.ready().find(|n| n.bridge)?;
-        let members = self.neighbours.ready().filter(|n| !n.bridge).map(|n| n.peer.0);
+        let members = self
+            .neighbours
+            .ready()
+            .filter(|n| !n.bridge)
+            .map(|n| n.peer.0);
         members.chain(self.tracker.me().map(|me| me.0)).min()
     }
 
@@ -271,7 +286,10 @@ impl Peer {
         let segment = &mut self.segments[index];
         let Some(id) = segment.id() else { return };
         segment.relayed |= bits;
-        let bridges = self.neighbours.iter().filter(|n| n.bridge && n.holds(id) & bits != 0);
+        let bridges = self
+            .neighbours
+            .iter()
+            .filter(|n| n.bridge && n.holds(id) & bits != 0);
         let bridges: Vec<(Slot, u64)> = bridges.map(|n| (n.slot, n.holds(id))).collect();
         for (slot, held) in bridges {
             if held & bits != 0 {

@@ -518,7 +518,11 @@ impl Peer {
 
     /// The tracks that neighbours should push.
     fn pushed_tracks(&self) -> &[TrackId] {
-        if self.player.careful { &[] } else { self.tracks.ids() }
+        if self.player.careful {
+            &[]
+        } else {
+            self.tracks.ids()
+        }
     }
 
     /// Its share of the seeding.
@@ -569,8 +573,10 @@ impl Peer {
             let known = self.segments.iter().find(|s| s.id() == Some(id));
             known.map_or(u64::MAX, super::Segment::full)
         };
-        let wholes: Vec<(crate::id::SegmentId, u64)> =
-            entries.iter().map(|e| (e.segment, full(e.segment))).collect();
+        let wholes: Vec<(crate::id::SegmentId, u64)> = entries
+            .iter()
+            .map(|e| (e.segment, full(e.segment)))
+            .collect();
         let needs = |n: &&Neighbour| wholes.iter().any(|(id, whole)| n.holds(*id) != *whole);
         let message = PeerMsg::Have(entries);
         let frame = out.write(|bytes| message.encode(bytes));

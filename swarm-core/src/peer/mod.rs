@@ -360,19 +360,34 @@ impl Peer {
         };
         // What the player asked for before it told of its buffer is not as urgent as it seemed.
         let dry_at = now.plus_ms(u64::from(buffer_ms));
-        for request in self.segments.iter_mut().flat_map(|segment| &mut segment.requests) {
+        for request in self
+            .segments
+            .iter_mut()
+            .flat_map(|segment| &mut segment.requests)
+        {
             request.deadline = request.deadline.max(dry_at);
         }
         self.player.careful = self.should_be_careful();
     }
 
     fn should_be_careful(&self) -> bool {
-        if self.player.careful_until.is_some_and(|until| until > self.now) {
+        if self
+            .player
+            .careful_until
+            .is_some_and(|until| until > self.now)
+        {
             return true;
         }
-        let bps = |s: &Segment| s.content.map(|c| u64::from(c.len) * 8000 / u64::from(s.duration_ms.max(1)));
+        let bps = |s: &Segment| {
+            s.content
+                .map(|c| u64::from(c.len) * 8000 / u64::from(s.duration_ms.max(1)))
+        };
         let bitrate = self.segments.iter().filter_map(bps).max().unwrap_or(0);
-        let percent = if self.player.careful { THIN_PERCENT.1 } else { THIN_PERCENT.0 };
+        let percent = if self.player.careful {
+            THIN_PERCENT.1
+        } else {
+            THIN_PERCENT.0
+        };
         self.estimate.is_measured() && self.estimate.cdn_bps() < bitrate * percent / 100
     }
 

@@ -117,7 +117,10 @@ impl Neighbour {
 
     pub(super) fn remote(&self, segment: SegmentId) -> Option<&Remote> {
         // The latest segments are asked for most.
-        self.remotes.iter().rev().find(|remote| remote.segment == segment)
+        self.remotes
+            .iter()
+            .rev()
+            .find(|remote| remote.segment == segment)
     }
 
     /// Pieces that it holds, if it is believed.

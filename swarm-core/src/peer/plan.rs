@@ -210,9 +210,14 @@ fn need_ms(segment: &Segment, view: &View<'_>, missing: u64) -> u64 {
         Some(_) => {
             // Most of what neighbours hold or are about to bring will be there in time; while the
             // segment is young, somebody is about to bring everything.
-            let is_young = segment.fresh && view.now.ms_since(segment.known_at) < patience_ms(segment);
+            let is_young =
+                segment.fresh && view.now.ms_since(segment.known_at) < patience_ms(segment);
             let promised = view.held | segment.claimed(view.now) | segment.pulled();
-            let coming = if is_young { missing } else { missing & promised };
+            let coming = if is_young {
+                missing
+            } else {
+                missing & promised
+            };
             let sure = u64::from(segment.len_of(missing & !coming));
             sure + u64::from(segment.len_of(coming)) * DOUBT_PERCENT / 100
         }

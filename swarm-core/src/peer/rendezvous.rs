@@ -160,7 +160,10 @@ mod tests {
         let all = distributors(&members, 99, Name(3), 39);
         for (key, _, weight) in &members {
             let count = all.iter().filter(|k| *k == key).count();
-            assert!(count <= if *weight == 160 { 6 } else { 2 }, "{key}: {count}");
+            assert!(
+                count <= if *weight == 160 { 6 } else { 2 },
+                "{key}: {count}"
+            );
         }
         let fewer = distributors(&members[1..], 99, Name(3), 39);
         let same = all.iter().zip(&fewer).filter(|(a, b)| a == b).count();

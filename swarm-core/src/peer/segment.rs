@@ -198,7 +198,11 @@ impl Segment {
 
     /// The pieces that this viewer distributes.
     pub(super) fn own_share(&self) -> u64 {
-        let own = self.distributors.iter().enumerate().filter(|(_, slot)| **slot == NOBODY);
+        let own = self
+            .distributors
+            .iter()
+            .enumerate()
+            .filter(|(_, slot)| **slot == NOBODY);
         own.fold(0, |bits, (piece, _)| bits | 1 << piece)
     }
 

@@ -94,7 +94,9 @@ impl Peer {
         segment.have |= bits;
         if bits != 0 && segment.fresh && segment.is_complete() {
             let took_ms = now.ms_since(segment.known_at).min(u64::from(u32::MAX)) as u32;
-            self.pace_ms = (self.pace_ms / 4).saturating_mul(3).saturating_add(took_ms / 4);
+            self.pace_ms = (self.pace_ms / 4)
+                .saturating_mul(3)
+                .saturating_add(took_ms / 4);
         }
         segment.unannounced = true;
         let was_pulled = segment.pulled() & bits != 0;

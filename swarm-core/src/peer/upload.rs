@@ -117,7 +117,8 @@ pub(super) fn plan_next(segments: &[Segment], neighbours: &Neighbours) -> Option
             let remote = neighbour.remote(id);
             let (have, sent, wants) = remote.map_or((0, 0, 0), |r| (r.have, r.sent, r.wants));
             let wanted = wants & segment.have;
-            let is_push = neighbour.since <= segment.known_at && neighbour.shares(segment.push_track);
+            let is_push =
+                neighbour.since <= segment.known_at && neighbour.shares(segment.push_track);
             let pushed = if is_push {
                 (seeded | segment.handed_to(neighbour.slot)) & !have & !sent
             } else {

@@ -52,7 +52,8 @@ impl Catalog {
     }
 
     pub(crate) fn len(&self, rendition: u8) -> u32 {
-        (self.bitrates_bps[usize::from(rendition)] as u128 * u128::from(self.segment_us) / 8_000_000) as u32
+        (self.bitrates_bps[usize::from(rendition)] as u128 * u128::from(self.segment_us)
+            / 8_000_000) as u32
     }
 
     /// What the playlist says of a segment.
@@ -127,5 +128,9 @@ pub(crate) fn piece_size(content: &Content, piece: u32) -> u32 {
 /// All pieces of a content.
 pub(crate) fn all_pieces(content: &Content) -> u64 {
     let count = content.len.div_ceil(content.piece_len);
-    if count >= 64 { u64::MAX } else { (1 << count) - 1 }
+    if count >= 64 {
+        u64::MAX
+    } else {
+        (1 << count) - 1
+    }
 }

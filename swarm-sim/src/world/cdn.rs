@@ -28,7 +28,11 @@ impl World {
         match self.options.cdn.slow {
             Some((from_s, to_s, factor)) => {
                 let at = self.now - ORIGIN_US;
-                if (us(from_s)..us(to_s)).contains(&at) { factor } else { 1.0 }
+                if (us(from_s)..us(to_s)).contains(&at) {
+                    factor
+                } else {
+                    1.0
+                }
             }
             None => 1.0,
         }
@@ -42,7 +46,9 @@ impl World {
         range: Option<(u32, u32)>,
         reason: Reason,
     ) {
-        let Some(place) = self.catalog.place_named(name) else { return };
+        let Some(place) = self.catalog.place_named(name) else {
+            return;
+        };
         self.note(2, node, name.0 ^ u64::from(range.map_or(0, |r| r.0)));
         self.fetch(node, Asker::Core(fetch), place, range, reason);
     }
@@ -51,7 +57,14 @@ impl World {
         self.fetch(node, Asker::Player(request), place, None, Reason::Bypass);
     }
 
-    fn fetch(&mut self, node: u32, asker: Asker, place: Place, range: Option<(u32, u32)>, reason: Reason) {
+    fn fetch(
+        &mut self,
+        node: u32,
+        asker: Asker,
+        place: Place,
+        range: Option<(u32, u32)>,
+        reason: Reason,
+    ) {
         let content = self.catalog.content(place);
         let (from, len) = range.unwrap_or((0, content.len));
         let (slowness, cdn) = (self.slowness(), &self.options.cdn);
@@ -82,14 +95,19 @@ impl World {
             reason: if is_warm_up { Reason::WarmUp } else { reason },
         });
         self.metrics.cdn_requests += u64::from(self.metrics.is_measured(self.now));
-        self.queue.push(self.now + ttfb_us, Event::FetchStep { node, fetch: id });
+        self.queue
+            .push(self.now + ttfb_us, Event::FetchStep { node, fetch: id });
     }
 
     /// A part of a body is there; the next one takes its turn on the viewer's links.
     pub(super) fn fetch_step(&mut self, node: u32, fetch: u32) {
         let now = self.now;
-        let Some(live) = &mut self.nodes[node as usize].live else { return };
-        let Some(index) = live.fetches.iter().position(|f| f.id == fetch) else { return };
+        let Some(live) = &mut self.nodes[node as usize].live else {
+            return;
+        };
+        let Some(index) = live.fetches.iter().position(|f| f.id == fetch) else {
+            return;
+        };
         let current = &mut live.fetches[index];
         if current.fails {
             let failed = live.fetches.remove(index);
@@ -100,23 +118,36 @@ impl World {
         current.got += step;
         let copy = *current;
         if step > 0 {
-            self.metrics.on_cdn(now, u64::from(step), copy.place, copy.reason);
+            self.metrics
+                .on_cdn(now, u64::from(step), copy.place, copy.reason);
             self.report_body(node, &copy, step);
         }
-        let Some(live) = &mut self.nodes[node as usize].live else { return };
-        let Some(index) = live.fetches.iter().position(|f| f.id == fetch) else { return };
+        let Some(live) = &mut self.nodes[node as usize].live else {
+            return;
+        };
+        let Some(index) = live.fetches.iter().position(|f| f.id == fetch) else {
+            return;
+        };
         if copy.got >= copy.len {
             let done = live.fetches.remove(index);
             return self.end_fetch(node, &done, FetchOutcome::Verified);
         }
-        let longest = if copy.whole { (copy.len / STEPS_MAX).max(STEP_LEN) } else { STEP_LEN };
+        let longest = if copy.whole {
+            (copy.len / STEPS_MAX).max(STEP_LEN)
+        } else {
+            STEP_LEN
+        };
         let step = longest.min(copy.len - copy.got);
         live.fetches[index].step = step;
         let bits = u64::from(step) * 8_000_000;
         live.cdn_free = live.cdn_free.max(now) + bits / copy.rate_bps;
         let house = &mut self.houses[self.nodes[node as usize].viewer.household as usize];
         house.down_free = house.down_free.max(now) + bits / house.down_bps.max(1);
-        let at = self.nodes[node as usize].live.as_ref().map_or(now, |l| l.cdn_free).max(house.down_free);
+        let at = self.nodes[node as usize]
+            .live
+            .as_ref()
+            .map_or(now, |l| l.cdn_free)
+            .max(house.down_free);
         self.queue.push(at, Event::FetchStep { node, fetch });
     }
 
@@ -129,14 +160,32 @@ impl World {
             if let Some(live) = &mut self.nodes[node as usize].live {
                 live.stored_mut(content.id);
             }
-            self.input(node, Input::Record { source: Source::Cdn(id), record: &record });
+            self.input(
+                node,
+                Input::Record {
+                    source: Source::Cdn(id),
+                    record: &record,
+                },
+            );
         }
         let first = fetch.from.div_ceil(content.piece_len);
         let end = fetch.from + fetch.got;
-        let last = if end >= content.len { content.len.div_ceil(content.piece_len) } else { end / content.piece_len };
-        let below = |count: u32| if count >= 64 { u64::MAX } else { (1u64 << count) - 1 };
+        let last = if end >= content.len {
+            content.len.div_ceil(content.piece_len)
+        } else {
+            end / content.piece_len
+        };
+        let below = |count: u32| {
+            if count >= 64 {
+                u64::MAX
+            } else {
+                (1u64 << count) - 1
+            }
+        };
         let arrived = below(last) & !below(first) & all_pieces(&content);
-        let Some(live) = &mut self.nodes[node as usize].live else { return };
+        let Some(live) = &mut self.nodes[node as usize].live else {
+            return;
+        };
         if !live.store.iter().any(|stored| stored.id == content.id) {
             return;
         }
@@ -145,12 +194,21 @@ impl World {
         *stored |= bits;
         if bits != 0 {
             self.on_stored(node, content.id);
-            self.input(node, Input::Pieces { source: Source::Cdn(id), segment: content.id, bits });
+            self.input(
+                node,
+                Input::Pieces {
+                    source: Source::Cdn(id),
+                    segment: content.id,
+                    bits,
+                },
+            );
         }
     }
 
     pub(super) fn cancel_fetch(&mut self, node: u32, id: FetchId) {
-        let Some(live) = &mut self.nodes[node as usize].live else { return };
+        let Some(live) = &mut self.nodes[node as usize].live else {
+            return;
+        };
         live.fetches.retain(|fetch| fetch.asker != Asker::Core(id));
     }
 

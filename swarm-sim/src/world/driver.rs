@@ -29,7 +29,9 @@ impl World {
     /// One input for a viewer's machine; then everything it wants is done.
     pub(super) fn input(&mut self, node: u32, input: Input<'_>) {
         let now = Instant::from_micros(self.now);
-        let Some(live) = &mut self.nodes[node as usize].live else { return };
+        let Some(live) = &mut self.nodes[node as usize].live else {
+            return;
+        };
         let mut out = std::mem::take(&mut self.out);
         live.peer.handle(now, input, &mut out);
         self.schedule_wake(node);
@@ -40,20 +42,26 @@ impl World {
 
     fn schedule_wake(&mut self, node: u32) {
         let now = self.now;
-        let Some(live) = &mut self.nodes[node as usize].live else { return };
+        let Some(live) = &mut self.nodes[node as usize].live else {
+            return;
+        };
         let Some(wakeup) = live.peer.next_wakeup() else {
             live.wake = 0;
             return;
         };
         let mut at = wakeup.at.as_micros();
         if at <= now {
-            self.metrics.on_problem(now, || format!("viewer {node} wants to wake in the past: {wakeup:?}"));
+            self.metrics.on_problem(now, || {
+                format!("viewer {node} wants to wake in the past: {wakeup:?}")
+            });
             at = now + 1000;
         }
         if self.nodes[node as usize].viewer.hidden {
             at = at.next_multiple_of(HIDDEN_US);
         }
-        let Some(live) = &mut self.nodes[node as usize].live else { return };
+        let Some(live) = &mut self.nodes[node as usize].live else {
+            return;
+        };
         // A timer that fires too early costs one empty call; one that is set anew, an event.
         if live.wake == 0 || live.wake <= now || at < live.wake {
             live.wake = at;
@@ -63,7 +71,9 @@ impl World {
 
     pub(super) fn wake(&mut self, node: u32) {
         let now = self.now;
-        let Some(live) = &mut self.nodes[node as usize].live else { return };
+        let Some(live) = &mut self.nodes[node as usize].live else {
+            return;
+        };
         if live.wake != now {
             return;
         }
@@ -93,7 +103,11 @@ impl World {
                 self.fetch_for_core(node, *fetch, *name, *range, reason);
             }
             Action::CancelFetch(fetch) => self.cancel_fetch(node, *fetch),
-            Action::Deliver { request, payload, reported_bps } => {
+            Action::Deliver {
+                request,
+                payload,
+                reported_bps,
+            } => {
                 if let Payload::Segment(id) = payload {
                     self.check_delivery(node, *id);
                 }
@@ -105,7 +119,11 @@ impl World {
             Action::Close { slot, .. } => self.close_link(node, *slot),
             Action::SendFrame { slot, frame } => self.act_frame(node, *slot, frame, out, context),
             Action::SendRecord { slot, segment } => self.send_record(node, *slot, *segment),
-            Action::SendPiece { slot, segment, piece } => self.send_piece(node, *slot, *segment, *piece),
+            Action::SendPiece {
+                slot,
+                segment,
+                piece,
+            } => self.send_piece(node, *slot, *segment, *piece),
             Action::TrackerConnect => self.tracker_connect(node),
             Action::SendTracker(span) => self.send_tracker(node, out.bytes(span)),
             Action::Evict(id) => {
@@ -114,11 +132,19 @@ impl World {
                 }
             }
             Action::Emit(Fact::Backstop { .. }) => context.backstop = true,
-            Action::TrackerClose | Action::Signal { .. } | Action::UseStun(_) | Action::Emit(_) => {}
+            Action::TrackerClose | Action::Signal { .. } | Action::UseStun(_) | Action::Emit(_) => {
+            }
         }
     }
 
-    fn act_frame(&mut self, node: u32, slot: Slot, span: &Span, out: &Outbox, context: &mut Context) {
+    fn act_frame(
+        &mut self,
+        node: u32,
+        slot: Slot,
+        span: &Span,
+        out: &Outbox,
+        context: &mut Context,
+    ) {
         let bytes = out.bytes(span);
         if bytes.first() == Some(&CLAIM) {
             context.claimed = true;
@@ -155,18 +181,23 @@ impl World {
             return;
         }
         let now = self.now;
-        let Some(live) = &self.nodes[node as usize].live else { return };
+        let Some(live) = &self.nodes[node as usize].live else {
+            return;
+        };
         match PeerMsg::decode(bytes) {
             Ok(PeerMsg::Have(entries)) => {
                 for entry in entries {
                     if entry.bits & !live.stored(entry.segment) != 0 {
-                        self.metrics.on_problem(now, || format!("viewer {node} announces what it has not"));
+                        self.metrics
+                            .on_problem(now, || format!("viewer {node} announces what it has not"));
                     }
                 }
             }
             Ok(_) => {}
             Err(error) => {
-                self.metrics.on_problem(now, || format!("viewer {node} sends a malformed message: {error}"));
+                self.metrics.on_problem(now, || {
+                    format!("viewer {node} sends a malformed message: {error}")
+                });
             }
         }
     }
@@ -174,12 +205,18 @@ impl World {
     /// What is handed to a player is whole, and equals the origin's.
     fn check_delivery(&mut self, node: u32, id: swarm_core::id::SegmentId) {
         let now = self.now;
-        let content = self.catalog.place_of(id).map(|place| self.catalog.content(place));
-        let Some(live) = &self.nodes[node as usize].live else { return };
+        let content = self
+            .catalog
+            .place_of(id)
+            .map(|place| self.catalog.content(place));
+        let Some(live) = &self.nodes[node as usize].live else {
+            return;
+        };
         let whole = content.is_some_and(|content| live.stored(id) == all_pieces(&content));
         if !whole {
             self.metrics.bad_pieces_played += 1;
-            self.metrics.on_problem(now, || format!("viewer {node} plays what is not verified"));
+            self.metrics
+                .on_problem(now, || format!("viewer {node} plays what is not verified"));
         }
     }
 }

@@ -37,24 +37,84 @@ const SAMPLE_US: u64 = 1_000_000;
 /// Something that happens to a node. Nodes that have left are skipped.
 #[derive(Clone, Copy, Debug)]
 enum Event {
-    Arrive { node: u32 },
-    Leave { node: u32 },
-    Poll { node: u32 },
-    PlayerTick { node: u32 },
-    Ask { node: u32 },
-    Wake { node: u32 },
-    Switch { node: u32, from: u8, channel: u32 },
-    FetchStep { node: u32, fetch: u32 },
-    Frame { node: u32, slot: u8, link: u32, frame: u32 },
-    Record { node: u32, slot: u8, link: u32, segment: SegmentId },
-    Piece { node: u32, slot: u8, link: u32, segment: SegmentId, piece: u8, bad: bool, queued: bool },
-    Sent { node: u32, slot: u8, link: u32, len: u32 },
-    LinkUp { node: u32, slot: u8, link: u32 },
-    LinkDown { node: u32, slot: u8, link: u32 },
-    TrackerUp { node: u32 },
-    TrackerHears { node: u32, frame: u32 },
-    TrackerSays { node: u32, frame: u32 },
-    TrackerLost { node: u32 },
+    Arrive {
+        node: u32,
+    },
+    Leave {
+        node: u32,
+    },
+    Poll {
+        node: u32,
+    },
+    PlayerTick {
+        node: u32,
+    },
+    Ask {
+        node: u32,
+    },
+    Wake {
+        node: u32,
+    },
+    Switch {
+        node: u32,
+        from: u8,
+        channel: u32,
+    },
+    FetchStep {
+        node: u32,
+        fetch: u32,
+    },
+    Frame {
+        node: u32,
+        slot: u8,
+        link: u32,
+        frame: u32,
+    },
+    Record {
+        node: u32,
+        slot: u8,
+        link: u32,
+        segment: SegmentId,
+    },
+    Piece {
+        node: u32,
+        slot: u8,
+        link: u32,
+        segment: SegmentId,
+        piece: u8,
+        bad: bool,
+        queued: bool,
+    },
+    Sent {
+        node: u32,
+        slot: u8,
+        link: u32,
+        len: u32,
+    },
+    LinkUp {
+        node: u32,
+        slot: u8,
+        link: u32,
+    },
+    LinkDown {
+        node: u32,
+        slot: u8,
+        link: u32,
+    },
+    TrackerUp {
+        node: u32,
+    },
+    TrackerHears {
+        node: u32,
+        frame: u32,
+    },
+    TrackerSays {
+        node: u32,
+        frame: u32,
+    },
+    TrackerLost {
+        node: u32,
+    },
     TrackerTick,
     Exit,
     Sample,
@@ -92,7 +152,10 @@ impl World {
     pub(crate) fn new(options: &Arc<Options>, enabled: bool) -> Self {
         let end = ORIGIN_US + options.end_us();
         let window = (ORIGIN_US + options.measure_from_us(), end);
-        let policy = Policy { enabled, ..Policy::default() };
+        let policy = Policy {
+            enabled,
+            ..Policy::default()
+        };
         let mut rules = directory::Policy::default();
         if options.isolated_groups {
             rules.long_links = 0;
@@ -146,7 +209,8 @@ impl World {
     fn add_node(&mut self, at: u64) {
         let index = self.nodes.len() as u32;
         self.houses.push(House::new(&self.options, index));
-        self.nodes.push(Node::new(&self.options, index, &self.houses));
+        self.nodes
+            .push(Node::new(&self.options, index, &self.houses));
         self.queue.push(at, Event::Arrive { node: index });
     }
 
@@ -171,7 +235,9 @@ impl World {
 
     fn note(&mut self, kind: u64, node: u32, fact: u64) {
         let word = self.now ^ kind << 56 ^ u64::from(node) << 32 ^ fact.rotate_left(17);
-        self.hash = (self.hash ^ word).wrapping_mul(0x0100_0000_01b3).rotate_left(23);
+        self.hash = (self.hash ^ word)
+            .wrapping_mul(0x0100_0000_01b3)
+            .rotate_left(23);
     }
 
     fn happen(&mut self, event: Event) {
@@ -182,15 +248,47 @@ impl World {
             Event::PlayerTick { node } => self.player_tick(node),
             Event::Ask { node } => self.ask_next(node),
             Event::Wake { node } => self.wake(node),
-            Event::Switch { node, from, channel } => self.switch(node, from, channel),
+            Event::Switch {
+                node,
+                from,
+                channel,
+            } => self.switch(node, from, channel),
             Event::FetchStep { node, fetch } => self.fetch_step(node, fetch),
-            Event::Frame { node, slot, link, frame } => self.frame_arrives(node, slot, link, frame),
-            Event::Record { node, slot, link, segment } => self.record_arrives(node, slot, link, segment),
-            Event::Piece { node, slot, link, segment, piece, bad, queued } => {
-                let piece = network::Moving { segment, piece, bad, queued };
+            Event::Frame {
+                node,
+                slot,
+                link,
+                frame,
+            } => self.frame_arrives(node, slot, link, frame),
+            Event::Record {
+                node,
+                slot,
+                link,
+                segment,
+            } => self.record_arrives(node, slot, link, segment),
+            Event::Piece {
+                node,
+                slot,
+                link,
+                segment,
+                piece,
+                bad,
+                queued,
+            } => {
+                let piece = network::Moving {
+                    segment,
+                    piece,
+                    bad,
+                    queued,
+                };
                 self.piece_arrives(node, slot, link, piece);
             }
-            Event::Sent { node, slot, link, len } => self.sent(node, slot, link, len),
+            Event::Sent {
+                node,
+                slot,
+                link,
+                len,
+            } => self.sent(node, slot, link, len),
             Event::LinkUp { node, slot, link } => self.link_up(node, slot, link),
             Event::LinkDown { node, slot, link } => self.link_down(node, slot, link),
             Event::TrackerUp { node } => self.tracker_up(node),
@@ -204,7 +302,9 @@ impl World {
     }
 
     fn mass_exit(&mut self) {
-        let Some(exit) = self.options.exit.clone() else { return };
+        let Some(exit) = self.options.exit.clone() else {
+            return;
+        };
         let mut rng = Rng::new(mix(self.options.seed ^ 0xe817));
         for node in 0..self.nodes.len() as u32 {
             if self.nodes[node as usize].live.is_some() && chance(&mut rng, exit.share) {
@@ -235,15 +335,23 @@ impl World {
                 let (sum, count, max) = self.core_bytes;
                 self.core_bytes = (sum + bytes, count + 1, max.max(bytes));
             }
-            self.upload = (self.upload.0 + node.viewer.upload_bps as f64, self.upload.1 + 1);
+            self.upload = (
+                self.upload.0 + node.viewer.upload_bps as f64,
+                self.upload.1 + 1,
+            );
             let sent = live.sent_bytes;
             let sent_max = node.upload_max(now);
             if sent > sent_max {
-                self.metrics.on_problem(now, || format!("viewer {index} uploaded {sent}, its cap allows {sent_max}"));
+                self.metrics.on_problem(now, || {
+                    format!("viewer {index} uploaded {sent}, its cap allows {sent_max}")
+                });
             }
         }
         if is_measured {
-            self.groups = (self.groups.0 + self.directory.groups_len() as u64, self.groups.1 + 1);
+            self.groups = (
+                self.groups.0 + self.directory.groups_len() as u64,
+                self.groups.1 + 1,
+            );
         }
         self.metrics.on_audience(now, self.audience, stalled);
         self.queue.push(now + SAMPLE_US, Event::Sample);
@@ -261,17 +369,16 @@ impl World {
         &self.nodes
     }
 
-    pub(crate) fn down_bps(&self, house: u32) -> u64 {
-        self.houses[house as usize].down_bps
-    }
-
     pub(crate) fn catalog(&self) -> &Catalog {
         &self.catalog
     }
 
     /// Mean and largest number of bytes that a viewer's machine takes.
     pub(crate) fn core_bytes(&self) -> (f64, u64) {
-        (self.core_bytes.0 as f64 / self.core_bytes.1.max(1) as f64, self.core_bytes.2)
+        (
+            self.core_bytes.0 as f64 / self.core_bytes.1.max(1) as f64,
+            self.core_bytes.2,
+        )
     }
 
     /// Groups on average.

@@ -92,23 +92,31 @@ impl World {
     pub(super) fn connect(&mut self, node: u32, slot: Slot, peer: PeerId) {
         let other = node_of(peer);
         let me = peer_of(node);
-        let Some(live) = &mut self.nodes[node as usize].live else { return };
+        let Some(live) = &mut self.nodes[node as usize].live else {
+            return;
+        };
         live.slots[usize::from(slot.0)] = SlotState::Waiting(peer);
         let Some(remote) = self.nodes.get(other as usize).and_then(|n| n.live.as_ref()) else {
             return;
         };
         let waits = |state: &SlotState| matches!(state, SlotState::Waiting(p) if *p == me);
-        let Some(their_slot) = remote.slots.iter().position(waits) else { return };
-        let (a, b) = (&self.nodes[node as usize].viewer, &self.nodes[other as usize].viewer);
+        let Some(their_slot) = remote.slots.iter().position(waits) else {
+            return;
+        };
+        let (a, b) = (
+            &self.nodes[node as usize].viewer,
+            &self.nodes[other as usize].viewer,
+        );
         let delay_us = delay_us(a, b);
         let reachable = a.household == b.household || a.nat.reaches(b.nat);
         self.links += 1;
         let link = self.links;
         // Signalling through the tracker, then ICE, DTLS and SCTP: about four round trips.
         let setup_us = 120_000 + (between(&mut self.rng, 8.0, 14.0) * delay_us as f64) as u64;
-        for (near, near_slot, far, far_slot) in
-            [(node, slot.0, other, their_slot as u8), (other, their_slot as u8, node, slot.0)]
-        {
+        for (near, near_slot, far, far_slot) in [
+            (node, slot.0, other, their_slot as u8),
+            (other, their_slot as u8, node, slot.0),
+        ] {
             if let Some(live) = &mut self.nodes[near as usize].live {
                 live.slots[usize::from(near_slot)] = SlotState::Linked(End {
                     link,
@@ -122,15 +130,21 @@ impl World {
             }
             let (node, slot) = (near, near_slot);
             if reachable {
-                self.queue.push(self.now + setup_us, Event::LinkUp { node, slot, link });
+                self.queue
+                    .push(self.now + setup_us, Event::LinkUp { node, slot, link });
             } else {
-                self.queue.push(self.now + SETUP_FAILS_US, Event::LinkDown { node, slot, link });
+                self.queue.push(
+                    self.now + SETUP_FAILS_US,
+                    Event::LinkDown { node, slot, link },
+                );
             }
         }
     }
 
     pub(super) fn link_up(&mut self, node: u32, slot: u8, link: u32) {
-        let Some(live) = &mut self.nodes[node as usize].live else { return };
+        let Some(live) = &mut self.nodes[node as usize].live else {
+            return;
+        };
         if let Some(end) = live.end(slot, link) {
             end.up = true;
             self.input(node, Input::LinkUp(Slot(slot)));
@@ -138,7 +152,9 @@ impl World {
     }
 
     pub(super) fn link_down(&mut self, node: u32, slot: u8, link: u32) {
-        let Some(live) = &mut self.nodes[node as usize].live else { return };
+        let Some(live) = &mut self.nodes[node as usize].live else {
+            return;
+        };
         if live.end(slot, link).is_some() {
             live.slots[usize::from(slot)] = SlotState::Free;
             self.input(node, Input::LinkDown(Slot(slot)));
@@ -147,7 +163,9 @@ impl World {
 
     /// This side closes a link; the other notices a little later.
     pub(super) fn close_link(&mut self, node: u32, slot: Slot) {
-        let Some(live) = &mut self.nodes[node as usize].live else { return };
+        let Some(live) = &mut self.nodes[node as usize].live else {
+            return;
+        };
         let state = std::mem::replace(&mut live.slots[usize::from(slot.0)], SlotState::Free);
         if let SlotState::Linked(end) = state {
             let at = (self.now + end.delay_us + CLOSED_US).max(end.last_arrival);
@@ -161,7 +179,8 @@ impl World {
         for state in slots {
             if let SlotState::Linked(end) = state {
                 let (node, slot, link) = (end.node, end.slot, end.link);
-                self.queue.push(self.now + after_us, Event::LinkDown { node, slot, link });
+                self.queue
+                    .push(self.now + after_us, Event::LinkDown { node, slot, link });
             }
         }
     }
@@ -179,7 +198,8 @@ impl World {
             self.now + wire_bits * 1_000_000 / LAN_BPS
         } else {
             let house = &mut self.houses[household as usize];
-            house.up_free = house.up_free.max(self.now) + wire_bits * 1_000_000 / house.up_bps.max(1);
+            house.up_free =
+                house.up_free.max(self.now) + wire_bits * 1_000_000 / house.up_bps.max(1);
             house.up_free
         };
         let packets = f64::from(len.div_ceil(PACKET_LEN));
@@ -203,49 +223,111 @@ impl World {
         };
         self.metrics.frames += 1;
         let (node, slot, link) = (end.node, end.slot, end.link);
-        self.queue.push(arrival, Event::Frame { node, slot, link, frame });
+        self.queue.push(
+            arrival,
+            Event::Frame {
+                node,
+                slot,
+                link,
+                frame,
+            },
+        );
         true
     }
 
     pub(super) fn send_record(&mut self, node: u32, slot: Slot, segment: SegmentId) {
         if let Some((end, _, arrival)) = self.transmit(node, slot, 800) {
             let (node, slot, link) = (end.node, end.slot, end.link);
-            self.queue.push(arrival, Event::Record { node, slot, link, segment });
+            self.queue.push(
+                arrival,
+                Event::Record {
+                    node,
+                    slot,
+                    link,
+                    segment,
+                },
+            );
         }
     }
 
     pub(super) fn send_piece(&mut self, node: u32, slot: Slot, segment: SegmentId, piece: u8) {
-        let Some(place) = self.catalog.place_of(segment) else { return };
+        let Some(place) = self.catalog.place_of(segment) else {
+            return;
+        };
         let content = self.catalog.content(place);
         let len = piece_size(&content, u32::from(piece));
         let (now, cheat) = (self.now, self.nodes[node as usize].viewer.cheat);
-        let Some(live) = &mut self.nodes[node as usize].live else { return };
+        let Some(live) = &mut self.nodes[node as usize].live else {
+            return;
+        };
         if live.stored(segment) >> piece & 1 == 0 {
-            self.metrics.on_problem(now, || format!("viewer {node} relays a piece that it has not verified"));
+            self.metrics.on_problem(now, || {
+                format!("viewer {node} relays a piece that it has not verified")
+            });
             return;
         }
-        let SlotState::Linked(end) = &mut live.slots[usize::from(slot.0)] else { return };
+        let SlotState::Linked(end) = &mut live.slots[usize::from(slot.0)] else {
+            return;
+        };
         end.buffered += len;
         let link = end.link;
         if matches!(cheat, Cheat::BlackHole) {
-            self.queue.push(now, Event::Sent { node, slot: slot.0, link, len });
+            self.queue.push(
+                now,
+                Event::Sent {
+                    node,
+                    slot: slot.0,
+                    link,
+                    len,
+                },
+            );
             return;
         }
         live.sent_bytes += u64::from(len);
-        let Some((end, left, arrival)) = self.transmit(node, slot, len) else { return };
+        let Some((end, left, arrival)) = self.transmit(node, slot, len) else {
+            return;
+        };
         // Flow control: a receiver whose downlink is backed up slows its senders down.
-        let backlog = self.houses[self.nodes[end.node as usize].viewer.household as usize].down_free;
-        self.queue.push(left.max(backlog), Event::Sent { node, slot: slot.0, link, len });
+        let backlog =
+            self.houses[self.nodes[end.node as usize].viewer.household as usize].down_free;
+        self.queue.push(
+            left.max(backlog),
+            Event::Sent {
+                node,
+                slot: slot.0,
+                link,
+                len,
+            },
+        );
         let (node, slot, link, bad) = (end.node, end.slot, end.link, cheat == Cheat::Polluter);
-        self.queue.push(arrival, Event::Piece { node, slot, link, segment, piece, bad, queued: false });
+        self.queue.push(
+            arrival,
+            Event::Piece {
+                node,
+                slot,
+                link,
+                segment,
+                piece,
+                bad,
+                queued: false,
+            },
+        );
     }
 
     pub(super) fn sent(&mut self, node: u32, slot: u8, link: u32, len: u32) {
-        let Some(live) = &mut self.nodes[node as usize].live else { return };
+        let Some(live) = &mut self.nodes[node as usize].live else {
+            return;
+        };
         if let Some(end) = live.end(slot, link) {
             end.buffered -= len;
             let buffered = end.buffered;
-            self.input(node, Input::Sent { slot: Slot(slot), buffered });
+            self.input(
+                node,
+                Input::Sent {
+                    slot: Slot(slot),
+                    buffered,
+                },
+            );
         }
     }
 
@@ -253,51 +335,99 @@ impl World {
         let bytes = self.frames.take(frame);
         let live = self.nodes[node as usize].live.as_mut();
         if live.is_some_and(|live| live.end(slot, link).is_some()) {
-            self.input(node, Input::Frame { slot: Slot(slot), bytes: &bytes });
+            self.input(
+                node,
+                Input::Frame {
+                    slot: Slot(slot),
+                    bytes: &bytes,
+                },
+            );
         }
         self.frames.put_back(frame, bytes);
     }
 
     pub(super) fn record_arrives(&mut self, node: u32, slot: u8, link: u32, segment: SegmentId) {
-        let Some(live) = &mut self.nodes[node as usize].live else { return };
-        let Some(place) = self.catalog.place_of(segment) else { return };
+        let Some(live) = &mut self.nodes[node as usize].live else {
+            return;
+        };
+        let Some(place) = self.catalog.place_of(segment) else {
+            return;
+        };
         if live.end(slot, link).is_some() {
             live.stored_mut(segment);
             let record = self.catalog.record(place);
             let source = Source::Peer(Slot(slot));
-            self.input(node, Input::Record { source, record: &record });
+            self.input(
+                node,
+                Input::Record {
+                    source,
+                    record: &record,
+                },
+            );
         }
     }
 
     /// A piece has crossed the network; then it crosses the receiver's downlink.
     pub(super) fn piece_arrives(&mut self, node: u32, slot: u8, link: u32, moving: Moving) {
-        let Moving { segment, piece, bad, queued } = moving;
-        let Some(place) = self.catalog.place_of(segment) else { return };
+        let Moving {
+            segment,
+            piece,
+            bad,
+            queued,
+        } = moving;
+        let Some(place) = self.catalog.place_of(segment) else {
+            return;
+        };
         let content = self.catalog.content(place);
         let len = piece_size(&content, u32::from(piece));
         let now = self.now;
         let receiver = &mut self.nodes[node as usize];
-        let Some(live) = &mut receiver.live else { return };
+        let Some(live) = &mut receiver.live else {
+            return;
+        };
         if live.end(slot, link).is_none() {
             return;
         }
         if !queued {
             let house = &mut self.houses[receiver.viewer.household as usize];
             let bits = u64::from(len) * 8 * (100 + OVERHEAD_PERCENT) / 100;
-            let finish = house.down_free.max(now.saturating_sub(bits * 1_000_000 / house.down_bps.max(1)))
+            let finish = house
+                .down_free
+                .max(now.saturating_sub(bits * 1_000_000 / house.down_bps.max(1)))
                 + bits * 1_000_000 / house.down_bps.max(1);
             house.down_free = finish;
             if finish > now {
-                self.queue.push(finish, Event::Piece { node, slot, link, segment, piece, bad, queued: true });
+                self.queue.push(
+                    finish,
+                    Event::Piece {
+                        node,
+                        slot,
+                        link,
+                        segment,
+                        piece,
+                        bad,
+                        queued: true,
+                    },
+                );
                 return;
             }
         }
         self.take_piece(node, slot, segment, piece, len, bad);
     }
 
-    fn take_piece(&mut self, node: u32, slot: u8, segment: SegmentId, piece: u8, len: u32, bad: bool) {
+    fn take_piece(
+        &mut self,
+        node: u32,
+        slot: u8,
+        segment: SegmentId,
+        piece: u8,
+        len: u32,
+        bad: bool,
+    ) {
         let now = self.now;
-        let Some(live) = &mut self.nodes[node as usize].live else { return };
+        let Some(live) = &mut self.nodes[node as usize].live else {
+            return;
+        };
         if bad {
             self.metrics.bad_pieces_seen += 1;
             self.metrics.on_p2p(now, u64::from(len), false);
@@ -309,14 +439,27 @@ impl World {
         let bit = 1 << piece;
         if !known || stored & bit != 0 {
             self.metrics.on_p2p(now, u64::from(len), false);
-            self.input(node, Input::Surplus { slot: Slot(slot), len });
+            self.input(
+                node,
+                Input::Surplus {
+                    slot: Slot(slot),
+                    len,
+                },
+            );
             return;
         }
         *live.stored_mut(segment) |= bit;
         self.metrics.on_p2p(now, u64::from(len), true);
         self.note(1, node, segment.0 ^ u64::from(piece));
         self.on_stored(node, segment);
-        self.input(node, Input::Pieces { source: Source::Peer(Slot(slot)), segment, bits: bit });
+        self.input(
+            node,
+            Input::Pieces {
+                source: Source::Peer(Slot(slot)),
+                segment,
+                bits: bit,
+            },
+        );
     }
 }
 

@@ -126,7 +126,12 @@ impl Node {
     pub(crate) fn upload_max(&self, now: u64) -> u64 {
         let since = self.live.as_ref().map_or(now, |live| live.joined_at);
         let earned = u128::from(now - since) * u128::from(self.viewer.upload_bps) / 8_000_000;
-        earned as u64 + if self.viewer.upload_bps == 0 { 0 } else { UPLOAD_SLACK }
+        earned as u64
+            + if self.viewer.upload_bps == 0 {
+                0
+            } else {
+                UPLOAD_SLACK
+            }
     }
 }
 
@@ -139,7 +144,11 @@ impl Live {
     }
 
     pub(crate) fn stored(&self, id: SegmentId) -> u64 {
-        self.store.iter().rev().find(|s| s.id == id).map_or(0, |s| s.bits)
+        self.store
+            .iter()
+            .rev()
+            .find(|s| s.id == id)
+            .map_or(0, |s| s.bits)
     }
 
     /// The store's entry of a segment, made if it is not there.

@@ -7,11 +7,7 @@ use swarm_core::{
     wire::tracker::{TrackerMsg, ViewerMsg, Welcome},
 };
 
-use super::{
-    Event, World,
-    catalog::Catalog,
-    network::peer_of,
-};
+use super::{Event, World, catalog::Catalog, network::peer_of};
 
 /// From a viewer's ISP to the tracker, in microseconds.
 const TRACKER_US: u64 = 10_000;
@@ -59,15 +55,29 @@ impl World {
                     self.direct(Input::Joined(&joined));
                 }
             }
-            Ok(ViewerMsg::Status(status)) => self.direct(Input::Status { conn, status: &status }),
-            Ok(ViewerMsg::Link { peer, outcome, rtt_ms }) => {
-                self.direct(Input::Link { conn, peer, outcome, rtt_ms });
+            Ok(ViewerMsg::Status(status)) => self.direct(Input::Status {
+                conn,
+                status: &status,
+            }),
+            Ok(ViewerMsg::Link {
+                peer,
+                outcome,
+                rtt_ms,
+            }) => {
+                self.direct(Input::Link {
+                    conn,
+                    peer,
+                    outcome,
+                    rtt_ms,
+                });
             }
             Ok(ViewerMsg::Leave) => self.direct(Input::Left(conn)),
             Ok(ViewerMsg::Signal { .. }) => {}
             Err(error) => {
                 let now = self.now;
-                self.metrics.on_problem(now, || format!("viewer {node} tells the tracker nonsense: {error}"));
+                self.metrics.on_problem(now, || {
+                    format!("viewer {node} tells the tracker nonsense: {error}")
+                });
             }
         }
         self.frames.put_back(frame, bytes);
@@ -99,7 +109,9 @@ impl World {
         for action in out.actions() {
             let (conn, message) = match *action {
                 Action::Welcome { conn, peer } => (conn, welcome(peer)),
-                Action::Introduce { conn, introduction } => (conn, TrackerMsg::Introduce(introduction)),
+                Action::Introduce { conn, introduction } => {
+                    (conn, TrackerMsg::Introduce(introduction))
+                }
                 Action::Gone { conn, peer } => (conn, TrackerMsg::Gone { peer }),
                 Action::Refuse { conn, code } => (conn, TrackerMsg::Refused { code, text: "" }),
                 Action::Close { .. } => continue,

@@ -66,7 +66,8 @@ impl World {
         let stream = Catalog::stream(channel);
         self.input(node, Input::Join { stream, token: b"" });
         self.queue.push(now + playlist_us, Event::Poll { node });
-        self.queue.push(now + playlist_us, Event::PlayerTick { node });
+        self.queue
+            .push(now + playlist_us, Event::PlayerTick { node });
         self.queue.push(now + stay_us, Event::Leave { node });
     }
 
@@ -79,12 +80,17 @@ impl World {
             self.input(node, Input::Leave);
         }
         self.close_accounts(node);
-        let Some(live) = self.nodes[node as usize].live.take() else { return };
+        let Some(live) = self.nodes[node as usize].live.take() else {
+            return;
+        };
         self.audience -= 1;
         match departure {
-            Departure::Polite => self.queue.push(self.now + 100_000, Event::TrackerLost { node }),
+            Departure::Polite => self
+                .queue
+                .push(self.now + 100_000, Event::TrackerLost { node }),
             Departure::Silent => {
-                self.queue.push(self.now + SILENT_US.0, Event::TrackerLost { node });
+                self.queue
+                    .push(self.now + SILENT_US.0, Event::TrackerLost { node });
                 self.break_links(&live.slots, SILENT_US.1);
             }
             Departure::Crashed => {}
@@ -134,20 +140,36 @@ impl World {
         let latency_us = crate::options::us(self.options.latency_s);
         let window = LISTED_MIN.max(latency_us / self.options.segment_us() + 4);
         let channel = self.nodes[node as usize].viewer.channel;
-        let Some(live) = &mut self.nodes[node as usize].live else { return };
+        let Some(live) = &mut self.nodes[node as usize].live else {
+            return;
+        };
         live.listed = newest;
         live.player.tune_in(self.now);
         let rendition = live.rendition;
         let infos: Vec<SegmentInfo> = (newest - window..=newest)
-            .map(|seq| self.catalog.info(Place { channel, rendition, seq }))
+            .map(|seq| {
+                self.catalog.info(Place {
+                    channel,
+                    rendition,
+                    seq,
+                })
+            })
             .collect();
         let track = Catalog::track(channel, rendition);
-        self.input(node, Input::Timeline { track, segments: &infos });
+        self.input(
+            node,
+            Input::Timeline {
+                track,
+                segments: &infos,
+            },
+        );
     }
 
     pub(super) fn player_tick(&mut self, node: u32) {
         let now = self.now;
-        let Some(live) = &mut self.nodes[node as usize].live else { return };
+        let Some(live) = &mut self.nodes[node as usize].live else {
+            return;
+        };
         live.player.advance(now);
         self.tell_player(node);
         self.check_liveness(node);
@@ -158,7 +180,9 @@ impl World {
 
     fn tell_player(&mut self, node: u32) {
         let now = self.now;
-        let Some(live) = &self.nodes[node as usize].live else { return };
+        let Some(live) = &self.nodes[node as usize].live else {
+            return;
+        };
         let player = &live.player;
         let end = (live.listed + 1) * self.options.segment_us();
         let position = now - player.latency_us(now).unwrap_or(0);
@@ -173,12 +197,18 @@ impl World {
     /// What the player waits for has a source, or a timer that will look for one.
     fn check_liveness(&mut self, node: u32) {
         let now = self.now;
-        let Some(live) = &self.nodes[node as usize].live else { return };
-        let Some((_, _, asked_at)) = live.request else { return };
+        let Some(live) = &self.nodes[node as usize].live else {
+            return;
+        };
+        let Some((_, _, asked_at)) = live.request else {
+            return;
+        };
         if live.fetches.is_empty() && live.peer.next_wakeup().is_none() {
-            self.metrics.on_problem(now, || format!("viewer {node} waits for nothing"));
+            self.metrics
+                .on_problem(now, || format!("viewer {node} waits for nothing"));
         } else if now - asked_at > FORGOTTEN_US {
-            self.metrics.on_problem(now, || format!("viewer {node} waits since {asked_at}"));
+            self.metrics
+                .on_problem(now, || format!("viewer {node} waits since {asked_at}"));
         }
     }
 
@@ -186,16 +216,24 @@ impl World {
     pub(super) fn ask_next(&mut self, node: u32) {
         let now = self.now;
         let channel = self.nodes[node as usize].viewer.channel;
-        let Some(live) = &mut self.nodes[node as usize].live else { return };
+        let Some(live) = &mut self.nodes[node as usize].live else {
+            return;
+        };
         if live.request.is_some() {
             return;
         }
         live.player.advance(now);
-        let Some(seq) = live.player.wants(live.listed) else { return };
+        let Some(seq) = live.player.wants(live.listed) else {
+            return;
+        };
         live.requests += 1;
         let request = RequestId(live.requests);
         live.request = Some((request, seq, now));
-        let place = Place { channel, rendition: live.rendition, seq };
+        let place = Place {
+            channel,
+            rendition: live.rendition,
+            seq,
+        };
         let name = self.catalog.info(place).name;
         self.tell_player(node);
         self.input(node, Input::Wanted { request, name });
@@ -203,9 +241,15 @@ impl World {
 
     pub(super) fn bypass(&mut self, node: u32, request: RequestId) {
         let channel = self.nodes[node as usize].viewer.channel;
-        let Some(live) = &self.nodes[node as usize].live else { return };
+        let Some(live) = &self.nodes[node as usize].live else {
+            return;
+        };
         if let Some((waiting, seq, _)) = live.request.filter(|r| r.0 == request) {
-            let place = Place { channel, rendition: live.rendition, seq };
+            let place = Place {
+                channel,
+                rendition: live.rendition,
+                seq,
+            };
             self.fetch_for_player(node, waiting, place);
         }
     }
@@ -213,14 +257,22 @@ impl World {
     /// The player has got what it asked for.
     pub(super) fn segment_arrives(&mut self, node: u32, request: RequestId, bps: u64) {
         let now = self.now;
-        let Some(live) = &mut self.nodes[node as usize].live else { return };
-        let Some((_, seq, _)) = live.request.filter(|r| r.0 == request) else { return };
+        let Some(live) = &mut self.nodes[node as usize].live else {
+            return;
+        };
+        let Some((_, seq, _)) = live.request.filter(|r| r.0 == request) else {
+            return;
+        };
         live.request = None;
         live.player.on_segment(now, seq);
         if live.player.startup_us == Some(now - live.joined_at) && self.metrics.is_measured(now) {
             self.metrics.startup_us.push(now - live.joined_at);
         }
-        live.believed_bps = if live.believed_bps == 0 { bps } else { (live.believed_bps * 3 + bps) / 4 };
+        live.believed_bps = if live.believed_bps == 0 {
+            bps
+        } else {
+            (live.believed_bps * 3 + bps) / 4
+        };
         self.note(4, node, seq);
         self.queue.push(now, Event::Ask { node });
         self.adapt(node);
@@ -232,7 +284,9 @@ impl World {
         if renditions.len() < 2 {
             return;
         }
-        let Some(live) = &mut self.nodes[node as usize].live else { return };
+        let Some(live) = &mut self.nodes[node as usize].live else {
+            return;
+        };
         let most = live.believed_bps * ABR_PERCENT / 100;
         let best = renditions.iter().rposition(|bps| *bps <= most).unwrap_or(0) as u8;
         if best == live.rendition {
@@ -241,7 +295,14 @@ impl World {
         let old = std::mem::replace(&mut live.rendition, best);
         live.switches += 1;
         let channel = self.nodes[node as usize].viewer.channel;
-        self.queue.push(self.now, Event::Switch { node, from: old, channel });
+        self.queue.push(
+            self.now,
+            Event::Switch {
+                node,
+                from: old,
+                channel,
+            },
+        );
     }
 
     pub(super) fn switch(&mut self, node: u32, from: u8, channel: u32) {
@@ -251,12 +312,17 @@ impl World {
 
     /// A segment is stored further; notes the moment at which it is whole.
     pub(super) fn on_stored(&mut self, node: u32, id: SegmentId) {
-        let Some(place) = self.catalog.place_of(id) else { return };
+        let Some(place) = self.catalog.place_of(id) else {
+            return;
+        };
         let content = self.catalog.content(place);
-        let Some(live) = &self.nodes[node as usize].live else { return };
+        let Some(live) = &self.nodes[node as usize].live else {
+            return;
+        };
         if live.stored(id) == all_pieces(&content) {
             let published = (place.seq + 1) * self.options.segment_us();
-            self.metrics.on_ready(self.now, self.now.saturating_sub(published));
+            self.metrics
+                .on_ready(self.now, self.now.saturating_sub(published));
         }
     }
 }
