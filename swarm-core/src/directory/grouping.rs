@@ -276,6 +276,9 @@ impl Directory {
                 self.leave_group(*viewer);
                 self.enter_group(*viewer, new);
             }
+            for (_, viewer) in part {
+                self.introduce_again(*viewer);
+            }
             self.schedule_group(new, self.now.plus_ms(1));
         }
         self.stats.splits += 1;
@@ -301,9 +304,12 @@ impl Directory {
             let target = usize::from(self.policy.group_target);
             let members: Vec<Key> = s.displaced_at(place).take(target).collect();
             let group = self.found_group(swarm, place);
+            for member in &members {
+                self.leave_group(*member);
+                self.enter_group(*member, group);
+            }
             for member in members {
-                self.leave_group(member);
-                self.enter_group(member, group);
+                self.introduce_again(member);
             }
             self.schedule_group(group, self.now.plus_ms(1));
             self.stats.condensed += 1;
@@ -333,6 +339,7 @@ impl Directory {
             if let Plan::Join(other) = self.plan_place(viewer, swarm, Some(group)) {
                 self.leave_group(viewer);
                 self.enter_group(viewer, other);
+                self.introduce_again(viewer);
                 self.split_if_large(other);
                 self.fill_viewer(viewer);
             }

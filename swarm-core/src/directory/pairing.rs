@@ -12,7 +12,7 @@ use super::{
 use crate::{
     id::PeerId,
     limits::NEIGHBOURS_MAX,
-    wire::tracker::{Introduction, LinkOutcome},
+    wire::tracker::{Introduction, LinkOutcome, ViewerFlags},
 };
 
 /// Pairs of one viewer; leaves room for those that viewers open on their own.
@@ -57,7 +57,9 @@ impl Directory {
             return Vec::new();
         };
         let target = usize::from(self.policy.links_target);
-        let missing = target.saturating_sub(self.count_local(v));
+        let missing = target
+            .saturating_sub(self.count_local(v))
+            .min(PAIRS_MAX.saturating_sub(v.meetings.len()));
         if missing == 0 {
             return Vec::new();
         }
@@ -136,12 +138,7 @@ impl Directory {
             let Some(conn) = v.conn else {
                 continue;
             };
-            let introduction = Introduction {
-                peer: w.peer,
-                offer,
-                flags: w.flags,
-                distance: v.network.distance(&w.network, self.policy.metro_km),
-            };
+            let introduction = self.introduction(v, w, offer);
             self.pending.push(Action::Introduce { conn, introduction });
         }
         for key in [a, b] {
@@ -150,6 +147,42 @@ impl Directory {
             }
         }
         self.stats.introductions += 1;
+    }
+
+    /// What `v` is told of `w`.
+    fn introduction(&self, v: &Viewer, w: &Viewer, offer: bool) -> Introduction {
+        let elsewhere = v.group != w.group;
+        Introduction {
+            peer: w.peer,
+            offer,
+            flags: if elsewhere {
+                w.flags.with(ViewerFlags::ELSEWHERE)
+            } else {
+                w.flags
+            },
+            distance: v.network.distance(&w.network, self.policy.metro_km),
+        }
+    }
+
+    /// Tells a viewer and those it has met again of each other: some of them have become, or are no
+    /// longer, members of its group.
+    pub(super) fn introduce_again(&mut self, viewer: Key) {
+        let Some(v) = self.viewers.get(viewer) else {
+            return;
+        };
+        let mut told = Vec::new();
+        for other in v.meetings.iter().map(|m| m.with) {
+            let Some(w) = self.viewers.get(other) else {
+                continue;
+            };
+            for (me, them, offer) in [(v, w, true), (w, v, false)] {
+                if let Some(conn) = me.conn {
+                    let introduction = self.introduction(me, them, offer);
+                    told.push(Action::Introduce { conn, introduction });
+                }
+            }
+        }
+        self.pending.append(&mut told);
     }
 
     fn pair(&mut self, a: Key, b: Key, long: bool, up: bool) {

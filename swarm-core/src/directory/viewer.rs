@@ -220,8 +220,10 @@ impl Viewer {
 }
 
 fn flags_of(joined: &Joined) -> ViewerFlags {
+    // Where somebody sits is the directory's to say.
+    let own = ViewerFlags(joined.flags.0 & !ViewerFlags::ELSEWHERE.0);
     match joined.network.mode {
-        P2pMode::Leech => joined.flags.with(ViewerFlags::LEECH),
-        P2pMode::On | P2pMode::Off => joined.flags,
+        P2pMode::Leech => own.with(ViewerFlags::LEECH),
+        P2pMode::On | P2pMode::Off => own,
     }
 }

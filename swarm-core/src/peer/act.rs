@@ -1,13 +1,15 @@
 //! From plans to actions: what is missing between how things are and how they should be.
 //! Idempotent: with nothing new, nothing is done.
 
+use alloc::vec::Vec;
+
 use super::{
     Peer,
     io::{Action, Event, Outbox},
     neighbour::Neighbour,
     plan::{self, Ask, Plan, View},
     rendezvous,
-    segment::{Pull, Segment},
+    segment::{NOBODY, Pull, Segment},
     transfers::{Fetch, needs_record},
     upload,
 };
@@ -34,35 +36,62 @@ impl Peer {
         self.report_status(out);
     }
 
+    /// Plans the segments of which something has changed, or whose time has come.
     fn plan_segments(&mut self, out: &mut Outbox) {
-        self.expire_pulls();
-        self.plan_at = None;
+        let now = self.now;
+        let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+        if is_due(self.plan_at) {
+            self.expire_pulls();
+        }
         let is_paused = self.is_paused();
         for index in 0..self.segments.len() {
-            let segment = &self.segments[index];
-            let idle = is_paused && !segment.is_wanted();
-            if segment.is_complete() || idle || segment.track.is_none() {
-                continue;
+            let segment = &mut self.segments[index];
+            if segment.stale || is_due(segment.plan_at) {
+                (segment.stale, segment.plan_at) = (false, None);
+                self.plan_segment(index, is_paused, out);
             }
-            if segment.cdn_only {
-                self.fetch_unshared(index, out);
-                continue;
-            }
-            if let Some(at) = segment.fetch_not_before.filter(|at| *at > self.now) {
-                self.wake_for_plan(at);
-            }
-            self.update_ranks(index);
-            self.seed_and_back_up(index, out);
-            self.pull_missing(index, out);
         }
-        let pulls = self.segments.iter().flat_map(|segment| &segment.pulls);
-        if let Some(asked) = pulls.map(|pull| pull.asked).min() {
-            self.wake_for_plan(asked.plus_ms(plan::PULL_TIMEOUT_MS));
+        self.plan_at = self
+            .segments
+            .iter()
+            .filter_map(|segment| segment.plan_at)
+            .min();
+    }
+
+    fn plan_segment(&mut self, index: usize, is_paused: bool, out: &mut Outbox) {
+        let now = self.now;
+        let segment = &mut self.segments[index];
+        let idle = is_paused && !segment.is_wanted();
+        if segment.is_complete() || idle || segment.track.is_none() {
+            return;
+        }
+        if let Some(at) = segment.fetch_not_before.filter(|at| *at > now) {
+            segment.wake_at(at);
+        }
+        if segment.cdn_only {
+            return self.fetch_unshared(index, out);
+        }
+        self.update_ranks(index);
+        if self.segments[index].fresh && self.bucket.is_open() {
+            self.update_distributors(index);
+        }
+        self.seed_and_back_up(index, out);
+        self.pull_missing(index, out);
+        let segment = &mut self.segments[index];
+        if let Some(asked) = segment.pulls.iter().map(|pull| pull.asked).min() {
+            segment.wake_at(asked.plus_ms(plan::PULL_TIMEOUT_MS));
         }
     }
 
-    fn wake_for_plan(&mut self, at: Instant) {
-        self.plan_at = Some(self.plan_at.map_or(at, |old| old.min(at)));
+    /// Has every segment planned again that is not complete.
+    pub(super) fn touch_all(&mut self) {
+        for segment in self
+            .segments
+            .iter_mut()
+            .filter(|segment| !segment.is_complete())
+        {
+            segment.stale = true;
+        }
     }
 
     /// A segment that no record vouches for comes from the CDN, whole, when it is wanted.
@@ -75,8 +104,6 @@ impl Peer {
         let may_fetch = segment.fetch_not_before.is_none_or(|at| at <= self.now);
         if segment.is_wanted() && !is_fetched && may_fetch {
             self.fetch(index, None, false, out);
-        } else if let Some(at) = segment.fetch_not_before.filter(|at| *at > self.now) {
-            self.wake_for_plan(at);
         }
     }
 
@@ -98,6 +125,48 @@ impl Peer {
         }
     }
 
+    /// Divides the pieces of a segment among those who pass them on, if the group has changed since.
+    pub(super) fn update_distributors(&mut self, index: usize) {
+        let segment = &self.segments[index];
+        let view = self.neighbours.view();
+        if segment.distributors_for == view && !segment.distributors.is_empty() {
+            return;
+        }
+        let me = (
+            NOBODY,
+            self.tracker.me().unwrap_or(crate::id::PeerId(0)),
+            self.status_weight(),
+        );
+        let others = self
+            .neighbours
+            .iter()
+            .filter(|n| n.shares(segment.push_track));
+        let others = others.map(|n| (n.slot.0, n.peer, n.status.weight));
+        let members: Vec<_> = others.chain([me]).collect();
+        let pieces = segment.full().count_ones();
+        let distributors = rendezvous::distributors(&members, NOBODY, segment.name, pieces);
+        let segment = &mut self.segments[index];
+        (segment.distributors, segment.distributors_for) = (distributors, view);
+    }
+
+    /// New pieces of a fresh segment are here: this viewer's share of them is pushed to everybody,
+    /// and what it took from the CDN for the group goes to those whose share it is.
+    pub(super) fn plan_pushes(&mut self, index: usize, bits: u64, seeded: bool) {
+        let segment = &self.segments[index];
+        let is_ours = (seeded || segment.fresh) && segment.push_track.is_some();
+        if bits == 0 || !is_ours || !self.bucket.is_open() {
+            return;
+        }
+        self.update_distributors(index);
+        let segment = &mut self.segments[index];
+        let own = segment.own_share();
+        segment.seeded |= bits & own;
+        if seeded {
+            segment.handed |= bits & !own;
+        }
+        self.upload_stale |= seeded || bits & own != 0;
+    }
+
     fn status_weight(&self) -> u16 {
         self.announced_status.weight
     }
@@ -112,10 +181,11 @@ impl Peer {
         let backstop = plan::backstop(segment, &view, self.buffer_ms());
         let stripe_count = view.stripe_count;
         for at in [seed.wake, backstop.wake].into_iter().flatten() {
-            self.wake_for_plan(at);
+            self.segments[index].wake_at(at);
         }
         if seed.is_fetch() {
             self.claim(index, &seed, stripe_count, out);
+            self.relay(index, seed.relay, out);
             self.fetch_plan(index, &seed, true, out);
         } else if backstop.is_fetch() {
             let segment = &self.segments[index];
@@ -140,20 +210,40 @@ impl Peer {
             .iter()
             .filter(|n| n.plays(segment.track))
             .count();
-        let id = segment.id();
+        let held_by = |bridges_too: bool| {
+            segment.id().map_or(0, |id| {
+                let holders = self.neighbours.iter().filter(|n| bridges_too || !n.bridge);
+                holders.fold(0, |bits, n| bits | n.holds(id))
+            })
+        };
+        let (held, held_here) = (held_by(true), held_by(false));
         View {
             now: self.now,
             policy: &self.policy,
             estimate: &self.estimate,
             fetching: fetches.clone().fold(0, |bits, fetch| bits | fetch.bits),
             fetching_whole: fetches.clone().any(|fetch| fetch.whole),
-            held: id.map_or(0, |id| {
-                self.neighbours.iter().fold(0, |bits, n| bits | n.holds(id))
-            }),
+            held,
+            held_elsewhere: held & !held_here,
+            group: self.group_name(),
+            spare_ms: self.buffer_ms().saturating_sub(u64::from(self.pace_ms)),
             companions,
+            pulls_max: self.pulls_max().saturating_sub(self.outstanding_all()),
+            is_pushed: !self.player.careful,
             stripe_count: segment.ranks_for.1.max(1),
             len_expected: self.len_expected(segment),
         }
+    }
+
+    /// The smallest name in the group, if there are links to others.
+    fn group_name(&self) -> Option<u64> {
+        self.neighbours.ready().find(|n| n.bridge)?;
+        let members = self
+            .neighbours
+            .ready()
+            .filter(|n| !n.bridge)
+            .map(|n| n.peer.0);
+        members.chain(self.tracker.me().map(|me| me.0)).min()
     }
 
     fn len_expected(&self, segment: &Segment) -> u64 {
@@ -172,7 +262,7 @@ impl Peer {
     /// Promises the neighbours what is about to be fetched for them.
     fn claim(&mut self, index: usize, plan: &Plan, stripe_count: u32, out: &mut Outbox) {
         let segment = &self.segments[index];
-        let wanted = plan.fetch.iter().fold(0, |bits, run| bits | run);
+        let wanted = plan.fetch.iter().fold(plan.relay, |bits, run| bits | run);
         let mut stripes = 0u8;
         for stripe in 0..stripe_count {
             let bits = segment.stripe_bits(stripe, stripe_count);
@@ -191,6 +281,25 @@ impl Peer {
         );
     }
 
+    /// Asks bridges for pieces that the group has not got; they are pushed on as they come.
+    fn relay(&mut self, index: usize, mut bits: u64, out: &mut Outbox) {
+        let segment = &mut self.segments[index];
+        let Some(id) = segment.id() else { return };
+        segment.relayed |= bits;
+        let bridges = self
+            .neighbours
+            .iter()
+            .filter(|n| n.bridge && n.holds(id) & bits != 0);
+        let bridges: Vec<(Slot, u64)> = bridges.map(|n| (n.slot, n.holds(id))).collect();
+        for (slot, held) in bridges {
+            if held & bits != 0 {
+                let bits = held & bits;
+                self.ask(index, Ask { slot, bits }, out);
+            }
+            bits &= !held;
+        }
+    }
+
     fn fetch_plan(&mut self, index: usize, plan: &Plan, seeding: bool, out: &mut Outbox) {
         if plan.whole {
             self.fetch(index, None, seeding, out);
@@ -203,7 +312,7 @@ impl Peer {
     /// Fetches a run of pieces, or the whole object.
     fn fetch(&mut self, index: usize, run: Option<u64>, seeding: bool, out: &mut Outbox) {
         if self.fetches.len() >= FETCHES_MAX {
-            self.wake_for_plan(self.now.plus_ms(100));
+            self.segments[index].wake_at(self.now.plus_ms(100));
             return;
         }
         let segment = &mut self.segments[index];
@@ -239,7 +348,7 @@ impl Peer {
             self.outstanding(slot)
         });
         if let Some(at) = wake {
-            self.wake_for_plan(at);
+            self.segments[index].wake_at(at);
         }
         for ask in asks {
             self.ask(index, ask, out);
@@ -263,9 +372,14 @@ impl Peer {
 
     /// Sends pieces for as long as the rate and the links allow.
     fn send_pieces(&mut self, out: &mut Outbox) {
-        self.upload_at = None;
+        let is_due = self.upload_at.is_some_and(|at| at <= self.now);
+        if !is_due && !self.upload_stale {
+            return;
+        }
+        (self.upload_at, self.upload_stale) = (None, false);
         while self.bucket.is_open() {
             let Some(next) = upload::plan_next(&self.segments, &self.neighbours) else {
+                self.forget_pushed();
                 return;
             };
             let segment = &self.segments[next.index];
@@ -280,6 +394,18 @@ impl Peer {
             };
             on_send(neighbour, id, next.piece, len, out);
             self.stats.bytes_up += u64::from(len);
+        }
+    }
+
+    /// Everything that was to be pushed has been, unless a link was full.
+    fn forget_pushed(&mut self) {
+        if self.neighbours.ready().all(upload::has_room) {
+            for segment in &mut self.segments {
+                (segment.seeded, segment.handed) = (0, 0);
+                if segment.is_complete() {
+                    segment.distributors = Vec::new();
+                }
+            }
         }
     }
 }

@@ -79,7 +79,8 @@ pub enum Input<'a> {
     },
     /// The player has lost interest.
     Abandoned(RequestId),
-    /// How the player is doing; at least once a second while it plays.
+    /// How the player is doing; at least once a second while it plays, and before it asks for a
+    /// segment: deadlines follow from it.
     Player {
         /// Media ahead of the playhead, in milliseconds.
         buffer_ms: u32,

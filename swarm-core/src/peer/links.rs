@@ -53,7 +53,8 @@ impl Peer {
         };
         let tracks = self.tracks.ids();
         tracks
-            .into_iter()
+            .iter()
+            .copied()
             .max_by_key(|track| (size(*track), *track))
             .unwrap_or_default()
     }
@@ -73,7 +74,7 @@ impl Peer {
                     .tracker
                     .handle_welcome(self.now, &welcome, &self.policy, out)
                 {
-                    self.neighbours.touch_view();
+                    self.touch_view();
                     self.greet_all(out);
                 }
                 // A tracker that has forgotten everything learns of the links that have lasted.
@@ -111,12 +112,17 @@ impl Peer {
 
     fn handle_introduction(&mut self, introduction: Introduction, out: &mut Outbox) {
         let peer = introduction.peer;
-        if Some(peer) == self.tracker.me() || self.neighbours.by_peer(peer).is_some() {
+        let elsewhere = introduction.flags.has(ViewerFlags::ELSEWHERE);
+        if Some(peer) == self.tracker.me() {
             return;
+        }
+        if let Some(slot) = self.neighbours.by_peer(peer).map(|known| known.slot) {
+            return self.set_bridge(slot, elsewhere);
         }
         let native = introduction.flags.has(ViewerFlags::NATIVE);
         match self.neighbours.add(peer, native, self.now) {
             Some(slot) => {
+                self.set_bridge(slot, elsewhere);
                 let offer = introduction.offer;
                 out.push(Action::Connect {
                     slot,
@@ -128,6 +134,14 @@ impl Peer {
                 self.link_check_at.get_or_insert(check_at);
             }
             None => self.report_link(peer, LinkOutcome::Failed, 0, out),
+        }
+    }
+
+    fn set_bridge(&mut self, slot: Slot, bridge: bool) {
+        if let Some(neighbour) = self.neighbours.get_mut(slot)
+            && core::mem::replace(&mut neighbour.bridge, bridge) != bridge
+        {
+            self.touch_view();
         }
     }
 
@@ -233,6 +247,7 @@ impl Peer {
                 claim.slot = Slot(u8::MAX);
             }
         }
+        self.touch_all();
         self.stats.links = self.neighbours.ready_count() as u32;
         self.tracker.hasten_status(now);
     }
@@ -266,16 +281,13 @@ impl Peer {
         match message {
             PeerMsg::Hello { peer, status } => self.handle_hello(slot, peer, status, out),
             PeerMsg::Status(status) => {
-                neighbour.status = status;
-                self.neighbours.touch_view();
-            }
-            PeerMsg::Have(entries) => {
-                for Pieces { segment, bits } in entries {
-                    let remote = neighbour.remote_mut(segment);
-                    remote.have = bits;
-                    remote.wants &= !bits;
+                let old = core::mem::replace(&mut neighbour.status, status);
+                let new = &neighbour.status;
+                if (old.weight, &old.tracks) != (new.weight, &new.tracks) {
+                    self.touch_view();
                 }
             }
+            PeerMsg::Have(entries) => self.handle_have(slot, &entries),
             PeerMsg::Want(pieces) => self.handle_want(slot, pieces, out),
             PeerMsg::Claim {
                 name,
@@ -298,6 +310,7 @@ impl Peer {
                 let rejected = |s: &&mut super::Segment| s.id() == Some(pieces.segment);
                 if let Some(segment) = self.segments.iter_mut().find(rejected) {
                     segment.pulls.retain(|pull| pull.slot != slot);
+                    segment.stale = true;
                 }
             }
             PeerMsg::Bye => self.close(slot, CloseReason::Left, out),
@@ -328,8 +341,30 @@ impl Peer {
             self.send_all_haves(slot, out);
             self.ping(slot, out);
         }
-        self.neighbours.touch_view();
+        self.touch_view();
         self.stats.links = self.neighbours.ready_count() as u32;
+    }
+
+    /// The group of possible seeders has changed.
+    pub(super) fn touch_view(&mut self) {
+        self.neighbours.touch_view();
+        self.upload_stale = true;
+        self.touch_all();
+    }
+
+    fn handle_have(&mut self, slot: Slot, entries: &[Pieces]) {
+        let Some(neighbour) = self.neighbours.get_mut(slot) else {
+            return;
+        };
+        for Pieces { segment, bits } in entries {
+            let remote = neighbour.remote_mut(*segment);
+            remote.have = *bits;
+            remote.wants &= !bits;
+            let known = self.segments.iter_mut().rev();
+            if let Some(known) = known.into_iter().find(|s| s.id() == Some(*segment)) {
+                known.stale |= !known.is_complete();
+            }
+        }
     }
 
     fn send_all_haves(&mut self, slot: Slot, out: &mut Outbox) {
@@ -372,6 +407,7 @@ impl Peer {
             // What was sent is on its way, in order and reliably.
             let remote = neighbour.remote_mut(pieces.segment);
             remote.wants = pieces.bits & have & !remote.sent;
+            self.upload_stale = true;
         }
     }
 
@@ -383,6 +419,10 @@ impl Peer {
         let Some(neighbour) = self.neighbours.get_mut(slot) else {
             return;
         };
+        if neighbour.bridge {
+            // It promises to its own group.
+            return;
+        }
         neighbour.on_promise(promise);
         if let Some(index) = self.segments.iter().position(|s| s.name == promise.name) {
             self.believe(index, slot, promise);
@@ -469,27 +509,39 @@ impl Peer {
 
     /// What neighbours should know of this viewer now.
     pub(super) fn status(&self) -> PeerStatus {
-        let is_paused = self.is_paused();
+        PeerStatus {
+            weight: self.weight(),
+            buffer_ms: self.buffer_ms().min(u64::from(u32::MAX)) as u32,
+            tracks: self.pushed_tracks().to_vec(),
+        }
+    }
+
+    /// The tracks that neighbours should push.
+    fn pushed_tracks(&self) -> &[TrackId] {
+        if self.player.careful {
+            &[]
+        } else {
+            self.tracks.ids()
+        }
+    }
+
+    /// Its share of the seeding.
+    fn weight(&self) -> u16 {
+        if self.is_paused() || self.player.careful {
+            return 0;
+        }
         let weight = self.bucket.rate_bps() / (1000 * WEIGHT_KBPS);
         let least = u64::from(self.bucket.is_open());
-        PeerStatus {
-            weight: if is_paused {
-                0
-            } else {
-                weight.clamp(least, u64::from(u16::MAX)) as u16
-            },
-            buffer_ms: self.buffer_ms().min(u64::from(u32::MAX)) as u32,
-            tracks: self.tracks.ids(),
-        }
+        weight.clamp(least, u64::from(u16::MAX)) as u16
     }
 
     /// Tells neighbours of a changed status at once: their order of seeders depends on it.
     pub(super) fn announce_status(&mut self, out: &mut Outbox) {
-        let status = self.status();
         let old = &self.announced_status;
-        if (status.weight, &status.tracks) != (old.weight, &old.tracks) {
+        if (self.weight(), self.pushed_tracks()) != (old.weight, &old.tracks) {
+            let status = self.status();
             self.announced_status = status.clone();
-            self.neighbours.touch_view();
+            self.touch_view();
             self.send_all(&PeerMsg::Status(status), out);
         }
     }
@@ -511,7 +563,28 @@ impl Peer {
             }
         }
         for entries in entries.chunks(HAVE_ENTRIES_MAX) {
-            self.send_all(&PeerMsg::Have(entries.to_vec()), out);
+            self.send_haves(entries.to_vec(), out);
+        }
+    }
+
+    /// Sends have-maps to those who may need them: not to who holds all of the segments itself.
+    fn send_haves(&mut self, entries: Vec<Pieces>, out: &mut Outbox) {
+        let full = |id| {
+            let known = self.segments.iter().find(|s| s.id() == Some(id));
+            known.map_or(u64::MAX, super::Segment::full)
+        };
+        let wholes: Vec<(crate::id::SegmentId, u64)> = entries
+            .iter()
+            .map(|e| (e.segment, full(e.segment)))
+            .collect();
+        let needs = |n: &&Neighbour| wholes.iter().any(|(id, whole)| n.holds(*id) != *whole);
+        let message = PeerMsg::Have(entries);
+        let frame = out.write(|bytes| message.encode(bytes));
+        for neighbour in self.neighbours.ready().filter(needs) {
+            out.push(Action::SendFrame {
+                slot: neighbour.slot,
+                frame: frame.clone(),
+            });
         }
     }
 
@@ -569,6 +642,21 @@ impl Peer {
         };
         self.reported.advance(totals, &mut status);
         send(&ViewerMsg::Status(status), out);
+    }
+
+    /// How many pieces this viewer may have asked for at the same time.
+    pub(super) fn pulls_max(&self) -> u32 {
+        if self.player.careful {
+            plan::CAREFUL_PULLS_MAX
+        } else {
+            u32::MAX
+        }
+    }
+
+    /// How many pieces neighbours were asked for and still owe.
+    pub(super) fn outstanding_all(&self) -> u32 {
+        let pulls = self.segments.iter().flat_map(|segment| &segment.pulls);
+        pulls.map(|pull| pull.bits.count_ones()).sum()
     }
 
     /// How many pieces a neighbour was asked for and still owes.

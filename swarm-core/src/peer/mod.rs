@@ -49,6 +49,12 @@ const WAKEUP_US_MIN: u64 = 5_000;
 /// takes nothing.
 const PAUSED_AFTER_MS: u64 = 30_000;
 
+/// A downlink that gives less than this many percent of the bitrate is thin; it is no longer thin
+/// when it gives as much as the second one.
+const THIN_PERCENT: (u64, u64) = (160, 220);
+/// After a stall a viewer treats its downlink as thin for so long.
+const CAREFUL_AFTER_STALL_MS: u64 = 60_000;
+
 /// What a viewer has done since it was made. All in bytes but where the name says otherwise.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
@@ -100,6 +106,10 @@ struct Player {
     /// When it said so.
     at: Instant,
     stalled_since: Option<Instant>,
+    /// The downlink is thin: what others push, and what they push twice, would crowd out what is
+    /// needed next. Such a viewer is pushed nothing and asks for what it wants, a little at a time.
+    careful: bool,
+    careful_until: Option<Instant>,
     asked_at: Option<Instant>,
 }
 
@@ -122,10 +132,14 @@ pub struct Peer {
     links_target: u8,
     /// What neighbours were last told.
     announced_status: PeerStatus,
+    /// How long segments take from their listing until they are whole, on average.
+    pace_ms: u32,
     announce_at: Option<Instant>,
     link_check_at: Option<Instant>,
     plan_at: Option<Instant>,
     upload_at: Option<Instant>,
+    /// Something that decides what to send next has changed.
+    upload_stale: bool,
     reported: Reported,
     stats: Stats,
 }
@@ -146,6 +160,8 @@ impl Peer {
                 lag_ms: 0,
                 at: now,
                 stalled_since: None,
+                careful: false,
+                careful_until: None,
                 asked_at: None,
             },
             tracks: Tracks::default(),
@@ -158,10 +174,12 @@ impl Peer {
             bucket: Bucket::new(now),
             links_target: policy.links_target,
             announced_status: PeerStatus::default(),
+            pace_ms: 0,
             announce_at: None,
             link_check_at: None,
             plan_at: None,
             upload_at: None,
+            upload_stale: false,
             reported: Reported::default(),
             stats: Stats::default(),
             policy,
@@ -171,8 +189,22 @@ impl Peer {
     /// Takes one input; what is to be done is appended to `out`.
     pub fn handle(&mut self, now: Instant, input: Input<'_>, out: &mut Outbox) {
         self.now = self.now.max(now);
+        self.touch(&input);
         self.dispatch(input, out);
         self.reconcile(out);
+    }
+
+    /// Notes what has to be planned again because of an input. Messages of neighbours and pieces
+    /// are many and say themselves what they change.
+    fn touch(&mut self, input: &Input<'_>) {
+        match input {
+            Input::Tick | Input::Frame { .. } | Input::Pieces { .. } | Input::Surplus { .. } => {}
+            Input::Sent { .. } => self.upload_stale = true,
+            _ => {
+                self.touch_all();
+                self.upload_stale = true;
+            }
+        }
     }
 
     fn dispatch(&mut self, input: Input<'_>, out: &mut Outbox) {
@@ -282,6 +314,19 @@ impl Peer {
         })
     }
 
+    /// Bytes of memory that this machine takes, what it has set aside included.
+    pub fn memory_bytes(&self) -> usize {
+        let segments: usize = self.segments.iter().map(Segment::heap_bytes).sum();
+        size_of::<Self>()
+            + self.segments.capacity() * size_of::<Segment>()
+            + segments
+            + self.neighbours.heap_bytes()
+            + self.fetches.capacity() * size_of::<Fetch>()
+            + self.tracks.heap_bytes()
+            + self.tracker.heap_bytes()
+            + self.announced_status.tracks.capacity() * size_of::<crate::id::TrackId>()
+    }
+
     fn handle_environment(&mut self, environment: Environment) {
         let leech = environment
             .flags
@@ -290,7 +335,7 @@ impl Peer {
         self.bucket
             .set_rate(self.now, if leech { 0 } else { environment.upload_bps_max });
         self.tracker.hasten_status(self.now);
-        self.neighbours.touch_view();
+        self.touch_view();
     }
 
     fn handle_player(&mut self, buffer_ms: u32, lag_ms: u32, stalled: bool) {
@@ -298,6 +343,7 @@ impl Peer {
         match (self.player.stalled_since, stalled) {
             (None, true) => {
                 self.stats.stalls += 1;
+                self.player.careful_until = Some(now.plus_ms(CAREFUL_AFTER_STALL_MS));
                 self.player.stalled_since = Some(now);
             }
             (Some(since), _) => {
@@ -312,6 +358,37 @@ impl Peer {
             at: now,
             ..self.player
         };
+        // What the player asked for before it told of its buffer is not as urgent as it seemed.
+        let dry_at = now.plus_ms(u64::from(buffer_ms));
+        for request in self
+            .segments
+            .iter_mut()
+            .flat_map(|segment| &mut segment.requests)
+        {
+            request.deadline = request.deadline.max(dry_at);
+        }
+        self.player.careful = self.should_be_careful();
+    }
+
+    fn should_be_careful(&self) -> bool {
+        if self
+            .player
+            .careful_until
+            .is_some_and(|until| until > self.now)
+        {
+            return true;
+        }
+        let bps = |s: &Segment| {
+            s.content
+                .map(|c| u64::from(c.len) * 8000 / u64::from(s.duration_ms.max(1)))
+        };
+        let bitrate = self.segments.iter().filter_map(bps).max().unwrap_or(0);
+        let percent = if self.player.careful {
+            THIN_PERCENT.1
+        } else {
+            THIN_PERCENT.0
+        };
+        self.estimate.is_measured() && self.estimate.cdn_bps() < bitrate * percent / 100
     }
 
     /// Media ahead of the playhead by now.

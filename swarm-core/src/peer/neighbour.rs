@@ -48,6 +48,8 @@ pub(super) struct Neighbour {
     pub(super) slot: Slot,
     pub(super) peer: PeerId,
     pub(super) native: bool,
+    /// It sits in another group: it takes no part in this one's division of work.
+    pub(super) bridge: bool,
     pub(super) state: LinkState,
     /// When it reached its state.
     pub(super) since: Instant,
@@ -79,6 +81,7 @@ impl Neighbour {
             slot,
             peer,
             native,
+            bridge: false,
             state: LinkState::Connecting,
             since: now,
             heard: now,
@@ -103,12 +106,21 @@ impl Neighbour {
         self.is_ready() && track.is_some_and(|track| self.status.tracks.contains(&track))
     }
 
+    /// Whether it shares the work on a track's segments: it plays it, and is of the group.
+    pub(super) fn shares(&self, track: Option<TrackId>) -> bool {
+        !self.bridge && self.plays(track)
+    }
+
     pub(super) fn is_believed(&self) -> bool {
         self.is_ready() && self.strikes < STRIKES_MAX
     }
 
     pub(super) fn remote(&self, segment: SegmentId) -> Option<&Remote> {
-        self.remotes.iter().find(|remote| remote.segment == segment)
+        // The latest segments are asked for most.
+        self.remotes
+            .iter()
+            .rev()
+            .find(|remote| remote.segment == segment)
     }
 
     /// Pieces that it holds, if it is believed.
@@ -144,7 +156,7 @@ impl Neighbour {
         let found = self
             .remotes
             .iter()
-            .position(|remote| remote.segment == segment);
+            .rposition(|remote| remote.segment == segment);
         let index = found.unwrap_or_else(|| {
             if self.remotes.len() >= NEIGHBOUR_SEGMENTS_MAX {
                 self.remotes.remove(0);
@@ -171,6 +183,15 @@ pub(super) struct Neighbours {
 }
 
 impl Neighbours {
+    pub(super) fn heap_bytes(&self) -> usize {
+        let of = |n: &Neighbour| {
+            n.remotes.capacity() * size_of::<Remote>()
+                + n.promises.capacity() * size_of::<Promise>()
+                + n.status.tracks.capacity() * size_of::<TrackId>()
+        };
+        self.list.capacity() * size_of::<Neighbour>() + self.list.iter().map(of).sum::<usize>()
+    }
+
     pub(super) fn iter(&self) -> core::slice::Iter<'_, Neighbour> {
         self.list.iter()
     }
@@ -223,12 +244,25 @@ impl Neighbours {
         &self,
         track: Option<TrackId>,
     ) -> impl Iterator<Item = (PeerId, u16)> + Clone {
-        let plays = move |neighbour: &&Neighbour| neighbour.plays(track);
+        let shares = move |neighbour: &&Neighbour| neighbour.shares(track);
         self.list
             .iter()
-            .filter(plays)
+            .filter(shares)
             .map(|n| (n.peer, n.status.weight))
             .filter(|(_, w)| *w > 0)
+    }
+
+    /// Forgets what was known of a segment.
+    pub(super) fn forget_segment(&mut self, segment: SegmentId) {
+        for neighbour in &mut self.list {
+            neighbour.remotes.retain(|remote| remote.segment != segment);
+        }
+    }
+
+    /// Whether anybody waits for pieces that it asked for.
+    pub(super) fn any_wants(&self) -> bool {
+        let wants = |n: &Neighbour| n.remotes.iter().any(|remote| remote.wants != 0);
+        self.list.iter().any(wants)
     }
 
     pub(super) fn ready_count(&self) -> usize {

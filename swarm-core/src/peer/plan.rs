@@ -13,18 +13,33 @@ use super::{
     rendezvous::NEVER,
     segment::{Segment, runs},
 };
-use crate::{id::Slot, time::Instant};
+use crate::{id::Slot, rng::mix, time::Instant};
 
 /// Pieces that one neighbour may be asked for at the same time, over all segments.
 pub(super) const PULL_PIECES_MAX: u32 = 4;
+/// Pieces that a viewer with a thin downlink asks for at the same time.
+pub(super) const CAREFUL_PULLS_MAX: u32 = 8;
 /// How long a neighbour may take over a pull before it is asked of another.
 pub(super) const PULL_TIMEOUT_MS: u64 = 1500;
 /// Fetches that one backstop is split into at most.
 const BACKSTOP_RUNS_MAX: usize = 3;
 /// With less time than this to the moment of the backstop, promises are not waited for.
 const URGENT_MS: u64 = 500;
-/// How old a promise may be before pieces that others hold by now are asked of them.
-const PATIENCE_MS: u64 = 600;
+/// How old a promise may be before pieces that others hold by now are asked of them: this long, and
+/// as large a part of the segment's duration.
+const PATIENCE_MS: u64 = 300;
+const PATIENCE_PERCENT: u64 = 40;
+/// With less media than this ahead of the playhead the CDN is asked at once.
+const BUFFER_MS_CRITICAL: u64 = 1000;
+/// The part of promised bytes that the backstop leaves time for.
+const DOUBT_PERCENT: u64 = 40;
+/// One rank further back, a viewer relays a stripe from another group this much later.
+const RELAY_STAGGER_MS: u64 = 60;
+/// How long groups wait for each other: a part of the segment's duration, up to a limit, and only
+/// if segments usually come early enough to leave this much after it.
+const HOLD_PERCENT: u64 = 35;
+const HOLD_MS_MAX: u64 = 1500;
+const HOLD_SPARE_MS: u64 = 300;
 /// One rank further back in the order of seeders, the backstop fires this much later.
 const BACKSTOP_STAGGER_MS: u64 = 250;
 /// Ranks that stagger; all others fire at their own latest safe moment.
@@ -35,6 +50,8 @@ const BACKSTOP_RANKS: u64 = 3;
 pub(super) struct Plan {
     /// Runs of pieces to fetch from the CDN.
     pub(super) fetch: Vec<u64>,
+    /// Pieces to ask of bridges for the whole group.
+    pub(super) relay: u64,
     /// Fetch the whole object: its content is not known, or all of it is missing.
     pub(super) whole: bool,
     /// When the answer may change by itself.
@@ -48,7 +65,7 @@ impl Plan {
 
     /// Whether anything is to be fetched.
     pub(super) fn is_fetch(&self) -> bool {
-        self.whole || !self.fetch.is_empty()
+        self.whole || self.relay != 0 || !self.fetch.is_empty()
     }
 }
 
@@ -64,8 +81,18 @@ pub(super) struct View<'a> {
     pub(super) fetching_whole: bool,
     /// Pieces that believed neighbours hold.
     pub(super) held: u64,
+    /// Those of them that only bridges hold: nobody of the group.
+    pub(super) held_elsewhere: u64,
+    /// What identifies the group, the same for all its members; `None` without bridges to others.
+    pub(super) group: Option<u64>,
+    /// Media that will be left ahead of the playhead when a new segment is whole.
+    pub(super) spare_ms: u64,
     /// Neighbours that play the segment's track.
     pub(super) companions: usize,
+    /// Further pieces that may be asked of neighbours.
+    pub(super) pulls_max: u32,
+    /// Whether neighbours push to this viewer.
+    pub(super) is_pushed: bool,
     /// Stripes that the segment is divided into.
     pub(super) stripe_count: u32,
     /// Length of the segment in bytes, or of others of its track while its own is unknown.
@@ -92,16 +119,30 @@ pub(super) fn seed(segment: &Segment, view: &View<'_>) -> Plan {
     if !segment.fresh || view.companions == 0 || view.fetching_whole {
         return plan;
     }
-    let covered = segment.have | view.fetching | view.held;
+    let covered = segment.have | view.fetching | (view.held & !view.held_elsewhere);
+    let covered = covered | segment.pulled();
     let stripe_len = segment.content.map_or(0, |content| content.len) / view.stripe_count;
     let delay_ms =
         u64::from(view.policy.rank_delay_ms).max(100) + view.estimate.cdn_ms(u64::from(stripe_len));
     for stripe in 0..view.stripe_count {
         let rank = segment.ranks[stripe as usize];
         let bits = segment.stripe_bits(stripe, view.stripe_count);
-        let missing = bits & !covered;
+        let mut missing = bits & !covered;
         if rank == NEVER || (segment.content.is_some() && missing == 0) {
             continue;
+        }
+        let elsewhere = missing & view.held_elsewhere;
+        if elsewhere != 0 && segment.claimed(view.now) & bits == 0 {
+            let due = segment.known_at.plus_ms(u64::from(rank) * RELAY_STAGGER_MS);
+            if due > view.now {
+                plan.wake_at(due);
+            } else {
+                plan.relay |= elsewhere;
+            }
+            missing &= !elsewhere;
+            if missing == 0 {
+                continue;
+            }
         }
         let claim_bits = if segment.content.is_some() {
             bits
@@ -112,7 +153,7 @@ pub(super) fn seed(segment: &Segment, view: &View<'_>) -> Plan {
             .claimed_until(claim_bits)
             .unwrap_or(segment.known_at);
         let due = base
-            .max(segment.known_at)
+            .max(segment.known_at.plus_ms(hold_ms(segment, view, stripe)))
             .plus_ms(u64::from(rank) * delay_ms);
         if due > view.now {
             plan.wake_at(due);
@@ -125,6 +166,19 @@ pub(super) fn seed(segment: &Segment, view: &View<'_>) -> Plan {
     plan
 }
 
+/// How long a group waits for others to bring a stripe before it asks the CDN: not at all if it is
+/// its turn to be first, or if there is no time to spare.
+fn hold_ms(segment: &Segment, view: &View<'_>, stripe: u32) -> u64 {
+    let Some(group) = view.group.filter(|_| segment.content.is_some()) else {
+        return 0;
+    };
+    let hold_ms = (u64::from(segment.duration_ms) * HOLD_PERCENT / 100).min(HOLD_MS_MAX);
+    let drawn = mix(group ^ mix(segment.name.0 ^ u64::from(stripe) << 32)) % 100;
+    let is_first = drawn < u64::from(view.policy.first_groups_percent);
+    let has_time = view.spare_ms >= hold_ms + HOLD_SPARE_MS;
+    if is_first || !has_time { 0 } else { hold_ms }
+}
+
 /// What the player needs and nobody will bring in time.
 pub(super) fn backstop(segment: &Segment, view: &View<'_>, buffer_ms: u64) -> Plan {
     let mut plan = Plan::default();
@@ -135,12 +189,10 @@ pub(super) fn backstop(segment: &Segment, view: &View<'_>, buffer_ms: u64) -> Pl
     if view.fetching_whole || (segment.content.is_some() && missing == 0) {
         return plan;
     }
-    let whole_len = view.len_expected;
     let need_ms = need_ms(segment, view, missing);
-    let critical_ms = 2 * view.estimate.cdn_ms(whole_len) + 1000;
     let is_hopeless = view.companions == 0 || !may_come(segment, view, missing);
     let slack_ms = deadline.ms_since(view.now);
-    if !is_hopeless && slack_ms > need_ms && buffer_ms > critical_ms {
+    if !is_hopeless && slack_ms > need_ms && buffer_ms > BUFFER_MS_CRITICAL {
         plan.wake_at(deadline_minus(deadline, need_ms));
         return plan;
     }
@@ -155,7 +207,20 @@ pub(super) fn backstop(segment: &Segment, view: &View<'_>, buffer_ms: u64) -> Pl
 /// How long before its deadline the backstop of a segment fires.
 fn need_ms(segment: &Segment, view: &View<'_>, missing: u64) -> u64 {
     let len = match segment.content {
-        Some(_) => u64::from(segment.len_of(missing)),
+        Some(_) => {
+            // Most of what neighbours hold or are about to bring will be there in time; while the
+            // segment is young, somebody is about to bring everything.
+            let is_young =
+                segment.fresh && view.now.ms_since(segment.known_at) < patience_ms(segment);
+            let promised = view.held | segment.claimed(view.now) | segment.pulled();
+            let coming = if is_young {
+                missing
+            } else {
+                missing & promised
+            };
+            let sure = u64::from(segment.len_of(missing & !coming));
+            sure + u64::from(segment.len_of(coming)) * DOUBT_PERCENT / 100
+        }
         None => view.len_expected,
     };
     let cdn_ms = view.estimate.cdn_ms_worst(len);
@@ -207,39 +272,66 @@ pub(super) fn pull<'a>(
         .deadline()
         .map_or(u64::MAX, |deadline| deadline.ms_since(view.now));
     let mut wake = None;
-    if slack_ms > URGENT_MS {
+    let patience_ms = patience_ms(segment);
+    if slack_ms > URGENT_MS && view.is_pushed {
         // Pushes are under way: what somebody else holds meanwhile is asked for only when they
         // take long, or both would send it.
-        let patient = missing & segment.promised_since(view.now, PATIENCE_MS);
+        // What this viewer is to pass on itself, others wait for.
+        let promised = segment.promised_since(view.now, patience_ms) & !segment.own_share();
+        let patient = missing & promised;
         missing &= !patient;
         if patient & view.held != 0 {
-            wake = Some(view.now.plus_ms(PATIENCE_MS / 2));
+            wake = Some(view.now.plus_ms(patience_ms / 4));
         }
     }
-    let holders = neighbours.filter(|n| n.is_believed() && n.status.weight > 0);
-    let mut asks: Vec<Ask> = Vec::new();
-    let asked_now = |asks: &[Ask], slot| -> u32 {
-        asks.iter()
-            .filter(|ask| ask.slot == slot)
-            .map(|ask| ask.bits.count_ones())
-            .sum()
-    };
-    while missing != 0 {
+    let is_young = view.now.ms_since(segment.known_at) < patience_ms;
+    let may_ask_bridges = !segment.fresh || !is_young || slack_ms <= URGENT_MS;
+    let mut holders: Vec<Holder> = neighbours
+        .filter(|n| n.is_believed() && n.status.weight > 0)
+        .filter(|n| !n.bridge || may_ask_bridges)
+        .map(|n| (n, n.holds(id) & missing))
+        .filter(|(_, has)| *has != 0)
+        .map(|(n, has)| Holder {
+            has,
+            load: outstanding(n.slot),
+            strikes: n.strikes,
+            rtt_ms: n.rtt_ms,
+            ask: Ask {
+                slot: n.slot,
+                bits: 0,
+            },
+        })
+        .collect();
+    missing &= holders.iter().fold(0, |bits, holder| bits | holder.has);
+    let mut left = view.pulls_max;
+    while missing != 0 && left > 0 {
         let piece = missing & missing.wrapping_neg();
         missing &= !piece;
-        let load = |n: &&Neighbour| outstanding(n.slot) + asked_now(&asks, n.slot);
-        let free = holders.clone().filter(|n| n.holds(id) & piece != 0);
-        let free = free.filter(|n| load(n) < PULL_PIECES_MAX);
-        let Some(best) = free.min_by_key(|n| (load(n), n.strikes, n.rtt_ms, n.slot)) else {
-            continue;
-        };
-        let slot = best.slot;
-        match asks.iter_mut().find(|ask| ask.slot == slot) {
-            Some(ask) => ask.bits |= piece,
-            None => asks.push(Ask { slot, bits: piece }),
+        let free = holders
+            .iter_mut()
+            .filter(|h| h.has & piece != 0 && h.load < PULL_PIECES_MAX);
+        if let Some(best) = free.min_by_key(|h| (h.load, h.strikes, h.rtt_ms, h.ask.slot)) {
+            best.load += 1;
+            left -= 1;
+            best.ask.bits |= piece;
         }
     }
-    (asks, wake)
+    let asks = holders.into_iter().map(|holder| holder.ask);
+    (asks.filter(|ask| ask.bits != 0).collect(), wake)
+}
+
+fn patience_ms(segment: &Segment) -> u64 {
+    PATIENCE_MS + u64::from(segment.duration_ms) * PATIENCE_PERCENT / 100
+}
+
+/// A neighbour that has something of what is missing.
+struct Holder {
+    has: u64,
+    /// Pieces that it was asked for and owes.
+    load: u32,
+    strikes: u8,
+    rtt_ms: u16,
+    ask: Ask,
 }
 
 #[cfg(test)]
@@ -275,7 +367,12 @@ mod tests {
             fetching: 0,
             fetching_whole: false,
             held: 0,
+            held_elsewhere: 0,
+            group: None,
+            spare_ms: 8000,
             companions: 7,
+            pulls_max: u32::MAX,
+            is_pushed: true,
             stripe_count: 4,
             len_expected: 16 * 65_536,
         };

@@ -12,6 +12,9 @@ pub struct Policy {
     /// How long one rank waits for the one before it to seed a stripe, in milliseconds, on top of
     /// what the CDN usually takes.
     pub rank_delay_ms: u32,
+    /// The share of groups that fetch a stripe from the CDN at once, in percent; the others wait a
+    /// moment for these to bring it. 100 where every group is to be on its own.
+    pub first_groups_percent: u8,
     /// How many times the expected CDN time must be left when the backstop fires, in percent.
     pub backstop_margin_percent: u32,
     /// Added to the backstop's margin, in milliseconds.
@@ -39,7 +42,8 @@ impl Default for Policy {
             stripes_max: 8,
             stripe_len_min: 64 * 1024,
             rank_delay_ms: 200,
-            backstop_margin_percent: 150,
+            first_groups_percent: 12,
+            backstop_margin_percent: 125,
             backstop_guard_ms: 500,
             links_target: 14,
             link_setup_ms_max: 15_000,

@@ -1,12 +1,18 @@
 //! Who seeds what: weighted rendezvous hashing (Thaler and Ravishankar 1998; the weighted form
 //! after Schindelhauer and Schomaker 2005), in integers so that every machine agrees.
 
+use alloc::vec::Vec;
+
 use crate::{
     id::{Name, PeerId},
     limits::STRIPES_MAX,
     rng::mix,
 };
 
+/// The most that a member distributes, as a part of its share by weight.
+const QUOTA_PERCENT: u64 = 110;
+/// Pieces are hashed as stripes beyond the last one.
+const PIECES: u32 = 256;
 /// The rank of one who never seeds.
 pub(super) const NEVER: u8 = u8::MAX;
 
@@ -41,6 +47,40 @@ pub(super) fn ranks(
         *rank = before.min(usize::from(NEVER) - 1) as u8;
     }
     ranks
+}
+
+/// Who passes each piece on to all others, of those who are given with their weights: the work is
+/// shared by weight, and nobody is asked for much more than its share (rendezvous hashing with
+/// bounded loads), because the slowest one decides when the segment is whole. `nobody` throughout
+/// if none has weight.
+pub(super) fn distributors<K: Copy>(
+    members: &[(K, PeerId, u16)],
+    nobody: K,
+    name: Name,
+    pieces: u32,
+) -> Vec<K> {
+    let total: u64 = members.iter().map(|member| u64::from(member.2)).sum();
+    let share = |weight: u16| u64::from(pieces) * u64::from(weight) * QUOTA_PERCENT;
+    let mut quotas: Vec<u64> = members
+        .iter()
+        .map(|member| (share(member.2) + 50 * total) / (100 * total.max(1)))
+        .collect();
+    let mut chosen = Vec::with_capacity(pieces as usize);
+    for piece in 0..pieces {
+        let score_of = |index: usize| {
+            let (_, peer, weight) = members[index];
+            (score(peer, weight, name, PIECES + piece), peer)
+        };
+        let able = (0..members.len()).filter(|index| members[*index].2 > 0);
+        let free = able.clone().filter(|index| quotas[*index] > 0);
+        let best = free.max_by_key(|index| score_of(*index));
+        let best = best.or_else(|| able.max_by_key(|index| score_of(*index)));
+        if let Some(index) = best {
+            quotas[index] = quotas[index].saturating_sub(1);
+        }
+        chosen.push(best.map_or(nobody, |index| members[index].0));
+    }
+    chosen
 }
 
 /// `-log2(hash / 2^64)` as a fixed-point number with 16 fractional bits, at least 1.
@@ -110,6 +150,25 @@ mod tests {
             }
         }
         assert_eq!(firsts, [1; 4]);
+    }
+
+    #[test]
+    fn pieces_are_shared_by_weight_and_views_that_differ_mostly_agree() {
+        let members: Vec<(u8, PeerId, u16)> = (0..12)
+            .map(|i| (i, PeerId(u64::from(i) + 5), if i < 6 { 160 } else { 40 }))
+            .collect();
+        let all = distributors(&members, 99, Name(3), 39);
+        for (key, _, weight) in &members {
+            let count = all.iter().filter(|k| *k == key).count();
+            assert!(
+                count <= if *weight == 160 { 6 } else { 2 },
+                "{key}: {count}"
+            );
+        }
+        let fewer = distributors(&members[1..], 99, Name(3), 39);
+        let same = all.iter().zip(&fewer).filter(|(a, b)| a == b).count();
+        assert!(same > 25, "{same} of 39 as before");
+        assert_eq!(distributors(&[], 99, Name(3), 2), [99, 99]);
     }
 
     #[test]

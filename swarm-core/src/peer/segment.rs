@@ -37,12 +37,17 @@ pub(super) struct Pull {
     pub(super) asked: Instant,
 }
 
+/// Stands for no neighbour's slot.
+pub(super) const NOBODY: u8 = u8::MAX;
+
 /// One segment: what is known of it, what is there, and what is under way.
 #[derive(Clone, Debug)]
 pub(super) struct Segment {
     pub(super) name: Name,
     /// `None` until a playlist of this viewer lists it: neighbours may be ahead.
     pub(super) track: Option<TrackId>,
+    /// Whose neighbours it is pushed to: `track`, or the only one there is while that is not known.
+    pub(super) push_track: Option<TrackId>,
     pub(super) seq: u64,
     pub(super) duration_ms: u32,
     pub(super) known_at: Instant,
@@ -56,8 +61,17 @@ pub(super) struct Segment {
     pub(super) has_record: bool,
     /// Verified pieces in the store.
     pub(super) have: u64,
-    /// Pieces that this viewer took from the CDN for the group, to be pushed.
+    /// Pieces to be pushed to everybody: this viewer distributes them.
     pub(super) seeded: u64,
+    /// Pieces that this viewer took from the CDN for the group, each to be pushed to the one who
+    /// distributes it.
+    pub(super) handed: u64,
+    /// Pieces that this viewer asked of bridges for the group.
+    pub(super) relayed: u64,
+    /// The slot of each piece's distributor, [`NOBODY`] for this viewer's own; and for which view of
+    /// the group. Empty while nothing is to be pushed.
+    pub(super) distributors: Vec<u8>,
+    pub(super) distributors_for: u32,
     pub(super) requests: Vec<Request>,
     pub(super) claims: Vec<Claim>,
     pub(super) pulls: Vec<Pull>,
@@ -73,6 +87,10 @@ pub(super) struct Segment {
     /// group and how many stripes it was computed.
     pub(super) ranks: [u8; STRIPES_MAX as usize],
     pub(super) ranks_for: (u32, u32),
+    /// Something that plans look at has changed since the last one.
+    pub(super) stale: bool,
+    /// When its plan may change by itself.
+    pub(super) plan_at: Option<Instant>,
 }
 
 impl Segment {
@@ -80,6 +98,7 @@ impl Segment {
         Self {
             name,
             track: None,
+            push_track: None,
             seq: 0,
             duration_ms: 0,
             known_at: now,
@@ -89,6 +108,10 @@ impl Segment {
             has_record: false,
             have: 0,
             seeded: 0,
+            handed: 0,
+            relayed: 0,
+            distributors: Vec::new(),
+            distributors_for: u32::MAX,
             requests: Vec::new(),
             claims: Vec::new(),
             pulls: Vec::new(),
@@ -100,7 +123,22 @@ impl Segment {
             fetch_not_before: None,
             ranks: [super::rendezvous::NEVER; STRIPES_MAX as usize],
             ranks_for: (u32::MAX, 0),
+            stale: true,
+            plan_at: None,
         }
+    }
+
+    /// Has it planned at `at`, or earlier if that is intended already.
+    pub(super) fn wake_at(&mut self, at: Instant) {
+        self.plan_at = Some(self.plan_at.map_or(at, |old| old.min(at)));
+    }
+
+    /// Bytes outside of the struct itself.
+    pub(super) fn heap_bytes(&self) -> usize {
+        self.requests.capacity() * size_of::<Request>()
+            + self.claims.capacity() * size_of::<Claim>()
+            + self.pulls.capacity() * size_of::<Pull>()
+            + self.distributors.capacity()
     }
 
     pub(super) fn id(&self) -> Option<SegmentId> {
@@ -144,6 +182,30 @@ impl Segment {
             }
     }
 
+    /// The pieces, of those to be handed on, that the neighbour in `slot` distributes.
+    pub(super) fn handed_to(&self, slot: Slot) -> u64 {
+        let mut bits = self.handed & self.have;
+        let mut rest = bits;
+        while rest != 0 {
+            let piece = rest.trailing_zeros();
+            rest &= rest - 1;
+            if self.distributors.get(piece as usize) != Some(&slot.0) {
+                bits &= !(1 << piece);
+            }
+        }
+        bits
+    }
+
+    /// The pieces that this viewer distributes.
+    pub(super) fn own_share(&self) -> u64 {
+        let own = self
+            .distributors
+            .iter()
+            .enumerate()
+            .filter(|(_, slot)| **slot == NOBODY);
+        own.fold(0, |bits, (piece, _)| bits | 1 << piece)
+    }
+
     /// The pieces of stripe `stripe` of `count`: a contiguous run.
     pub(super) fn stripe_bits(&self, stripe: u32, count: u32) -> u64 {
         let Some(content) = self.content else {
@@ -173,7 +235,9 @@ impl Segment {
             old => {
                 self.content = Some(content);
                 self.has_record = false;
-                (self.have, self.seeded) = (0, 0);
+                (self.have, self.seeded, self.handed) = (0, 0, 0);
+                self.relayed = 0;
+                self.distributors_for = u32::MAX;
                 (self.bytes_p2p, self.bytes_cdn) = (0, 0);
                 if old.is_some() {
                     // What was promised was the other content.
@@ -181,6 +245,7 @@ impl Segment {
                 }
                 self.pulls.clear();
                 self.delivered = false;
+                self.stale = true;
                 self.ranks_for = (u32::MAX, 0);
                 old
             }

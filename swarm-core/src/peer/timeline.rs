@@ -25,10 +25,18 @@ pub(super) struct Tracks {
 }
 
 impl Tracks {
-    pub(super) fn ids(&self) -> Vec<TrackId> {
-        let mut ids = self.list.clone();
-        ids.sort_unstable();
-        ids
+    pub(super) fn heap_bytes(&self) -> usize {
+        self.list.capacity() * size_of::<TrackId>()
+    }
+
+    /// In order.
+    pub(super) fn ids(&self) -> &[TrackId] {
+        &self.list
+    }
+
+    fn add(&mut self, track: TrackId) {
+        self.list.push(track);
+        self.list.sort_unstable();
     }
 }
 
@@ -47,7 +55,7 @@ impl Peer {
             if self.tracks.list.len() >= TRACKS_MAX {
                 return;
             }
-            self.tracks.list.push(track);
+            self.tracks.add(track);
             self.tracker.hasten_status(self.now);
         }
         for info in listed {
@@ -75,6 +83,7 @@ impl Peer {
         };
         let segment = &mut self.segments[index];
         let is_new = segment.track.replace(track).is_none();
+        segment.push_track = Some(track);
         segment.seq = info.seq;
         segment.duration_ms = info.duration_ms;
         let content = info.content.filter(Content::is_valid);
@@ -85,6 +94,8 @@ impl Peer {
         }
         if is_new {
             self.believe_all(index);
+            let have = self.segments[index].have;
+            self.plan_pushes(index, have, false);
         }
     }
 
@@ -109,11 +120,12 @@ impl Peer {
     }
 
     pub(super) fn evict_where(&mut self, out: &mut Outbox, is_old: impl Fn(&Segment) -> bool) {
-        let fetches = &self.fetches;
+        let (fetches, neighbours) = (&self.fetches, &mut self.neighbours);
         self.segments.retain(|segment| {
             let busy = segment.is_wanted() || fetches.iter().any(|f| f.name == segment.name);
             let keep = busy || !is_old(segment);
             if let (false, Some(id)) = (keep, segment.id()) {
+                neighbours.forget_segment(id);
                 out.push(Action::Evict(id));
             }
             keep
@@ -146,6 +158,7 @@ impl Peer {
         {
             let segment = self.segments.remove(index);
             if let Some(id) = segment.id() {
+                self.neighbours.forget_segment(id);
                 out.push(Action::Evict(id));
             }
         }
@@ -165,9 +178,14 @@ impl Peer {
             self.forget(oldest, out);
         }
         self.make_room(out);
+        let only_track = match self.tracks.ids() {
+            [only] => Some(*only),
+            _ => None,
+        };
         let segment = Segment {
             seq,
             fresh: true,
+            push_track: only_track,
             ..Segment::new(name, self.now)
         };
         self.segments.push(segment);

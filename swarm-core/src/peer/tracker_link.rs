@@ -64,6 +64,10 @@ impl TrackerLink {
         }
     }
 
+    pub(super) fn heap_bytes(&self) -> usize {
+        self.token.capacity()
+    }
+
     pub(super) const fn stream(&self) -> Option<StreamId> {
         self.stream
     }

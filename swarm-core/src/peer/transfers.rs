@@ -18,6 +18,8 @@ use crate::{
 const CLAIM_PROGRESS_MS: u64 = 1000;
 /// After this many failed fetches of a segment the player is told.
 const FETCH_FAILURES_MAX: u8 = 3;
+/// While a segment lasts, have-maps are sent at most so many times.
+const HAVE_BATCHES_PER_SEGMENT: u64 = 16;
 /// Wait before a failed fetch is tried again, doubled each time.
 const FETCH_RETRY_MS: u64 = 250;
 
@@ -82,25 +84,34 @@ impl Peer {
 
     pub(super) fn handle_pieces(&mut self, source: Source, id: SegmentId, bits: u64) {
         let now = self.now;
-        let Some(segment) = self.segments.iter_mut().find(|s| s.id() == Some(id)) else {
+        let Some(index) = self.segments.iter().rposition(|s| s.id() == Some(id)) else {
             return;
         };
+        let segment = &mut self.segments[index];
+        let segment_ms = segment.duration_ms;
         let bits = bits & segment.full() & !segment.have;
         let len = segment.len_of(bits);
         segment.have |= bits;
+        if bits != 0 && segment.fresh && segment.is_complete() {
+            let took_ms = now.ms_since(segment.known_at).min(u64::from(u32::MAX)) as u32;
+            self.pace_ms = (self.pace_ms / 4)
+                .saturating_mul(3)
+                .saturating_add(took_ms / 4);
+        }
         segment.unannounced = true;
+        let was_pulled = segment.pulled() & bits != 0;
         for pull in &mut segment.pulls {
             pull.bits &= !bits;
         }
         segment.pulls.retain(|pull| pull.bits != 0);
+        let seeded;
         match source {
             Source::Cdn(fetch) => {
                 segment.bytes_cdn = segment.bytes_cdn.saturating_add(len);
-                if self.fetches.iter().any(|f| f.id == fetch && f.seeding) {
-                    segment.seeded |= bits;
-                }
+                seeded = self.fetches.iter().any(|f| f.id == fetch && f.seeding);
             }
             Source::Peer(slot) => {
+                seeded = segment.relayed & bits != 0;
                 segment.bytes_p2p = segment.bytes_p2p.saturating_add(len);
                 for claim in segment.claims.iter_mut().filter(|claim| claim.slot == slot) {
                     claim.until = claim.until.max(now.plus_ms(CLAIM_PROGRESS_MS));
@@ -113,7 +124,14 @@ impl Peer {
                 }
             }
         }
-        let batch_ms = u64::from(self.policy.have_batch_ms);
+        let batch_ms = u64::from(self.policy.have_batch_ms)
+            .max(u64::from(segment_ms) / HAVE_BATCHES_PER_SEGMENT);
+        if was_pulled {
+            self.touch_all();
+        }
+        if seeded || matches!(source, Source::Peer(_)) {
+            self.plan_pushes(index, bits, seeded);
+        }
         self.announce_at.get_or_insert(now.plus_ms(batch_ms));
     }
 

@@ -1,7 +1,14 @@
 //! What this viewer sends to whom: pulls first, then the pieces it seeds, within its rate.
 
-use super::{neighbour::Neighbours, segment::Segment};
-use crate::{id::Slot, time::Instant};
+use super::{
+    neighbour::{Neighbour, Neighbours},
+    segment::Segment,
+};
+use crate::{
+    id::{SegmentId, Slot},
+    limits::PIECES_MAX,
+    time::Instant,
+};
 
 /// Bytes that the bucket holds at most, as time at the full rate.
 const BURST_MS: u64 = 250;
@@ -86,27 +93,34 @@ pub(super) struct Next {
 /// Less is sent sooner: a push after a pull, then number, copies sent, pieces held, slot.
 type Urgency = (bool, u64, u32, u32, Slot);
 
+/// Whether the next piece may be handed to a neighbour's link.
+pub(super) fn has_room(neighbour: &Neighbour) -> bool {
+    neighbour.buffered < BUFFERED_BYTES_MAX
+}
+
 /// The most useful piece to send next: what was asked for before what is pushed, the oldest segment
 /// first, the piece that fewest were sent, to the neighbour that has least.
 pub(super) fn plan_next(segments: &[Segment], neighbours: &Neighbours) -> Option<Next> {
+    let any_wants = neighbours.any_wants();
     let mut best: Option<(Urgency, Next)> = None;
-    for neighbour in neighbours
-        .ready()
-        .filter(|n| n.buffered < BUFFERED_BYTES_MAX)
-    {
-        for (index, segment) in segments.iter().enumerate() {
-            let Some(id) = segment
-                .id()
-                .filter(|_| segment.has_record && segment.have != 0)
-            else {
-                continue;
-            };
+    for (index, segment) in segments.iter().enumerate() {
+        let seeded = segment.seeded & segment.have;
+        let any_pushes = seeded != 0 || segment.handed != 0;
+        let Some(id) = segment
+            .id()
+            .filter(|_| segment.has_record && segment.have != 0 && (any_wants || any_pushes))
+        else {
+            continue;
+        };
+        let mut copies: Option<[u8; PIECES_MAX as usize]> = None;
+        for neighbour in neighbours.ready().filter(|n| has_room(n)) {
             let remote = neighbour.remote(id);
             let (have, sent, wants) = remote.map_or((0, 0, 0), |r| (r.have, r.sent, r.wants));
             let wanted = wants & segment.have;
-            let is_push = neighbour.since <= segment.known_at && neighbour.plays(segment.track);
+            let is_push =
+                neighbour.since <= segment.known_at && neighbour.shares(segment.push_track);
             let pushed = if is_push {
-                segment.seeded & segment.have & !have & !sent
+                (seeded | segment.handed_to(neighbour.slot)) & !have & !sent
             } else {
                 0
             };
@@ -114,38 +128,42 @@ pub(super) fn plan_next(segments: &[Segment], neighbours: &Neighbours) -> Option
             if candidates == 0 {
                 continue;
             }
-            let (piece, copies) = rarest(candidates, id, neighbours);
+            let copies = copies.get_or_insert_with(|| copies_sent(id, neighbours));
+            let (piece, copies) = rarest(candidates, copies);
             let holds = (have | sent).count_ones();
             let key = (wanted == 0, segment.seq, copies, holds, neighbour.slot);
             if best.as_ref().is_none_or(|(other, _)| key < *other) {
-                best = Some((
-                    key,
-                    Next {
-                        slot: neighbour.slot,
-                        index,
-                        piece,
-                    },
-                ));
+                let slot = neighbour.slot;
+                best = Some((key, Next { slot, index, piece }));
             }
         }
     }
     best.map(|(_, next)| next)
 }
 
-/// The piece that fewest neighbours were sent, and how many those are.
-fn rarest(candidates: u64, id: crate::id::SegmentId, neighbours: &Neighbours) -> (u32, u32) {
+/// To how many neighbours each piece was sent.
+fn copies_sent(id: SegmentId, neighbours: &Neighbours) -> [u8; PIECES_MAX as usize] {
+    let mut copies = [0; PIECES_MAX as usize];
+    for remote in neighbours.ready().filter_map(|n| n.remote(id)) {
+        let mut rest = remote.sent;
+        while rest != 0 {
+            copies[rest.trailing_zeros() as usize] += 1;
+            rest &= rest - 1;
+        }
+    }
+    copies
+}
+
+/// The piece that fewest neighbours were sent, the lowest of those, and how many those are.
+fn rarest(candidates: u64, copies: &[u8; PIECES_MAX as usize]) -> (u32, u32) {
     let mut best = (0, u32::MAX);
     let mut rest = candidates;
     while rest != 0 {
         let piece = rest.trailing_zeros();
         rest &= rest - 1;
-        let was_sent = |n: &&super::neighbour::Neighbour| {
-            n.remote(id)
-                .is_some_and(|remote| remote.sent >> piece & 1 == 1)
-        };
-        let copies = neighbours.ready().filter(was_sent).count() as u32;
-        if copies < best.1 {
-            best = (piece, copies);
+        let count = u32::from(copies[piece as usize]);
+        if count < best.1 {
+            best = (piece, count);
         }
     }
     best

@@ -28,6 +28,9 @@ impl ViewerFlags {
     pub const LEECH: Self = Self(2);
     /// Behaves for load and faults in tests; shown as such on dashboards.
     pub const SYNTHETIC: Self = Self(4);
+    /// Only in introductions: sits in another group than the receiver. The two are a bridge between
+    /// their groups.
+    pub const ELSEWHERE: Self = Self(8);
 
     /// Whether all of `other`'s flags are set.
     pub const fn has(self, other: Self) -> bool {

@@ -1,0 +1,23 @@
+//! `swarm-sim`: the simulator by itself. `shoal simulate` takes the same options.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use swarm_sim::cli::{SimulateArgs, simulate};
+
+#[derive(Parser)]
+#[command(about = "Simulates a large audience with the real machines, in virtual time")]
+struct Args {
+    #[command(flatten)]
+    simulate: SimulateArgs,
+}
+
+fn main() -> ExitCode {
+    match simulate(&Args::parse().simulate) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! The event queue: a total order by (time, sequence), cheap for the near future.
+
+use std::{cmp::Ordering, collections::BinaryHeap};
+
+/// Microseconds that one bucket of the wheel covers.
+const BUCKET_US: u64 = 1024;
+/// Buckets of the wheel: about four seconds.
+const BUCKETS: usize = 4096;
+
+struct Entry<E> {
+    at: u64,
+    seq: u64,
+    event: E,
+}
+
+impl<E> PartialEq for Entry<E> {
+    fn eq(&self, other: &Self) -> bool {
+        (self.at, self.seq) == (other.at, other.seq)
+    }
+}
+
+impl<E> Eq for Entry<E> {}
+
+impl<E> PartialOrd for Entry<E> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// Reversed, so that the heap's greatest is the earliest.
+impl<E> Ord for Entry<E> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        (other.at, other.seq).cmp(&(self.at, self.seq))
+    }
+}
+
+/// Events in the order of their time; those of the same time in the order in which they were
+/// pushed. A wheel of buckets for the next seconds, a heap for what is later, and a small heap for
+/// the bucket under way, so that the usual push and pop touch little memory.
+pub(crate) struct Queue<E> {
+    bucket: u64,
+    current: BinaryHeap<Entry<E>>,
+    wheel: Vec<Vec<Entry<E>>>,
+    in_wheel: usize,
+    far: BinaryHeap<Entry<E>>,
+    seq: u64,
+}
+
+impl<E> Queue<E> {
+    pub(crate) fn new(start_us: u64) -> Self {
+        Self {
+            bucket: start_us / BUCKET_US,
+            current: BinaryHeap::new(),
+            wheel: (0..BUCKETS).map(|_| Vec::new()).collect(),
+            in_wheel: 0,
+            far: BinaryHeap::new(),
+            seq: 0,
+        }
+    }
+
+    pub(crate) fn push(&mut self, at: u64, event: E) {
+        self.seq += 1;
+        let seq = self.seq;
+        self.place(Entry { at, seq, event });
+    }
+
+    fn place(&mut self, entry: Entry<E>) {
+        let bucket = entry.at / BUCKET_US;
+        if bucket <= self.bucket {
+            self.current.push(entry);
+        } else if bucket - self.bucket < BUCKETS as u64 {
+            self.wheel[(bucket % BUCKETS as u64) as usize].push(entry);
+            self.in_wheel += 1;
+        } else {
+            self.far.push(entry);
+        }
+    }
+
+    /// The earliest event and its time.
+    pub(crate) fn pop(&mut self) -> Option<(u64, E)> {
+        while self.current.is_empty() {
+            self.advance()?;
+        }
+        self.current.pop().map(|entry| (entry.at, entry.event))
+    }
+
+    /// Moves on to the next bucket that may hold something; `None` if nothing is left.
+    fn advance(&mut self) -> Option<()> {
+        if self.in_wheel == 0 {
+            self.bucket = self.far.peek()?.at / BUCKET_US;
+        } else {
+            self.bucket += 1;
+        }
+        let horizon = self.bucket + BUCKETS as u64;
+        while self
+            .far
+            .peek()
+            .is_some_and(|entry| entry.at / BUCKET_US < horizon)
+        {
+            if let Some(entry) = self.far.pop() {
+                self.place(entry);
+            }
+        }
+        let index = (self.bucket % BUCKETS as u64) as usize;
+        self.in_wheel -= self.wheel[index].len();
+        let mut due = std::mem::take(&mut self.wheel[index]);
+        self.current.extend(due.drain(..));
+        self.wheel[index] = due;
+        Some(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use swarm_core::rng::Rng;
+
+    #[test]
+    fn events_come_by_time_then_in_the_order_of_pushing() {
+        let mut rng = Rng::new(3);
+        let mut queue = Queue::new(0);
+        let mut expected = Vec::new();
+        for index in 0..20_000u64 {
+            let at = rng.at_most(20_000) * 1000;
+            queue.push(at, index);
+            expected.push((at, index));
+        }
+        expected.sort_unstable();
+        for item in expected {
+            assert_eq!(queue.pop(), Some(item));
+        }
+        assert_eq!(queue.pop(), None);
+    }
+
+    #[test]
+    fn what_is_pushed_while_popping_keeps_its_place() {
+        let mut queue = Queue::new(0);
+        queue.push(10, 'a');
+        queue.push(10_000_000, 'd');
+        assert_eq!(queue.pop(), Some((10, 'a')));
+        queue.push(10, 'b');
+        queue.push(11, 'c');
+        assert_eq!(queue.pop(), Some((10, 'b')));
+        assert_eq!(queue.pop(), Some((11, 'c')));
+        assert_eq!(queue.pop(), Some((10_000_000, 'd')));
+    }
+}

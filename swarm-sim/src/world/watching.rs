@@ -1,0 +1,328 @@
+//! Viewers' visits: coming, reading playlists, playing, leaving.
+
+use swarm_core::{
+    id::{RequestId, SegmentId},
+    peer::{Environment, Input, Peer},
+    time::Instant,
+    timeline::SegmentInfo,
+    wire::tracker::ViewerFlags,
+};
+
+use super::{
+    Event, World,
+    catalog::{Catalog, Place, all_pieces},
+    node::{Live, Played, SlotState},
+};
+use crate::{player::Player, population::Departure};
+
+/// Segments that playlists list, at least.
+const LISTED_MIN: u64 = 8;
+/// The player tells how it is doing this often, at most and at least.
+const TICK_US: (u64, u64) = (250_000, 1_000_000);
+/// Broken links of a closed tab are noticed after this time, by the tracker and by the neighbours.
+const SILENT_US: (u64, u64) = (1_000_000, 2_500_000);
+/// A request that waits longer than this beyond its buffer has been forgotten.
+const FORGOTTEN_US: u64 = 40_000_000;
+/// The share of the believed bandwidth that a player's ABR uses, in percent.
+const ABR_PERCENT: u64 = 75;
+
+impl World {
+    pub(super) fn arrive(&mut self, node: u32) {
+        let (now, options) = (self.now, self.options.clone());
+        let began = Instant::from_micros(now);
+        let viewer = &self.nodes[node as usize].viewer;
+        let (seed, stay_us, channel) = (viewer.seed, viewer.stay_us, viewer.channel);
+        let mut flags = ViewerFlags::NATIVE;
+        if viewer.leech {
+            flags = flags.with(ViewerFlags::LEECH);
+        }
+        let environment = Environment {
+            flags,
+            nat: viewer.nat.as_told(),
+            upload_bps_max: viewer.upload_bps,
+        };
+        let playlist_us = 3 * viewer.cdn_rtt_us + 20_000;
+        let latency_us = crate::options::us(options.latency_s);
+        self.nodes[node as usize].live = Some(Box::new(Live {
+            peer: Peer::new(self.policy.clone(), seed, began),
+            slots: [SlotState::Free; swarm_core::limits::NEIGHBOURS_MAX],
+            store: Vec::new(),
+            fetches: Vec::new(),
+            fetch_count: 0,
+            cdn_free: 0,
+            player: Player::new(now, options.segment_us(), latency_us),
+            request: None,
+            requests: 0,
+            rendition: self.catalog.renditions().len() as u8 - 1,
+            believed_bps: 0,
+            switches: 0,
+            listed: 0,
+            wake: 0,
+            joined_at: now,
+            sent_bytes: 0,
+        }));
+        self.audience += 1;
+        self.input(node, Input::Environment(environment));
+        let stream = Catalog::stream(channel);
+        self.input(node, Input::Join { stream, token: b"" });
+        self.queue.push(now + playlist_us, Event::Poll { node });
+        self.queue
+            .push(now + playlist_us, Event::PlayerTick { node });
+        self.queue.push(now + stay_us, Event::Leave { node });
+    }
+
+    pub(super) fn leave(&mut self, node: u32) {
+        let departure = self.nodes[node as usize].viewer.departure;
+        if self.nodes[node as usize].live.is_none() {
+            return;
+        }
+        if departure == Departure::Polite {
+            self.input(node, Input::Leave);
+        }
+        self.close_accounts(node);
+        let Some(live) = self.nodes[node as usize].live.take() else {
+            return;
+        };
+        self.audience -= 1;
+        match departure {
+            Departure::Polite => self
+                .queue
+                .push(self.now + 100_000, Event::TrackerLost { node }),
+            Departure::Silent => {
+                self.queue
+                    .push(self.now + SILENT_US.0, Event::TrackerLost { node });
+                self.break_links(&live.slots, SILENT_US.1);
+            }
+            Departure::Crashed => {}
+        }
+        if self.options.replace_leavers && self.now < self.end {
+            self.add_node(self.now + 100_000);
+        }
+    }
+
+    /// Takes down how a visit went.
+    pub(super) fn close_accounts(&mut self, node: u32) {
+        let now = self.now;
+        let entry = &mut self.nodes[node as usize];
+        let Some(live) = &mut entry.live else { return };
+        live.player.stop(now);
+        let player = &live.player;
+        entry.played = Some(Played {
+            startup_us: player.startup_us,
+            stalls: player.stalls,
+            stalled_us: player.stalled_us,
+            played_us: player.played_us,
+            switches: live.switches,
+            skipped: player.skipped,
+        });
+    }
+
+    /// The newest segment that is published by now.
+    fn newest(&self) -> u64 {
+        self.now / self.options.segment_us() - 1
+    }
+
+    /// A viewer reads its playlist.
+    pub(super) fn poll(&mut self, node: u32) {
+        let (now, segment_us) = (self.now, self.options.segment_us());
+        if self.nodes[node as usize].live.is_none() {
+            return;
+        }
+        self.list_now(node);
+        self.ask_next(node);
+        let lag_us = self.nodes[node as usize].viewer.playlist_lag_us;
+        let next = (now / segment_us + 1) * segment_us + lag_us;
+        self.queue.push(next, Event::Poll { node });
+    }
+
+    fn list_now(&mut self, node: u32) {
+        let newest = self.newest();
+        let latency_us = crate::options::us(self.options.latency_s);
+        let window = LISTED_MIN.max(latency_us / self.options.segment_us() + 4);
+        let channel = self.nodes[node as usize].viewer.channel;
+        let Some(live) = &mut self.nodes[node as usize].live else {
+            return;
+        };
+        live.listed = newest;
+        live.player.tune_in(self.now);
+        let rendition = live.rendition;
+        let infos: Vec<SegmentInfo> = (newest - window..=newest)
+            .map(|seq| {
+                self.catalog.info(Place {
+                    channel,
+                    rendition,
+                    seq,
+                })
+            })
+            .collect();
+        let track = Catalog::track(channel, rendition);
+        self.input(
+            node,
+            Input::Timeline {
+                track,
+                segments: &infos,
+            },
+        );
+    }
+
+    pub(super) fn player_tick(&mut self, node: u32) {
+        let now = self.now;
+        let Some(live) = &mut self.nodes[node as usize].live else {
+            return;
+        };
+        live.player.advance(now);
+        self.tell_player(node);
+        self.check_liveness(node);
+        self.ask_next(node);
+        let tick_us = (self.options.segment_us() / 4).clamp(TICK_US.0, TICK_US.1);
+        self.queue.push(now + tick_us, Event::PlayerTick { node });
+    }
+
+    fn tell_player(&mut self, node: u32) {
+        let now = self.now;
+        let Some(live) = &self.nodes[node as usize].live else {
+            return;
+        };
+        let player = &live.player;
+        let end = (live.listed + 1) * self.options.segment_us();
+        let position = now - player.latency_us(now).unwrap_or(0);
+        let input = Input::Player {
+            buffer_ms: (player.buffer_us() / 1000) as u32,
+            lag_ms: (end.saturating_sub(position) / 1000) as u32,
+            stalled: player.is_stalled(),
+        };
+        self.input(node, input);
+    }
+
+    /// What the player waits for has a source, or a timer that will look for one.
+    fn check_liveness(&mut self, node: u32) {
+        let now = self.now;
+        let Some(live) = &self.nodes[node as usize].live else {
+            return;
+        };
+        let Some((_, _, asked_at)) = live.request else {
+            return;
+        };
+        if live.fetches.is_empty() && live.peer.next_wakeup().is_none() {
+            self.metrics
+                .on_problem(now, || format!("viewer {node} waits for nothing"));
+        } else if now - asked_at > FORGOTTEN_US {
+            self.metrics
+                .on_problem(now, || format!("viewer {node} waits since {asked_at}"));
+        }
+    }
+
+    /// The player asks for the next segment, if it can.
+    pub(super) fn ask_next(&mut self, node: u32) {
+        let now = self.now;
+        let channel = self.nodes[node as usize].viewer.channel;
+        let Some(live) = &mut self.nodes[node as usize].live else {
+            return;
+        };
+        if live.request.is_some() {
+            return;
+        }
+        live.player.advance(now);
+        let Some(seq) = live.player.wants(live.listed) else {
+            return;
+        };
+        live.requests += 1;
+        let request = RequestId(live.requests);
+        live.request = Some((request, seq, now));
+        let place = Place {
+            channel,
+            rendition: live.rendition,
+            seq,
+        };
+        let name = self.catalog.info(place).name;
+        self.tell_player(node);
+        self.input(node, Input::Wanted { request, name });
+    }
+
+    pub(super) fn bypass(&mut self, node: u32, request: RequestId) {
+        let channel = self.nodes[node as usize].viewer.channel;
+        let Some(live) = &self.nodes[node as usize].live else {
+            return;
+        };
+        if let Some((waiting, seq, _)) = live.request.filter(|r| r.0 == request) {
+            let place = Place {
+                channel,
+                rendition: live.rendition,
+                seq,
+            };
+            self.fetch_for_player(node, waiting, place);
+        }
+    }
+
+    /// The player has got what it asked for.
+    pub(super) fn segment_arrives(&mut self, node: u32, request: RequestId, bps: u64) {
+        let now = self.now;
+        let Some(live) = &mut self.nodes[node as usize].live else {
+            return;
+        };
+        let Some((_, seq, _)) = live.request.filter(|r| r.0 == request) else {
+            return;
+        };
+        live.request = None;
+        live.player.on_segment(now, seq);
+        if live.player.startup_us == Some(now - live.joined_at) && self.metrics.is_measured(now) {
+            self.metrics.startup_us.push(now - live.joined_at);
+        }
+        live.believed_bps = if live.believed_bps == 0 {
+            bps
+        } else {
+            (live.believed_bps * 3 + bps) / 4
+        };
+        self.note(4, node, seq);
+        self.queue.push(now, Event::Ask { node });
+        self.adapt(node);
+    }
+
+    /// The player's ABR: the highest rendition within its share of the believed bandwidth.
+    fn adapt(&mut self, node: u32) {
+        let renditions = self.catalog.renditions();
+        if renditions.len() < 2 {
+            return;
+        }
+        let Some(live) = &mut self.nodes[node as usize].live else {
+            return;
+        };
+        let most = live.believed_bps * ABR_PERCENT / 100;
+        let best = renditions.iter().rposition(|bps| *bps <= most).unwrap_or(0) as u8;
+        if best == live.rendition {
+            return;
+        }
+        let old = std::mem::replace(&mut live.rendition, best);
+        live.switches += 1;
+        let channel = self.nodes[node as usize].viewer.channel;
+        self.queue.push(
+            self.now,
+            Event::Switch {
+                node,
+                from: old,
+                channel,
+            },
+        );
+    }
+
+    pub(super) fn switch(&mut self, node: u32, from: u8, channel: u32) {
+        self.input(node, Input::TrackEnded(Catalog::track(channel, from)));
+        self.list_now(node);
+    }
+
+    /// A segment is stored further; notes the moment at which it is whole.
+    pub(super) fn on_stored(&mut self, node: u32, id: SegmentId) {
+        let Some(place) = self.catalog.place_of(id) else {
+            return;
+        };
+        let content = self.catalog.content(place);
+        let Some(live) = &self.nodes[node as usize].live else {
+            return;
+        };
+        if live.stored(id) == all_pieces(&content) {
+            let published = (place.seq + 1) * self.options.segment_us();
+            self.metrics
+                .on_ready(self.now, self.now.saturating_sub(published));
+        }
+    }
+}

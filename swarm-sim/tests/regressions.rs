@@ -1,0 +1,92 @@
+//! Seeds that once found a fault, and the promises that every run must keep. Seconds, not minutes.
+
+use swarm_sim::{Options, Report, run};
+
+fn simulate(scenario: &str, change: impl FnOnce(&mut Options)) -> Report {
+    let mut options = Options::scenario(scenario).expect("it is known");
+    options.minutes = 1.5;
+    options.measure_from_s = 40.0;
+    change(&mut options);
+    let report = run(&options, &mut |_| {}).expect("the options make sense");
+    assert_eq!(
+        report.problems, 0,
+        "seed {}: {:?}",
+        options.seed, report.problems_first
+    );
+    assert_eq!(report.bad_pieces_played, 0);
+    report
+}
+
+#[test]
+fn the_same_options_give_the_same_run_and_another_seed_another() {
+    let of = |seed| {
+        simulate("small-channel", |options| {
+            options.viewers = 8;
+            options.seed = seed;
+        })
+    };
+    let (first, again, other) = (of(4), of(4), of(5));
+    assert_eq!(first.event_hash, again.event_hash);
+    assert_eq!(first.bytes_cdn, again.bytes_cdn);
+    assert_ne!(first.event_hash, other.event_hash);
+}
+
+#[test]
+fn a_small_audience_on_good_lines_needs_little_more_than_one_copy() {
+    let report = simulate("small-channel", |options| {
+        options.viewers = 8;
+        options.access.mix = [1.0, 0.0, 0.0, 0.0, 0.0];
+        options.access.nat_fixed = [1.0, 0.0, 0.0, 0.0, 0.0, 0.0];
+    });
+    assert!(report.offload > 0.80, "{}", report.offload);
+    assert!(
+        report.stall_ratio <= report.stall_ratio_cdn_only + 0.0005,
+        "{}",
+        report.stall_ratio
+    );
+}
+
+/// Viewers waited for ever when many senders filled a thin downlink.
+#[test]
+fn thin_downlinks_are_not_drowned() {
+    let report = simulate("evening-match", |options| {
+        options.viewers = 60;
+        options.access.mix = [0.5, 0.2, 0.0, 0.3, 0.0];
+    });
+    assert!(
+        report.stall_ratio <= report.stall_ratio_cdn_only + 0.02,
+        "{}",
+        report.stall_ratio
+    );
+}
+
+#[test]
+fn bad_bytes_are_dropped_and_their_senders_too() {
+    let report = simulate("hostile", |options| {
+        options.viewers = 60;
+    });
+    assert!(report.bad_pieces_seen > 0);
+    assert!(report.offload > 0.3, "{}", report.offload);
+}
+
+#[test]
+fn every_kind_of_cheat_and_a_failing_cdn_break_no_invariant() {
+    simulate("hostile", |options| {
+        options.viewers = 60;
+        options.hostile.black_holes = 0.1;
+        options.hostile.false_haves = 0.1;
+        options.hostile.free_riders = 0.1;
+        options.cdn.failures = 0.02;
+    });
+}
+
+#[test]
+fn a_ladder_and_a_mass_exit_break_no_invariant() {
+    simulate("mass-exit", |options| {
+        options.viewers = 80;
+        options.ladder_mbps = vec![0.8, 1.6, 3.0];
+        if let Some(exit) = &mut options.exit {
+            (exit.at_s, exit.over_s) = (40.0, 20.0);
+        }
+    });
+}
