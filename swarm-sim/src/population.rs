@@ -76,11 +76,8 @@ impl NatType {
     /// Whether UDP hole punching works between the two.
     pub(crate) fn reaches(self, other: Self) -> bool {
         use NatType::{Blocked, PortRestricted, Symmetric};
-        match (self, other) {
-            (Blocked, _) | (_, Blocked) => false,
-            (Symmetric, Symmetric | PortRestricted) | (PortRestricted, Symmetric) => false,
-            _ => true,
-        }
+        let hard = |a, b| a == Symmetric && matches!(b, Symmetric | PortRestricted);
+        self != Blocked && other != Blocked && !hard(self, other) && !hard(other, self)
     }
 
     /// What STUN lets a viewer find out.
