@@ -122,6 +122,7 @@ pub struct Report {
 }
 
 impl Report {
+    // tidy: long-fn: one line for each field
     pub(crate) fn new(options: &Options, world: &mut World, twin: &mut World, wall_s: f64) -> Self {
         let (cdn, p2p) = (world.metrics.cdn_bytes, world.metrics.p2p_bytes);
         let only = twin.metrics.cdn_bytes.max(1);

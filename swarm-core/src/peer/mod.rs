@@ -2,10 +2,11 @@
 //!
 //! [`Peer`] is composition and dispatch. The decisions are in `plan` (what to do about a segment),
 //! `rendezvous` (who seeds what) and `upload` (what to send next), which are pure; `act` carries
-//! them out against the tables in `segment` and `neighbour`; `links` and `tracker_link` speak the
+//! them out against the tables in `segment` and `neighbour`; `links`, `announce` and `tracker_link` speak the
 //! two wires.
 
 mod act;
+mod announce;
 mod estimate;
 mod io;
 mod links;
