@@ -1,4 +1,5 @@
-//! `cargo xtask test`: the whole suite, step by step, stopping at the first step that fails.
+//! `cargo xtask test`: the whole suite, step by step. A failed test fails the run, which still goes
+//! on, so that one run names all that is wrong; a step that cannot be done ends it.
 
 use std::fs;
 use std::path::Path;
@@ -61,8 +62,9 @@ pub(crate) fn run(args: Args) -> Result<()> {
         );
         println!("--- {line}");
         summary.push(line);
-        if let Some(problem) = problem(name, outcome) {
-            failure = Some(problem);
+        let done = outcome.is_ok();
+        failure = failure.or(problem(name, outcome));
+        if !done {
             break;
         }
     }
