@@ -101,6 +101,10 @@ export class Session implements ShoalHandle, LoaderHost {
     this.onStop();
   }
 
+  look(): void {
+    this.playback?.look();
+  }
+
   onPlayback(playback: Playback, stalled: boolean): void {
     this.playback = playback;
     this.bufferMs = playback.bufferMs;

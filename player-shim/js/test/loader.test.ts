@@ -42,6 +42,8 @@ class FakeEngine {
   abandoned = 0;
   atOnce = false;
   faults: unknown[] = [];
+  looks = 0;
+  looksBeforeWant = 0;
   entry = { url: "" };
 
   lookup(url: string): { name: string; entry: { url: string } } | null {
@@ -50,6 +52,7 @@ class FakeEngine {
 
   want(_name: string, waiting: Waiting): number {
     this.waiting = waiting;
+    this.looksBeforeWant = this.looks;
     if (this.atOnce) waiting.onBypass(false);
     return 1;
   }
@@ -69,6 +72,9 @@ function setUp(context: Partial<LoaderContext> = {}, engine: FakeEngine | null =
   const host: LoaderHost = {
     engine: engine as unknown as Engine | null,
     bufferMs: 0,
+    look: () => {
+      if (engine) engine.looks += 1;
+    },
     onOwnLoad: (_frag, bytes, _ms, failed) => owned.push([bytes, failed]),
   };
   const config = { loader: Own } as unknown as HlsConfig;
@@ -115,6 +121,12 @@ test("a delivery goes to the player with the timings that the machine says", asy
   assert.equal(Own.made.length, 0);
   loader.destroy();
   assert.equal(engine?.abandoned, 0);
+});
+
+test("the machine hears of the buffer before it is asked", async () => {
+  const { engine, load } = setUp();
+  await load();
+  assert.equal(engine?.looksBeforeWant, 1);
 });
 
 test("nothing is reported as loaded before it is delivered", async () => {

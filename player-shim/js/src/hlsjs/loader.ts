@@ -24,6 +24,8 @@ export interface LoaderHost {
   engine: Engine | null;
   /** Media ahead of the playhead, in milliseconds. */
   bufferMs: number;
+  /** Brings what the engine knows of the player up to date. */
+  look(): void;
   /** The player's own loader has got something. `failed`: after the engine could not. */
   onOwnLoad(frag: Fragment | undefined, bytes: number, waitedMs: number, failed: boolean): void;
 }
@@ -122,6 +124,8 @@ class ShoalLoader implements Loader {
       clearTimeout(this.overdue);
       return live;
     };
+    // Deadlines follow from the buffer as it is now.
+    this.host.look();
     const request = engine.want(found.name, {
       onDelivered: ({ data, reportedBps, ttfbMs }) => {
         if (finish()) this.deliver(data, reportedBps, ttfbMs);

@@ -1,4 +1,4 @@
-//! Real players, unchanged, behind the agent: ffmpeg and mpv, HLS and DASH.
+//! Real players, unchanged, behind the agent: ffmpeg, mpv and VLC, HLS and DASH.
 
 use std::{process::Stdio, time::Duration};
 
@@ -6,13 +6,21 @@ use integration::{Stack, StackOptions, Viewer};
 use peer_agent::Agent;
 use tokio::process::Command;
 
+/// The user without rights, by Debian's numbering.
+const NOBODY: u32 = 65_534;
+
 /// Runs a player to its end and returns what it printed.
 async fn run(program: &str, arguments: &[&str]) -> String {
-    let child = Command::new(program)
+    let mut command = Command::new(program);
+    command
         .args(arguments)
         .stdin(Stdio::null())
-        .kill_on_drop(true)
-        .output();
+        .kill_on_drop(true);
+    if program == "cvlc" && is_root() {
+        // VLC refuses to run as root.
+        command.uid(NOBODY).env("HOME", std::env::temp_dir());
+    }
+    let child = command.output();
     let output = tokio::time::timeout(Duration::from_secs(60), child)
         .await
         .unwrap_or_else(|_| panic!("{program} does not end"))
@@ -21,6 +29,10 @@ async fn run(program: &str, arguments: &[&str]) -> String {
         + &String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{program}: {text}");
     text
+}
+
+fn is_root() -> bool {
+    std::os::unix::fs::MetadataExt::uid(&std::fs::metadata("/proc/self").expect("procfs")) == 0
 }
 
 /// Plays eight seconds with `player` while another viewer shares the stream.
@@ -46,6 +58,8 @@ async fn plays(program: &str, arguments: impl Fn(&str) -> Vec<String>, dash: boo
         "corrupt",
         "Failed to open",
         "error while decoding",
+        "VLC is unable to open",
+        "buffer deadlock prevented",
     ] {
         assert!(!printed.contains(complaint), "{program}: {printed}");
     }
@@ -83,6 +97,19 @@ fn mpv(url: &str) -> Vec<String> {
     arguments
 }
 
+fn vlc(url: &str) -> Vec<String> {
+    let mut arguments = [
+        "--ignore-config",
+        "--vout=dummy",
+        "--aout=dummy",
+        "--run-time=8",
+    ]
+    .map(str::to_owned)
+    .to_vec();
+    arguments.extend([url.to_owned(), "vlc://quit".to_owned()]);
+    arguments
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ffmpeg_plays_hls() {
     plays("ffmpeg", ffmpeg, false).await;
@@ -101,4 +128,14 @@ async fn mpv_plays_hls() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn mpv_plays_dash() {
     plays("mpv", mpv, true).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn vlc_plays_hls() {
+    plays("cvlc", vlc, false).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn vlc_plays_dash() {
+    plays("cvlc", vlc, true).await;
 }
