@@ -35,6 +35,8 @@ enum Command {
     Tracker(commands::tracker::Args),
     /// Watch a stream natively, and offer it to players on this machine.
     Peer(commands::peer::Args),
+    /// Simulate a large audience with the real machines, in virtual time.
+    Simulate(commands::simulate::Args),
     /// Make a key for the origin-proxy to sign with.
     Keygen(commands::keygen::Args),
 }
@@ -62,6 +64,10 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 fn execute(command: Command) -> Result<(), Failure> {
+    // No runtime, which would take signals that should end it at once.
+    if let Command::Simulate(args) = &command {
+        return commands::simulate::run(args);
+    }
     // An error means that somebody has done it already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -78,6 +84,7 @@ fn execute(command: Command) -> Result<(), Failure> {
             Command::Tracker(args) => commands::tracker::run(args, stop).await,
             Command::Peer(args) => commands::peer::run(args, stop).await,
             Command::Keygen(args) => commands::keygen::run(&args),
+            Command::Simulate(args) => commands::simulate::run(&args),
         }
     })
 }
@@ -107,6 +114,9 @@ mod tests {
             "shoal peer --tracker ws://t/ --stream http://c/a.m3u8 --listen 127.0.0.1:0",
             "shoal peer --stream http://c/a.m3u8 --headless --seconds 5 --json - --p2p false",
             "shoal keygen",
+            "shoal simulate --viewers 9 --bitrate-mbps 5 --segment-s 4 --latency-s 10 --minutes 2 --seed 3 --json -",
+            "shoal simulate --scenario hostile --html report.html --seeds 10 --set access.loss=0.1",
+            "shoal simulate --list",
         ];
         for line in lines {
             let parsed = Cli::try_parse_from(line.split(' '));
@@ -123,6 +133,7 @@ mod tests {
             "shoal demo --headless --json file.json",
             "shoal peer --leech maybe",
             "shoal tracker --listen nowhere",
+            "shoal simulate --seeds 0",
         ];
         for line in lines {
             assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");

@@ -28,6 +28,7 @@ fn every_command_explains_itself() {
         "tracker",
         "peer",
         "keygen",
+        "simulate",
     ] {
         assert!(stdout(&["--help"]).contains(command));
         assert!(stdout(&[command, "--help"]).contains("Usage:"), "{command}");
@@ -83,6 +84,8 @@ fn mistakes_end_with_code_2_and_one_line_that_names_them() {
             "no-such-file.mp4",
         ),
         (vec!["keygen", "--public-of", "short"], "key"),
+        (vec!["simulate", "--scenario", "nope"], "evening-match"),
+        (vec!["simulate", "--set", "wievers=3"], "wievers"),
     ] {
         let output = shoal(&args);
         let said = String::from_utf8(output.stderr).unwrap();

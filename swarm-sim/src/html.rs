@@ -44,7 +44,7 @@ pub fn to_html(report: &Report) -> String {
         &[
             Line {
                 name: "with peers",
-                points: rates(&report.seconds),
+                points: rates(&report.metrics.seconds),
             },
             Line {
                 name: "CDN only",
@@ -62,7 +62,7 @@ pub fn to_html(report: &Report) -> String {
         "Viewers, by second",
         &[Line {
             name: "viewers",
-            points: by_second(&report.seconds, |s| f64::from(s.audience)),
+            points: by_second(&report.metrics.seconds, |s| f64::from(s.audience)),
         }],
     );
     distributions(&mut page, report);
@@ -171,13 +171,17 @@ fn offload_lines(report: &Report) -> [Line; 3] {
             .map(|s| s.cdn_bytes)
             .sum()
     };
-    let count = report.seconds.len().min(report.seconds_cdn_only.len());
+    let count = report
+        .metrics
+        .seconds
+        .len()
+        .min(report.seconds_cdn_only.len());
     let points = (10..count)
         .map(|at| {
             let only = sum(&report.seconds_cdn_only, at).max(1);
             (
                 at as f64,
-                (1.0 - sum(&report.seconds, at) as f64 / only as f64).max(0.0),
+                (1.0 - sum(&report.metrics.seconds, at) as f64 / only as f64).max(0.0),
             )
         })
         .collect();
@@ -221,13 +225,19 @@ fn distributions(page: &mut String, report: &Report) {
         "Stall ratio in hundredths of a percent, by percentile",
         &pair(&report.stall_ratios),
     );
-    let ready: Vec<u64> = report.ready_sorted.iter().map(|us| us / 1000).collect();
     plot(
         page,
         "From publication until a viewer has the segment, ms, by percentile",
         &[Line {
             name: "with peers",
-            points: quantiles(&ready),
+            points: (0..100)
+                .map(|p| {
+                    (
+                        f64::from(p),
+                        report.metrics.ready_us.quantile(f64::from(p) / 100.0) as f64 / 1e3,
+                    )
+                })
+                .collect(),
         }],
     );
 }

@@ -6,11 +6,13 @@
 //! without peers, so that what peers cost viewers is measured, not assumed. `docs/SIMULATOR.md`
 //! tells how to read a report and how to add a scenario.
 //!
-//! The same [`Options`] give the same run on every machine, event by event: one thread, one queue
-//! in a total order, seeded choices, no walk through a hash map, no library mathematics.
+//! The same [`Options`] give the same run on every machine, event by event, however many threads
+//! there are: queues in a total order, messages between parts handed over at fixed times, seeded
+//! choices, no walk through a hash map that an outcome depends on, no library mathematics.
 
 mod bounds;
 pub mod cli;
+mod histogram;
 mod html;
 mod measure;
 mod options;
@@ -22,12 +24,13 @@ mod report;
 mod world;
 
 pub use html::to_html;
-pub use options::{Access, Arrival, Cdn, Exit, Hostile, Options, SCENARIOS, Session};
+pub use options::{Access, Arrival, Cdn, Exit, Faults, Hostile, Options, SCENARIOS, Session};
 pub use report::{Quality, Report};
 
 use std::{sync::Arc, time::Instant};
 
 use anyhow::Result;
+use report::Cost;
 use world::World;
 
 /// How far a run has come.
@@ -44,33 +47,35 @@ pub struct Progress {
 /// The share of a run's work that the twin is, roughly.
 const TWIN_SHARE: f64 = 0.05;
 
-/// Simulates what `options` describe, and the twin. Calls `progress` now and then.
+/// Simulates what `options` describe, and the twin, on so many threads: their number changes
+/// nothing but the time it takes. Calls `progress` now and then.
 ///
 /// # Errors
 /// If the options make no sense. What goes wrong inside the simulation is in the report.
-pub fn run(options: &Options, progress: &mut dyn FnMut(Progress)) -> Result<Report> {
+pub fn run(
+    options: &Options,
+    threads: usize,
+    progress: &(dyn Fn(Progress) + Sync),
+) -> Result<Report> {
     options.check()?;
     let began = Instant::now();
     let options = Arc::new(options.clone());
-    let end_us = options.end_us() as f64;
-    let mut twin = World::new(&options, false);
-    twin.run(&mut |at_us, events| {
-        let done = TWIN_SHARE * at_us as f64 / end_us;
-        progress(Progress {
-            done,
-            simulated_s: at_us as f64 / 1e6,
-            events,
-        });
-    });
-    let mut world = World::new(&options, true);
-    world.run(&mut |at_us, events| {
-        let done = TWIN_SHARE + (1.0 - TWIN_SHARE) * at_us as f64 / end_us;
-        progress(Progress {
-            done,
-            simulated_s: at_us as f64 / 1e6,
-            events,
-        });
-    });
-    let wall_s = began.elapsed().as_secs_f64();
-    Ok(Report::new(&options, &mut world, &mut twin, wall_s))
+    let simulate = |enabled: bool, from: f64, to: f64| {
+        World::new(&options, enabled).run(threads, &|at_us, events| {
+            progress(Progress {
+                done: from + (to - from) * at_us as f64 / options.end_us() as f64,
+                simulated_s: at_us as f64 / 1e6,
+                events,
+            });
+        })
+    };
+    let twin = simulate(false, 0.0, TWIN_SHARE);
+    let wall_s_cdn_only = began.elapsed().as_secs_f64();
+    let world = simulate(true, TWIN_SHARE, 1.0);
+    let cost = Cost {
+        wall_s: began.elapsed().as_secs_f64(),
+        wall_s_cdn_only,
+        threads,
+    };
+    Ok(Report::new(&options, world, twin, cost))
 }

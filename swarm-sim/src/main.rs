@@ -14,7 +14,7 @@ struct Args {
 
 fn main() -> ExitCode {
     match simulate(&Args::parse().simulate) {
-        Ok(code) => code,
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE

@@ -1,8 +1,9 @@
 //! What is counted while a run goes on.
 
-use std::collections::HashMap;
-
-use crate::world::catalog::Place;
+use crate::{
+    histogram::Histogram,
+    world::catalog::{Map, Place},
+};
 
 /// Why bytes came from the CDN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,10 +22,10 @@ pub(crate) enum Reason {
 
 /// Reasons, in the order of their numbers.
 pub(crate) const REASONS: [&str; 5] = ["warm_up", "seed", "alone", "backstop", "bypass"];
+/// Viewers that a piece passed through are told apart up to here.
+pub(crate) const HOPS_MAX: usize = 6;
 /// Problems that are described; further ones are counted.
 const PROBLEMS_MAX: usize = 20;
-/// Samples of one distribution that are kept.
-const SAMPLES_MAX: usize = 400_000;
 
 /// One second of the run.
 #[derive(Clone, Copy, Debug, Default)]
@@ -36,7 +37,7 @@ pub(crate) struct Second {
 }
 
 /// Everything that is counted. Totals are of the measured window.
-#[derive(Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Metrics {
     window: (u64, u64),
     origin: u64,
@@ -46,16 +47,25 @@ pub(crate) struct Metrics {
     pub(crate) p2p_bytes: u64,
     pub(crate) wasted_bytes: u64,
     pub(crate) bytes_by_reason: [u64; REASONS.len()],
-    pub(crate) cdn_by_segment: HashMap<Place, u64>,
-    pub(crate) startup_us: Vec<u64>,
-    pub(crate) latency_us: Vec<u64>,
+    pub(crate) cdn_by_segment: Map<Place, u64>,
+    pub(crate) latency_us: Histogram,
     /// From the publication of a segment to the moment at which a viewer has it whole.
-    pub(crate) ready_us: Vec<u64>,
+    pub(crate) ready_us: Histogram,
+    /// From the publication of a segment to the arrival of one of its pieces, by the number of
+    /// viewers it passed through.
+    pub(crate) hop_us: [Histogram; HOPS_MAX],
     pub(crate) bad_pieces_seen: u64,
     pub(crate) bad_pieces_played: u64,
     pub(crate) frames: u64,
-    pub(crate) problems: Vec<String>,
+    pub(crate) audits: u64,
+    pub(crate) problems: Vec<(u64, String)>,
     pub(crate) problem_count: u64,
+    /// Bytes of core per viewer: sum, number and maximum of samples.
+    pub(crate) core_bytes: (u64, u64, u64),
+    /// Usable upload of the viewers present, in bit/s: sum and number of samples.
+    pub(crate) upload_bps: (u64, u64),
+    /// Groups: sum and number of samples.
+    pub(crate) groups: (u64, u64),
 }
 
 impl Metrics {
@@ -63,21 +73,7 @@ impl Metrics {
         Self {
             window,
             origin,
-            seconds: Vec::new(),
-            cdn_bytes: 0,
-            cdn_requests: 0,
-            p2p_bytes: 0,
-            wasted_bytes: 0,
-            bytes_by_reason: [0; REASONS.len()],
-            cdn_by_segment: HashMap::new(),
-            startup_us: Vec::new(),
-            latency_us: Vec::new(),
-            ready_us: Vec::new(),
-            bad_pieces_seen: 0,
-            bad_pieces_played: 0,
-            frames: 0,
-            problems: Vec::new(),
-            problem_count: 0,
+            ..Self::default()
         }
     }
 
@@ -99,7 +95,8 @@ impl Metrics {
 
     pub(crate) fn on_audience(&mut self, now: u64, audience: u32, stalled: u32) {
         let second = self.second(now);
-        (second.audience, second.stalled) = (audience, stalled);
+        second.audience += audience;
+        second.stalled += stalled;
     }
 
     pub(crate) fn on_cdn(&mut self, now: u64, bytes: u64, place: Place, reason: Reason) {
@@ -124,15 +121,20 @@ impl Metrics {
     }
 
     pub(crate) fn on_ready(&mut self, now: u64, delay_us: u64) {
-        if self.is_measured(now) && self.ready_us.len() < SAMPLES_MAX {
-            self.ready_us.push(delay_us);
+        if self.is_measured(now) {
+            self.ready_us.add(delay_us);
         }
     }
 
-    pub(crate) fn on_latency(&mut self, now: u64, latency_us: u64) {
-        if self.is_measured(now) && self.latency_us.len() < SAMPLES_MAX {
-            self.latency_us.push(latency_us);
+    pub(crate) fn on_hop(&mut self, now: u64, hop: u8, delay_us: u64) {
+        if self.is_measured(now) {
+            self.hop_us[usize::from(hop).min(HOPS_MAX - 1)].add(delay_us);
         }
+    }
+
+    pub(crate) fn on_core(&mut self, bytes: u64) {
+        let (sum, count, most) = self.core_bytes;
+        self.core_bytes = (sum + bytes, count + 1, most.max(bytes));
     }
 
     /// Something that must never happen has happened.
@@ -140,16 +142,66 @@ impl Metrics {
         self.problem_count += 1;
         if self.problems.len() < PROBLEMS_MAX {
             let at_s = (now - self.origin) as f64 / 1e6;
-            self.problems.push(format!("{at_s:.3} s: {}", describe()));
+            self.problems
+                .push((now, format!("{at_s:.3} s: {}", describe())));
+        }
+    }
+
+    /// Adds what another part of the same world has counted.
+    pub(crate) fn merge(&mut self, other: &Self) {
+        if self.seconds.len() < other.seconds.len() {
+            self.seconds.resize(other.seconds.len(), Second::default());
+        }
+        for (mine, theirs) in self.seconds.iter_mut().zip(&other.seconds) {
+            mine.cdn_bytes += theirs.cdn_bytes;
+            mine.p2p_bytes += theirs.p2p_bytes;
+            mine.audience += theirs.audience;
+            mine.stalled += theirs.stalled;
+        }
+        self.cdn_bytes += other.cdn_bytes;
+        self.cdn_requests += other.cdn_requests;
+        self.p2p_bytes += other.p2p_bytes;
+        self.wasted_bytes += other.wasted_bytes;
+        for (mine, theirs) in self.bytes_by_reason.iter_mut().zip(other.bytes_by_reason) {
+            *mine += theirs;
+        }
+        for (place, bytes) in &other.cdn_by_segment {
+            *self.cdn_by_segment.entry(*place).or_default() += bytes;
+        }
+        self.latency_us.merge(&other.latency_us);
+        self.ready_us.merge(&other.ready_us);
+        for (mine, theirs) in self.hop_us.iter_mut().zip(&other.hop_us) {
+            mine.merge(theirs);
+        }
+        self.bad_pieces_seen += other.bad_pieces_seen;
+        self.bad_pieces_played += other.bad_pieces_played;
+        self.frames += other.frames;
+        self.audits += other.audits;
+        self.problem_count += other.problem_count;
+        self.problems.extend(other.problems.iter().cloned());
+        self.problems.sort();
+        self.problems.truncate(PROBLEMS_MAX);
+        let (sum, count, most) = other.core_bytes;
+        self.core_bytes.0 += sum;
+        self.core_bytes.1 += count;
+        self.core_bytes.2 = self.core_bytes.2.max(most);
+        for (mine, theirs) in [
+            (&mut self.upload_bps, other.upload_bps),
+            (&mut self.groups, other.groups),
+        ] {
+            mine.0 += theirs.0;
+            mine.1 += theirs.1;
         }
     }
 }
 
-/// The value below which `share` of the values lie; 0 without values.
-pub(crate) fn quantile(values: &mut [u64], share: f64) -> u64 {
-    if values.is_empty() {
-        return 0;
-    }
-    let index = ((values.len() - 1) as f64 * share).round() as usize;
-    *values.select_nth_unstable(index).1
+/// The mean of a sum and a number of samples; 0 without samples.
+pub(crate) fn mean((sum, count): (u64, u64)) -> f64 {
+    sum as f64 / count.max(1) as f64
+}
+
+/// The value below which `share` of the sorted values lie; 0 without values.
+pub(crate) fn quantile(sorted: &[u64], share: f64) -> u64 {
+    let index = (sorted.len().saturating_sub(1) as f64 * share).round() as usize;
+    sorted.get(index).copied().unwrap_or(0)
 }

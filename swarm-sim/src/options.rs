@@ -3,6 +3,13 @@
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
+/// Parts of a large world.
+const PARTS: u32 = 8;
+/// Smaller audiences are simulated in one part.
+const PARTED_FROM: u32 = 400;
+/// Healing needs at least so many seconds before the end.
+const HEAL_S_MIN: f64 = 45.0;
+
 /// Everything that a run depends on. The same options give the same run, event by event.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -46,6 +53,22 @@ pub struct Options {
     pub hostile: Hostile,
     /// Groups have no links to others.
     pub isolated_groups: bool,
+    /// What breaks, and when.
+    pub faults: Faults,
+    /// From this second on everything works and everybody is honest; in the end every viewer must
+    /// play and be known to the tracker. At least 45 s before the end.
+    pub heal_at_s: Option<f64>,
+}
+
+/// Breakdowns of the network and of the tracker.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Faults {
+    /// A period in which the network is in two parts, in seconds, and the share of the viewers in
+    /// the smaller one. The CDN and the tracker are in reach of both. At least 10 s long.
+    pub partition: Option<(f64, f64, f64)>,
+    /// A period in which the tracker is down, in seconds; it comes back with nothing in memory.
+    pub tracker_down: Option<(f64, f64)>,
 }
 
 /// Viewers that arrive evenly over a period.
@@ -177,6 +200,8 @@ impl Default for Options {
             cdn: Cdn::default(),
             hostile: Hostile::default(),
             isolated_groups: false,
+            faults: Faults::default(),
+            heal_at_s: None,
         }
     }
 }
@@ -268,6 +293,32 @@ impl Options {
         Ok(options)
     }
 
+    /// A scenario of the crate by its name, or a file: what has a `/` or ends in `.toml`.
+    ///
+    /// # Errors
+    /// If there is none of that name, or the file cannot be read or makes no sense.
+    pub fn named(name_or_file: &str) -> Result<Self> {
+        if !name_or_file.contains(['/', '\\']) && !name_or_file.ends_with(".toml") {
+            return Self::scenario(name_or_file);
+        }
+        let text = std::fs::read_to_string(name_or_file)
+            .with_context(|| format!("cannot read {name_or_file}"))?;
+        Self::from_toml(&text).with_context(|| name_or_file.to_owned())
+    }
+
+    /// These options but for one, written as `key=value` or `table.key=value`, the value in TOML.
+    ///
+    /// # Errors
+    /// If the key is not known, or the value is none for it.
+    pub fn with(&self, change: &str) -> Result<Self> {
+        let change: toml::Table = toml::from_str(change)?;
+        let mut table = toml::Table::try_from(self)?;
+        merge(&mut table, change);
+        let options: Self = table.try_into()?;
+        options.check()?;
+        Ok(options)
+    }
+
     /// Reads a scenario file. What it does not name has its default.
     ///
     /// # Errors
@@ -312,7 +363,57 @@ impl Options {
             self.bitrate_mbps * self.segment_s <= 500.0,
             "segments: at most 62 MB"
         );
+        if let Some(heal_at_s) = self.heal_at_s {
+            ensure!(
+                heal_at_s + HEAL_S_MIN <= self.minutes * 60.0,
+                "heal_at_s: at least {HEAL_S_MIN} s before the end"
+            );
+        }
+        if let Some((from_s, to_s, share)) = self.faults.partition {
+            ensure!(
+                to_s >= from_s + 10.0 && (0.0..=1.0).contains(&share),
+                "faults.partition: from, to (10 s later or more), share"
+            );
+        }
+        self.check_shares()
+    }
+
+    fn check_shares(&self) -> Result<()> {
+        let (session, access, hostile) = (&self.session, &self.access, &self.hostile);
+        for (name, share) in [
+            ("session.zappers", session.zappers),
+            (
+                "session.silent + session.crashed",
+                session.silent + session.crashed,
+            ),
+            ("access.upload_share", access.upload_share),
+            ("access.main_country", access.main_country),
+            ("access.household", access.household),
+            ("access.hidden_tabs", access.hidden_tabs),
+            ("access.loss", access.loss),
+            ("cdn.failures", self.cdn.failures),
+            (
+                "hostile, all together",
+                hostile.polluters + hostile.black_holes + hostile.false_haves + hostile.free_riders,
+            ),
+        ] {
+            ensure!((0.0..=1.0).contains(&share), "{name}: a share, 0 to 1");
+        }
         Ok(())
+    }
+
+    /// Parts of the world that are simulated side by side. It follows from the options alone, so
+    /// that threads do not change what happens.
+    pub(crate) fn parts(&self) -> u32 {
+        let sites = match self.access.campus_sites {
+            0 => PARTS,
+            sites => sites,
+        };
+        if self.viewers < PARTED_FROM {
+            1
+        } else {
+            PARTS.min(sites)
+        }
     }
 
     /// The end of the run in microseconds from its start.
@@ -351,6 +452,17 @@ impl Options {
     }
 }
 
+fn merge(into: &mut toml::Table, from: toml::Table) {
+    for (key, value) in from {
+        match (into.get_mut(&key), value) {
+            (Some(toml::Value::Table(inner)), toml::Value::Table(changes)) => merge(inner, changes),
+            (_, value) => {
+                into.insert(key, value);
+            }
+        }
+    }
+}
+
 /// Seconds as whole microseconds.
 pub(crate) fn us(seconds: f64) -> u64 {
     (seconds * 1e6) as u64
@@ -359,6 +471,19 @@ pub(crate) fn us(seconds: f64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn senseless_values_are_refused_by_name() {
+        for (change, named) in [
+            ("access.loss=1.5", "access.loss"),
+            ("heal_at_s=170.0", "heal_at_s"),
+            ("faults.partition=[10.0, 12.0, 0.5]", "faults.partition"),
+            ("hostile={polluters=0.7, free_riders=0.7}", "hostile"),
+        ] {
+            let error = Options::default().with(change).unwrap_err().to_string();
+            assert!(error.contains(named), "{change}: {error}");
+        }
+    }
 
     #[test]
     fn every_scenario_reads() {

@@ -9,7 +9,8 @@ use swarm_core::{
 
 use crate::{
     options::{Access, Options, us},
-    random::{between, chance, exponential, lognormal, pick},
+    random::{between, chance, exponential, lognormal, pick, unit},
+    world::letters::{local_of, number, part_of},
 };
 
 /// Medians and deviations of up- and downlinks in Mbit/s, and the range of the one-way delay to the
@@ -112,18 +113,41 @@ pub(crate) enum Departure {
     Crashed,
 }
 
+/// What decides whether and how fast two viewers reach each other.
+#[derive(Clone, Debug)]
+pub(crate) struct Contact {
+    /// The number of the household; those who share it have numbers of the same part of the world.
+    pub(crate) household: u32,
+    /// From the device to the ISP's core, one way.
+    pub(crate) delay_us: u64,
+    pub(crate) nat: NatType,
+    pub(crate) network: Network,
+    seed: u64,
+}
+
+impl Contact {
+    /// Whether a link between the two can be set up.
+    pub(crate) fn reaches(&self, other: &Self) -> bool {
+        self.household == other.household || self.nat.reaches(other.nat)
+    }
+
+    /// On which side of a partition of the network it is; `share` of all are on the far one.
+    pub(crate) fn is_far(&self, seed: u64, share: f64) -> bool {
+        unit(&mut Rng::new(mix(
+            seed ^ mix(u64::from(self.household) | 1 << 43)
+        ))) < share
+    }
+}
+
 /// One viewer, before it does anything.
 #[derive(Clone, Debug)]
 pub(crate) struct Viewer {
-    pub(crate) household: u32,
+    pub(crate) contact: Contact,
     pub(crate) channel: u32,
-    pub(crate) delay_us: u64,
     pub(crate) cdn_rtt_us: u64,
     pub(crate) cdn_bps: u64,
     pub(crate) upload_bps: u64,
     pub(crate) leech: bool,
-    pub(crate) nat: NatType,
-    pub(crate) network: Network,
     pub(crate) playlist_lag_us: u64,
     pub(crate) hidden: bool,
     pub(crate) stay_us: u64,
@@ -187,6 +211,7 @@ impl Viewer {
         let cdn_bps = (lognormal(&mut rng, options.cdn.goodput_mbps, 0.6) * 1e6) as u64;
         let cap = (house.up_bps as f64 * access.upload_share).min(access.upload_cap_mbps * 1e6);
         let cheat = cheat(options, &mut rng);
+        let seed = rng.next_u64();
         let leaves = departure(options, &mut rng);
         let network = network(
             access,
@@ -194,9 +219,7 @@ impl Viewer {
             &mut Rng::new(mix(options.seed ^ u64::from(household))),
         );
         Self {
-            household,
             channel: channel(options, &mut rng),
-            delay_us,
             cdn_rtt_us: 2 * delay_us + us(between(&mut rng, 0.004, 0.015)),
             cdn_bps: cdn_bps.min(house.down_bps),
             upload_bps: if cellular || cheat == Cheat::FreeRider {
@@ -205,33 +228,42 @@ impl Viewer {
                 cap as u64
             },
             leech: cellular,
-            nat: if access.campus_sites > 0 {
-                NatType::Open
-            } else {
-                nat
-            },
-            network,
             playlist_lag_us: us(between(&mut rng, 0.02, options.playlist_lag_s().max(0.03))),
             hidden: chance(&mut rng, access.hidden_tabs),
             stay_us: stay_us(options, &mut rng),
             departure: leaves,
             cheat,
-            seed: rng.next_u64(),
+            seed,
+            contact: Contact {
+                household,
+                delay_us,
+                nat: if access.campus_sites > 0 {
+                    NatType::Open
+                } else {
+                    nat
+                },
+                network,
+                seed,
+            },
         }
     }
 }
 
-/// The house that a viewer lives in: its own, or that of the one before.
-pub(crate) fn household_of(options: &Options, index: u32) -> u32 {
+/// The number of the house that a viewer lives in: its own, that of the one before in its part of
+/// the world, or one of the part's sites.
+pub(crate) fn household_of(options: &Options, viewer: u32) -> u32 {
+    let (part, local) = (part_of(viewer) as u32, local_of(viewer));
     let sites = options.access.campus_sites;
     if sites > 0 {
-        return (mix(options.seed ^ u64::from(index)) % u64::from(sites)) as u32;
+        let here = (sites - part).div_ceil(options.parts());
+        let site = mix(options.seed ^ u64::from(viewer)) % u64::from(here.max(1));
+        return number(part, site as u32);
     }
-    let mut rng = Rng::new(mix(options.seed ^ mix(u64::from(index) | 1 << 42)));
-    if index > 0 && chance(&mut rng, options.access.household) {
-        index - 1
+    let mut rng = Rng::new(mix(options.seed ^ mix(u64::from(viewer) | 1 << 42)));
+    if local > 0 && chance(&mut rng, options.access.household) {
+        viewer - 1
     } else {
-        index
+        viewer
     }
 }
 
@@ -309,7 +341,7 @@ fn channel(options: &Options, rng: &mut Rng) -> u32 {
 
 /// The one-way delay between two viewers in microseconds, their access links left out for those of
 /// one house.
-pub(crate) fn delay_us(a: &Viewer, b: &Viewer) -> u64 {
+pub(crate) fn delay_us(a: &Contact, b: &Contact) -> u64 {
     let (x, y) = (&a.network, &b.network);
     if a.household == b.household {
         return 500;
@@ -347,7 +379,7 @@ mod tests {
             .collect();
         let pairs = viewers
             .windows(2)
-            .filter(|w| w[0].nat.reaches(w[1].nat))
+            .filter(|w| w[0].contact.reaches(&w[1].contact))
             .count();
         let share = pairs as f64 / viewers.len() as f64;
         assert!((0.70..0.80).contains(&share), "{share}");

@@ -76,10 +76,18 @@ impl<E> Queue<E> {
         }
     }
 
-    /// The earliest event and its time.
-    pub(crate) fn pop(&mut self) -> Option<(u64, E)> {
+    /// The time of the earliest event.
+    pub(crate) fn next_at(&mut self) -> Option<u64> {
         while self.current.is_empty() {
             self.advance()?;
+        }
+        self.current.peek().map(|entry| entry.at)
+    }
+
+    /// The earliest event and its time, if it comes before `until`.
+    pub(crate) fn pop_before(&mut self, until: u64) -> Option<(u64, E)> {
+        if self.next_at()? >= until {
+            return None;
         }
         self.current.pop().map(|entry| (entry.at, entry.event))
     }
@@ -127,9 +135,9 @@ mod tests {
         }
         expected.sort_unstable();
         for item in expected {
-            assert_eq!(queue.pop(), Some(item));
+            assert_eq!(queue.pop_before(u64::MAX), Some(item));
         }
-        assert_eq!(queue.pop(), None);
+        assert_eq!(queue.pop_before(u64::MAX), None);
     }
 
     #[test]
@@ -137,11 +145,11 @@ mod tests {
         let mut queue = Queue::new(0);
         queue.push(10, 'a');
         queue.push(10_000_000, 'd');
-        assert_eq!(queue.pop(), Some((10, 'a')));
+        assert_eq!(queue.pop_before(u64::MAX), Some((10, 'a')));
         queue.push(10, 'b');
         queue.push(11, 'c');
-        assert_eq!(queue.pop(), Some((10, 'b')));
-        assert_eq!(queue.pop(), Some((11, 'c')));
-        assert_eq!(queue.pop(), Some((10_000_000, 'd')));
+        assert_eq!(queue.pop_before(u64::MAX), Some((10, 'b')));
+        assert_eq!(queue.pop_before(u64::MAX), Some((11, 'c')));
+        assert_eq!(queue.pop_before(u64::MAX), Some((10_000_000, 'd')));
     }
 }

@@ -6,9 +6,10 @@ use serde::Serialize;
 
 use crate::{
     bounds,
-    measure::{REASONS, Second, quantile},
+    histogram::Histogram,
+    measure::{HOPS_MAX, Metrics, REASONS, Second, mean, quantile},
     options::Options,
-    world::{World, node::Played},
+    world::{Outcome, catalog::Catalog, node::Played},
 };
 
 /// How viewers fared.
@@ -29,7 +30,7 @@ pub struct Quality {
 }
 
 /// The result of a run: what `--json` prints. Ratios are shares of 1.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Report {
     /// What was simulated.
     pub options: Options,
@@ -85,8 +86,14 @@ pub struct Report {
     pub bytes_cdn_only: u64,
     /// Share of the twin's bytes that each reason still took from the CDN: where the offload went.
     pub lost: BTreeMap<&'static str, f64>,
+    /// Share of the twin's bytes that one copy a group would be, and what was fetched beyond it for
+    /// the groups: second copies of the same bytes.
+    pub lost_to_copies: (f64, f64),
     /// Highest CDN rate over five seconds, in Mbit/s: with peers, and the twin's.
     pub cdn_peak_mbps: (f64, f64),
+    /// What newcomers take before neighbours take over, in Mbit/s: the most arrivals a second times
+    /// the media between their start and the live edge. The peak should be little more.
+    pub cdn_peak_newcomers_mbps: f64,
     /// From publication until viewers have a segment whole, in milliseconds: 50, 95, 99 %.
     pub ready_ms: (u64, u64, u64),
     /// Usable upload of a viewer on average / bitrate.
@@ -97,19 +104,27 @@ pub struct Report {
     pub core_bytes_per_viewer: f64,
     /// Largest one.
     pub core_bytes_max: u64,
+    /// From publication until a piece arrives, by the viewers it passed through: pieces, then 50
+    /// and 95 % in milliseconds.
+    pub hops: Vec<(u64, u64, u64)>,
+    /// Control messages that were compared with the sender's store, and all that were sent.
+    pub audited: (u64, u64),
     /// Broken invariants. Must be 0.
     pub problems: u64,
     /// The first of them.
     pub problems_first: Vec<String>,
     /// Events simulated, the twin's included.
     pub events: u64,
+    /// Events of the twin alone.
+    pub events_cdn_only: u64,
     /// Wall time in seconds, the twin included.
     pub wall_s: f64,
+    /// Wall time of the twin alone.
+    pub wall_s_cdn_only: f64,
+    /// Threads that were used.
+    pub threads: usize,
     /// Hash over all events and actions: the same options give the same on every machine.
     pub event_hash: String,
-    /// Seconds of the run, for plots.
-    #[serde(skip)]
-    pub(crate) seconds: Vec<Second>,
     #[serde(skip)]
     pub(crate) seconds_cdn_only: Vec<Second>,
     /// Start-up times and stall ratios, sorted, of both worlds.
@@ -118,143 +133,181 @@ pub struct Report {
     #[serde(skip)]
     pub(crate) stall_ratios: [Vec<u64>; 2],
     #[serde(skip)]
-    pub(crate) ready_sorted: Vec<u64>,
+    pub(crate) metrics: Metrics,
+}
+
+/// What a run took beside what happened in it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Cost {
+    pub(crate) wall_s: f64,
+    pub(crate) wall_s_cdn_only: f64,
+    pub(crate) threads: usize,
 }
 
 impl Report {
-    // tidy: long-fn: one line for each field
-    pub(crate) fn new(options: &Options, world: &mut World, twin: &mut World, wall_s: f64) -> Self {
-        let (cdn, p2p) = (world.metrics.cdn_bytes, world.metrics.p2p_bytes);
-        let only = twin.metrics.cdn_bytes.max(1);
-        let quality = quality(world);
-        let quality_twin = self::quality(twin);
-        let rate_bps = options.bitrate_mbps * 1e6;
-        let audience = mean_audience(world);
-        let groups = world.groups_mean();
-        let upload_bps = world.upload_bps_mean();
-        let (core_mean, core_max) = world.core_bytes();
-        let copies = copies_per_segment(world);
-        let total = |seconds: &[Second]| seconds.iter().map(|s| s.cdn_bytes).sum::<u64>() as f64;
-        let wasted = world.metrics.wasted_bytes;
-        let ready =
-            [0.5, 0.95, 0.99].map(|share| quantile(&mut world.metrics.ready_us, share) / 1000);
-        let metrics = &world.metrics;
-        let lost = REASONS.iter().zip(metrics.bytes_by_reason);
-        let mut problems_first = metrics.problems.clone();
-        problems_first.extend(twin.metrics.problems.iter().map(|p| format!("twin: {p}")));
-        let piece_s = 65_536.0 * 8.0 / upload_bps.max(1.0) + 0.04;
-        let window_s =
-            (options.latency_s - options.segment_s - options.playlist_lag_s() / 2.0).max(0.1);
-        Self {
-            offload: 1.0 - cdn as f64 / only as f64,
-            offload_whole_run: 1.0
-                - total(&metrics.seconds) / total(&twin.metrics.seconds).max(1.0),
-            p2p_share: p2p as f64 / (p2p + cdn).max(1) as f64,
-            offload_bound: bounds::throughput(
-                audience / f64::from(options.channels),
-                upload_bps,
-                rate_bps,
-            ),
-            offload_bound_groups: bounds::groups(audience, groups, upload_bps, rate_bps),
-            offload_bound_delay: bounds::frontier(window_s, piece_s, 4).1,
-            cdn_copies_per_segment: copies,
-            cdn_copies_per_group: copies * f64::from(options.channels.max(1)) / groups.max(1.0),
-            cdn_requests_per_viewer_minute: metrics.cdn_requests as f64
-                / audience.max(1.0)
-                / (metrics.window_s() / 60.0),
-            stall_ratio: quality.stall_ratio,
-            stall_ratio_cdn_only: quality_twin.stall_ratio,
-            startup_ms_p50: quality.startup_ms.0,
-            startup_ms_p50_cdn_only: quality_twin.startup_ms.0,
-            startup_ms_p95: quality.startup_ms.1,
-            startup_ms_p95_cdn_only: quality_twin.startup_ms.1,
-            latency_s_p50: quality.latency_s.0,
-            latency_s_p50_cdn_only: quality_twin.latency_s.0,
-            quality,
-            quality_cdn_only: quality_twin,
-            bytes_wasted_ratio: wasted as f64 / (p2p + wasted).max(1) as f64,
-            bad_pieces_seen: metrics.bad_pieces_seen,
-            bad_pieces_played: metrics.bad_pieces_played,
-            bytes_cdn: cdn,
-            bytes_p2p: p2p,
-            bytes_cdn_only: only,
-            lost: lost
-                .map(|(name, bytes)| (*name, bytes as f64 / only as f64))
-                .collect(),
-            cdn_peak_mbps: (
-                peak_mbps(&metrics.seconds),
-                peak_mbps(&twin.metrics.seconds),
-            ),
-            ready_ms: (ready[0], ready[1], ready[2]),
-            upload_ratio: upload_bps / rate_bps,
-            groups: (groups, audience / groups.max(1.0)),
-            core_bytes_per_viewer: core_mean,
-            core_bytes_max: core_max,
-            problems: metrics.problem_count + twin.metrics.problem_count,
-            problems_first,
-            events: world.events() + twin.events(),
-            wall_s,
-            event_hash: format!("{:016x}", world.hash() ^ twin.hash().rotate_left(1)),
-            seconds: metrics.seconds.clone(),
-            seconds_cdn_only: twin.metrics.seconds.clone(),
-            startups: [startups(world), startups(twin)],
-            stall_ratios: [stall_ratios(world), stall_ratios(twin)],
-            ready_sorted: sorted(metrics.ready_us.clone()),
+    pub(crate) fn new(options: &Options, world: Outcome, twin: Outcome, cost: Cost) -> Self {
+        let mut report = Self {
             options: options.clone(),
+            wall_s: cost.wall_s,
+            wall_s_cdn_only: cost.wall_s_cdn_only,
+            threads: cost.threads,
+            events: world.events + twin.events,
+            events_cdn_only: twin.events,
+            event_hash: format!("{:016x}", world.hash ^ twin.hash.rotate_left(1)),
+            startups: [startups(&world.played), startups(&twin.played)],
+            stall_ratios: [stall_ratios(&world.played), stall_ratios(&twin.played)],
+            ..Self::default()
+        };
+        report.tell_bytes(&world.metrics, &twin.metrics);
+        report.tell_bounds(&world.metrics);
+        report.tell_quality(&world, &twin);
+        report.tell_state(&world.metrics, &twin.metrics);
+        report.seconds_cdn_only = twin.metrics.seconds;
+        report.metrics = world.metrics;
+        report
+    }
+
+    fn tell_bytes(&mut self, metrics: &Metrics, twin: &Metrics) {
+        let (cdn, p2p) = (metrics.cdn_bytes, metrics.p2p_bytes);
+        let only = twin.cdn_bytes.max(1);
+        let total = |seconds: &[Second]| seconds.iter().map(|s| s.cdn_bytes).sum::<u64>() as f64;
+        let wasted = metrics.wasted_bytes;
+        (self.bytes_cdn, self.bytes_p2p, self.bytes_cdn_only) = (cdn, p2p, only);
+        self.offload = 1.0 - cdn as f64 / only as f64;
+        self.offload_whole_run = 1.0 - total(&metrics.seconds) / total(&twin.seconds).max(1.0);
+        self.p2p_share = p2p as f64 / (p2p + cdn).max(1) as f64;
+        self.bytes_wasted_ratio = wasted as f64 / (p2p + wasted).max(1) as f64;
+        self.bad_pieces_seen = metrics.bad_pieces_seen;
+        self.bad_pieces_played = metrics.bad_pieces_played;
+        let lost = REASONS.iter().zip(metrics.bytes_by_reason);
+        let share = |bytes: u64| bytes as f64 / only as f64;
+        self.lost = lost.map(|(name, bytes)| (*name, share(bytes))).collect();
+        let peaks = [metrics, twin].map(|m| peak_mbps(&m.seconds));
+        self.cdn_peak_mbps = (peaks[0], peaks[1]);
+        let rush = self.options.arrivals.iter().map(|arrival| {
+            f64::from(self.options.viewers) * arrival.share / arrival.over_s.max(1.0)
+        });
+        let warm_up_s = self.options.latency_s;
+        self.cdn_peak_newcomers_mbps =
+            rush.fold(0.0, f64::max) * warm_up_s * self.options.bitrate_mbps;
+    }
+
+    /// Needs what [`Report::tell_bytes`] has told.
+    fn tell_bounds(&mut self, metrics: &Metrics) {
+        let options = &self.options;
+        let rate_bps = options.bitrate_mbps * 1e6;
+        let audience = mean_audience(metrics);
+        let groups = mean(metrics.groups);
+        let upload_bps = mean(metrics.upload_bps);
+        let copies = self.copies_of(metrics);
+        let channels = f64::from(options.channels);
+        let hop_s = hop_s(options, upload_bps);
+        self.groups = (groups, audience / groups.max(1.0));
+        self.upload_ratio = upload_bps / rate_bps;
+        self.offload_bound = bounds::throughput(audience / channels, upload_bps, rate_bps);
+        self.offload_bound_groups = bounds::groups(audience, groups, upload_bps, rate_bps);
+        self.offload_bound_delay = bounds::frontier(window_s(options), hop_s, FAN_OUT).1;
+        self.cdn_copies_per_segment = copies;
+        self.cdn_copies_per_group = copies * channels / groups.max(1.0);
+        let minutes = metrics.window_s() / 60.0;
+        self.cdn_requests_per_viewer_minute =
+            metrics.cdn_requests as f64 / audience.max(1.0) / minutes;
+        let seed = self.lost.get("seed").copied().unwrap_or_default();
+        let one_a_group = seed.min(groups / audience.max(1.0));
+        self.lost_to_copies = (one_a_group, seed - one_a_group);
+    }
+
+    fn copies_of(&self, metrics: &Metrics) -> f64 {
+        let catalog = Catalog::new(self.options.ladder_bps(), self.options.segment_us());
+        let (mut bytes, mut lens) = (0u64, 0u64);
+        for (place, fetched) in &metrics.cdn_by_segment {
+            bytes += fetched;
+            lens += u64::from(catalog.len(place.rendition()));
         }
+        bytes as f64 / lens.max(1) as f64
+    }
+
+    fn tell_quality(&mut self, world: &Outcome, twin: &Outcome) {
+        self.quality = quality(&world.played, &self.startups[0], &world.metrics.latency_us);
+        self.quality_cdn_only = quality(&twin.played, &self.startups[1], &twin.metrics.latency_us);
+        let (ours, theirs) = (&self.quality, &self.quality_cdn_only);
+        (self.stall_ratio, self.stall_ratio_cdn_only) = (ours.stall_ratio, theirs.stall_ratio);
+        (self.startup_ms_p50, self.startup_ms_p95) = ours.startup_ms;
+        (self.startup_ms_p50_cdn_only, self.startup_ms_p95_cdn_only) = theirs.startup_ms;
+        (self.latency_s_p50, self.latency_s_p50_cdn_only) = (ours.latency_s.0, theirs.latency_s.0);
+    }
+
+    fn tell_state(&mut self, metrics: &Metrics, twin: &Metrics) {
+        let ms = |values: &Histogram, share| values.quantile(share) / 1000;
+        let ready = &metrics.ready_us;
+        self.ready_ms = (ms(ready, 0.5), ms(ready, 0.95), ms(ready, 0.99));
+        let hops = metrics.hop_us.iter().take(HOPS_MAX);
+        self.hops = hops
+            .map(|hop| (hop.total(), ms(hop, 0.5), ms(hop, 0.95)))
+            .collect();
+        let (sum, count, most) = metrics.core_bytes;
+        self.core_bytes_per_viewer = mean((sum, count));
+        self.core_bytes_max = most;
+        self.audited = (metrics.audits, metrics.frames);
+        self.problems = metrics.problem_count + twin.problem_count;
+        let ours = metrics.problems.iter().map(|(_, text)| text.clone());
+        let theirs = twin
+            .problems
+            .iter()
+            .map(|(_, text)| format!("twin: {text}"));
+        self.problems_first = ours.chain(theirs).collect();
     }
 }
 
-fn visits(world: &World) -> impl Iterator<Item = &Played> {
-    world.nodes().iter().filter_map(|node| node.played.as_ref())
+/// Viewers that one passes a piece on to in the bound by time.
+pub(crate) const FAN_OUT: usize = 4;
+/// The piece and the way from viewer to viewer in the bound by time.
+const PIECE_BITS: f64 = 65_536.0 * 8.0;
+const WAY_S: f64 = 0.04;
+
+/// How long one hop of a piece takes.
+pub(crate) fn hop_s(options: &Options, upload_bps: f64) -> f64 {
+    let segment_bits = options.bitrate_mbps * 1e6 * options.segment_s;
+    PIECE_BITS.min(segment_bits) / upload_bps.max(1.0) + WAY_S
 }
 
-fn quality(world: &mut World) -> Quality {
-    let (mut stalled, mut played, mut stalls, mut switches, mut skipped, mut count) =
-        (0, 0, 0, 0, 0, 0u64);
-    for visit in visits(world) {
+/// From the moment at which viewers hear of a segment until it must be there.
+pub(crate) fn window_s(options: &Options) -> f64 {
+    (options.latency_s - options.segment_s - options.playlist_lag_s() / 2.0).max(0.1)
+}
+
+fn quality(visits: &[Played], startups: &[u64], latency_us: &Histogram) -> Quality {
+    let (mut stalled, mut played, mut stalls, mut switches, mut skipped) = (0, 0, 0, 0, 0);
+    for visit in visits {
         stalled += visit.stalled_us;
         played += visit.played_us;
         stalls += u64::from(visit.stalls);
         switches += u64::from(visit.switches);
         skipped += u64::from(visit.skipped);
-        count += 1;
     }
-    let count = count.max(1) as f64;
-    let mut startups = startups(world);
-    let startup = |share, values: &mut [u64]| quantile(values, share);
-    let latencies = &mut world.metrics.latency_us;
+    let count = visits.len().max(1) as f64;
+    let latency_s = |share| latency_us.quantile(share) as f64 / 1e6;
     Quality {
         stall_ratio: stalled as f64 / (stalled + played).max(1) as f64,
         stalls_per_hour: stalls as f64 / (played as f64 / 3.6e9).max(1e-9),
-        startup_ms: (startup(0.5, &mut startups), startup(0.95, &mut startups)),
-        latency_s: (
-            quantile(latencies, 0.5) as f64 / 1e6,
-            quantile(latencies, 0.95) as f64 / 1e6,
-        ),
+        startup_ms: (quantile(startups, 0.5), quantile(startups, 0.95)),
+        latency_s: (latency_s(0.5), latency_s(0.95)),
         switches_per_viewer: switches as f64 / count,
         skipped_per_viewer: skipped as f64 / count,
     }
 }
 
-/// In milliseconds, of all visits.
-fn startups(world: &World) -> Vec<u64> {
-    sorted(
-        visits(world)
-            .filter_map(|visit| visit.startup_us)
-            .map(|us| us / 1000)
-            .collect(),
-    )
+/// In milliseconds, of all visits, sorted.
+fn startups(visits: &[Played]) -> Vec<u64> {
+    let started = visits.iter().filter_map(|visit| visit.startup_us);
+    sorted(started.map(|us| us / 1000).collect())
 }
 
-/// In hundredths of a percent, of all visits that began to play.
-fn stall_ratios(world: &World) -> Vec<u64> {
-    let started = visits(world).filter(|visit| visit.startup_us.is_some());
-    sorted(
-        started
-            .map(|v| v.stalled_us * 10_000 / (v.stalled_us + v.played_us).max(1))
-            .collect(),
-    )
+/// In hundredths of a percent, of all visits that began to play, sorted.
+fn stall_ratios(visits: &[Played]) -> Vec<u64> {
+    let started = visits.iter().filter(|visit| visit.startup_us.is_some());
+    let ratio = |v: &Played| v.stalled_us * 10_000 / (v.stalled_us + v.played_us).max(1);
+    sorted(started.map(ratio).collect())
 }
 
 fn sorted(mut values: Vec<u64>) -> Vec<u64> {
@@ -262,20 +315,11 @@ fn sorted(mut values: Vec<u64>) -> Vec<u64> {
     values
 }
 
-fn mean_audience(world: &World) -> f64 {
-    let from = world.metrics.seconds.len() - world.metrics.window_s() as usize;
-    let window = &world.metrics.seconds[from.min(world.metrics.seconds.len() - 1)..];
+fn mean_audience(metrics: &Metrics) -> f64 {
+    let seconds = &metrics.seconds;
+    let from = seconds.len().saturating_sub(metrics.window_s() as usize);
+    let window = &seconds[from..];
     window.iter().map(|s| f64::from(s.audience)).sum::<f64>() / window.len().max(1) as f64
-}
-
-fn copies_per_segment(world: &World) -> f64 {
-    let segments = &world.metrics.cdn_by_segment;
-    let (mut bytes, mut lens) = (0u64, 0u64);
-    for (place, fetched) in segments {
-        bytes += fetched;
-        lens += u64::from(world.catalog().len(place.rendition));
-    }
-    bytes as f64 / lens.max(1) as f64
 }
 
 fn peak_mbps(seconds: &[Second]) -> f64 {

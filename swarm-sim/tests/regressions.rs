@@ -7,7 +7,7 @@ fn simulate(scenario: &str, change: impl FnOnce(&mut Options)) -> Report {
     options.minutes = 1.5;
     options.measure_from_s = 40.0;
     change(&mut options);
-    let report = run(&options, &mut |_| {}).expect("the options make sense");
+    let report = run(&options, 2, &|_| {}).expect("the options make sense");
     assert_eq!(
         report.problems, 0,
         "seed {}: {:?}",

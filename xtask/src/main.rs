@@ -1,5 +1,6 @@
 //! Every task of the repository as `cargo xtask <task>`. CI runs `cargo xtask test`, nothing else.
 
+mod bench;
 mod counts;
 mod demo;
 mod deny;
@@ -36,6 +37,8 @@ enum Task {
     Demo(demo::Args),
     /// Run the whole test suite; the last line is `N passed, N failed`.
     Test(test::Args),
+    /// Measure one part on this machine, next to what does the same job otherwise.
+    Bench(bench::Args),
     /// Check file and function lengths, dependency directions and leftover markers.
     Tidy,
     /// Check licences, sources and advisories of all dependencies (installs cargo-deny).
@@ -58,6 +61,7 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Wasm(args) => wasm::run(args),
         Task::Demo(args) => demo::run(args),
         Task::Test(args) => test::run(args),
+        Task::Bench(args) => bench::run(args),
         Task::Tidy => tidy::run(),
         Task::Deny => deny::run(),
     }

@@ -11,6 +11,7 @@ pub(crate) mod keygen;
 pub(crate) mod origin_proxy;
 pub(crate) mod peer;
 pub(crate) mod publish;
+pub(crate) mod simulate;
 pub(crate) mod tracker;
 
 /// What `--json` takes.

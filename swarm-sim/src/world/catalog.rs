@@ -1,6 +1,10 @@
 //! The streams' segments, and the bytes that the origin vouches for.
 
-use std::collections::HashMap;
+use std::{
+    collections::HashMap,
+    hash::{BuildHasherDefault, Hasher},
+    sync::Arc,
+};
 
 use swarm_core::{
     id::{Name, SegmentId, StreamId, TrackId},
@@ -9,21 +13,79 @@ use swarm_core::{
     timeline::{Content, SegmentInfo},
 };
 
-/// Which segment: channel, rendition, number.
+/// Segments further behind the newest one of their channel than this are forgotten.
+const KEPT_US: u64 = 200_000_000;
+
+/// Which segment: channel, rendition, number, in one word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Place {
-    pub(crate) channel: u32,
-    pub(crate) rendition: u8,
-    pub(crate) seq: u64,
+pub(crate) struct Place(u64);
+
+impl Place {
+    pub(crate) const fn new(channel: u32, rendition: u8, seq: u64) -> Self {
+        Self((channel as u64) << 44 | (rendition as u64 & 15) << 40 | seq & ((1 << 40) - 1))
+    }
+
+    pub(crate) const fn channel(self) -> u32 {
+        (self.0 >> 44) as u32
+    }
+
+    pub(crate) const fn rendition(self) -> u8 {
+        (self.0 >> 40 & 15) as u8
+    }
+
+    pub(crate) const fn seq(self) -> u64 {
+        self.0 & ((1 << 40) - 1)
+    }
 }
 
-/// Every segment of every channel. Maps are looked up, never walked through.
+/// Keys of these maps are spread already, or one multiplication away from it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Spread(u64);
+
+impl Hasher for Spread {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(u64::from(*byte));
+        }
+    }
+
+    fn write_u64(&mut self, word: u64) {
+        self.0 = (self.0 ^ word)
+            .wrapping_mul(0x9E37_79B9_7F4A_7C15)
+            .rotate_left(29);
+    }
+}
+
+pub(crate) type Map<K, V> = HashMap<K, V, BuildHasherDefault<Spread>>;
+
+/// One segment of the origin.
+#[derive(Clone, Debug)]
+pub(crate) struct Segment {
+    pub(crate) place: Place,
+    pub(crate) name: Name,
+    pub(crate) content: Content,
+    /// The origin's word on it.
+    pub(crate) record: Arc<Record>,
+}
+
+impl Segment {
+    pub(crate) fn full(&self) -> u64 {
+        all_pieces(&self.content)
+    }
+}
+
+/// Every segment of every channel, made when it is first asked for, the same everywhere. Maps are
+/// looked up, and never walked through but to forget.
 pub(crate) struct Catalog {
     bitrates_bps: Vec<u64>,
     segment_us: u64,
-    contents: HashMap<Place, Content>,
-    places: HashMap<SegmentId, Place>,
-    names: HashMap<Name, Place>,
+    segments: Map<Place, Segment>,
+    ids: Map<SegmentId, Place>,
+    names: Map<Name, Place>,
 }
 
 impl Catalog {
@@ -31,9 +93,9 @@ impl Catalog {
         Self {
             bitrates_bps,
             segment_us,
-            contents: HashMap::new(),
-            places: HashMap::new(),
-            names: HashMap::new(),
+            segments: Map::default(),
+            ids: Map::default(),
+            names: Map::default(),
         }
     }
 
@@ -58,65 +120,88 @@ impl Catalog {
 
     /// What the playlist says of a segment.
     pub(crate) fn info(&mut self, place: Place) -> SegmentInfo {
+        let duration_ms = (self.segment_us / 1000) as u32;
+        let segment = self.segment(place);
         SegmentInfo {
-            name: name(place),
-            seq: place.seq,
-            duration_ms: (self.segment_us / 1000) as u32,
-            content: Some(self.content(place)),
+            name: segment.name,
+            seq: place.seq(),
+            duration_ms,
+            content: Some(segment.content),
         }
     }
 
-    pub(crate) fn content(&mut self, place: Place) -> Content {
-        if let Some(content) = self.contents.get(&place) {
-            return *content;
+    pub(crate) fn segment(&mut self, place: Place) -> &Segment {
+        if !self.segments.contains_key(&place) {
+            let segment = self.make(place);
+            self.ids.insert(segment.content.id, place);
+            self.names.insert(segment.name, place);
+            self.segments.insert(place, segment);
         }
-        let record = self.record(place);
-        let content = Content {
-            id: record.id(),
-            len: record.len,
-            piece_len: record.piece_len,
-            epoch: 0,
-        };
-        self.contents.insert(place, content);
-        self.places.insert(content.id, place);
-        self.names.insert(record.name, place);
-        content
+        &self.segments[&place]
     }
 
-    /// The origin's record. Hashes stand for bytes that nobody moves; nobody checks the signature.
-    pub(crate) fn record(&self, place: Place) -> Record {
-        let len = self.len(place.rendition);
+    /// A segment that was asked for before, by its id.
+    pub(crate) fn by_id(&self, id: SegmentId) -> Option<&Segment> {
+        self.segments.get(self.ids.get(&id)?)
+    }
+
+    /// A segment that was asked for before, by its name.
+    pub(crate) fn place_named(&self, name: Name) -> Option<Place> {
+        self.names.get(&name).copied()
+    }
+
+    /// Forgets what nobody can ask for any more.
+    pub(crate) fn forget(&mut self, now_us: u64) {
+        let oldest = now_us.saturating_sub(KEPT_US) / self.segment_us;
+        let (ids, names) = (&mut self.ids, &mut self.names);
+        self.segments.retain(|place, segment| {
+            let keep = place.seq() >= oldest;
+            if !keep {
+                ids.remove(&segment.content.id);
+                names.remove(&segment.name);
+            }
+            keep
+        });
+    }
+
+    /// Hashes stand for bytes that nobody moves; nobody checks the signature.
+    fn make(&self, place: Place) -> Segment {
+        let len = self.len(place.rendition());
         let piece_len = piece_len_for(len);
+        let name = name(place);
         let hash = |piece: u64| {
             let mut hash = [0; 16];
-            hash[..8].copy_from_slice(&mix(name(place).0 ^ piece << 50).to_be_bytes());
+            hash[..8].copy_from_slice(&mix(name.0 ^ piece << 50).to_be_bytes());
             hash
         };
-        Record {
-            stream: Self::stream(place.channel),
-            name: name(place),
+        let record = Record {
+            stream: Self::stream(place.channel()),
+            name,
             epoch: 0,
-            seq: place.seq,
+            seq: place.seq(),
             duration_ms: (self.segment_us / 1000) as u32,
             len,
             piece_len,
             piece_hashes: (0..u64::from(len.div_ceil(piece_len))).map(hash).collect(),
             signature: [0; 64],
+        };
+        Segment {
+            place,
+            name,
+            content: Content {
+                id: record.id(),
+                len,
+                piece_len,
+                epoch: 0,
+            },
+            record: Arc::new(record),
         }
-    }
-
-    pub(crate) fn place_of(&self, id: SegmentId) -> Option<Place> {
-        self.places.get(&id).copied()
-    }
-
-    pub(crate) fn place_named(&self, name: Name) -> Option<Place> {
-        self.names.get(&name).copied()
     }
 }
 
 fn name(place: Place) -> Name {
-    let track = u64::from(Catalog::track(place.channel, place.rendition).0);
-    Name(mix(track << 32 ^ place.seq))
+    let track = u64::from(Catalog::track(place.channel(), place.rendition()).0);
+    Name(mix(track << 32 ^ place.seq()))
 }
 
 /// Length of one piece.
@@ -125,12 +210,39 @@ pub(crate) fn piece_size(content: &Content, piece: u32) -> u32 {
     content.len.saturating_sub(start).min(content.piece_len)
 }
 
-/// All pieces of a content.
-pub(crate) fn all_pieces(content: &Content) -> u64 {
-    let count = content.len.div_ceil(content.piece_len);
+/// The pieces below `count`.
+pub(crate) fn pieces_below(count: u32) -> u64 {
     if count >= 64 {
         u64::MAX
     } else {
         (1 << count) - 1
+    }
+}
+
+/// All pieces of a content.
+pub(crate) fn all_pieces(content: &Content) -> u64 {
+    pieces_below(content.len.div_ceil(content.piece_len))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn segments_are_the_same_in_every_catalog_and_old_ones_are_forgotten() {
+        let catalog = || Catalog::new(vec![1_000_000, 5_000_000], 4_000_000);
+        let (mut one, mut other) = (catalog(), catalog());
+        let place = Place::new(1999, 1, 250);
+        assert_eq!(
+            (place.channel(), place.rendition(), place.seq()),
+            (1999, 1, 250)
+        );
+        let content = one.segment(place).content;
+        assert_eq!(other.segment(place).content, content);
+        assert_eq!(one.by_id(content.id).map(|s| s.place), Some(place));
+        one.forget(250 * 4_000_000 + KEPT_US);
+        assert!(one.by_id(content.id).is_some());
+        one.forget(251 * 4_000_000 + KEPT_US);
+        assert!(one.by_id(content.id).is_none());
     }
 }

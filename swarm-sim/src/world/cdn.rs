@@ -6,9 +6,11 @@ use swarm_core::{
 };
 
 use super::{
-    Event, ORIGIN_US, World,
-    catalog::{Place, all_pieces},
-    node::{Asker, Fetching},
+    ORIGIN_US,
+    catalog::{Place, all_pieces, pieces_below},
+    event::Event,
+    node::{Asker, Fetching, probe_of},
+    part::Part,
 };
 use crate::{
     measure::Reason,
@@ -23,10 +25,10 @@ const STEPS_MAX: u32 = 8;
 /// A viewer counts as new for so long.
 const WARM_UP_US: u64 = 15_000_000;
 
-impl World {
+impl Part {
     fn slowness(&self) -> f64 {
         match self.options.cdn.slow {
-            Some((from_s, to_s, factor)) => {
+            Some((from_s, to_s, factor)) if !self.healed => {
                 let at = self.now - ORIGIN_US;
                 if (us(from_s)..us(to_s)).contains(&at) {
                     factor
@@ -34,7 +36,7 @@ impl World {
                     1.0
                 }
             }
-            None => 1.0,
+            _ => 1.0,
         }
     }
 
@@ -65,12 +67,12 @@ impl World {
         range: Option<(u32, u32)>,
         reason: Reason,
     ) {
-        let content = self.catalog.content(place);
+        let content = self.catalog.segment(place).content;
         let (from, len) = range.unwrap_or((0, content.len));
         let (slowness, cdn) = (self.slowness(), &self.options.cdn);
         let server_ms = between(&mut self.rng, cdn.ttfb_ms.0, cdn.ttfb_ms.1) * slowness;
         let spread = lognormal(&mut self.rng, 1.0, 0.25);
-        let fails = chance(&mut self.rng, cdn.failures);
+        let fails = chance(&mut self.rng, cdn.failures) && !self.healed;
         let sender = &mut self.nodes[node as usize];
         let ttfb_us = sender.viewer.cdn_rtt_us + us(server_ms / 1e3);
         let Some(live) = &mut sender.live else { return };
@@ -141,68 +143,63 @@ impl World {
         live.fetches[index].step = step;
         let bits = u64::from(step) * 8_000_000;
         live.cdn_free = live.cdn_free.max(now) + bits / copy.rate_bps;
-        let house = &mut self.houses[self.nodes[node as usize].viewer.household as usize];
+        let cdn_free = live.cdn_free;
+        let house = self.house_of(node);
         house.down_free = house.down_free.max(now) + bits / house.down_bps.max(1);
-        let at = self.nodes[node as usize]
-            .live
-            .as_ref()
-            .map_or(now, |l| l.cdn_free)
-            .max(house.down_free);
+        let at = cdn_free.max(house.down_free);
         self.queue.push(at, Event::FetchStep { node, fetch });
     }
 
     /// Tells the core of the pieces that the last step has completed.
     fn report_body(&mut self, node: u32, fetch: &Fetching, step: u32) {
         let Asker::Core(id) = fetch.asker else { return };
-        let content = self.catalog.content(fetch.place);
+        let source = Source::Cdn(id);
+        let segment = self.catalog.segment(fetch.place);
+        let (content, record) = (segment.content, segment.record.clone());
         if fetch.got == step {
-            let record = self.catalog.record(fetch.place);
             if let Some(live) = &mut self.nodes[node as usize].live {
-                live.stored_mut(content.id);
+                live.store_record(content.id);
             }
-            self.input(
-                node,
-                Input::Record {
-                    source: Source::Cdn(id),
-                    record: &record,
-                },
-            );
+            let record = &record;
+            self.input(node, Input::Record { source, record });
         }
         let first = fetch.from.div_ceil(content.piece_len);
         let end = fetch.from + fetch.got;
+        let count = content.len.div_ceil(content.piece_len);
         let last = if end >= content.len {
-            content.len.div_ceil(content.piece_len)
+            count
         } else {
             end / content.piece_len
         };
-        let below = |count: u32| {
-            if count >= 64 {
-                u64::MAX
-            } else {
-                (1u64 << count) - 1
-            }
-        };
-        let arrived = below(last) & !below(first) & all_pieces(&content);
+        let arrived = pieces_below(last) & !pieces_below(first) & all_pieces(&content);
         let Some(live) = &mut self.nodes[node as usize].live else {
             return;
         };
-        if !live.store.iter().any(|stored| stored.id == content.id) {
+        let Some(stored) = live.entry(content.id) else {
+            return;
+        };
+        let bits = arrived & !stored.bits;
+        stored.bits |= bits;
+        if bits == 0 {
             return;
         }
-        let stored = live.stored_mut(content.id);
-        let bits = arrived & !*stored;
-        *stored |= bits;
-        if bits != 0 {
-            self.on_stored(node, content.id);
-            self.input(
-                node,
-                Input::Pieces {
-                    source: Source::Cdn(id),
-                    segment: content.id,
-                    bits,
-                },
-            );
+        let seq = fetch.place.seq();
+        if bits >> probe_of(seq, count) & 1 != 0 {
+            stored.hop = 0;
+            let published = (seq + 1) * self.options.segment_us();
+            let delay_us = self.now.saturating_sub(published);
+            self.metrics.on_hop(self.now, 0, delay_us);
         }
+        self.on_stored(node, fetch.place);
+        let segment = content.id;
+        self.input(
+            node,
+            Input::Pieces {
+                source,
+                segment,
+                bits,
+            },
+        );
     }
 
     pub(super) fn cancel_fetch(&mut self, node: u32, id: FetchId) {

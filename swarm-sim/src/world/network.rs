@@ -1,344 +1,186 @@
-//! Links between viewers: who can connect, how long it takes, what it costs the access links.
+//! What goes over links: control messages, records and pieces, and what they cost the access links.
 
 use swarm_core::{
-    id::{PeerId, SegmentId, Slot},
+    id::{SegmentId, Slot},
     peer::{Input, Source},
     wire::peer::PeerMsg,
 };
 
 use super::{
-    Event, World,
-    catalog::piece_size,
-    node::{End, SlotState},
+    catalog::{Place, piece_size},
+    event::{At, Event, Moving},
+    letters::local_of,
+    node::{End, SlotState, Stored, probe_of},
+    part::Part,
 };
-use crate::{
-    population::{Cheat, delay_us},
-    random::{between, chance},
-};
+use crate::{population::Cheat, random::chance};
 
 /// Headers of UDP, DTLS and SCTP, and acknowledgements, on top of what is sent, in percent.
 const OVERHEAD_PERCENT: u64 = 5;
 /// Bytes of a packet.
 const PACKET_LEN: u32 = 1150;
+/// Bytes of a record with its hashes.
+const RECORD_LEN: u32 = 800;
 /// Rate between viewers of one house or site.
 const LAN_BPS: u64 = 200_000_000;
-/// How long a link that cannot be set up keeps trying.
-const SETUP_FAILS_US: u64 = 8_000_000;
-/// How long until the end of a link is noticed.
-const CLOSED_US: u64 = 50_000;
+/// A downlink that is busy for longer than this slows its senders down.
+const BUSY_US: u64 = 30_000;
 
-/// Control messages on their way. Those sent to several viewers are kept once.
-#[derive(Default)]
-pub(crate) struct Frames {
-    list: Vec<(Vec<u8>, u32)>,
-    free: Vec<u32>,
-}
-
-impl Frames {
-    pub(crate) fn add(&mut self, bytes: &[u8], readers: u32) -> u32 {
-        let index = self.free.pop().unwrap_or_else(|| {
-            self.list.push((Vec::new(), 0));
-            self.list.len() as u32 - 1
-        });
-        let entry = &mut self.list[index as usize];
-        entry.0.clear();
-        entry.0.extend_from_slice(bytes);
-        entry.1 = readers;
-        index
-    }
-
-    pub(crate) fn add_reader(&mut self, index: u32) {
-        self.list[index as usize].1 += 1;
-    }
-
-    /// Lends the bytes out; to be given back with [`Frames::put_back`].
-    pub(crate) fn take(&mut self, index: u32) -> Vec<u8> {
-        std::mem::take(&mut self.list[index as usize].0)
-    }
-
-    /// One reader is done.
-    pub(crate) fn put_back(&mut self, index: u32, bytes: Vec<u8>) {
-        let entry = &mut self.list[index as usize];
-        entry.0 = bytes;
-        entry.1 -= 1;
-        if entry.1 == 0 {
-            self.free.push(index);
-        }
+/// The far end of a link.
+fn far(end: &End) -> At {
+    At {
+        node: local_of(end.node),
+        link: end.link,
+        slot: end.slot,
     }
 }
 
-/// A piece on its way.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Moving {
-    pub(crate) segment: SegmentId,
-    pub(crate) piece: u8,
-    pub(crate) bad: bool,
-    /// It has waited for the receiver's downlink already.
-    pub(crate) queued: bool,
-}
-
-/// The node that the tracker named so.
-pub(crate) fn node_of(peer: PeerId) -> u32 {
-    (peer.0 - 1) as u32
-}
-
-/// The name of a node.
-pub(crate) fn peer_of(node: u32) -> PeerId {
-    PeerId(u64::from(node) + 1)
-}
-
-impl World {
-    /// The core wants a link. Once both sides do, it comes up, or fails, in its time.
-    pub(super) fn connect(&mut self, node: u32, slot: Slot, peer: PeerId) {
-        let other = node_of(peer);
-        let me = peer_of(node);
-        let Some(live) = &mut self.nodes[node as usize].live else {
-            return;
-        };
-        live.slots[usize::from(slot.0)] = SlotState::Waiting(peer);
-        let Some(remote) = self.nodes.get(other as usize).and_then(|n| n.live.as_ref()) else {
-            return;
-        };
-        let waits = |state: &SlotState| matches!(state, SlotState::Waiting(p) if *p == me);
-        let Some(their_slot) = remote.slots.iter().position(waits) else {
-            return;
-        };
-        let (a, b) = (
-            &self.nodes[node as usize].viewer,
-            &self.nodes[other as usize].viewer,
-        );
-        let delay_us = delay_us(a, b);
-        let reachable = a.household == b.household || a.nat.reaches(b.nat);
-        self.links += 1;
-        let link = self.links;
-        // Signalling through the tracker, then ICE, DTLS and SCTP: about four round trips.
-        let setup_us = 120_000 + (between(&mut self.rng, 8.0, 14.0) * delay_us as f64) as u64;
-        for (near, near_slot, far, far_slot) in [
-            (node, slot.0, other, their_slot as u8),
-            (other, their_slot as u8, node, slot.0),
-        ] {
-            if let Some(live) = &mut self.nodes[near as usize].live {
-                live.slots[usize::from(near_slot)] = SlotState::Linked(End {
-                    link,
-                    node: far,
-                    slot: far_slot,
-                    up: false,
-                    delay_us,
-                    buffered: 0,
-                    last_arrival: 0,
-                });
-            }
-            let (node, slot) = (near, near_slot);
-            if reachable {
-                self.queue
-                    .push(self.now + setup_us, Event::LinkUp { node, slot, link });
-            } else {
-                self.queue.push(
-                    self.now + SETUP_FAILS_US,
-                    Event::LinkDown { node, slot, link },
-                );
-            }
-        }
-    }
-
-    pub(super) fn link_up(&mut self, node: u32, slot: u8, link: u32) {
-        let Some(live) = &mut self.nodes[node as usize].live else {
-            return;
-        };
-        if let Some(end) = live.end(slot, link) {
-            end.up = true;
-            self.input(node, Input::LinkUp(Slot(slot)));
-        }
-    }
-
-    pub(super) fn link_down(&mut self, node: u32, slot: u8, link: u32) {
-        let Some(live) = &mut self.nodes[node as usize].live else {
-            return;
-        };
-        if live.end(slot, link).is_some() {
-            live.slots[usize::from(slot)] = SlotState::Free;
-            self.input(node, Input::LinkDown(Slot(slot)));
-        }
-    }
-
-    /// This side closes a link; the other notices a little later.
-    pub(super) fn close_link(&mut self, node: u32, slot: Slot) {
-        let Some(live) = &mut self.nodes[node as usize].live else {
-            return;
-        };
-        let state = std::mem::replace(&mut live.slots[usize::from(slot.0)], SlotState::Free);
-        if let SlotState::Linked(end) = state {
-            let at = (self.now + end.delay_us + CLOSED_US).max(end.last_arrival);
-            let (node, slot, link) = (end.node, end.slot, end.link);
-            self.queue.push(at, Event::LinkDown { node, slot, link });
-        }
-    }
-
-    /// Everybody who was linked with a viewer that vanished notices after `after_us`.
-    pub(super) fn break_links(&mut self, slots: &[SlotState], after_us: u64) {
-        for state in slots {
-            if let SlotState::Linked(end) = state {
-                let (node, slot, link) = (end.node, end.slot, end.link);
-                self.queue
-                    .push(self.now + after_us, Event::LinkDown { node, slot, link });
-            }
-        }
-    }
-
-    /// When something of `len` bytes that is sent now has left, and when it arrives.
+impl Part {
+    /// When something of `len` bytes that is sent now has left, and when it arrives; it never does
+    /// over a link that is cut.
     fn transmit(&mut self, node: u32, slot: Slot, len: u32) -> Option<(End, u64, u64)> {
-        let sender = &mut self.nodes[node as usize];
-        let household = sender.viewer.household;
-        let SlotState::Linked(mut end) = sender.live.as_ref()?.slots[usize::from(slot.0)] else {
+        let (now, index) = (self.now, usize::from(slot.0));
+        let live = self.nodes[node as usize].live.as_ref()?;
+        let SlotState::Linked(mut end) = live.slots[index] else {
             return None;
         };
         let wire_bits = u64::from(len) * 8 * (100 + OVERHEAD_PERCENT) / 100 + 400;
-        let is_lan = household == self.nodes[end.node as usize].viewer.household;
-        let left = if is_lan {
-            self.now + wire_bits * 1_000_000 / LAN_BPS
+        let left = if end.is_lan {
+            now + wire_bits * 1_000_000 / LAN_BPS
         } else {
-            let house = &mut self.houses[household as usize];
-            house.up_free =
-                house.up_free.max(self.now) + wire_bits * 1_000_000 / house.up_bps.max(1);
+            let house = self.house_of(node);
+            house.up_free = house.up_free.max(now) + wire_bits * 1_000_000 / house.up_bps.max(1);
             house.up_free
         };
-        let packets = f64::from(len.div_ceil(PACKET_LEN));
-        let retry = if !is_lan && chance(&mut self.rng, self.options.access.loss * packets) {
+        let loss = if end.is_lan || self.healed {
+            0.0
+        } else {
+            self.options.access.loss * f64::from(len.div_ceil(PACKET_LEN))
+        };
+        let retry_us = if loss > 0.0 && chance(&mut self.rng, loss) {
             2 * end.delay_us
         } else {
             0
         };
-        let arrival = (left + end.delay_us + retry).max(end.last_arrival);
+        let arrival = (left + end.delay_us + retry_us).max(end.last_arrival);
         end.last_arrival = arrival;
         if let Some(live) = &mut self.nodes[node as usize].live {
-            live.slots[usize::from(slot.0)] = SlotState::Linked(end);
+            live.slots[index] = SlotState::Linked(end);
         }
-        Some((end, left, arrival))
+        (!end.is_cut).then_some((end, left, arrival))
     }
 
-    pub(super) fn send_frame(&mut self, node: u32, slot: Slot, frame: u32) -> bool {
-        let len = self.frames.list[frame as usize].0.len() as u32;
-        let Some((end, _, arrival)) = self.transmit(node, slot, len) else {
-            return false;
+    /// Sends a control message. `shared` is where it is kept once it was sent within this part.
+    pub(super) fn send_frame(
+        &mut self,
+        node: u32,
+        slot: Slot,
+        bytes: &[u8],
+        shared: &mut Option<u32>,
+    ) {
+        let Some((end, _, arrival)) = self.transmit(node, slot, bytes.len() as u32) else {
+            return;
         };
         self.metrics.frames += 1;
-        let (node, slot, link) = (end.node, end.slot, end.link);
-        self.queue.push(
-            arrival,
-            Event::Frame {
-                node,
-                slot,
-                link,
-                frame,
-            },
-        );
-        true
+        let at = far(&end);
+        if !self.is_here(end.node) {
+            let to = super::letters::part_of(end.node);
+            self.outbox[to].send_framed(arrival, Event::Frame { at, frame: 0 }, bytes);
+            return;
+        }
+        let frame = match *shared {
+            Some(frame) => {
+                self.frames.add_reader(frame);
+                frame
+            }
+            None => self.frames.add(bytes),
+        };
+        *shared = Some(frame);
+        self.queue.push(arrival, Event::Frame { at, frame });
     }
 
     pub(super) fn send_record(&mut self, node: u32, slot: Slot, segment: SegmentId) {
-        if let Some((end, _, arrival)) = self.transmit(node, slot, 800) {
-            let (node, slot, link) = (end.node, end.slot, end.link);
-            self.queue.push(
-                arrival,
-                Event::Record {
-                    node,
-                    slot,
-                    link,
-                    segment,
-                },
-            );
+        let Some(place) = self.catalog.by_id(segment).map(|segment| segment.place) else {
+            return;
+        };
+        if let Some((end, _, arrival)) = self.transmit(node, slot, RECORD_LEN) {
+            let at = far(&end);
+            self.post(end.node, arrival, Event::Record { at, place });
         }
     }
 
     pub(super) fn send_piece(&mut self, node: u32, slot: Slot, segment: SegmentId, piece: u8) {
-        let Some(place) = self.catalog.place_of(segment) else {
+        let Some(known) = self.catalog.by_id(segment) else {
             return;
         };
-        let content = self.catalog.content(place);
+        let (place, content) = (known.place, known.content);
         let len = piece_size(&content, u32::from(piece));
-        let (now, cheat) = (self.now, self.nodes[node as usize].viewer.cheat);
+        let (now, cheat) = (self.now, self.cheat(node));
         let Some(live) = &mut self.nodes[node as usize].live else {
             return;
         };
-        if live.stored(segment) >> piece & 1 == 0 {
-            self.metrics.on_problem(now, || {
-                format!("viewer {node} relays a piece that it has not verified")
-            });
-            return;
-        }
+        let stored = live.entry(segment).copied();
+        let is_probe = piece == probe_of(place.seq(), content.len.div_ceil(content.piece_len));
         let SlotState::Linked(end) = &mut live.slots[usize::from(slot.0)] else {
             return;
         };
         end.buffered += len;
-        let link = end.link;
-        if matches!(cheat, Cheat::BlackHole) {
-            self.queue.push(
-                now,
-                Event::Sent {
-                    node,
-                    slot: slot.0,
-                    link,
-                    len,
-                },
-            );
+        let here = At {
+            node,
+            link: end.link,
+            slot: slot.0,
+        };
+        self.check_relay(node, stored, piece);
+        if cheat == Cheat::BlackHole {
+            self.queue.push(now, Event::Sent { at: here, len });
             return;
         }
-        live.sent_bytes += u64::from(len);
+        if let Some(live) = &mut self.nodes[node as usize].live {
+            live.sent_bytes += u64::from(len);
+        }
+        self.check_upload(node);
         let Some((end, left, arrival)) = self.transmit(node, slot, len) else {
             return;
         };
         // Flow control: a receiver whose downlink is backed up slows its senders down.
-        let backlog =
-            self.houses[self.nodes[end.node as usize].viewer.household as usize].down_free;
-        self.queue.push(
-            left.max(backlog),
-            Event::Sent {
-                node,
-                slot: slot.0,
-                link,
-                len,
+        let taken = left.max(end.busy_until);
+        self.queue.push(taken, Event::Sent { at: here, len });
+        let moving = Moving {
+            place,
+            piece,
+            hop: match stored {
+                Some(stored) if is_probe => stored.hop.saturating_add(1),
+                _ => 0,
             },
-        );
-        let (node, slot, link, bad) = (end.node, end.slot, end.link, cheat == Cheat::Polluter);
-        self.queue.push(
-            arrival,
-            Event::Piece {
-                node,
-                slot,
-                link,
-                segment,
-                piece,
-                bad,
-                queued: false,
-            },
-        );
+            bad: cheat == Cheat::Polluter,
+            queued: false,
+        };
+        let at = far(&end);
+        self.post(end.node, arrival, Event::Piece { at, moving });
     }
 
-    pub(super) fn sent(&mut self, node: u32, slot: u8, link: u32, len: u32) {
-        let Some(live) = &mut self.nodes[node as usize].live else {
-            return;
-        };
-        if let Some(end) = live.end(slot, link) {
-            end.buffered -= len;
-            let buffered = end.buffered;
-            self.input(
-                node,
-                Input::Sent {
-                    slot: Slot(slot),
-                    buffered,
-                },
-            );
+    pub(super) fn sent(&mut self, at: At, len: u32) {
+        let Some(end) = self.end(at) else { return };
+        end.buffered -= len;
+        let (slot, buffered) = (Slot(at.slot), end.buffered);
+        self.input(at.node, Input::Sent { slot, buffered });
+    }
+
+    /// The other side tells how long its downlink will be busy.
+    pub(super) fn backlog(&mut self, at: At, until: u64) {
+        if let Some(end) = self.end(at) {
+            end.busy_until = end.busy_until.max(until);
         }
     }
 
-    pub(super) fn frame_arrives(&mut self, node: u32, slot: u8, link: u32, frame: u32) {
+    pub(super) fn frame_arrives(&mut self, at: At, frame: u32) {
         let bytes = self.frames.take(frame);
-        let live = self.nodes[node as usize].live.as_mut();
-        if live.is_some_and(|live| live.end(slot, link).is_some()) {
+        if self.end(at).is_some() {
+            let slot = Slot(at.slot);
             self.input(
-                node,
+                at.node,
                 Input::Frame {
-                    slot: Slot(slot),
+                    slot,
                     bytes: &bytes,
                 },
             );
@@ -346,121 +188,102 @@ impl World {
         self.frames.put_back(frame, bytes);
     }
 
-    pub(super) fn record_arrives(&mut self, node: u32, slot: u8, link: u32, segment: SegmentId) {
-        let Some(live) = &mut self.nodes[node as usize].live else {
+    pub(super) fn record_arrives(&mut self, at: At, place: Place) {
+        if self.end(at).is_none() {
             return;
-        };
-        let Some(place) = self.catalog.place_of(segment) else {
-            return;
-        };
-        if live.end(slot, link).is_some() {
-            live.stored_mut(segment);
-            let record = self.catalog.record(place);
-            let source = Source::Peer(Slot(slot));
-            self.input(
-                node,
-                Input::Record {
-                    source,
-                    record: &record,
-                },
-            );
         }
+        let segment = self.catalog.segment(place);
+        let (id, record) = (segment.content.id, segment.record.clone());
+        if let Some(live) = &mut self.nodes[at.node as usize].live {
+            live.store_record(id);
+        }
+        let source = Source::Peer(Slot(at.slot));
+        self.input(
+            at.node,
+            Input::Record {
+                source,
+                record: &record,
+            },
+        );
     }
 
     /// A piece has crossed the network; then it crosses the receiver's downlink.
-    pub(super) fn piece_arrives(&mut self, node: u32, slot: u8, link: u32, moving: Moving) {
-        let Moving {
-            segment,
-            piece,
-            bad,
-            queued,
-        } = moving;
-        let Some(place) = self.catalog.place_of(segment) else {
+    pub(super) fn piece_arrives(&mut self, at: At, moving: Moving) {
+        let Some(end) = self.end(at).copied() else {
             return;
         };
-        let content = self.catalog.content(place);
-        let len = piece_size(&content, u32::from(piece));
         let now = self.now;
-        let receiver = &mut self.nodes[node as usize];
-        let Some(live) = &mut receiver.live else {
-            return;
-        };
-        if live.end(slot, link).is_none() {
-            return;
-        }
-        if !queued {
-            let house = &mut self.houses[receiver.viewer.household as usize];
+        let content = self.catalog.segment(moving.place).content;
+        let len = piece_size(&content, u32::from(moving.piece));
+        if !moving.queued {
+            let house = self.house_of(at.node);
             let bits = u64::from(len) * 8 * (100 + OVERHEAD_PERCENT) / 100;
-            let finish = house
-                .down_free
-                .max(now.saturating_sub(bits * 1_000_000 / house.down_bps.max(1)))
-                + bits * 1_000_000 / house.down_bps.max(1);
-            house.down_free = finish;
+            let crossing_us = bits * 1_000_000 / house.down_bps.max(1);
+            let begun = house.down_free.max(now.saturating_sub(crossing_us));
+            house.down_free = begun + crossing_us;
+            let finish = house.down_free;
             if finish > now {
-                self.queue.push(
-                    finish,
-                    Event::Piece {
-                        node,
-                        slot,
-                        link,
-                        segment,
-                        piece,
-                        bad,
-                        queued: true,
-                    },
-                );
+                let queued = true;
+                let moving = Moving { queued, ..moving };
+                self.queue.push(finish, Event::Piece { at, moving });
+                if finish > now + BUSY_US {
+                    let back = Event::Backlog {
+                        at: far(&end),
+                        until: finish,
+                    };
+                    self.post(end.node, now + end.delay_us, back);
+                }
                 return;
             }
         }
-        self.take_piece(node, slot, segment, piece, len, bad);
+        self.take_piece(at, moving, content.id, len);
     }
 
-    fn take_piece(
-        &mut self,
-        node: u32,
-        slot: u8,
-        segment: SegmentId,
-        piece: u8,
-        len: u32,
-        bad: bool,
-    ) {
-        let now = self.now;
-        let Some(live) = &mut self.nodes[node as usize].live else {
+    fn take_piece(&mut self, at: At, moving: Moving, segment: SegmentId, len: u32) {
+        let (now, slot) = (self.now, Slot(at.slot));
+        let bit = 1 << moving.piece;
+        let Some(live) = &mut self.nodes[at.node as usize].live else {
             return;
         };
-        if bad {
+        if moving.bad {
             self.metrics.bad_pieces_seen += 1;
             self.metrics.on_p2p(now, u64::from(len), false);
-            self.input(node, Input::Misbehaved(Slot(slot)));
-            return;
+            return self.input(at.node, Input::Misbehaved(slot));
         }
-        let known = live.store.iter().any(|stored| stored.id == segment);
-        let stored = live.stored(segment);
-        let bit = 1 << piece;
-        if !known || stored & bit != 0 {
-            self.metrics.on_p2p(now, u64::from(len), false);
-            self.input(
-                node,
-                Input::Surplus {
-                    slot: Slot(slot),
-                    len,
-                },
-            );
-            return;
+        match live.entry(segment) {
+            Some(stored) if stored.bits & bit == 0 => {
+                stored.bits |= bit;
+                if moving.hop > 0 {
+                    stored.hop = moving.hop;
+                }
+            }
+            _ => {
+                self.metrics.on_p2p(now, u64::from(len), false);
+                return self.input(at.node, Input::Surplus { slot, len });
+            }
         }
-        *live.stored_mut(segment) |= bit;
         self.metrics.on_p2p(now, u64::from(len), true);
-        self.note(1, node, segment.0 ^ u64::from(piece));
-        self.on_stored(node, segment);
+        self.note(1, at.node, segment.0 ^ u64::from(moving.piece));
+        if moving.hop > 0 {
+            let published = (moving.place.seq() + 1) * self.options.segment_us();
+            let delay_us = now.saturating_sub(published);
+            self.metrics.on_hop(now, moving.hop, delay_us);
+        }
+        self.on_stored(at.node, moving.place);
         self.input(
-            node,
+            at.node,
             Input::Pieces {
-                source: Source::Peer(Slot(slot)),
+                source: Source::Peer(slot),
                 segment,
                 bits: bit,
             },
         );
     }
+}
+
+/// Whether a piece may be passed on: it is in the store.
+pub(super) fn holds(stored: Option<Stored>, piece: u8) -> bool {
+    stored.is_some_and(|stored| stored.bits >> piece & 1 != 0)
 }
 
 /// What somebody who claims to have everything says.

@@ -6,12 +6,12 @@ use swarm_core::{
     peer::Peer,
 };
 
-use super::catalog::Place;
+use super::{catalog::Place, event::Knock};
 use crate::{
     measure::Reason,
     options::Options,
     player::Player,
-    population::{House, Viewer, household_of},
+    population::{House, Viewer},
 };
 
 /// Bytes that may be sent beyond rate times time: the bucket's depth and what is under way.
@@ -40,20 +40,28 @@ pub(crate) struct Played {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct End {
     pub(crate) link: u32,
+    /// The number of the other viewer, and its slot.
     pub(crate) node: u32,
     pub(crate) slot: u8,
     pub(crate) up: bool,
-    pub(crate) delay_us: u64,
+    /// Both are of one household.
+    pub(crate) is_lan: bool,
+    /// Nothing gets through any more.
+    pub(crate) is_cut: bool,
     pub(crate) buffered: u32,
+    pub(crate) delay_us: u64,
     /// When the last message arrives at the other side: they never overtake each other.
     pub(crate) last_arrival: u64,
+    /// Until when the other side's downlink is busy, as far as it has told.
+    pub(crate) busy_until: u64,
 }
 
 /// The other viewer that a slot waits for, or the link to it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum SlotState {
     Free,
-    Waiting(PeerId),
+    /// For whom, and the name of the link that was offered to it, if it was.
+    Waiting(PeerId, Option<u32>),
     Linked(End),
 }
 
@@ -62,6 +70,13 @@ pub(crate) enum SlotState {
 pub(crate) struct Stored {
     pub(crate) id: SegmentId,
     pub(crate) bits: u64,
+    /// How many viewers the segment's probe piece has passed through ([`probe_of`]).
+    pub(crate) hop: u8,
+}
+
+/// The piece of a segment whose way is followed: each stands for its segment.
+pub(crate) const fn probe_of(seq: u64, pieces: u32) -> u8 {
+    (seq % pieces as u64) as u8
 }
 
 /// Who asked for a fetch.
@@ -99,6 +114,8 @@ pub(crate) struct Live {
     pub(crate) store: Vec<Stored>,
     pub(crate) fetches: Vec<Fetching>,
     pub(crate) fetch_count: u32,
+    /// Offers that came before the tracker's word on who makes them.
+    pub(crate) knocks: Vec<Knock>,
     pub(crate) cdn_free: u64,
     pub(crate) player: Player,
     pub(crate) request: Option<(RequestId, u64, u64)>,
@@ -113,10 +130,10 @@ pub(crate) struct Live {
 }
 
 impl Node {
-    pub(crate) fn new(options: &Options, index: u32, houses: &[House]) -> Self {
-        let house = &houses[household_of(options, index) as usize];
+    /// The viewer of this number, who lives in `house`.
+    pub(crate) fn new(options: &Options, number: u32, house: &House) -> Self {
         Self {
-            viewer: Viewer::new(options, index, house),
+            viewer: Viewer::new(options, number, house),
             live: None,
             played: None,
         }
@@ -124,40 +141,34 @@ impl Node {
 
     /// The most that the viewer may have sent by `now`.
     pub(crate) fn upload_max(&self, now: u64) -> u64 {
+        if self.viewer.upload_bps == 0 {
+            return 0;
+        }
         let since = self.live.as_ref().map_or(now, |live| live.joined_at);
-        let earned = u128::from(now - since) * u128::from(self.viewer.upload_bps) / 8_000_000;
-        earned as u64
-            + if self.viewer.upload_bps == 0 {
-                0
-            } else {
-                UPLOAD_SLACK
-            }
+        (now - since) / 1000 * self.viewer.upload_bps / 8000 + UPLOAD_SLACK
     }
 }
 
 impl Live {
-    pub(crate) fn end(&mut self, slot: u8, link: u32) -> Option<&mut End> {
-        match self.slots.get_mut(usize::from(slot)) {
-            Some(SlotState::Linked(end)) if end.link == link => Some(end),
-            _ => None,
-        }
+    /// The store's entry of a segment, if there is one.
+    pub(crate) fn entry(&mut self, id: SegmentId) -> Option<&mut Stored> {
+        self.store.iter_mut().rev().find(|stored| stored.id == id)
     }
 
+    /// The stored pieces of a segment.
     pub(crate) fn stored(&self, id: SegmentId) -> u64 {
-        self.store
-            .iter()
-            .rev()
-            .find(|s| s.id == id)
-            .map_or(0, |s| s.bits)
+        let entry = self.store.iter().rev().find(|stored| stored.id == id);
+        entry.map_or(0, |stored| stored.bits)
     }
 
-    /// The store's entry of a segment, made if it is not there.
-    pub(crate) fn stored_mut(&mut self, id: SegmentId) -> &mut u64 {
-        let found = self.store.iter().rposition(|s| s.id == id);
-        let index = found.unwrap_or_else(|| {
-            self.store.push(Stored { id, bits: 0 });
-            self.store.len() - 1
-        });
-        &mut self.store[index].bits
+    /// Makes an entry for a segment whose record has come, if there is none.
+    pub(crate) fn store_record(&mut self, id: SegmentId) {
+        if self.entry(id).is_none() {
+            self.store.push(Stored {
+                id,
+                bits: 0,
+                hop: 0,
+            });
+        }
     }
 }

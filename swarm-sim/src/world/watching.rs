@@ -1,17 +1,17 @@
 //! Viewers' visits: coming, reading playlists, playing, leaving.
 
 use swarm_core::{
-    id::{RequestId, SegmentId},
+    id::RequestId,
     peer::{Environment, Input, Peer},
     time::Instant,
-    timeline::SegmentInfo,
     wire::tracker::ViewerFlags,
 };
 
 use super::{
-    Event, World,
-    catalog::{Catalog, Place, all_pieces},
+    catalog::{Catalog, Place},
+    event::Event,
     node::{Live, Played, SlotState},
+    part::Part,
 };
 use crate::{player::Player, population::Departure};
 
@@ -21,12 +21,12 @@ const LISTED_MIN: u64 = 8;
 const TICK_US: (u64, u64) = (250_000, 1_000_000);
 /// Broken links of a closed tab are noticed after this time, by the tracker and by the neighbours.
 const SILENT_US: (u64, u64) = (1_000_000, 2_500_000);
-/// A request that waits longer than this beyond its buffer has been forgotten.
-const FORGOTTEN_US: u64 = 40_000_000;
+/// The connection to the tracker of a viewer that has said goodbye ends after this time.
+const POLITE_US: u64 = 100_000;
 /// The share of the believed bandwidth that a player's ABR uses, in percent.
 const ABR_PERCENT: u64 = 75;
 
-impl World {
+impl Part {
     pub(super) fn arrive(&mut self, node: u32) {
         let (now, options) = (self.now, self.options.clone());
         let began = Instant::from_micros(now);
@@ -38,7 +38,7 @@ impl World {
         }
         let environment = Environment {
             flags,
-            nat: viewer.nat.as_told(),
+            nat: viewer.contact.nat.as_told(),
             upload_bps_max: viewer.upload_bps,
         };
         let playlist_us = 3 * viewer.cdn_rtt_us + 20_000;
@@ -49,6 +49,7 @@ impl World {
             store: Vec::new(),
             fetches: Vec::new(),
             fetch_count: 0,
+            knocks: Vec::new(),
             cdn_free: 0,
             player: Player::new(now, options.segment_us(), latency_us),
             request: None,
@@ -85,12 +86,9 @@ impl World {
         };
         self.audience -= 1;
         match departure {
-            Departure::Polite => self
-                .queue
-                .push(self.now + 100_000, Event::TrackerLost { node }),
+            Departure::Polite => self.hang_up(node, POLITE_US),
             Departure::Silent => {
-                self.queue
-                    .push(self.now + SILENT_US.0, Event::TrackerLost { node });
+                self.hang_up(node, SILENT_US.0);
                 self.break_links(&live.slots, SILENT_US.1);
             }
             Departure::Crashed => {}
@@ -146,23 +144,16 @@ impl World {
         live.listed = newest;
         live.player.tune_in(self.now);
         let rendition = live.rendition;
-        let infos: Vec<SegmentInfo> = (newest - window..=newest)
-            .map(|seq| {
-                self.catalog.info(Place {
-                    channel,
-                    rendition,
-                    seq,
-                })
-            })
-            .collect();
+        let mut listing = std::mem::take(&mut self.listing);
+        listing.clear();
+        listing.extend((newest - window..=newest).map(|seq| {
+            let place = Place::new(channel, rendition, seq);
+            self.catalog.info(place)
+        }));
         let track = Catalog::track(channel, rendition);
-        self.input(
-            node,
-            Input::Timeline {
-                track,
-                segments: &infos,
-            },
-        );
+        let segments = &listing;
+        self.input(node, Input::Timeline { track, segments });
+        self.listing = listing;
     }
 
     pub(super) fn player_tick(&mut self, node: u32) {
@@ -172,7 +163,8 @@ impl World {
         };
         live.player.advance(now);
         self.tell_player(node);
-        self.check_liveness(node);
+        self.check_waiting(node);
+        self.check_links(node);
         self.ask_next(node);
         let tick_us = (self.options.segment_us() / 4).clamp(TICK_US.0, TICK_US.1);
         self.queue.push(now + tick_us, Event::PlayerTick { node });
@@ -194,24 +186,6 @@ impl World {
         self.input(node, input);
     }
 
-    /// What the player waits for has a source, or a timer that will look for one.
-    fn check_liveness(&mut self, node: u32) {
-        let now = self.now;
-        let Some(live) = &self.nodes[node as usize].live else {
-            return;
-        };
-        let Some((_, _, asked_at)) = live.request else {
-            return;
-        };
-        if live.fetches.is_empty() && live.peer.next_wakeup().is_none() {
-            self.metrics
-                .on_problem(now, || format!("viewer {node} waits for nothing"));
-        } else if now - asked_at > FORGOTTEN_US {
-            self.metrics
-                .on_problem(now, || format!("viewer {node} waits since {asked_at}"));
-        }
-    }
-
     /// The player asks for the next segment, if it can.
     pub(super) fn ask_next(&mut self, node: u32) {
         let now = self.now;
@@ -229,12 +203,8 @@ impl World {
         live.requests += 1;
         let request = RequestId(live.requests);
         live.request = Some((request, seq, now));
-        let place = Place {
-            channel,
-            rendition: live.rendition,
-            seq,
-        };
-        let name = self.catalog.info(place).name;
+        let place = Place::new(channel, live.rendition, seq);
+        let name = self.catalog.segment(place).name;
         self.tell_player(node);
         self.input(node, Input::Wanted { request, name });
     }
@@ -245,11 +215,7 @@ impl World {
             return;
         };
         if let Some((waiting, seq, _)) = live.request.filter(|r| r.0 == request) {
-            let place = Place {
-                channel,
-                rendition: live.rendition,
-                seq,
-            };
+            let place = Place::new(channel, live.rendition, seq);
             self.fetch_for_player(node, waiting, place);
         }
     }
@@ -265,9 +231,6 @@ impl World {
         };
         live.request = None;
         live.player.on_segment(now, seq);
-        if live.player.startup_us == Some(now - live.joined_at) && self.metrics.is_measured(now) {
-            self.metrics.startup_us.push(now - live.joined_at);
-        }
         live.believed_bps = if live.believed_bps == 0 {
             bps
         } else {
@@ -294,35 +257,26 @@ impl World {
         }
         let old = std::mem::replace(&mut live.rendition, best);
         live.switches += 1;
-        let channel = self.nodes[node as usize].viewer.channel;
-        self.queue.push(
-            self.now,
-            Event::Switch {
-                node,
-                from: old,
-                channel,
-            },
-        );
+        self.queue.push(self.now, Event::Switch { node, from: old });
     }
 
-    pub(super) fn switch(&mut self, node: u32, from: u8, channel: u32) {
+    pub(super) fn switch(&mut self, node: u32, from: u8) {
+        let channel = self.nodes[node as usize].viewer.channel;
         self.input(node, Input::TrackEnded(Catalog::track(channel, from)));
         self.list_now(node);
     }
 
     /// A segment is stored further; notes the moment at which it is whole.
-    pub(super) fn on_stored(&mut self, node: u32, id: SegmentId) {
-        let Some(place) = self.catalog.place_of(id) else {
-            return;
-        };
-        let content = self.catalog.content(place);
+    pub(super) fn on_stored(&mut self, node: u32, place: Place) {
+        let segment = self.catalog.segment(place);
+        let (id, full) = (segment.content.id, segment.full());
         let Some(live) = &self.nodes[node as usize].live else {
             return;
         };
-        if live.stored(id) == all_pieces(&content) {
-            let published = (place.seq + 1) * self.options.segment_us();
-            self.metrics
-                .on_ready(self.now, self.now.saturating_sub(published));
+        if live.stored(id) == full {
+            let published = (place.seq() + 1) * self.options.segment_us();
+            let delay_us = self.now.saturating_sub(published);
+            self.metrics.on_ready(self.now, delay_us);
         }
     }
 }

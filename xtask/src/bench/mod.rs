@@ -1,0 +1,41 @@
+//! `cargo xtask bench <what>`: measures one part of Shoal on this machine, next to what does the
+//! same job otherwise, in the same run. Absolute numbers depend on the machine, ratios much less.
+
+mod report;
+mod sim;
+
+pub(crate) use report::{Better, Report};
+
+use anyhow::Result;
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(clap::Subcommand)]
+enum What {
+    /// The simulator, and the core's machines in it.
+    Sim(sim::Args),
+}
+
+/// Where the figures go besides the table that is always printed.
+#[derive(clap::Args)]
+pub(crate) struct Output {
+    /// Print one JSON object as the last line of standard output.
+    #[arg(long, value_name = "-", value_parser = ["-"])]
+    json: Option<String>,
+}
+
+/// Runs one benchmark and prints its figures.
+pub(crate) fn run(args: Args) -> Result<()> {
+    let (report, output) = match args.what {
+        What::Sim(args) => (sim::run(&args)?, args.output),
+    };
+    eprint!("{}", report.to_table());
+    if output.json.is_some() {
+        println!("{}", report.to_json());
+    }
+    Ok(())
+}
