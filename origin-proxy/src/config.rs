@@ -4,7 +4,13 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+pub use self::edge::{
+    AdminConfig, CorsConfig, DiskConfig, LimitsConfig, LogConfig, TimeoutsConfig, TlsConfig,
+    UpstreamConfig,
+};
 use crate::Error;
+
+mod edge;
 
 /// The settings. [`default_config`] is their manual.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,6 +20,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// The broadcaster's origin: an http or https URL.
     pub origin: String,
+    /// Further origins that have the same objects, asked in their order when those before fail.
+    pub origin_backups: Vec<String>,
     /// Whether redirects of the origin are followed by the proxy.
     pub follow_redirects: bool,
     /// The Ed25519 key that signs records, as [`crate::keygen`] gives it.
@@ -26,16 +34,28 @@ pub struct Config {
     pub query_keep: Vec<String>,
     /// What is signed under which name.
     pub streams: Vec<StreamConfig>,
+    /// Other hosts that are served, with their origins and streams.
+    pub hosts: Vec<HostConfig>,
     /// Signing.
     pub records: RecordsConfig,
     /// Caching.
     pub cache: CacheConfig,
+    /// Caching across restarts.
+    pub disk: DiskConfig,
+    /// Asking origins.
+    pub upstream: UpstreamConfig,
+    /// Encrypted connections of viewers.
+    pub tls: TlsConfig,
     /// Waiting.
     pub timeouts: TimeoutsConfig,
     /// Bounds.
     pub limits: LimitsConfig,
     /// Which pages may read answers.
     pub cors: CorsConfig,
+    /// The operator's requests.
+    pub admin: AdminConfig,
+    /// What is written of requests.
+    pub log: LogConfig,
 }
 
 /// One stream.
@@ -46,6 +66,22 @@ pub struct StreamConfig {
     pub name: String,
     /// The path, `/` at its end, below which everything belongs to the stream.
     pub prefix: String,
+}
+
+/// One more host, or several that are the same.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HostConfig {
+    /// Its names, as in the `Host` header, without port.
+    pub names: Vec<String>,
+    /// Its origin.
+    pub origin: String,
+    /// Further origins with the same objects.
+    #[serde(default)]
+    pub origin_backups: Vec<String>,
+    /// What is signed there under which name.
+    #[serde(default)]
+    pub streams: Vec<StreamConfig>,
 }
 
 /// Signing.
@@ -76,46 +112,12 @@ pub struct CacheConfig {
     pub fresh_default_s: u64,
     /// How long "not there" may be repeated, in milliseconds.
     pub negative_ttl_ms: u64,
-    /// How long an object may be served past its freshness if the origin fails, in seconds.
+    /// How long an object may be served past its freshness while the origin is asked, in seconds,
+    /// if the origin does not say.
+    pub stale_while_revalidate_s: u64,
+    /// How long an object may be served past its freshness if the origin fails, in seconds, if the
+    /// origin does not say.
     pub stale_if_error_s: u64,
-}
-
-/// Waiting, in milliseconds.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct TimeoutsConfig {
-    /// For a connection to the origin.
-    pub connect_ms: u64,
-    /// For the head of the origin's answer.
-    pub first_byte_ms: u64,
-    /// For the next bytes of the origin's answer.
-    pub stall_ms: u64,
-    /// For the head of a viewer's request.
-    pub request_head_ms: u64,
-    /// For open requests when the proxy is told to stop.
-    pub drain_ms: u64,
-}
-
-/// Bounds.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct LimitsConfig {
-    /// Connections of viewers at the same time.
-    pub connections_max: usize,
-    /// Requests to the origin at the same time.
-    pub flights_max: usize,
-    /// Largest head of a viewer's request, in bytes.
-    pub header_bytes_max: usize,
-    /// Longest path and query of a viewer's request, in bytes.
-    pub target_bytes_max: usize,
-}
-
-/// Which pages may read answers.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct CorsConfig {
-    /// Origins of pages, or `*`.
-    pub origins: Vec<String>,
 }
 
 /// The default settings as a documented TOML file, for `--print-config`.
@@ -155,13 +157,39 @@ impl Config {
         if self.signing_key.is_some() && self.signing_key_file.is_some() {
             return wrong("set signing_key or signing_key_file, not both");
         }
-        for stream in &self.streams {
-            if !stream.prefix.starts_with('/') || !stream.prefix.ends_with('/') {
-                return wrong("streams.prefix must begin and end with /");
-            }
-            if stream.name.is_empty() {
-                return wrong("streams.name must not be empty");
-            }
+        if self.admin.token.is_some() && self.admin.token_file.is_some() {
+            return wrong("set admin.token or admin.token_file, not both");
+        }
+        if self.tls.listen.is_some()
+            && (self.tls.certificate_file.is_none() || self.tls.key_file.is_none())
+        {
+            return wrong("tls.listen needs tls.certificate_file and tls.key_file");
+        }
+        if self.tls.reload_ms == 0 || self.upstream.health_interval_ms == 0 {
+            return wrong("tls.reload_ms and upstream.health_interval_ms must not be 0");
+        }
+        if self.upstream.failures_max == 0 {
+            return wrong("upstream.failures_max must not be 0");
+        }
+        if (self.hosts.iter()).any(|host| host.names.is_empty()) {
+            return wrong("hosts.names must not be empty");
+        }
+        let elsewhere = self.hosts.iter().flat_map(|host| &host.streams);
+        self.streams
+            .iter()
+            .chain(elsewhere)
+            .try_for_each(StreamConfig::check)
+    }
+}
+
+impl StreamConfig {
+    fn check(&self) -> Result<(), Error> {
+        let wrong = |what: &str| Err(Error::Config(what.into()));
+        if !self.prefix.starts_with('/') || !self.prefix.ends_with('/') {
+            return wrong("streams.prefix must begin and end with /");
+        }
+        if self.name.is_empty() {
+            return wrong("streams.name must not be empty");
         }
         Ok(())
     }
@@ -184,6 +212,7 @@ impl Default for Config {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8081)),
             origin: "http://127.0.0.1:8080/".into(),
+            origin_backups: Vec::new(),
             follow_redirects: true,
             signing_key: None,
             signing_key_file: None,
@@ -193,11 +222,17 @@ impl Default for Config {
                 name: "main".into(),
                 prefix: "/".into(),
             }],
+            hosts: Vec::new(),
             records: RecordsConfig::default(),
             cache: CacheConfig::default(),
+            disk: DiskConfig::default(),
+            upstream: UpstreamConfig::default(),
+            tls: TlsConfig::default(),
             timeouts: TimeoutsConfig::default(),
             limits: LimitsConfig::default(),
             cors: CorsConfig::default(),
+            admin: AdminConfig::default(),
+            log: LogConfig::default(),
         }
     }
 }
@@ -221,38 +256,8 @@ impl Default for CacheConfig {
             object_bytes_max: 64 * 1024 * 1024,
             fresh_default_s: 60,
             negative_ttl_ms: 1000,
+            stale_while_revalidate_s: 0,
             stale_if_error_s: 60,
-        }
-    }
-}
-
-impl Default for TimeoutsConfig {
-    fn default() -> Self {
-        Self {
-            connect_ms: 3000,
-            first_byte_ms: 10_000,
-            stall_ms: 10_000,
-            request_head_ms: 30_000,
-            drain_ms: 5000,
-        }
-    }
-}
-
-impl Default for LimitsConfig {
-    fn default() -> Self {
-        Self {
-            connections_max: 16_384,
-            flights_max: 1024,
-            header_bytes_max: 32_768,
-            target_bytes_max: 8192,
-        }
-    }
-}
-
-impl Default for CorsConfig {
-    fn default() -> Self {
-        Self {
-            origins: vec!["*".into()],
         }
     }
 }
@@ -271,9 +276,41 @@ mod tests {
 
     #[test]
     fn the_printed_file_documents_every_setting() {
+        let stream = StreamConfig {
+            name: String::new(),
+            prefix: String::new(),
+        };
         let config = Config {
             signing_key: Some(String::new()),
             signing_key_file: Some(PathBuf::new()),
+            hosts: vec![HostConfig {
+                names: Vec::new(),
+                origin: String::new(),
+                origin_backups: Vec::new(),
+                streams: vec![stream],
+            }],
+            disk: DiskConfig {
+                directory: Some(PathBuf::new()),
+                ..DiskConfig::default()
+            },
+            upstream: UpstreamConfig {
+                health_path: Some(String::new()),
+                ..UpstreamConfig::default()
+            },
+            tls: TlsConfig {
+                listen: Some(SocketAddr::from(([0, 0, 0, 0], 1))),
+                certificate_file: Some(PathBuf::new()),
+                key_file: Some(PathBuf::new()),
+                ..TlsConfig::default()
+            },
+            admin: AdminConfig {
+                token: Some(String::new()),
+                token_file: Some(PathBuf::new()),
+            },
+            log: LogConfig {
+                access_file: Some(PathBuf::new()),
+                access_query: false,
+            },
             ..Config::default()
         };
         let all = toml::Table::try_from(config).unwrap();
@@ -281,6 +318,7 @@ mod tests {
         for value in all.values().filter_map(toml::Value::as_table) {
             keys.extend(value.keys().cloned());
         }
+        keys.extend(["names".into(), "hosts.streams".into()]);
         let lines: Vec<&str> = default_config().lines().collect();
         for key in keys {
             let is_it = |line: &&str| {
@@ -299,6 +337,7 @@ mod tests {
             ("orign = \"\"", "orign"),
             ("[limits]\nheader_bytes_max = 1", "header_bytes_max"),
             ("[[streams]]\nname = \"a\"\nprefix = \"live\"", "prefix"),
+            ("[tls]\nlisten = \"0.0.0.0:443\"", "certificate_file"),
         ] {
             let error = Config::from_toml(text).unwrap_err().to_string();
             assert!(error.contains(named), "{error}");

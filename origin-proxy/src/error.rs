@@ -29,6 +29,12 @@ pub(crate) enum Failure {
     /// The origin did not answer in time.
     #[error("origin did not answer in time")]
     OriginTimeout,
+    /// The viewer wants nothing but what is in the cache, and it is not.
+    #[error("client wants what is in the cache alone, and it is not")]
+    NotCached,
+    /// The viewer asks more often than it may.
+    #[error("client asks too often")]
+    TooOften,
     /// The proxy is at its limit of requests to the origin.
     #[error("proxy is at its limit of requests to the origin")]
     Busy,
@@ -42,7 +48,8 @@ impl Failure {
         match self {
             Self::Client(_, status) => *status,
             Self::Origin(_) => StatusCode::BAD_GATEWAY,
-            Self::OriginTimeout => StatusCode::GATEWAY_TIMEOUT,
+            Self::OriginTimeout | Self::NotCached => StatusCode::GATEWAY_TIMEOUT,
+            Self::TooOften => StatusCode::TOO_MANY_REQUESTS,
             Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }

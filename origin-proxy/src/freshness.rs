@@ -1,25 +1,29 @@
-//! How long an answer may be repeated: a pure reading of its head (RFC 9111).
+//! How long an answer may be repeated: a pure reading of its head (RFC 9111, RFC 5861).
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, StatusCode, header};
 
-use crate::config::CacheConfig;
+use crate::{conditions::date, config::CacheConfig, vary};
 
 /// What the kind of an object says of its freshness.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// A live playlist or manifest with its target duration.
+    /// A live playlist or manifest.
     Live {
         /// Target duration (HLS), or what stands for it (DASH), in milliseconds.
         target_ms: u64,
+        /// Longest time that it is fresh, in milliseconds.
+        fresh_ms_max: u64,
     },
     /// A playlist that does not change, or only lists renditions.
     Playlist,
-    /// Anything else, with the shortest target duration of its stream, if it is live.
+    /// Anything else.
     Object {
-        /// In milliseconds.
+        /// Shortest target duration of its stream, if it is live, in milliseconds.
         stream_target_ms: Option<u64>,
+        /// It was announced before it was there: that it is not there will be wrong at any moment.
+        is_hinted: bool,
     },
 }
 
@@ -28,13 +32,16 @@ pub(crate) enum Kind {
 pub(crate) struct Freshness {
     /// May be repeated without asking.
     pub(crate) fresh: Duration,
-    /// May be repeated after that if the origin fails.
+    /// May be repeated for so long after that while the origin is asked.
+    pub(crate) revalidate: Duration,
+    /// May be repeated for so long after that if the origin fails.
     pub(crate) stale: Duration,
 }
 
 /// To be asked for each time.
 pub(crate) const NOT_FRESH: Freshness = Freshness {
     fresh: Duration::ZERO,
+    revalidate: Duration::ZERO,
     stale: Duration::ZERO,
 };
 
@@ -48,10 +55,13 @@ const FRESH_MAX_S: u64 = 31_536_000;
 struct CacheControl {
     no_store: bool,
     private: bool,
+    public: bool,
     no_cache: bool,
     must_revalidate: bool,
     max_age_s: Option<u64>,
     shared_max_age_s: Option<u64>,
+    stale_while_revalidate_s: Option<u64>,
+    stale_if_error_s: Option<u64>,
 }
 
 impl CacheControl {
@@ -65,50 +75,100 @@ impl CacheControl {
             let seconds = || Some(value.trim().trim_matches('"').parse().unwrap_or(0));
             match name.trim().to_ascii_lowercase().as_str() {
                 "no-store" => out.no_store = true,
+                // With names of fields, too: none of them is left out, so nothing is shared.
                 "private" => out.private = true,
+                "public" => out.public = true,
                 "no-cache" => out.no_cache = true,
                 "must-revalidate" | "proxy-revalidate" => out.must_revalidate = true,
                 "max-age" => out.max_age_s = seconds(),
                 "s-maxage" => out.shared_max_age_s = seconds(),
+                "stale-while-revalidate" => out.stale_while_revalidate_s = seconds(),
+                "stale-if-error" => out.stale_if_error_s = seconds(),
                 _ => {}
             }
         }
         out
     }
 
-    fn fresh(&self, age_s: u64) -> Option<Duration> {
+    /// What the origin says of freshness when the answer arrives.
+    fn fresh(&self, headers: &HeaderMap) -> Option<Duration> {
         if self.no_cache {
             return Some(Duration::ZERO);
         }
-        let seconds = self.shared_max_age_s.or(self.max_age_s)?;
-        Some(Duration::from_secs(
-            seconds.min(FRESH_MAX_S).saturating_sub(age_s),
-        ))
+        let lifetime = match self.shared_max_age_s.or(self.max_age_s) {
+            Some(seconds) => Duration::from_secs(seconds.min(FRESH_MAX_S)),
+            None => expires_in(headers)?,
+        };
+        Some(lifetime.saturating_sub(Duration::from_secs(age_s(headers))))
+    }
+
+    /// How long past its freshness an answer may be repeated, by a directive that says so or by the
+    /// operator. `s-maxage` forbids it as `proxy-revalidate` does (RFC 9111 section 5.2.2.10), unless
+    /// the origin itself says otherwise next to it.
+    fn stale(&self, told_s: Option<u64>, default_s: u64) -> Duration {
+        let is_forbidden = self.must_revalidate || self.no_cache;
+        let default_s = if self.shared_max_age_s.is_some() {
+            0
+        } else {
+            default_s
+        };
+        let seconds = if is_forbidden {
+            0
+        } else {
+            told_s.unwrap_or(default_s)
+        };
+        Duration::from_secs(seconds.min(FRESH_MAX_S))
     }
 }
 
+/// By `Expires`, which counts from `Date`: the origin's clock need not be right. What is no date has
+/// passed (RFC 9111 section 5.3).
+fn expires_in(headers: &HeaderMap) -> Option<Duration> {
+    headers.get(header::EXPIRES)?;
+    let sent = date(headers, &header::DATE).unwrap_or_else(SystemTime::now);
+    let expires = date(headers, &header::EXPIRES);
+    let lifetime = expires.and_then(|expires| expires.duration_since(sent).ok());
+    Some(
+        lifetime
+            .unwrap_or_default()
+            .min(Duration::from_secs(FRESH_MAX_S)),
+    )
+}
+
 /// Whether an answer with this head may be given to more than the one who asked.
-pub(crate) fn is_shareable(status: StatusCode, headers: &HeaderMap) -> bool {
+pub(crate) fn is_shareable(status: StatusCode, headers: &HeaderMap, is_authorized: bool) -> bool {
     let control = CacheControl::read(headers);
-    let varies = headers.get_all(header::VARY).into_iter().any(|value| {
-        let names = value.to_str().unwrap_or("*").to_ascii_lowercase();
-        let harmless = |name: &str| matches!(name.trim(), "" | "origin" | "accept-encoding");
-        !names.split(',').all(harmless)
-    });
     let is_encoded = headers
         .get(header::CONTENT_ENCODING)
         .is_some_and(|coding| coding != "identity");
     let is_for_all = match status {
-        StatusCode::OK | StatusCode::NOT_FOUND | StatusCode::GONE => true,
+        StatusCode::OK
+        | StatusCode::NON_AUTHORITATIVE_INFORMATION
+        | StatusCode::MOVED_PERMANENTLY
+        | StatusCode::PERMANENT_REDIRECT
+        | StatusCode::NOT_FOUND
+        | StatusCode::GONE => true,
+        StatusCode::FOUND | StatusCode::TEMPORARY_REDIRECT => control.fresh(headers).is_some(),
         other => other.is_server_error(),
     };
-    let is_kept = !control.no_store || status != StatusCode::OK;
+    let is_kept = !control.no_store || !(status.is_success() || status.is_redirection());
     is_for_all
         && is_kept
         && !control.private
-        && !varies
         && !is_encoded
+        && (!is_authorized || allows_authorized(&control))
+        && vary::names(headers).is_some()
         && !headers.contains_key(header::SET_COOKIE)
+}
+
+/// Whether an answer is for all viewers although (or whether or not) they send `Authorization`
+/// (RFC 9111 section 3.5).
+pub(crate) fn is_for_authorized(headers: &HeaderMap) -> bool {
+    allows_authorized(&CacheControl::read(headers))
+}
+
+fn allows_authorized(control: &CacheControl) -> bool {
+    control.public || control.shared_max_age_s.is_some() || control.must_revalidate
 }
 
 /// How long to keep a shareable answer; `None`, if not at all.
@@ -119,60 +179,84 @@ pub(crate) fn plan_freshness(
     config: &CacheConfig,
 ) -> Option<Freshness> {
     let control = CacheControl::read(headers);
-    if control.no_store {
+    if control.no_store || status.is_server_error() {
         return None;
     }
     if matches!(status, StatusCode::NOT_FOUND | StatusCode::GONE) {
-        return Some(negative(&control, kind, config));
+        return Some(negative(control.fresh(headers), kind, config));
     }
-    if status != StatusCode::OK {
-        return None;
-    }
-    let told = control.fresh(age_s(headers));
-    let stale_max = Duration::from_secs(config.stale_if_error_s);
-    let (fresh, stale) = match kind {
-        Kind::Live { target_ms } => {
-            let half = Duration::from_millis(target_ms / 2);
-            let stale = Duration::from_millis(target_ms.saturating_mul(3) / 2);
-            (told.map_or(half, |told| told.min(half)), stale)
+    let told = control.fresh(headers);
+    let revalidate = control.stale(
+        control.stale_while_revalidate_s,
+        config.stale_while_revalidate_s,
+    );
+    let stale = control.stale(control.stale_if_error_s, config.stale_if_error_s);
+    Some(match kind {
+        Kind::Live {
+            target_ms,
+            fresh_ms_max,
+        } => {
+            let most = Duration::from_millis(fresh_ms_max);
+            let stale_most = Duration::from_millis(target_ms.saturating_mul(3) / 2);
+            Freshness {
+                fresh: told.map_or(most, |told| told.min(most)),
+                // A stale playlist holds up whoever reads it: there is no need to read it twice.
+                revalidate: Duration::ZERO,
+                stale: stale.min(stale_most),
+            }
         }
-        Kind::Playlist => (told.unwrap_or(PLAYLIST_FRESH), stale_max),
-        Kind::Object { .. } => {
-            let default = Duration::from_secs(config.fresh_default_s);
-            (told.unwrap_or(default), stale_max)
-        }
-    };
-    let stale = if control.must_revalidate {
-        Duration::ZERO
-    } else {
-        stale.min(stale_max)
-    };
-    Some(Freshness { fresh, stale })
+        Kind::Playlist => Freshness {
+            fresh: told.unwrap_or(PLAYLIST_FRESH),
+            revalidate,
+            stale,
+        },
+        Kind::Object { .. } => Freshness {
+            fresh: told.unwrap_or(Duration::from_secs(config.fresh_default_s)),
+            revalidate,
+            stale,
+        },
+    })
 }
 
-fn negative(control: &CacheControl, kind: Kind, config: &CacheConfig) -> Freshness {
+fn negative(told: Option<Duration>, kind: Kind, config: &CacheConfig) -> Freshness {
     let mut fresh = Duration::from_millis(config.negative_ttl_ms);
     if let Kind::Object {
-        stream_target_ms: Some(target_ms),
+        stream_target_ms,
+        is_hinted,
     } = kind
     {
-        fresh = fresh.min(Duration::from_millis(target_ms / 4));
-    }
-    if let Some(told) = control.fresh(0) {
-        fresh = fresh.min(told);
+        if let Some(target_ms) = stream_target_ms {
+            fresh = fresh.min(Duration::from_millis(target_ms / 4));
+        }
+        if is_hinted {
+            fresh = Duration::ZERO;
+        }
     }
     Freshness {
-        fresh,
-        stale: Duration::ZERO,
+        fresh: told.map_or(fresh, |told| told.min(fresh)),
+        ..NOT_FRESH
     }
 }
 
-/// The `Age` of an answer, in seconds.
+/// The `Age` of an answer, in seconds. `Date` does not count for it (RFC 9111 section 4.2.3 lets it):
+/// the next hop is the origin, and clocks of origins are seldom right.
 pub(crate) fn age_s(headers: &HeaderMap) -> u64 {
     let value = headers
         .get(header::AGE)
         .and_then(|value| value.to_str().ok());
     value.and_then(|text| text.trim().parse().ok()).unwrap_or(0)
+}
+
+/// Whether a viewer wants nothing but what is here already (RFC 9111 section 5.2.1.7). The other
+/// directives of requests are advice that an edge must not take: any viewer could have all others
+/// wait for the origin.
+pub(crate) fn is_only_if_cached(viewer: &HeaderMap) -> bool {
+    let values = viewer.get_all(header::CACHE_CONTROL).into_iter();
+    let mut texts = values.filter_map(|value| value.to_str().ok());
+    texts.any(|text| {
+        text.split(',')
+            .any(|word| word.trim().eq_ignore_ascii_case("only-if-cached"))
+    })
 }
 
 #[cfg(test)]
@@ -187,15 +271,22 @@ mod tests {
         pairs.iter().map(pair).collect()
     }
 
-    fn fresh_ms(status: u16, pairs: &[(&str, &str)], kind: Kind) -> Option<u128> {
+    fn plan(status: u16, pairs: &[(&str, &str)], kind: Kind) -> Option<Freshness> {
         let status = StatusCode::from_u16(status).unwrap();
-        let plan = plan_freshness(status, &headers(pairs), kind, &CacheConfig::default());
-        plan.map(|plan| plan.fresh.as_millis())
+        plan_freshness(status, &headers(pairs), kind, &CacheConfig::default())
     }
 
-    const LIVE: Kind = Kind::Live { target_ms: 2000 };
+    fn fresh_ms(status: u16, pairs: &[(&str, &str)], kind: Kind) -> Option<u128> {
+        plan(status, pairs, kind).map(|plan| plan.fresh.as_millis())
+    }
+
+    const LIVE: Kind = Kind::Live {
+        target_ms: 2000,
+        fresh_ms_max: 1000,
+    };
     const SEGMENT: Kind = Kind::Object {
         stream_target_ms: Some(2000),
+        is_hinted: false,
     };
 
     #[test]
@@ -206,6 +297,8 @@ mod tests {
         let short = [("cache-control", "no-cache")];
         assert_eq!(fresh_ms(200, &short, LIVE), Some(0));
         assert_eq!(fresh_ms(200, &[("cache-control", "no-store")], LIVE), None);
+        let swr = [("cache-control", "max-age=1, stale-while-revalidate=30")];
+        assert_eq!(plan(200, &swr, LIVE).unwrap().revalidate, Duration::ZERO);
     }
 
     #[test]
@@ -213,17 +306,74 @@ mod tests {
         assert_eq!(fresh_ms(404, &[], SEGMENT), Some(500));
         let vod = Kind::Object {
             stream_target_ms: None,
+            is_hinted: false,
+        };
+        let hinted = Kind::Object {
+            stream_target_ms: Some(2000),
+            is_hinted: true,
         };
         assert_eq!(fresh_ms(404, &[], vod), Some(1000));
+        assert_eq!(
+            fresh_ms(404, &[("cache-control", "max-age=120")], vod),
+            Some(1000)
+        );
+        assert_eq!(fresh_ms(404, &[], hinted), Some(0));
         assert_eq!(fresh_ms(500, &[], SEGMENT), None);
     }
 
     #[test]
-    fn age_counts_and_shared_age_wins() {
-        let told = [("cache-control", "max-age=1, s-maxage=100"), ("age", "40")];
-        assert_eq!(fresh_ms(200, &told, SEGMENT), Some(60_000));
-        let bad = [("cache-control", "max-age=many")];
-        assert_eq!(fresh_ms(200, &bad, SEGMENT), Some(0));
+    fn the_origin_says_how_long() {
+        let sent = ("date", "Sun, 06 Nov 1994 08:49:37 GMT");
+        for (pairs, fresh_s) in [
+            (
+                &[("cache-control", "max-age=1, s-maxage=100"), ("age", "40")][..],
+                60,
+            ),
+            (&[("cache-control", "max-age=many")][..], 0),
+            (&[("cache-control", "max-age=10"), ("age", "40")][..], 0),
+            (
+                &[sent, ("expires", "Sun, 06 Nov 1994 08:50:37 GMT")][..],
+                60,
+            ),
+            (
+                &[
+                    sent,
+                    ("expires", "Sun, 06 Nov 1994 08:50:37 GMT"),
+                    ("age", "20"),
+                ][..],
+                40,
+            ),
+            (&[sent, ("expires", "Sun, 06 Nov 1994 08:40:37 GMT")][..], 0),
+            (&[sent, ("expires", "0")][..], 0),
+            (
+                &[sent, ("expires", "0"), ("cache-control", "max-age=9")][..],
+                9,
+            ),
+            (&[("cache-control", "max-age=9, no-cache")][..], 0),
+        ] {
+            let fresh = plan(200, pairs, SEGMENT).unwrap().fresh;
+            assert_eq!(fresh.as_secs(), fresh_s, "{pairs:?}");
+        }
+    }
+
+    #[test]
+    fn the_origin_says_what_may_be_stale() {
+        for (control, revalidate_s, stale_s) in [
+            ("max-age=1", 0, 60),
+            (
+                "max-age=1, stale-while-revalidate=7, stale-if-error=9",
+                7,
+                9,
+            ),
+            ("max-age=1, stale-if-error=9, must-revalidate", 0, 0),
+            ("s-maxage=1", 0, 0),
+            ("s-maxage=1, stale-while-revalidate=7", 7, 0),
+            ("no-cache, stale-if-error=9", 0, 0),
+        ] {
+            let plan = plan(200, &[("cache-control", control)], SEGMENT).unwrap();
+            let stale = (plan.revalidate.as_secs(), plan.stale.as_secs());
+            assert_eq!(stale, (revalidate_s, stale_s), "{control}");
+        }
     }
 
     #[test]
@@ -231,19 +381,54 @@ mod tests {
         let ok = StatusCode::OK;
         for pairs in [
             ("cache-control", "private"),
+            ("cache-control", "private=\"set-cookie\""),
             ("cache-control", "no-store"),
             ("set-cookie", "a=b"),
             ("vary", "Cookie"),
             ("vary", "*"),
             ("content-encoding", "gzip"),
         ] {
-            assert!(!is_shareable(ok, &headers(&[pairs])), "{pairs:?}");
+            assert!(!is_shareable(ok, &headers(&[pairs]), false), "{pairs:?}");
         }
-        assert!(is_shareable(
-            ok,
-            &headers(&[("vary", "Origin, Accept-Encoding")])
+        let harmless = headers(&[("vary", "Origin, Accept-Encoding")]);
+        assert!(is_shareable(ok, &harmless, false));
+        assert!(!is_shareable(
+            StatusCode::FORBIDDEN,
+            &HeaderMap::new(),
+            false
         ));
-        assert!(!is_shareable(StatusCode::FORBIDDEN, &HeaderMap::new()));
-        assert!(!is_shareable(StatusCode::FOUND, &HeaderMap::new()));
+        assert!(!is_shareable(StatusCode::FOUND, &HeaderMap::new(), false));
+        let told = headers(&[("cache-control", "max-age=5")]);
+        assert!(is_shareable(StatusCode::FOUND, &told, false));
+    }
+
+    #[test]
+    fn answers_to_the_authorized_are_shared_if_they_say_so() {
+        for (control, is_shared) in [
+            ("max-age=5", false),
+            ("public", true),
+            ("s-maxage=5", true),
+            ("must-revalidate", true),
+            ("public, private", false),
+        ] {
+            let headers = headers(&[("cache-control", control)]);
+            assert_eq!(
+                is_shareable(StatusCode::OK, &headers, true),
+                is_shared,
+                "{control}"
+            );
+        }
+    }
+
+    #[test]
+    fn only_if_cached_is_heard() {
+        assert!(is_only_if_cached(&headers(&[(
+            "cache-control",
+            "max-age=0, Only-If-Cached"
+        )])));
+        assert!(!is_only_if_cached(&headers(&[(
+            "cache-control",
+            "no-cache"
+        )])));
     }
 }

@@ -3,7 +3,7 @@
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use ed25519_dalek::SigningKey;
 
-use crate::{Config, Error};
+use crate::{Config, Error, config::AdminConfig};
 
 /// A new signing key: secret and public half, each 43 characters of base64url.
 ///
@@ -39,6 +39,21 @@ pub(crate) fn load(config: &Config) -> Result<Option<SigningKey>, Error> {
         }
         (None, None) => Ok(None),
     }
+}
+
+/// The secret of the operator's requests, if `config` names one.
+pub(crate) fn admin_token(config: &AdminConfig) -> Result<Option<String>, Error> {
+    let token = match (&config.token, &config.token_file) {
+        (Some(text), _) => text.clone(),
+        (None, Some(file)) => std::fs::read_to_string(file)
+            .map_err(|error| Error::Environment(format!("{}: {error}", file.display())))?,
+        (None, None) => return Ok(None),
+    };
+    let token = token.trim();
+    if token.is_empty() {
+        return Err(Error::Config("admin.token must not be empty".into()));
+    }
+    Ok(Some(token.into()))
 }
 
 fn parse(text: &str) -> Result<SigningKey, Error> {

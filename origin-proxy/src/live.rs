@@ -14,11 +14,13 @@ use swarm_core::{
 
 use crate::{
     freshness::Kind,
+    lowlatency::LowLatency,
     object::Object,
     playlist::{Format, annotate_mpd},
     proxy::Proxy,
     records::{Listing, Stream},
-    target::{Origin, Target},
+    target::{Site, Target},
+    vary,
 };
 
 /// A live manifest that does not say when to read it again is read as often as this, in ms.
@@ -40,7 +42,7 @@ impl Proxy {
             );
             return (raw.clone(), Kind::Playlist);
         };
-        let stream = self.stream_of(&target.path).cloned();
+        let stream = self.stream_of(target).cloned();
         match format {
             Format::Hls => self.release_hls(target, raw, text, stream).await,
             Format::Dash => self.release_dash(target, raw, text, stream),
@@ -55,7 +57,7 @@ impl Proxy {
         text: &str,
         stream: Option<Arc<Stream>>,
     ) -> (Bytes, Kind) {
-        let url = Origin::viewer_url(target);
+        let url = Site::viewer_url(target);
         let track = match hls::read(text, &url) {
             Ok(hls::HlsPlaylist::Media(track)) => track,
             Ok(hls::HlsPlaylist::Multivariant(_)) => return (raw.clone(), Kind::Playlist),
@@ -64,20 +66,24 @@ impl Proxy {
                 return (raw.clone(), Kind::Playlist);
             }
         };
-        let kind = if track.ended {
-            Kind::Playlist
-        } else {
-            Kind::Live {
-                target_ms: u64::from(track.target_ms),
-            }
-        };
+        let site = self.site_of(target);
+        let low_latency = self.parts.note(text, target, site);
+        let kind = hls_kind(target, &track, low_latency);
         let Some(stream) = stream else {
             return (raw.clone(), kind);
         };
-        let due = self.note_track(&stream, target, &track, Clock::Now);
-        self.hold_for(&stream, due).await;
+        let clock = match low_latency {
+            Some(_) => Clock::Overlapping,
+            None => Clock::Now,
+        };
+        let due = self.note_track(&stream, target, &track, clock);
+        let mut hold = Duration::from_millis(self.config.records.record_hold_ms_max);
+        if let Some(LowLatency { part_target_ms }) = low_latency {
+            hold = hold.min(Duration::from_millis(part_target_ms / PART_HOLD_SHARE));
+        }
+        self.hold_for(&stream, due, hold).await;
         let content_of = |listed: &Listed| {
-            let is_ours = listed.range.is_none() && self.origin.local(&listed.url).is_some();
+            let is_ours = listed.range.is_none() && site.local(&listed.url).is_some();
             is_ours.then(|| stream.content_of(listed)).flatten()
         };
         let tagged = hls::annotate(text, &url, stream.id, content_of);
@@ -91,7 +97,7 @@ impl Proxy {
         text: &str,
         stream: Option<Arc<Stream>>,
     ) -> (Bytes, Kind) {
-        let manifest = match dash::read(text, &Origin::viewer_url(target), now_unix_ms()) {
+        let manifest = match dash::read(text, &Site::viewer_url(target), now_unix_ms()) {
             Ok(manifest) => manifest,
             Err(error) => {
                 tracing::warn!(path = target.path, %error, "manifest is passed on as it is");
@@ -102,6 +108,7 @@ impl Proxy {
         let kind = if manifest.is_live {
             Kind::Live {
                 target_ms: refresh_ms,
+                fresh_ms_max: refresh_ms / 2,
             }
         } else {
             Kind::Playlist
@@ -135,7 +142,8 @@ impl Proxy {
         let last_seq = track.segments.last().map_or(0, |last| last.info.seq);
         // Ahead of its time, the last number is not what the next manifest has to be measured by.
         let era = match clock {
-            Clock::Now => stream.on_window(source, last_seq),
+            Clock::Now => stream.on_window(source, last_seq, 0),
+            Clock::Overlapping => stream.on_window(source, last_seq, OVERLAP_SEGMENTS),
             Clock::Ahead => stream.era(source),
         };
         let mut listed = Vec::with_capacity(track.segments.len());
@@ -144,7 +152,7 @@ impl Proxy {
             .iter()
             .filter(|segment| segment.range.is_none())
         {
-            let Some(place) = self.origin.local(&segment.url) else {
+            let Some(place) = self.site_of(target).local(&segment.url) else {
                 continue;
             };
             if stream.on_listed(source, era, segment) {
@@ -165,12 +173,16 @@ impl Proxy {
     }
 
     /// Has `due` fetched and signed, and waits for it as long as a playlist may be held.
-    async fn hold_for(self: &Arc<Self>, stream: &Arc<Stream>, due: Vec<(Name, Target)>) {
+    async fn hold_for(
+        self: &Arc<Self>,
+        stream: &Arc<Stream>,
+        due: Vec<(Name, Target)>,
+        hold: Duration,
+    ) {
         if due.is_empty() {
             return;
         }
         let started = Instant::now();
-        let hold = Duration::from_millis(self.config.records.record_hold_ms_max);
         // In a task of its own, which goes on when the hold is over.
         let names: Vec<Name> = due.iter().map(|(name, _)| *name).collect();
         let work = tokio::spawn(prepare_all(self.clone(), stream.clone(), due));
@@ -183,17 +195,17 @@ impl Proxy {
     }
 
     /// How `name` is listed. Live manifests are read again, by the clock as it is now, if need be.
-    pub(crate) fn listing_of(&self, stream: &Stream, name: Name) -> Option<Listing> {
+    pub(crate) fn listing_of(&self, stream: &Stream, site: usize, name: Name) -> Option<Listing> {
         if let Some(listing) = stream.listing(name) {
             return Some(listing);
         }
         for (path, text) in stream.manifests() {
-            let Ok(target) = self.origin.target(&path.parse().ok()?) else {
+            let Ok(target) = self.sites.get(site)?.target(&path.parse().ok()?) else {
                 continue;
             };
             // Viewers whose clock is a little fast ask a little early.
             let now = now_unix_ms().saturating_add(CLOCK_ERROR_MS);
-            let Ok(manifest) = dash::read(&text, &Origin::viewer_url(&target), now) else {
+            let Ok(manifest) = dash::read(&text, &Site::viewer_url(&target), now) else {
                 continue;
             };
             for representation in &manifest.representations {
@@ -203,9 +215,18 @@ impl Proxy {
         stream.listing(name)
     }
 
-    /// Signs `object` as the segment `name`, if it is listed.
-    pub(crate) async fn sign(&self, stream: &Arc<Stream>, name: Name, object: &Object) {
-        let Some(listing) = self.listing_of(stream, name) else {
+    /// Signs `object` as the segment `name`, if it is listed and the same for all viewers.
+    pub(crate) async fn sign(
+        &self,
+        stream: &Arc<Stream>,
+        site: usize,
+        name: Name,
+        object: &Object,
+    ) {
+        if vary::names(&object.headers).is_none_or(|names| !names.is_empty()) {
+            return;
+        }
+        let Some(listing) = self.listing_of(stream, site, name) else {
             return;
         };
         let started = Instant::now();
@@ -224,11 +245,35 @@ impl Proxy {
 enum Clock {
     /// As it is now.
     Now,
+    /// As it is now, or as it was a moment ago: blocking reloads and others come in any order.
+    Overlapping,
     /// As it will be soon.
     Ahead,
 }
 
 const CLOCK_ERROR_MS: u64 = 1000;
+/// An answer that overtakes another one is newer by so many segments at most.
+const OVERLAP_SEGMENTS: u64 = 1;
+/// A low-latency playlist is held back for this share of a part at most: a quarter.
+const PART_HOLD_SHARE: u64 = 4;
+/// The answer to a blocking reload is the same whenever it is asked for (in target durations).
+const RELOAD_TARGETS: u64 = 6;
+
+fn hls_kind(target: &Target, track: &Track, low_latency: Option<LowLatency>) -> Kind {
+    if track.ended {
+        return Kind::Playlist;
+    }
+    let target_ms = u64::from(track.target_ms);
+    let fresh_ms_max = match low_latency {
+        _ if target.is_blocking() => target_ms.saturating_mul(RELOAD_TARGETS),
+        Some(LowLatency { part_target_ms }) => part_target_ms / 2,
+        None => target_ms / 2,
+    };
+    Kind::Live {
+        target_ms,
+        fresh_ms_max,
+    }
+}
 
 async fn prepare_all(proxy: Arc<Proxy>, stream: Arc<Stream>, due: Vec<(Name, Target)>) {
     let each = due
@@ -247,7 +292,7 @@ async fn prepare(proxy: &Arc<Proxy>, stream: &Arc<Stream>, name: Name, target: &
     }
     match proxy.cached(target).filter(|object| object.is_fresh()) {
         Some(object) if object.status == http::StatusCode::OK => {
-            proxy.sign(stream, name, &object).await;
+            proxy.sign(stream, target.site, name, &object).await;
         }
         Some(_) => {}
         None => {

@@ -2,88 +2,173 @@
 
 use std::time::Duration;
 
-use ::metrics::{Counter, Gauge, Histogram, Key, Level, Metadata, Recorder};
+use ::metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder};
 use metrics_exporter_prometheus::{
     Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
 };
 
-use crate::Error;
+use crate::{Error, access::Outcome, cmcd::Cmcd};
 
 /// Every figure that the proxy counts.
 pub(crate) struct Metrics {
     handle: PrometheusHandle,
+    recorder: PrometheusRecorder,
     /// Requests by class of status: index 0 for 1xx.
     requests: [Counter; 5],
-    /// Time to the head of the answer, in seconds.
-    head_seconds: Histogram,
     pub(crate) hits: Counter,
+    pub(crate) disk_hits: Counter,
+    pub(crate) disk_failures: Counter,
     pub(crate) collapsed: Counter,
     pub(crate) passed: Counter,
     pub(crate) stale: Counter,
+    pub(crate) refused: Counter,
+    pub(crate) purged: Counter,
+    pub(crate) log_lost: Counter,
     pub(crate) origin_requests: Counter,
     pub(crate) origin_bytes: Counter,
     pub(crate) origin_failures: Counter,
+    pub(crate) retries: Counter,
+    pub(crate) failovers: Counter,
     pub(crate) records_signed: Counter,
     pub(crate) sign_seconds: Histogram,
     pub(crate) hold_seconds: Histogram,
     pub(crate) tags_missing: Counter,
     pub(crate) cache_bytes: Gauge,
     pub(crate) cache_objects: Gauge,
+    pub(crate) disk_bytes: Gauge,
+    pub(crate) disk_objects: Gauge,
     pub(crate) flights: Gauge,
     pub(crate) connections: Gauge,
+}
+
+/// The figures of one stream, or of all that belongs to none.
+pub(crate) struct Scope {
+    /// The stream's name, or nothing.
+    pub(crate) name: String,
+    outcomes: [Counter; Outcome::ALL.len()],
+    /// Time to the head of the answer, in seconds.
+    head_seconds: Histogram,
+    pub(crate) sent_bytes: Counter,
+    pub(crate) origin_bytes: Counter,
+    cmcd_requests: Counter,
+    cmcd_starved: Counter,
+    cmcd_startup: Counter,
+    cmcd_buffer_seconds: Histogram,
+    cmcd_throughput_bps: Histogram,
 }
 
 const BUCKETS_S: [f64; 12] = [
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0,
 ];
+const BUCKETS_BUFFER_S: [f64; 8] = [0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0];
+const BUCKETS_BPS: [f64; 8] = [0.5e6, 1e6, 2e6, 4e6, 8e6, 16e6, 32e6, 100e6];
 
 impl Metrics {
     pub(crate) fn new() -> Result<Self, Error> {
-        let builder = PrometheusBuilder::new()
-            .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &BUCKETS_S)
-            .map_err(|error| Error::Environment(error.to_string()))?;
-        let recorder = builder.build_recorder();
+        let recorder = build_recorder()?;
         let new = Registry(&recorder);
-        let requests = ["1xx", "2xx", "3xx", "4xx", "5xx"].map(|class| {
-            let key = Key::from_parts(
-                "shoal_proxy_requests_total",
-                vec![::metrics::Label::new("status", class)],
-            );
-            recorder.register_counter(&key, &METADATA)
-        });
+        let requests = ["1xx", "2xx", "3xx", "4xx", "5xx"]
+            .map(|class| new.labelled("shoal_proxy_requests_total", &[("status", class)]));
         Ok(Self {
             requests,
-            head_seconds: new.histogram("shoal_proxy_head_seconds"),
             hits: new.counter("shoal_proxy_hits_total"),
+            disk_hits: new.counter("shoal_proxy_disk_hits_total"),
+            disk_failures: new.counter("shoal_proxy_disk_failures_total"),
             collapsed: new.counter("shoal_proxy_collapsed_total"),
             passed: new.counter("shoal_proxy_passed_total"),
             stale: new.counter("shoal_proxy_stale_total"),
+            refused: new.counter("shoal_proxy_refused_total"),
+            purged: new.counter("shoal_proxy_purged_total"),
+            log_lost: new.counter("shoal_proxy_log_lost_total"),
             origin_requests: new.counter("shoal_proxy_origin_requests_total"),
             origin_bytes: new.counter("shoal_proxy_origin_bytes_total"),
             origin_failures: new.counter("shoal_proxy_origin_failures_total"),
+            retries: new.counter("shoal_proxy_origin_retries_total"),
+            failovers: new.counter("shoal_proxy_origin_failovers_total"),
             records_signed: new.counter("shoal_proxy_records_signed_total"),
             sign_seconds: new.histogram("shoal_proxy_sign_seconds"),
             hold_seconds: new.histogram("shoal_proxy_hold_seconds"),
             tags_missing: new.counter("shoal_proxy_tags_missing_total"),
             cache_bytes: new.gauge("shoal_proxy_cache_bytes"),
             cache_objects: new.gauge("shoal_proxy_cache_objects"),
+            disk_bytes: new.gauge("shoal_proxy_disk_bytes"),
+            disk_objects: new.gauge("shoal_proxy_disk_objects"),
             flights: new.gauge("shoal_proxy_flights"),
             connections: new.gauge("shoal_proxy_connections"),
             handle: recorder.handle(),
+            recorder,
         })
     }
 
-    pub(crate) fn on_answer(&self, status: http::StatusCode, took: Duration) {
+    /// The figures of the stream `name`.
+    pub(crate) fn scope(&self, name: &str) -> Scope {
+        let new = Registry(&self.recorder);
+        let label = [("stream", name)];
+        let outcomes = Outcome::ALL.map(|outcome| {
+            let labels = [("stream", name), ("cache", outcome.name())];
+            new.labelled("shoal_proxy_stream_requests_total", &labels)
+        });
+        Scope {
+            name: name.into(),
+            outcomes,
+            head_seconds: new.spread("shoal_proxy_head_seconds", name),
+            sent_bytes: new.labelled("shoal_proxy_stream_sent_bytes_total", &label),
+            origin_bytes: new.labelled("shoal_proxy_stream_origin_bytes_total", &label),
+            cmcd_requests: new.labelled("shoal_proxy_cmcd_requests_total", &label),
+            cmcd_starved: new.labelled("shoal_proxy_cmcd_starved_total", &label),
+            cmcd_startup: new.labelled("shoal_proxy_cmcd_startup_total", &label),
+            cmcd_buffer_seconds: new.spread("shoal_proxy_cmcd_buffer_seconds", name),
+            cmcd_throughput_bps: new.spread("shoal_proxy_cmcd_throughput_bps", name),
+        }
+    }
+
+    pub(crate) fn on_answer(&self, status: http::StatusCode) {
         let class = usize::from(status.as_u16() / 100).clamp(1, 5);
         self.requests[class - 1].increment(1);
-        self.head_seconds.record(took);
+    }
+
+    /// Must be called now and then: until then the observations of histograms are kept one by one.
+    pub(crate) fn tidy(&self) {
+        self.handle.run_upkeep();
     }
 
     /// All figures in the text format of Prometheus.
     pub(crate) fn render(&self) -> String {
-        self.handle.run_upkeep();
+        self.tidy();
         self.handle.render()
     }
+}
+
+impl Scope {
+    pub(crate) fn on_answer(&self, outcome: Outcome, took: Duration) {
+        self.outcomes[outcome as usize].increment(1);
+        self.head_seconds.record(took);
+    }
+
+    pub(crate) fn on_cmcd(&self, cmcd: &Cmcd) {
+        self.cmcd_requests.increment(1);
+        self.cmcd_starved.increment(u64::from(cmcd.is_starved));
+        self.cmcd_startup.increment(u64::from(cmcd.is_startup));
+        if let Some(ms) = cmcd.buffer_ms {
+            self.cmcd_buffer_seconds.record(ms as f64 / 1000.0);
+        }
+        if let Some(kbps) = cmcd.throughput_kbps {
+            self.cmcd_throughput_bps.record(kbps as f64 * 1000.0);
+        }
+    }
+}
+
+fn build_recorder() -> Result<PrometheusRecorder, Error> {
+    let wrong =
+        |error: metrics_exporter_prometheus::BuildError| Error::Environment(error.to_string());
+    let buffer = Matcher::Full("shoal_proxy_cmcd_buffer_seconds".into());
+    let throughput = Matcher::Full("shoal_proxy_cmcd_throughput_bps".into());
+    let builder = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &BUCKETS_S)
+        .and_then(|builder| builder.set_buckets_for_metric(buffer, &BUCKETS_BUFFER_S))
+        .and_then(|builder| builder.set_buckets_for_metric(throughput, &BUCKETS_BPS))
+        .map_err(wrong)?;
+    Ok(builder.build_recorder())
 }
 
 const METADATA: Metadata<'static> = Metadata::new(module_path!(), Level::INFO, None);
@@ -92,7 +177,16 @@ struct Registry<'a>(&'a PrometheusRecorder);
 
 impl Registry<'_> {
     fn counter(&self, name: &'static str) -> Counter {
-        let counter = self.0.register_counter(&Key::from_name(name), &METADATA);
+        self.labelled(name, &[])
+    }
+
+    fn labelled(&self, name: &'static str, labels: &[(&'static str, &str)]) -> Counter {
+        let labels: Vec<Label> = labels
+            .iter()
+            .map(|(name, value)| Label::new(*name, (*value).to_owned()))
+            .collect();
+        let key = Key::from_parts(name, labels);
+        let counter = self.0.register_counter(&key, &METADATA);
         counter.increment(0);
         counter
     }
@@ -103,5 +197,10 @@ impl Registry<'_> {
 
     fn histogram(&self, name: &'static str) -> Histogram {
         self.0.register_histogram(&Key::from_name(name), &METADATA)
+    }
+
+    fn spread(&self, name: &'static str, stream: &str) -> Histogram {
+        let key = Key::from_parts(name, vec![Label::new("stream", stream.to_owned())]);
+        self.0.register_histogram(&key, &METADATA)
     }
 }

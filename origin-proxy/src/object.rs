@@ -36,6 +36,11 @@ impl Object {
         self.stored.elapsed() < self.freshness.fresh
     }
 
+    /// Whether it may be served while the origin is asked.
+    pub(crate) fn is_usable_meanwhile(&self) -> bool {
+        self.stored.elapsed() < self.freshness.fresh + self.freshness.revalidate
+    }
+
     /// Whether it may be served although the origin failed to confirm it.
     pub(crate) fn is_usable_stale(&self) -> bool {
         self.stored.elapsed() < self.freshness.fresh + self.freshness.stale
@@ -104,8 +109,9 @@ pub(crate) struct Flight {
     started: Instant,
 }
 
-#[derive(Default)]
 struct State {
+    /// The key that the answer is kept under; another one than asked for if answers vary.
+    key: String,
     head: Option<Arc<Head>>,
     chunks: Vec<Bytes>,
     len: u64,
@@ -121,9 +127,17 @@ pub(crate) enum Progress {
 }
 
 impl Flight {
-    pub(crate) fn new() -> Arc<Self> {
+    /// A flight for the object with this key.
+    pub(crate) fn new(key: &str) -> Arc<Self> {
+        let state = State {
+            key: key.into(),
+            head: None,
+            chunks: Vec::new(),
+            len: 0,
+            landing: None,
+        };
         Arc::new(Self {
-            state: Mutex::default(),
+            state: Mutex::new(state),
             changed: watch::Sender::new(()),
             started: Instant::now(),
         })
@@ -131,6 +145,19 @@ impl Flight {
 
     fn with<T>(&self, look: impl FnOnce(&mut State) -> T) -> T {
         look(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The key that the answer is for.
+    pub(crate) fn is_for(&self, key: &str) -> bool {
+        self.with(|state| state.key == key)
+    }
+
+    pub(crate) fn key(&self) -> String {
+        self.with(|state| state.key.clone())
+    }
+
+    pub(crate) fn on_key(&self, key: String) {
+        self.with(|state| state.key = key);
     }
 
     pub(crate) fn on_head(&self, head: Arc<Head>) {

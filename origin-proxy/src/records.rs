@@ -105,9 +105,12 @@ impl Stream {
     }
 
     /// Notes the last number of the track that `source` names. Returns the era that it is in: another
-    /// one than before, if numbers have gone back.
-    pub(crate) fn on_window(&self, source: Name, last_seq: u64) -> u64 {
+    /// one than before, if numbers have gone back by more than `overlap`.
+    pub(crate) fn on_window(&self, source: Name, last_seq: u64, overlap: u64) -> u64 {
         let before = self.numberings.get(&source).unwrap_or_default();
+        if last_seq < before.last_seq && last_seq.saturating_add(overlap) >= before.last_seq {
+            return before.era;
+        }
         let era = if last_seq < before.last_seq {
             self.eras.fetch_add(1, Ordering::Relaxed) + 1
         } else {

@@ -1,82 +1,173 @@
-//! Connections and requests of viewers.
+//! Connections of viewers over TCP, and the proxy's life.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, UdpSocket},
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
-use futures_util::stream;
-use http::{HeaderMap, Method, Request, Response, StatusCode, header};
+use http::{HeaderValue, Request};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::{conn::auto, graceful::GracefulShutdown},
+    server::{
+        conn::auto,
+        graceful::{GracefulShutdown, Watcher},
+    },
 };
-use serde_json::json;
-use swarm_core::record::RECORD_HEADER;
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     sync::Semaphore,
-    time::Instant,
+    task::JoinSet,
 };
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     Config, Error,
-    error::Failure,
-    object::{Landing, end_to_end},
-    proxy::{Answer, Passed, Proxy},
-    respond::{self, Asked, Body},
+    handle::{Client, handle},
+    proxy::Proxy,
+    quic,
+    tls::Certificates,
 };
 
-/// Serves viewers until `shutdown` is ready, then lets open requests end.
+/// Where viewers are awaited.
+#[derive(Debug, Default)]
+pub struct Listeners {
+    /// Without TLS: HTTP/1.1, and HTTP/2 for those who begin with its preface.
+    pub plain: Option<TcpListener>,
+    /// With TLS: HTTP/2 and HTTP/1.1.
+    pub tls: Option<TcpListener>,
+    /// HTTP/3. Advertised to viewers of `tls`.
+    pub quic: Option<UdpSocket>,
+}
+
+/// Serves viewers until `shutdown` is ready, then lets open requests end. Where `config` says so, TLS
+/// and HTTP/3 are served besides `listener`.
 ///
 /// # Errors
-/// [`Error`], before anything is served, if `config` is wrong or the key cannot be used.
+/// [`Error`], before anything is served, if `config` is wrong, the key or the certificate cannot be
+/// used, or a port is taken.
 pub async fn run(
     listener: TcpListener,
     config: Config,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), Error> {
+    let mut listeners = Listeners {
+        plain: Some(listener),
+        ..Listeners::default()
+    };
+    if let Some(address) = config.tls.listen {
+        let blame = |error| Error::Environment(format!("cannot listen on {address}: {error}"));
+        let tls = TcpListener::bind(address).await.map_err(blame)?;
+        if config.tls.http3 {
+            let address = tls.local_addr().map_err(blame)?;
+            listeners.quic = Some(UdpSocket::bind(address).map_err(blame)?);
+        }
+        listeners.tls = Some(tls);
+    }
+    run_on(listeners, config, shutdown).await
+}
+
+/// The same on listeners that are open already.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_on(
+    listeners: Listeners,
+    config: Config,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), Error> {
     let proxy = Proxy::new(config)?;
     let drain = Duration::from_millis(proxy.config.timeouts.drain_ms);
+    let stop = CancellationToken::new();
     let connections = Arc::new(Semaphore::new(proxy.config.limits.connections_max));
-    let builder = builder(&proxy.config);
-    let graceful = GracefulShutdown::new();
-    let mut shutdown = std::pin::pin!(shutdown);
-    loop {
-        let accept = async {
-            let permit = connections.clone().acquire_owned().await;
-            (listener.accept().await, permit)
-        };
-        let (accepted, permit) = tokio::select! {
-            accepted = accept => accepted,
-            () = &mut shutdown => break,
-        };
-        let socket = match accepted {
-            Ok((socket, _)) => socket,
-            Err(error) => {
-                // Too many open files, most likely: some will close.
-                tracing::warn!(%error, "environment refuses a connection");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
-        let connection = graceful.watch(connect(&builder, socket, proxy.clone()).into_owned());
-        let gauge = proxy.metrics.connections.clone();
-        tokio::spawn(async move {
-            gauge.increment(1.0);
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "connection ended early");
-            }
-            gauge.decrement(1.0);
-            drop(permit);
-        });
+    // Ends with this function.
+    let mut chores = chores(&proxy);
+    let mut doors = JoinSet::new();
+    let new_door = |tls: Option<TlsAcceptor>, alt_svc| Door {
+        proxy: proxy.clone(),
+        connections: connections.clone(),
+        builder: builder(&proxy.config),
+        tls,
+        alt_svc,
+        head: Duration::from_millis(proxy.config.timeouts.request_head_ms),
+    };
+    if let Some(listener) = listeners.plain {
+        doors.spawn(serve(listener, new_door(None, None), stop.clone(), drain));
     }
-    drop(listener);
-    let _ = tokio::time::timeout(drain, graceful.shutdown()).await;
+    if listeners.tls.is_some() || listeners.quic.is_some() {
+        let certificates = Certificates::open(&proxy.config.tls)?;
+        let mut alt_svc = None;
+        if let Some(socket) = listeners.quic {
+            alt_svc = advertisement(&socket, proxy.config.tls.http3_advertised_s);
+            let endpoint = quic::open(socket, &certificates)?;
+            let (proxy, connections) = (proxy.clone(), connections.clone());
+            doors.spawn(quic::serve(
+                endpoint,
+                proxy,
+                connections,
+                stop.clone(),
+                drain,
+            ));
+        }
+        if let Some(listener) = listeners.tls {
+            let tls = certificates.server_config(&[b"h2", b"http/1.1"]);
+            let door = new_door(Some(TlsAcceptor::from(Arc::new(tls))), alt_svc);
+            doors.spawn(serve(listener, door, stop.clone(), drain));
+        }
+        let pause = Duration::from_millis(proxy.config.tls.reload_ms);
+        chores.spawn(async move { certificates.watch(pause).await });
+    }
+    shutdown.await;
+    proxy.is_draining.store(true, Ordering::Relaxed);
+    stop.cancel();
+    while doors.join_next().await.is_some() {}
+    if let Some(log) = proxy.access.clone() {
+        let _ = tokio::task::spawn_blocking(move || log.flush()).await;
+    }
     Ok(())
 }
 
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+const METRICS_PAUSE: Duration = Duration::from_secs(2);
 const HEADERS_MAX: usize = 100;
 const HTTP2_STREAMS_MAX: u32 = 256;
+const HTTP2_PING: Duration = Duration::from_secs(30);
+
+/// What happens now and then.
+fn chores(proxy: &Arc<Proxy>) -> JoinSet<()> {
+    let mut chores = JoinSet::new();
+    let upkeep = proxy.clone();
+    chores.spawn(async move {
+        loop {
+            tokio::time::sleep(METRICS_PAUSE).await;
+            upkeep.metrics.tidy();
+        }
+    });
+    let Some(path) = proxy.config.upstream.health_path.clone() else {
+        return chores;
+    };
+    for site in 0..proxy.sites.len() {
+        let (proxy, path) = (proxy.clone(), path.clone());
+        chores.spawn(async move {
+            loop {
+                for base in &proxy.sites[site].bases {
+                    proxy.upstream.check(base, &path).await;
+                }
+                let pause = proxy.config.upstream.health_interval_ms;
+                tokio::time::sleep(Duration::from_millis(pause)).await;
+            }
+        });
+    }
+    chores
+}
+
+fn advertisement(socket: &UdpSocket, seconds: u32) -> Option<HeaderValue> {
+    let port = socket.local_addr().ok()?.port();
+    HeaderValue::try_from(format!("h3=\":{port}\"; ma={seconds}")).ok()
+}
 
 fn builder(config: &Config) -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
@@ -89,146 +180,92 @@ fn builder(config: &Config) -> auto::Builder<TokioExecutor> {
     builder
         .http2()
         .timer(TokioTimer::new())
+        .keep_alive_interval(HTTP2_PING)
         .max_header_list_size(u32::try_from(config.limits.header_bytes_max).unwrap_or(u32::MAX))
         .max_concurrent_streams(HTTP2_STREAMS_MAX);
     builder
 }
 
-fn connect<'a>(
-    builder: &'a auto::Builder<TokioExecutor>,
-    socket: TcpStream,
+/// One listener and what is behind it.
+struct Door {
     proxy: Arc<Proxy>,
-) -> auto::Connection<'a, TokioIo<TcpStream>, impl Service, TokioExecutor> {
+    connections: Arc<Semaphore>,
+    builder: auto::Builder<TokioExecutor>,
+    tls: Option<TlsAcceptor>,
+    alt_svc: Option<HeaderValue>,
+    /// For a TLS handshake.
+    head: Duration,
+}
+
+async fn serve(listener: TcpListener, door: Door, stop: CancellationToken, drain: Duration) {
+    let graceful = GracefulShutdown::new();
+    let door = Arc::new(door);
+    loop {
+        let accept = async {
+            let permit = door.connections.clone().acquire_owned().await;
+            (listener.accept().await, permit)
+        };
+        let (accepted, permit) = tokio::select! {
+            accepted = accept => accepted,
+            () = stop.cancelled() => break,
+        };
+        let (socket, address) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // Too many open files, most likely: some will close.
+                tracing::warn!(%error, "environment refuses a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let Some(place) = door.proxy.rates.connect(address.ip()) else {
+            door.proxy.metrics.refused.increment(1);
+            continue;
+        };
+        let (door, watcher) = (door.clone(), graceful.watcher());
+        tokio::spawn(async move {
+            let gauge = &door.proxy.metrics.connections;
+            gauge.increment(1.0);
+            greet(&door, socket, address.ip(), watcher).await;
+            gauge.decrement(1.0);
+            drop((permit, place));
+        });
+    }
+    drop(listener);
+    let _ = tokio::time::timeout(drain, graceful.shutdown()).await;
+}
+
+async fn greet(door: &Door, socket: TcpStream, address: IpAddr, watcher: Watcher) {
     // Small answers, playlists above all, must not wait for acknowledgements.
     let _ = socket.set_nodelay(true);
+    let client = Client {
+        address,
+        alt_svc: door.alt_svc.clone(),
+    };
+    let Some(tls) = &door.tls else {
+        return converse(door, socket, client, watcher).await;
+    };
+    match tokio::time::timeout(door.head, tls.accept(socket)).await {
+        Ok(Ok(socket)) => converse(door, socket, client, watcher).await,
+        Ok(Err(error)) => tracing::debug!(%error, "client failed at the TLS handshake"),
+        Err(_) => tracing::debug!("client did not finish the TLS handshake"),
+    }
+}
+
+async fn converse<S>(door: &Door, socket: S, client: Client, watcher: Watcher)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let proxy = door.proxy.clone();
     let service = service_fn(move |request: Request<Incoming>| {
-        let proxy = proxy.clone();
-        async move { Ok::<_, std::convert::Infallible>(handle(&proxy, request).await) }
-    });
-    builder.serve_connection(TokioIo::new(socket), service)
-}
-
-async fn handle(proxy: &Arc<Proxy>, request: Request<Incoming>) -> Response<Body> {
-    let started = Instant::now();
-    let (head, body) = request.into_parts();
-    let asked = Asked {
-        method: &head.method,
-        headers: &head.headers,
-    };
-    let mut response = match refuse(&head.method, &head.headers, &body) {
-        Some(failure) => respond::failure(&failure),
-        None => route(proxy, &head.uri, &asked).await,
-    };
-    if response.status() == StatusCode::METHOD_NOT_ALLOWED {
-        let allow = http::HeaderValue::from_static("GET, HEAD, OPTIONS");
-        response.headers_mut().insert(header::ALLOW, allow);
-    }
-    respond::finish(&mut response, &asked, &proxy.config.cors.origins);
-    proxy
-        .metrics
-        .on_answer(response.status(), started.elapsed());
-    response
-}
-
-/// Requests that are never answered: other methods, and such with a body, which has no meaning here
-/// and could only serve to smuggle another request.
-fn refuse(method: &Method, headers: &HeaderMap, body: &Incoming) -> Option<Failure> {
-    if !matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS) {
-        let status = StatusCode::METHOD_NOT_ALLOWED;
-        return Some(Failure::Client("a method that is not supported", status));
-    }
-    let has_body =
-        headers.contains_key(header::TRANSFER_ENCODING) || !hyper::body::Body::is_end_stream(body);
-    has_body.then_some(Failure::Client("a body", StatusCode::BAD_REQUEST))
-}
-
-async fn route(proxy: &Arc<Proxy>, uri: &http::Uri, asked: &Asked<'_>) -> Response<Body> {
-    if *asked.method == Method::OPTIONS {
-        return respond::preflight(asked);
-    }
-    match uri.path() {
-        "/healthz" => respond::text(StatusCode::OK, "text/plain", "ok\n".into()),
-        "/metrics" => {
-            proxy.measure();
-            let text = proxy.metrics.render();
-            respond::text(StatusCode::OK, "text/plain; version=0.0.4", text)
+        let (proxy, client) = (proxy.clone(), client.clone());
+        async move {
+            let (head, body) = request.into_parts();
+            Ok::<_, std::convert::Infallible>(handle(&proxy, &client, &head, body).await)
         }
-        "/.shoal/streams" => respond::text(StatusCode::OK, "application/json", streams(proxy)),
-        _ => match answer(proxy, uri, asked).await {
-            Ok(response) => response,
-            Err(failure) => respond::failure(&failure),
-        },
-    }
-}
-
-fn streams(proxy: &Proxy) -> String {
-    let streams = proxy.streams.iter().map(|stream| {
-        json!({
-            "name": stream.name,
-            "prefix": stream.prefix,
-            "stream": stream.id.to_string(),
-            "public_key": stream.public_key(),
-        })
     });
-    let list: Vec<_> = streams.collect();
-    json!(list).to_string()
-}
-
-async fn answer(
-    proxy: &Arc<Proxy>,
-    uri: &http::Uri,
-    asked: &Asked<'_>,
-) -> Result<Response<Body>, Failure> {
-    let target = proxy.origin.target(uri)?;
-    match proxy.answer(&target, asked.headers).await? {
-        Answer::Whole(object) => Ok(respond::whole(&object, asked)),
-        Answer::Growing(flight, head) => {
-            if let Some(response) = respond::growing(flight.clone(), &head, asked) {
-                return Ok(response);
-            }
-            match flight.landing().await {
-                Landing::Whole(object) => Ok(respond::whole(&object, asked)),
-                Landing::Failed(failure) => Err(failure),
-                Landing::NotShared => Err(Failure::Internal("a shared answer is not shared")),
-            }
-        }
-        Answer::Passed(passed) => Ok(pass_on(proxy.clone(), passed, asked)),
+    let connection = door.builder.serve_connection(TokioIo::new(socket), service);
+    if let Err(error) = watcher.watch(connection.into_owned()).await {
+        tracing::debug!(%error, "connection ended early");
     }
-}
-
-fn pass_on(proxy: Arc<Proxy>, passed: Passed, asked: &Asked<'_>) -> Response<Body> {
-    let Passed { response, permit } = passed;
-    let status = response.status();
-    let mut headers = end_to_end(response.headers());
-    headers.remove(RECORD_HEADER);
-    let len = response.content_length();
-    let state = (proxy, response, permit);
-    let body = stream::try_unfold(state, |(proxy, mut response, permit)| async move {
-        let chunk = proxy.next_passed(&mut response).await?;
-        Ok(chunk.map(|chunk| (chunk, (proxy, response, permit))))
-    });
-    respond::passed(status, headers, len, body, asked)
-}
-
-/// What hyper calls for each request; named so that the connection's type can be written.
-trait Service:
-    hyper::service::Service<
-        Request<Incoming>,
-        Response = Response<Body>,
-        Error = std::convert::Infallible,
-        Future: Send + 'static,
-    > + Send
-    + 'static
-{
-}
-
-impl<S> Service for S where
-    S: hyper::service::Service<
-            Request<Incoming>,
-            Response = Response<Body>,
-            Error = std::convert::Infallible,
-            Future: Send + 'static,
-        > + Send
-        + 'static
-{
 }

@@ -3,39 +3,104 @@
 use http::{StatusCode, Uri};
 use url::Url;
 
-use crate::{Config, Error, error::Failure};
+use crate::{Config, Error, error::Failure, health::Health};
 
 /// Path segments that would climb, in every spelling.
 const DOTS: [&str; 6] = [".", "..", "%2e", "%2e%2e", ".%2e", "%2e."];
 
-/// The broadcaster's origin and the rules for keys.
-pub(crate) struct Origin {
-    base: Url,
+/// The host whose objects a viewer asks for: its origins and the rules for keys.
+pub(crate) struct Site {
+    /// Which one: 0 is that of all hosts that have none of their own.
+    index: usize,
+    /// Its names, in lower case.
+    names: Vec<String>,
+    /// Its origins, the first one first.
+    pub(crate) bases: Vec<Base>,
     query_ignore: Vec<String>,
     query_keep: Vec<String>,
     target_bytes_max: usize,
 }
 
-/// One object of the origin.
+/// One origin, and how it does.
+pub(crate) struct Base {
+    url: Url,
+    pub(crate) health: Health,
+}
+
+/// One object of an origin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Target {
+    /// Which [`Site`] it belongs to.
+    pub(crate) site: usize,
     /// Path as the viewer sent it.
     pub(crate) path: String,
     /// Query as the viewer sent it, without `?`.
     pub(crate) query: Option<String>,
-    /// Path and what of the query tells objects apart.
+    /// Site, path, what of the query tells objects apart, and what of the headers does.
     pub(crate) key: String,
 }
 
-impl Origin {
-    pub(crate) fn new(config: &Config) -> Result<Self, Error> {
+impl Target {
+    /// Whether the origin is asked to hold its answer back until a playlist has a certain part (LL-HLS).
+    pub(crate) fn is_blocking(&self) -> bool {
+        let query = self.query.as_deref().unwrap_or_default();
+        query.split('&').any(|word| word.starts_with("_HLS_msn="))
+    }
+}
+
+/// Every site that `config` names; the one without names first.
+pub(crate) fn sites(config: &Config) -> Result<Vec<Site>, Error> {
+    let first = Site::new(config, 0, &[], &config.origin, &config.origin_backups)?;
+    let mut sites = vec![first];
+    for host in &config.hosts {
+        let index = sites.len();
+        let site = Site::new(
+            config,
+            index,
+            &host.names,
+            &host.origin,
+            &host.origin_backups,
+        )?;
+        sites.push(site);
+    }
+    Ok(sites)
+}
+
+/// The site that a request's host belongs to.
+pub(crate) fn site_of<'a>(sites: &'a [Site], host: Option<&str>) -> &'a Site {
+    let named = host.filter(|_| sites.len() > 1).and_then(|host| {
+        let host = host.rsplit_once(':').map_or(host, |(name, port)| {
+            let is_port = port.bytes().all(|byte| byte.is_ascii_digit());
+            if is_port { name } else { host }
+        });
+        let is_it = |name: &String| name.eq_ignore_ascii_case(host);
+        sites.iter().find(|site| site.names.iter().any(is_it))
+    });
+    named.unwrap_or(&sites[0])
+}
+
+impl Site {
+    fn new(
+        config: &Config,
+        index: usize,
+        names: &[String],
+        origin: &str,
+        backups: &[String],
+    ) -> Result<Self, Error> {
         let wrong = || Error::Config("origin must be an http or https URL".into());
-        let base = Url::parse(&config.origin).map_err(|_| wrong())?;
-        if !matches!(base.scheme(), "http" | "https") || base.query().is_some() {
-            return Err(wrong());
+        let mut bases = Vec::new();
+        for text in std::iter::once(origin).chain(backups.iter().map(String::as_str)) {
+            let url = Url::parse(text).map_err(|_| wrong())?;
+            if !matches!(url.scheme(), "http" | "https") || url.query().is_some() {
+                return Err(wrong());
+            }
+            let health = Health::new(&config.upstream);
+            bases.push(Base { url, health });
         }
         Ok(Self {
-            base,
+            index,
+            names: names.iter().map(|name| name.to_ascii_lowercase()).collect(),
+            bases,
             query_ignore: config.query_ignore.clone(),
             query_keep: config.query_keep.clone(),
             target_bytes_max: config.limits.target_bytes_max,
@@ -61,6 +126,7 @@ impl Origin {
             return Err(Failure::Client("a path with dots in it", status));
         }
         Ok(Target {
+            site: self.index,
             path: path.into(),
             query: query.map(Into::into),
             key: self.key(path, query),
@@ -74,10 +140,15 @@ impl Origin {
             .filter(|argument| self.tells_apart(argument.split('=').next().unwrap_or_default()))
             .collect();
         kept.sort_unstable();
+        // No path begins with a digit.
+        let site = match self.index {
+            0 => String::new(),
+            index => index.to_string(),
+        };
         if kept.is_empty() {
-            return path.into();
+            return format!("{site}{path}");
         }
-        format!("{path}?{}", kept.join("&"))
+        format!("{site}{path}?{}", kept.join("&"))
     }
 
     fn tells_apart(&self, name: &str) -> bool {
@@ -85,20 +156,15 @@ impl Origin {
             Some(beginning) => name.starts_with(beginning),
             None => name == rule,
         };
+        // Each has another answer, whatever the rules of the operator (LL-HLS).
+        if name.starts_with("_HLS_") {
+            return true;
+        }
         if self.query_keep.is_empty() {
             !self.query_ignore.iter().any(matches)
         } else {
             self.query_keep.iter().any(matches)
         }
-    }
-
-    /// Where the origin has `target`.
-    pub(crate) fn url(&self, target: &Target) -> Url {
-        let mut url = self.base.clone();
-        let below = self.base.path().trim_end_matches('/');
-        url.set_path(&format!("{below}{}", target.path));
-        url.set_query(target.query.as_deref());
-        url
     }
 
     /// The URL that playlists of `target` are resolved against. Its host stands for this proxy.
@@ -117,12 +183,43 @@ impl Origin {
             return self.target_of(path, query).ok();
         }
         let url = Url::parse(url).ok()?;
-        if url.origin() != self.base.origin() {
-            return None;
+        self.bases.iter().find_map(|base| {
+            if url.origin() != base.url.origin() {
+                return None;
+            }
+            let below = base.url.path().trim_end_matches('/');
+            let path = url.path().strip_prefix(below)?;
+            self.target_of(path, url.query()).ok()
+        })
+    }
+
+    /// The beginning of the keys of all objects below `path`.
+    pub(crate) fn key_prefix(&self, path: &str) -> String {
+        match self.index {
+            0 => path.into(),
+            index => format!("{index}{path}"),
         }
-        let below = self.base.path().trim_end_matches('/');
-        let path = url.path().strip_prefix(below)?;
-        self.target_of(path, url.query()).ok()
+    }
+}
+
+impl Base {
+    /// Where this origin has `target`.
+    pub(crate) fn url(&self, target: &Target) -> Url {
+        self.url_of(&target.path, target.query.as_deref())
+    }
+
+    /// Where this origin has `path`.
+    pub(crate) fn url_of(&self, path: &str, query: Option<&str>) -> Url {
+        let mut url = self.url.clone();
+        let below = self.url.path().trim_end_matches('/');
+        url.set_path(&format!("{below}{path}"));
+        url.set_query(query);
+        url
+    }
+
+    /// Scheme, host and port, for people.
+    pub(crate) fn name(&self) -> String {
+        self.url.origin().ascii_serialization()
     }
 }
 
@@ -132,13 +229,14 @@ const VIEWER_BASE: &str = "http://viewer.invalid";
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::HostConfig;
 
-    fn origin(base: &str) -> Origin {
-        Origin::new(&Config {
+    fn origin(base: &str) -> Site {
+        let config = Config {
             origin: base.into(),
             ..Config::default()
-        })
-        .unwrap()
+        };
+        sites(&config).unwrap().remove(0)
     }
 
     #[test]
@@ -148,9 +246,50 @@ mod tests {
         let target = origin.target(&uri.parse().unwrap()).unwrap();
         assert_eq!(target.key, "/v/s.m4s?a=1&b=2");
         assert_eq!(
-            origin.url(&target).as_str(),
+            origin.bases[0].url(&target).as_str(),
             format!("http://o.example:9/base{uri}")
         );
+    }
+
+    #[test]
+    fn directives_of_blocking_reloads_are_part_of_keys() {
+        let config = Config {
+            query_keep: vec!["v".into()],
+            ..Config::default()
+        };
+        let site = sites(&config).unwrap().remove(0);
+        let uri = "/i.m3u8?_HLS_part=2&token=x&_HLS_msn=7".parse().unwrap();
+        let target = site.target(&uri).unwrap();
+        assert_eq!(target.key, "/i.m3u8?_HLS_msn=7&_HLS_part=2");
+        assert!(target.is_blocking());
+    }
+
+    #[test]
+    fn hosts_have_keys_of_their_own() {
+        let host = HostConfig {
+            names: vec!["B.example".into()],
+            origin: "http://o.example/".into(),
+            origin_backups: Vec::new(),
+            streams: Vec::new(),
+        };
+        let config = Config {
+            hosts: vec![host],
+            ..Config::default()
+        };
+        let sites = sites(&config).unwrap();
+        let key = |host| {
+            let site = site_of(&sites, host);
+            site.target(&"/a?b".parse().unwrap()).unwrap().key
+        };
+        for (host, expected) in [
+            (None, "/a?b"),
+            (Some("a.example"), "/a?b"),
+            (Some("b.EXAMPLE"), "1/a?b"),
+            (Some("b.example:8443"), "1/a?b"),
+            (Some("[::1]:80"), "/a?b"),
+        ] {
+            assert_eq!(key(host), expected, "{host:?}");
+        }
     }
 
     #[test]
@@ -160,7 +299,7 @@ mod tests {
             assert!(origin.target(&path.parse().unwrap()).is_err(), "{path}");
         }
         let target = origin.target_of("//evil.example/x", None).unwrap();
-        assert_eq!(origin.url(&target).host_str(), Some("o.example"));
+        assert_eq!(origin.bases[0].url(&target).host_str(), Some("o.example"));
     }
 
     #[test]

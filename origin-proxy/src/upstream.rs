@@ -1,21 +1,49 @@
-//! Asking the origin.
+//! Asking origins: time-outs, retries, fail-over.
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Version, header};
-use url::Url;
 
-use crate::{Config, Error, error::Failure, object::end_to_end};
+use crate::{
+    Config, Error,
+    error::Failure,
+    metrics::Metrics,
+    object::end_to_end,
+    target::{Base, Site, Target},
+    trace::continue_trace,
+    vary::UNSEEN,
+};
 
 /// The client side of the proxy.
 pub(crate) struct Upstream {
     client: reqwest::Client,
     first_byte: Duration,
+    blocking: Duration,
     stall: Duration,
+    retries_max: usize,
+}
+
+/// One request.
+pub(crate) struct Ask<'a> {
+    pub(crate) method: Method,
+    pub(crate) target: &'a Target,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+    /// Whether the origin is expected to hold its answer back.
+    pub(crate) is_blocking: bool,
 }
 
 const REDIRECTS_MAX: usize = 5;
+const POOL_IDLE_MAX: usize = 256;
+const HTTP2_PING: Duration = Duration::from_secs(15);
+
+/// Why there is no answer, and whether asking again can do harm.
+struct Trouble {
+    failure: Failure,
+    /// The request has never been sent.
+    is_unsent: bool,
+}
 
 impl Upstream {
     pub(crate) fn new(config: &Config) -> Result<Self, Error> {
@@ -26,29 +54,125 @@ impl Upstream {
         } else {
             reqwest::redirect::Policy::none()
         };
-        let client = reqwest::Client::builder()
+        let mut client = reqwest::Client::builder()
             .redirect(redirects)
             .connect_timeout(Duration::from_millis(config.timeouts.connect_ms))
-            .no_proxy()
+            .pool_max_idle_per_host(POOL_IDLE_MAX)
+            .tcp_nodelay(true)
+            .http2_adaptive_window(true)
+            .http2_keep_alive_interval(HTTP2_PING)
+            .no_proxy();
+        if config.upstream.http2_prior_knowledge {
+            client = client.http2_prior_knowledge();
+        }
+        let client = client
             .build()
             .map_err(|error| Error::Environment(error.to_string()))?;
         Ok(Self {
             client,
             first_byte: Duration::from_millis(config.timeouts.first_byte_ms),
+            blocking: Duration::from_millis(config.timeouts.blocking_ms),
             stall: Duration::from_millis(config.timeouts.stall_ms),
+            retries_max: config.upstream.retries_max,
         })
     }
 
-    /// Sends a request and waits for the head of the answer.
+    /// Sends a request to the origins of `site` and waits for the head of an answer. Requests that are
+    /// not idempotent are sent once; others go to the next origin when one fails.
     pub(crate) async fn ask(
         &self,
-        method: Method,
-        url: Url,
-        headers: HeaderMap,
+        site: &Site,
+        ask: Ask<'_>,
+        metrics: &Metrics,
     ) -> Result<reqwest::Response, Failure> {
-        let request = self.client.request(method, url).headers(headers).send();
-        let answer = tokio::time::timeout(self.first_byte, request).await;
-        answer.map_err(|_| Failure::OriginTimeout)?.map_err(blame)
+        let up = site.bases.iter().filter(|base| base.health.is_up());
+        let down = site.bases.iter().filter(|base| !base.health.is_up());
+        let bases: Vec<&Base> = up.chain(down).collect();
+        let is_idempotent = ask.method.is_idempotent();
+        let mut last = Failure::Internal("a host without origins");
+        for (index, base) in bases.iter().enumerate() {
+            let is_last = index + 1 == bases.len();
+            if index > 0 {
+                metrics.failovers.increment(1);
+            }
+            match self.ask_one(base, &ask, metrics).await {
+                Ok(response) if response.status().is_server_error() => {
+                    note_failure(base, response.status().as_str());
+                    if is_last || !is_idempotent {
+                        return Ok(response);
+                    }
+                }
+                Ok(response) => {
+                    base.health.on_success();
+                    return Ok(response);
+                }
+                Err(trouble) => {
+                    metrics.origin_failures.increment(1);
+                    note_failure(base, &trouble.failure.to_string());
+                    if !is_idempotent && !trouble.is_unsent {
+                        return Err(trouble.failure);
+                    }
+                    last = trouble.failure;
+                }
+            }
+        }
+        Err(last)
+    }
+
+    /// Asks one origin, again if the connection failed: a kept one may have been closed meanwhile.
+    async fn ask_one(
+        &self,
+        base: &Base,
+        ask: &Ask<'_>,
+        metrics: &Metrics,
+    ) -> Result<reqwest::Response, Trouble> {
+        let mut tries = 0;
+        loop {
+            metrics.origin_requests.increment(1);
+            let trouble = match self.send(base, ask).await {
+                Ok(response) => return Ok(response),
+                Err(trouble) => trouble,
+            };
+            let is_harmless = trouble.is_unsent || ask.method.is_idempotent();
+            let is_over = matches!(trouble.failure, Failure::OriginTimeout);
+            if tries >= self.retries_max || is_over || !is_harmless {
+                return Err(trouble);
+            }
+            tries += 1;
+            metrics.retries.increment(1);
+        }
+    }
+
+    async fn send(&self, base: &Base, ask: &Ask<'_>) -> Result<reqwest::Response, Trouble> {
+        let patience = if ask.is_blocking {
+            self.blocking.max(self.first_byte)
+        } else {
+            self.first_byte
+        };
+        let mut request = self
+            .client
+            .request(ask.method.clone(), base.url(ask.target))
+            .headers(ask.headers.clone());
+        if !ask.method.is_safe() {
+            request = request.body(ask.body.clone());
+        }
+        let trouble = |failure, is_unsent| Trouble { failure, is_unsent };
+        match tokio::time::timeout(patience, request.send()).await {
+            Ok(Ok(response)) => Ok(response),
+            Ok(Err(error)) => Err(trouble(blame(&error), error.is_connect())),
+            Err(_) => Err(trouble(Failure::OriginTimeout, false)),
+        }
+    }
+
+    /// Asks one origin for `path`, to know whether it is up.
+    pub(crate) async fn check(&self, base: &Base, path: &str) {
+        let request = self.client.get(base.url_of(path, None)).send();
+        match tokio::time::timeout(self.first_byte, request).await {
+            Ok(Ok(response)) if !response.status().is_server_error() => base.health.on_success(),
+            Ok(Ok(response)) => note_failure(base, response.status().as_str()),
+            Ok(Err(error)) => note_failure(base, &blame(&error).to_string()),
+            Err(_) => note_failure(base, &Failure::OriginTimeout.to_string()),
+        }
     }
 
     /// The next bytes of an answer; `None` at its end.
@@ -57,7 +181,9 @@ impl Upstream {
         response: &mut reqwest::Response,
     ) -> Result<Option<Bytes>, Failure> {
         let chunk = tokio::time::timeout(self.stall, response.chunk()).await;
-        chunk.map_err(|_| Failure::OriginTimeout)?.map_err(blame)
+        chunk
+            .map_err(|_| Failure::OriginTimeout)?
+            .map_err(|error| blame(&error))
     }
 
     /// A whole body of at most `len_max` bytes.
@@ -77,12 +203,18 @@ impl Upstream {
     }
 }
 
-fn blame(error: reqwest::Error) -> Failure {
+fn note_failure(base: &Base, reason: &str) {
+    if base.health.on_failure() {
+        tracing::warn!(origin = base.name(), reason, "origin counts as down");
+    }
+}
+
+fn blame(error: &reqwest::Error) -> Failure {
     if error.is_timeout() {
         return Failure::OriginTimeout;
     }
     // The innermost reason says most, and has no URL (with tokens) in it.
-    let mut reason: &dyn std::error::Error = &error;
+    let mut reason: &dyn std::error::Error = error;
     while let Some(source) = reason.source() {
         reason = source;
     }
@@ -102,17 +234,10 @@ pub(crate) fn has_certain_end(response: &reqwest::Response) -> bool {
 /// A viewer's headers as the origin may see them, for a whole object.
 pub(crate) fn headers_for_whole(viewer: &HeaderMap) -> HeaderMap {
     let mut headers = headers_for_pass(viewer);
-    for name in [
-        header::RANGE,
-        header::IF_RANGE,
-        header::IF_MATCH,
-        header::IF_NONE_MATCH,
-        header::IF_MODIFIED_SINCE,
-        header::IF_UNMODIFIED_SINCE,
-        header::CACHE_CONTROL,
-        header::PRAGMA,
-        header::ORIGIN,
-    ] {
+    for name in UNSEEN
+        .iter()
+        .filter(|name| *name != header::ACCEPT_ENCODING)
+    {
         headers.remove(name);
     }
     headers
@@ -128,6 +253,7 @@ pub(crate) fn headers_for_pass(viewer: &HeaderMap) -> HeaderMap {
         HeaderValue::from_static("identity"),
     );
     headers.append(header::VIA, VIA);
+    continue_trace(&mut headers);
     headers
 }
 

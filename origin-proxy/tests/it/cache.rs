@@ -67,7 +67,7 @@ async fn ranges_come_from_one_whole() {
         ("bytes=49999-60000", 206, 49_999..50_000),
         ("bytes=50000-", 416, 0..0),
         ("bytes=5-1", 200, 0..50_000),
-        ("bytes=0-1,5-6", 200, 0..50_000),
+        ("bytes=0-1,60000-", 206, 0..2),
     ] {
         let warm = proxy.get_with("/live/a.bin", &[("range", range)]).await;
         assert_eq!(warm.status(), status, "{range}");

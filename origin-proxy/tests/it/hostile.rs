@@ -150,3 +150,65 @@ async fn an_answer_without_a_certain_end_is_not_kept() {
         assert_eq!(count.recv().await, Some(()));
     }
 }
+
+#[tokio::test]
+async fn heads_that_mean_two_things_are_refused() {
+    let proxy = Proxy::start().await;
+    for head in [
+        "GET /live/a HTTP/1.1\r\nConnection: close\r\n\r\n",
+        "GET /live/a HTTP/1.1\r\nHost: a\r\nHost: b\r\nConnection: close\r\n\r\n",
+        "GET /live/a HTTP/1.1\r\nHost: a\r\nContent-Length: +5\r\n\r\nhello",
+        "GET /live/a HTTP/1.1\r\nHost: a\r\nContent-Length: 0x5\r\n\r\nhello",
+        "GET /live/a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding : chunked\r\n\r\n0\r\n\r\n",
+        "GET /live/a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n",
+        "GET /live/a HTTP/1.1\r\nHost: a\r\n Folded: line\r\n\r\n",
+        "GET /live/a HTTP/1.1\r\nHost: a\r\nX: a\0b\r\n\r\n",
+        "GET /live/a\0 HTTP/1.1\r\nHost: a\r\n\r\n",
+        "GET /live/a b HTTP/1.1\r\nHost: a\r\n\r\n",
+        "GET /live/a HTTP/3.7\r\nHost: a\r\n\r\n",
+        "POST /live/a HTTP/1.1\r\nHost: a\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffffff\r\n",
+    ] {
+        let answer = raw(&proxy, head).await;
+        let status = answer.get(9..12).unwrap_or_default();
+        assert!(
+            ["400", "405", "431"].contains(&status),
+            "{head:?}\n{answer}"
+        );
+    }
+    assert_eq!(proxy.origin.asked(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn line_breaks_reach_neither_the_origin_nor_the_answer() {
+    let proxy = Proxy::start().await;
+    let echo = "/live/%0d%0aX-Evil:%201";
+    proxy.origin.on(echo, |request| async move {
+        let path = request.uri().path().to_owned();
+        crate::support::respond(200, &[("x-path", path.as_str())], "fine")
+    });
+    let answer = raw(
+        &proxy,
+        &format!(
+            "GET {echo}?a=%0d%0aX-Evil:%201 HTTP/1.1\r\nHost: a%0d%0ab\r\nConnection: close\r\n\r\n"
+        ),
+    )
+    .await;
+    let (head, _) = answer.split_once("\r\n\r\n").unwrap();
+    let is_evil = |line: &str| line.to_ascii_lowercase().starts_with("x-evil");
+    assert!(!head.lines().any(is_evil), "{head}");
+    assert_eq!(proxy.origin.count(echo), 1);
+}
+
+#[tokio::test]
+async fn a_pipeline_is_answered_in_order() {
+    let proxy = Proxy::start().await;
+    proxy.origin.put("/live/1", &[], "one");
+    proxy.origin.put("/live/2", &[], "two");
+    let answer = raw(
+        &proxy,
+        "GET /live/1 HTTP/1.1\r\nHost: a\r\n\r\nGET /live/2 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+    )
+    .await;
+    let (first, second) = (answer.find("\r\n\r\none"), answer.find("\r\n\r\ntwo"));
+    assert!(first.is_some() && first < second, "{answer}");
+}

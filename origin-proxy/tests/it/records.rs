@@ -159,7 +159,9 @@ async fn a_broken_body_is_neither_kept_nor_signed() {
         body.is_none_or(|body| body != "half"),
         "a part was given for the whole"
     );
-    assert_eq!(proxy.origin.count("/live/v/seg-1.m4s"), asked + 1);
+    // Asked for again; once more if the connection broke before the head.
+    let again = proxy.origin.count("/live/v/seg-1.m4s") - asked;
+    assert!((1..=2).contains(&again), "{again}");
     proxy.origin.put("/live/v/seg-1.m4s", &[], "complete");
     assert_eq!(proxy.text("/live/v/seg-1.m4s").await, "complete");
 }

@@ -62,7 +62,7 @@ impl Origin {
         self.0.lock().unwrap().asked.clone()
     }
 
-    async fn serve(self) -> SocketAddr {
+    pub(crate) async fn serve(self) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let app = axum::Router::new().fallback(handle).with_state(self);

@@ -1,0 +1,192 @@
+//! The settings of the edge: connections on both sides, and what operators see.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+/// Waiting, in milliseconds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TimeoutsConfig {
+    /// For a connection to the origin.
+    pub connect_ms: u64,
+    /// For the head of the origin's answer.
+    pub first_byte_ms: u64,
+    /// For the head of an answer that the origin holds back on purpose: blocking playlist reloads and
+    /// hinted parts of low-latency HLS.
+    pub blocking_ms: u64,
+    /// For the next bytes of the origin's answer.
+    pub stall_ms: u64,
+    /// For the head of a viewer's request.
+    pub request_head_ms: u64,
+    /// For open requests when the proxy is told to stop.
+    pub drain_ms: u64,
+}
+
+/// Bounds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LimitsConfig {
+    /// Connections of viewers at the same time.
+    pub connections_max: usize,
+    /// Connections of one address at the same time; 0 for no bound.
+    pub connections_per_address_max: usize,
+    /// Requests a second of one address, averaged over some seconds; 0 for no bound.
+    pub requests_per_s_per_address_max: u32,
+    /// Requests to the origin at the same time.
+    pub flights_max: usize,
+    /// Largest head of a viewer's request, in bytes.
+    pub header_bytes_max: usize,
+    /// Longest path and query of a viewer's request, in bytes.
+    pub target_bytes_max: usize,
+    /// Largest body of a viewer's POST, PUT, PATCH or DELETE, in bytes; 0 refuses these methods.
+    pub body_bytes_max: usize,
+}
+
+/// Which pages may read answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CorsConfig {
+    /// Origins of pages, or `*`.
+    pub origins: Vec<String>,
+}
+
+/// Asking origins.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct UpstreamConfig {
+    /// Whether plain connections speak HTTP/2 from their first byte. Over TLS the origin chooses.
+    pub http2_prior_knowledge: bool,
+    /// How often a request is sent again whose connection failed before any answer.
+    pub retries_max: usize,
+    /// Failures in a row after which an origin counts as down.
+    pub failures_max: u32,
+    /// How long an origin that is down is asked only if all others are, too, in milliseconds.
+    pub down_ms: u64,
+    /// A path that each origin is asked for now and then; none for no such checks.
+    pub health_path: Option<String>,
+    /// How often, in milliseconds.
+    pub health_interval_ms: u64,
+}
+
+/// The cache's second tier.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DiskConfig {
+    /// The folder for objects; none for no disk tier.
+    pub directory: Option<PathBuf>,
+    /// Room for objects, in bytes.
+    pub bytes_max: u64,
+    /// Objects that are fresh for less long are not worth writing, in seconds.
+    pub fresh_s_min: u64,
+}
+
+/// TLS and HTTP/3.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TlsConfig {
+    /// Where TLS connections are awaited, besides those without TLS; none for no TLS.
+    pub listen: Option<SocketAddr>,
+    /// The certificate and those between it and a root, PEM.
+    pub certificate_file: Option<PathBuf>,
+    /// Its private key, PEM.
+    pub key_file: Option<PathBuf>,
+    /// How often the files are looked at for changes, in milliseconds.
+    pub reload_ms: u64,
+    /// Whether HTTP/3 is served on the UDP port of the same number, and advertised.
+    pub http3: bool,
+    /// How long viewers may remember that it is, in seconds.
+    pub http3_advertised_s: u32,
+}
+
+/// The operator's requests.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AdminConfig {
+    /// The secret that such requests carry; none refuses them all.
+    pub token: Option<String>,
+    /// A file with that secret.
+    pub token_file: Option<PathBuf>,
+}
+
+/// The access log.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogConfig {
+    /// The file that a line of JSON is appended to for each request; `-` is standard output. None for
+    /// no access log.
+    pub access_file: Option<PathBuf>,
+    /// Whether lines have queries, and with them the tokens of viewers.
+    pub access_query: bool,
+}
+
+impl Default for TimeoutsConfig {
+    fn default() -> Self {
+        Self {
+            connect_ms: 3000,
+            first_byte_ms: 10_000,
+            blocking_ms: 30_000,
+            stall_ms: 10_000,
+            request_head_ms: 30_000,
+            drain_ms: 5000,
+        }
+    }
+}
+
+impl Default for LimitsConfig {
+    fn default() -> Self {
+        Self {
+            connections_max: 16_384,
+            connections_per_address_max: 0,
+            requests_per_s_per_address_max: 0,
+            flights_max: 1024,
+            header_bytes_max: 32_768,
+            target_bytes_max: 8192,
+            body_bytes_max: 0,
+        }
+    }
+}
+
+impl Default for CorsConfig {
+    fn default() -> Self {
+        Self {
+            origins: vec!["*".into()],
+        }
+    }
+}
+
+impl Default for UpstreamConfig {
+    fn default() -> Self {
+        Self {
+            http2_prior_knowledge: false,
+            retries_max: 1,
+            failures_max: 3,
+            down_ms: 5000,
+            health_path: None,
+            health_interval_ms: 2000,
+        }
+    }
+}
+
+impl Default for DiskConfig {
+    fn default() -> Self {
+        Self {
+            directory: None,
+            bytes_max: 16 * 1024 * 1024 * 1024,
+            fresh_s_min: 10,
+        }
+    }
+}
+
+impl Default for TlsConfig {
+    fn default() -> Self {
+        Self {
+            listen: None,
+            certificate_file: None,
+            key_file: None,
+            reload_ms: 10_000,
+            http3: true,
+            http3_advertised_s: 86_400,
+        }
+    }
+}

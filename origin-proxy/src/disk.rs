@@ -1,0 +1,412 @@
+//! The cache's second tier: objects in files, which survive restarts.
+//!
+//! A file is written under another name, then renamed, and carries a digest of all that is
+//! in it, which is checked whenever it is read: what a crash or a bad disk leaves is never served.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs, io,
+    io::{Read, Write},
+    path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::{Error, config::DiskConfig, freshness::Freshness, object::Object};
+
+/// The tier. All its methods but [`Disk::has`] and [`Disk::size`] block on the disk.
+pub(crate) struct Disk {
+    directory: PathBuf,
+    bytes_max: u64,
+    fresh_min: Duration,
+    index: Mutex<Index>,
+}
+
+#[derive(Default)]
+struct Index {
+    places: HashMap<String, Place>,
+    /// Keys by when they were last used, the longest ago first.
+    by_use: BTreeMap<u64, String>,
+    uses: u64,
+    bytes: u64,
+}
+
+#[derive(Clone, Debug)]
+struct Place {
+    file: PathBuf,
+    len: u64,
+    last_use: u64,
+}
+
+/// What is written before the body.
+#[derive(Serialize, Deserialize)]
+struct Meta {
+    key: String,
+    status: u16,
+    headers: Vec<(String, Vec<u8>)>,
+    stored_unix_ms: u64,
+    fresh_ms: u64,
+    revalidate_ms: u64,
+    stale_ms: u64,
+    body_len: u64,
+}
+
+/// First bytes of a file: format and version.
+const MAGIC: &[u8; 8] = b"shoalob1";
+const DIGEST_LEN: usize = 32;
+const META_LEN_MAX: usize = 256 * 1024;
+/// Bytes before the meta data: magic, digest of all after it, length of the meta data.
+const HEAD_LEN: usize = MAGIC.len() + DIGEST_LEN + 4;
+const SUFFIX: &str = "object";
+const SUFFIX_UNFINISHED: &str = "part";
+
+impl Disk {
+    /// Opens the folder that `config` names, if any, and lists what is in it.
+    pub(crate) fn open(config: &DiskConfig) -> Result<Option<Self>, Error> {
+        let Some(directory) = &config.directory else {
+            return Ok(None);
+        };
+        let blame = |error: io::Error| {
+            Error::Environment(format!("disk cache {}: {error}", directory.display()))
+        };
+        fs::create_dir_all(directory).map_err(blame)?;
+        let disk = Self {
+            directory: directory.clone(),
+            bytes_max: config.bytes_max,
+            fresh_min: Duration::from_secs(config.fresh_s_min),
+            index: Mutex::default(),
+        };
+        disk.list().map_err(blame)?;
+        Ok(Some(disk))
+    }
+
+    /// Whether an object is worth writing.
+    pub(crate) fn wants(&self, object: &Object) -> bool {
+        object.status == StatusCode::OK
+            && object.raw.is_none()
+            && object.freshness.fresh >= self.fresh_min
+            && (object.body.len() as u64) < self.bytes_max / 4
+    }
+
+    /// Whether there is something under `key`.
+    pub(crate) fn has(&self, key: &str) -> bool {
+        self.lock().places.contains_key(key)
+    }
+
+    /// Bytes and objects.
+    pub(crate) fn size(&self) -> (u64, usize) {
+        let index = self.lock();
+        (index.bytes, index.places.len())
+    }
+
+    /// Writes an object, and makes room for it.
+    pub(crate) fn store(&self, key: &str, object: &Object) -> io::Result<()> {
+        let bytes = encode_head(key, object)?;
+        let file = self.file_of(key);
+        let unfinished = file.with_extension(SUFFIX_UNFINISHED);
+        let len = (bytes.len() + object.body.len()) as u64;
+        let written = write_file(&unfinished, &bytes, &object.body)
+            .and_then(|()| fs::rename(&unfinished, &file));
+        if let Err(error) = written {
+            let _ = fs::remove_file(&unfinished);
+            return Err(error);
+        }
+        let evicted = {
+            let mut index = self.lock();
+            index.put(key, file, len);
+            index.evict(self.bytes_max)
+        };
+        evicted.iter().for_each(|file| drop(fs::remove_file(file)));
+        Ok(())
+    }
+
+    /// Reads an object. What is damaged is removed, and an error.
+    pub(crate) fn load(&self, key: &str) -> io::Result<Option<Object>> {
+        let Some(file) = self.lock().touch(key) else {
+            return Ok(None);
+        };
+        let loaded = fs::read(&file).and_then(|bytes| decode(&bytes.into(), key));
+        if loaded.is_err() {
+            self.remove(|other| other == key);
+        }
+        loaded.map(Some)
+    }
+
+    /// Removes all objects whose keys `is_it` picks. Returns their number.
+    pub(crate) fn remove(&self, is_it: impl Fn(&str) -> bool) -> usize {
+        let files = self.lock().remove(is_it);
+        files.iter().for_each(|file| drop(fs::remove_file(file)));
+        files.len()
+    }
+
+    fn list(&self) -> io::Result<()> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&self.directory)? {
+            let path = entry?.path();
+            match path.extension().and_then(|suffix| suffix.to_str()) {
+                Some(SUFFIX) => match read_meta(&path) {
+                    Ok((meta, len)) => found.push((meta.stored_unix_ms, meta.key, path, len)),
+                    Err(_) => drop(fs::remove_file(&path)),
+                },
+                Some(SUFFIX_UNFINISHED) => drop(fs::remove_file(&path)),
+                _ => {}
+            }
+        }
+        found.sort();
+        let mut index = self.lock();
+        for (_, key, path, len) in found {
+            index.put(&key, path, len);
+        }
+        for file in index.evict(self.bytes_max) {
+            let _ = fs::remove_file(file);
+        }
+        Ok(())
+    }
+
+    fn file_of(&self, key: &str) -> PathBuf {
+        let name = hex::encode(&Sha256::digest(key)[..20]);
+        self.directory.join(name).with_extension(SUFFIX)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Index> {
+        self.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Index {
+    fn put(&mut self, key: &str, file: PathBuf, len: u64) {
+        self.drop_one(key);
+        self.uses += 1;
+        let last_use = self.uses;
+        self.bytes += len;
+        self.by_use.insert(last_use, key.into());
+        let place = Place {
+            file,
+            len,
+            last_use,
+        };
+        self.places.insert(key.into(), place);
+    }
+
+    fn touch(&mut self, key: &str) -> Option<PathBuf> {
+        let place = self.places.get_mut(key)?;
+        self.uses += 1;
+        let key = self.by_use.remove(&place.last_use)?;
+        place.last_use = self.uses;
+        self.by_use.insert(self.uses, key);
+        Some(place.file.clone())
+    }
+
+    fn drop_one(&mut self, key: &str) -> Option<PathBuf> {
+        let place = self.places.remove(key)?;
+        self.by_use.remove(&place.last_use);
+        self.bytes -= place.len;
+        Some(place.file)
+    }
+
+    fn evict(&mut self, bytes_max: u64) -> Vec<PathBuf> {
+        let mut files = Vec::new();
+        while self.bytes > bytes_max {
+            let Some((_, key)) = self.by_use.pop_first() else {
+                break;
+            };
+            files.extend(self.drop_one(&key));
+        }
+        files
+    }
+
+    fn remove(&mut self, is_it: impl Fn(&str) -> bool) -> Vec<PathBuf> {
+        let keys = self.places.keys().filter(|key| is_it(key));
+        let keys: Vec<String> = keys.cloned().collect();
+        keys.iter().filter_map(|key| self.drop_one(key)).collect()
+    }
+}
+
+fn write_file(path: &Path, head: &[u8], body: &[u8]) -> io::Result<()> {
+    let mut file = fs::File::create(path)?;
+    file.write_all(head)?;
+    file.write_all(body)?;
+    // No sync: a file that the power took away in the middle has a digest that does not fit.
+    file.flush()
+}
+
+fn encode_head(key: &str, object: &Object) -> io::Result<Vec<u8>> {
+    let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    let stored = SystemTime::now()
+        .checked_sub(object.stored.elapsed())
+        .and_then(|stored| stored.duration_since(UNIX_EPOCH).ok());
+    let headers = object.headers.iter();
+    let meta = Meta {
+        key: key.into(),
+        status: object.status.as_u16(),
+        headers: headers
+            .map(|(name, value)| (name.as_str().into(), value.as_bytes().into()))
+            .collect(),
+        stored_unix_ms: ms(stored.unwrap_or_default()),
+        fresh_ms: ms(object.freshness.fresh),
+        revalidate_ms: ms(object.freshness.revalidate),
+        stale_ms: ms(object.freshness.stale),
+        body_len: object.body.len() as u64,
+    };
+    let meta = serde_json::to_vec(&meta)?;
+    let len = u32::try_from(meta.len()).unwrap_or(u32::MAX).to_be_bytes();
+    let digest = digest_of(&[&len, &meta, &object.body]);
+    Ok([&MAGIC[..], &digest, &len, &meta].concat())
+}
+
+fn digest_of(parts: &[&[u8]]) -> [u8; DIGEST_LEN] {
+    let mut digest = Sha256::new();
+    parts.iter().for_each(|part| digest.update(part));
+    digest.finalize().into()
+}
+
+/// Meta data and length of a file. Its digest is left to those who read it whole.
+fn read_meta(path: &Path) -> io::Result<(Meta, u64)> {
+    let mut file = fs::File::open(path)?;
+    let len = file.metadata()?.len();
+    let mut head = [0; HEAD_LEN];
+    file.read_exact(&mut head)?;
+    let meta_len = meta_len_of(&head)?;
+    let mut meta = vec![0; meta_len];
+    file.read_exact(&mut meta)?;
+    let meta: Meta = serde_json::from_slice(&meta)?;
+    if len != (HEAD_LEN + meta_len) as u64 + meta.body_len {
+        return Err(damaged());
+    }
+    Ok((meta, len))
+}
+
+fn meta_len_of(head: &[u8]) -> io::Result<usize> {
+    let is_ours = head.len() >= HEAD_LEN && head.starts_with(MAGIC);
+    let len = head.get(HEAD_LEN - 4..HEAD_LEN).filter(|_| is_ours);
+    let len: [u8; 4] = len
+        .and_then(|len| len.try_into().ok())
+        .ok_or_else(damaged)?;
+    let len = u32::from_be_bytes(len) as usize;
+    (len <= META_LEN_MAX).then_some(len).ok_or_else(damaged)
+}
+
+fn decode(bytes: &Bytes, key: &str) -> io::Result<Object> {
+    let meta_len = meta_len_of(bytes)?;
+    let rest = bytes.get(MAGIC.len() + DIGEST_LEN..).ok_or_else(damaged)?;
+    if digest_of(&[rest])[..] != bytes[MAGIC.len()..MAGIC.len() + DIGEST_LEN] {
+        return Err(damaged());
+    }
+    let meta = bytes.get(HEAD_LEN..HEAD_LEN + meta_len);
+    let meta: Meta = serde_json::from_slice(meta.ok_or_else(damaged)?)?;
+    let body = bytes.slice(HEAD_LEN + meta_len..);
+    if meta.key != key || meta.body_len != body.len() as u64 {
+        return Err(damaged());
+    }
+    let mut headers = HeaderMap::new();
+    for (name, value) in &meta.headers {
+        let name: HeaderName = name.parse().map_err(|_| damaged())?;
+        headers.append(name, HeaderValue::from_bytes(value).map_err(|_| damaged())?);
+    }
+    let stored = UNIX_EPOCH + Duration::from_millis(meta.stored_unix_ms);
+    let age = SystemTime::now().duration_since(stored);
+    // A clock that has gone back says nothing of age.
+    let freshness = Freshness {
+        fresh: Duration::from_millis(if age.is_ok() { meta.fresh_ms } else { 0 }),
+        revalidate: Duration::from_millis(meta.revalidate_ms),
+        stale: Duration::from_millis(meta.stale_ms),
+    };
+    let now = Instant::now();
+    Ok(Object {
+        status: StatusCode::from_u16(meta.status).map_err(|_| damaged())?,
+        origin_etag: headers.get(header::ETAG).cloned(),
+        headers,
+        body,
+        raw: None,
+        stored: now.checked_sub(age.unwrap_or_default()).unwrap_or(now),
+        freshness,
+        record: Default::default(),
+    })
+}
+
+fn damaged() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "the object's file is damaged")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::freshness::NOT_FRESH;
+
+    fn object(body: &[u8]) -> Object {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::ETAG, HeaderValue::from_static("\"e\""));
+        Object {
+            status: StatusCode::OK,
+            origin_etag: headers.get(header::ETAG).cloned(),
+            headers,
+            body: Bytes::copy_from_slice(body),
+            raw: None,
+            stored: Instant::now(),
+            freshness: Freshness {
+                fresh: Duration::from_secs(60),
+                ..NOT_FRESH
+            },
+            record: Default::default(),
+        }
+    }
+
+    fn open(directory: &Path, bytes_max: u64) -> Disk {
+        let config = DiskConfig {
+            directory: Some(directory.into()),
+            bytes_max,
+            ..DiskConfig::default()
+        };
+        Disk::open(&config).unwrap().unwrap()
+    }
+
+    #[test]
+    fn objects_survive_and_the_longest_unused_make_room() {
+        let folder = tempfile::tempdir().unwrap();
+        let body = vec![7; 10_000];
+        let disk = open(folder.path(), 35_000);
+        for key in ["/a", "/b", "/c"] {
+            disk.store(key, &object(&body)).unwrap();
+        }
+        assert_eq!(disk.load("/a").unwrap().unwrap().body, body);
+        disk.store("/d", &object(&body)).unwrap();
+        assert!(!disk.has("/b") && disk.has("/a"));
+        let again = open(folder.path(), 35_000);
+        assert_eq!(again.size(), disk.size());
+        let loaded = again.load("/a").unwrap().unwrap();
+        assert!(loaded.is_fresh() && loaded.origin_etag.unwrap() == "\"e\"");
+        assert_eq!(again.remove(|key| key > "/a"), 2);
+        assert_eq!(open(folder.path(), 35_000).size().1, 1);
+    }
+
+    #[test]
+    fn a_torn_file_is_never_an_object() {
+        let folder = tempfile::tempdir().unwrap();
+        let body: Vec<u8> = (0..5000).map(|index| index as u8).collect();
+        let whole = {
+            let disk = open(folder.path(), 1 << 20);
+            disk.store("/a", &object(&body)).unwrap();
+            fs::read(disk.file_of("/a")).unwrap()
+        };
+        let file = open(folder.path(), 1 << 20).file_of("/a");
+        for at in [0, 8, 41, HEAD_LEN + 5, whole.len() / 2, whole.len() - 1] {
+            let mut flipped = whole.clone();
+            flipped[at] ^= 1;
+            for bytes in [&flipped[..], &whole[..at]] {
+                fs::write(&file, bytes).unwrap();
+                let disk = open(folder.path(), 1 << 20);
+                let loaded = disk.load("/a");
+                assert!(!matches!(loaded, Ok(Some(_))), "byte {at}");
+                assert!(!disk.has("/a"), "byte {at}");
+            }
+        }
+        fs::write(file.with_extension(SUFFIX_UNFINISHED), &whole).unwrap();
+        assert_eq!(open(folder.path(), 1 << 20).size(), (0, 0));
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+}

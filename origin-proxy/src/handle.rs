@@ -1,0 +1,303 @@
+//! One request of a viewer, whatever version of HTTP it came by.
+
+use std::{net::IpAddr, sync::Arc, time::Instant};
+
+use bytes::Bytes;
+use futures_util::stream;
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version, header, request};
+use http_body_util::{BodyExt, Limited};
+use swarm_core::record::RECORD_HEADER;
+
+use crate::{
+    access::{Entry, EntryHead, Meter, Outcome},
+    admin,
+    body::Body,
+    cmcd::Cmcd,
+    error::Failure,
+    metrics::Scope,
+    object::{Landing, end_to_end},
+    proxy::{Answer, Passed, Proxy},
+    respond::{self, Asked},
+    target::{Target, site_of},
+};
+
+/// Where a request came from.
+#[derive(Clone)]
+pub(crate) struct Client {
+    pub(crate) address: IpAddr,
+    /// What to say of HTTP/3 to viewers who came by this listener.
+    pub(crate) alt_svc: Option<HeaderValue>,
+}
+
+/// An answer, and what is to be counted of it.
+struct Answered {
+    response: Response<Body>,
+    outcome: Outcome,
+    scope: Arc<Scope>,
+}
+
+impl Answered {
+    fn own(proxy: &Proxy, response: Response<Body>) -> Self {
+        Self {
+            response,
+            outcome: Outcome::Own,
+            scope: proxy.scope_of_rest().clone(),
+        }
+    }
+}
+
+/// Answers one request.
+pub(crate) async fn handle<B>(
+    proxy: &Arc<Proxy>,
+    client: &Client,
+    head: &request::Parts,
+    body: B,
+) -> Response<Body>
+where
+    B: hyper::body::Body + Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let started = Instant::now();
+    let asked = Asked {
+        method: &head.method,
+        headers: &head.headers,
+    };
+    let host = match host_of(head) {
+        Ok(host) => host,
+        Err(failure) => return finish(proxy, client, &asked, respond::failure(&failure)),
+    };
+    let answered = match refuse(proxy, client, head, &body) {
+        Some(failure) => {
+            proxy.metrics.refused.increment(1);
+            Answered::own(proxy, respond::failure(&failure))
+        }
+        None => route(proxy, head, host, &asked, body).await,
+    };
+    let Answered {
+        response,
+        outcome,
+        scope,
+    } = answered;
+    let mut response = finish(proxy, client, &asked, response);
+    scope.on_answer(outcome, started.elapsed());
+    let cmcd = Cmcd::read(head.uri.query(), &head.headers);
+    if let Some(cmcd) = &cmcd {
+        scope.on_cmcd(cmcd);
+    }
+    let status = response.status();
+    let entry = proxy.access.as_ref().map(|log| Entry {
+        client: client.address,
+        head: EntryHead::of(head, host),
+        started,
+        status,
+        outcome,
+        log: log.clone(),
+        cmcd,
+    });
+    response.body_mut().measured(Meter::new(scope, entry));
+    response
+}
+
+fn finish(
+    proxy: &Proxy,
+    client: &Client,
+    asked: &Asked<'_>,
+    mut response: Response<Body>,
+) -> Response<Body> {
+    if response.status() == StatusCode::METHOD_NOT_ALLOWED {
+        let allow = HeaderValue::from_static(respond::METHODS);
+        response.headers_mut().insert(header::ALLOW, allow);
+    }
+    if let Some(alt_svc) = &client.alt_svc {
+        response
+            .headers_mut()
+            .insert(header::ALT_SVC, alt_svc.clone());
+    }
+    respond::finish(&mut response, asked, &proxy.config.cors.origins);
+    proxy.metrics.on_answer(response.status());
+    response
+}
+
+/// The host that a request is for (RFC 9112 section 3.2): one, and the same wherever it is said.
+fn host_of(head: &request::Parts) -> Result<Option<&str>, Failure> {
+    let wrong = |what| Err(Failure::Client(what, StatusCode::BAD_REQUEST));
+    let mut hosts = head.headers.get_all(header::HOST).iter();
+    let host = hosts.next();
+    if hosts.next().is_some() {
+        return wrong("several hosts");
+    }
+    if host.is_none() && head.version == Version::HTTP_11 && head.uri.authority().is_none() {
+        return wrong("no host");
+    }
+    if let Some(authority) = head.uri.authority() {
+        return Ok(Some(authority.as_str()));
+    }
+    match host.map(HeaderValue::to_str) {
+        Some(Err(_)) => wrong("a host that is no text"),
+        Some(Ok(host)) => Ok(Some(host)),
+        None => Ok(None),
+    }
+}
+
+fn is_change(method: &Method) -> bool {
+    matches!(
+        *method,
+        Method::POST | Method::PUT | Method::PATCH | Method::DELETE
+    )
+}
+
+/// Requests that are never answered: too many, methods that are not served, and bodies where they have
+/// no meaning and could only serve to smuggle another request.
+fn refuse<B: hyper::body::Body>(
+    proxy: &Proxy,
+    client: &Client,
+    head: &request::Parts,
+    body: &B,
+) -> Option<Failure> {
+    if !proxy.rates.allows_request(client.address) {
+        return Some(Failure::TooOften);
+    }
+    let is_admin = head.uri.path().starts_with(admin::PREFIX);
+    if is_change(&head.method) && (is_admin || proxy.config.limits.body_bytes_max > 0) {
+        return None;
+    }
+    if !matches!(head.method, Method::GET | Method::HEAD | Method::OPTIONS) {
+        let status = StatusCode::METHOD_NOT_ALLOWED;
+        return Some(Failure::Client("a method that is not supported", status));
+    }
+    let has_body = head.headers.contains_key(header::TRANSFER_ENCODING) || !body.is_end_stream();
+    has_body.then_some(Failure::Client("a body", StatusCode::BAD_REQUEST))
+}
+
+async fn route<B>(
+    proxy: &Arc<Proxy>,
+    head: &request::Parts,
+    host: Option<&str>,
+    asked: &Asked<'_>,
+    body: B,
+) -> Answered
+where
+    B: hyper::body::Body + Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    if head.method == Method::OPTIONS {
+        return Answered::own(proxy, respond::preflight(asked));
+    }
+    if let Some(response) = admin::page(proxy, head) {
+        return Answered::own(proxy, response);
+    }
+    let site = site_of(&proxy.sites, host);
+    if head.uri.path().starts_with(admin::PREFIX) {
+        let body = read_body(body, admin::BODY_BYTES_MAX).await;
+        let response = match body {
+            Ok(body) => admin::answer(proxy, site, head, &body),
+            Err(failure) => respond::failure(&failure),
+        };
+        return Answered::own(proxy, response);
+    }
+    let target = match site.target(&head.uri) {
+        Ok(target) => target,
+        Err(failure) => return Answered::own(proxy, respond::failure(&failure)),
+    };
+    let scope = proxy.scope_of(&target).clone();
+    let found = if is_change(&head.method) {
+        change(proxy, &target, asked, body).await
+    } else {
+        answer(proxy, &target, asked).await
+    };
+    let (response, outcome) =
+        found.unwrap_or_else(|failure| (respond::failure(&failure), Outcome::Own));
+    Answered {
+        response,
+        outcome,
+        scope,
+    }
+}
+
+async fn answer(
+    proxy: &Arc<Proxy>,
+    target: &Target,
+    asked: &Asked<'_>,
+) -> Result<(Response<Body>, Outcome), Failure> {
+    let (answer, outcome) = proxy.answer(target, asked.headers, asked.method).await?;
+    let response = match answer {
+        Answer::Whole(object) => respond::whole(&object, asked),
+        Answer::Growing(flight, head) => match respond::growing(flight.clone(), &head, asked) {
+            Some(response) => response,
+            None => match flight.landing().await {
+                Landing::Whole(object) => respond::whole(&object, asked),
+                Landing::Failed(failure) => return Err(failure),
+                Landing::NotShared => {
+                    return Err(Failure::Internal("a shared answer is not shared"));
+                }
+            },
+        },
+        Answer::Passed(passed) => pass_on(proxy, target, passed, asked),
+    };
+    Ok((response, outcome))
+}
+
+async fn change<B>(
+    proxy: &Arc<Proxy>,
+    target: &Target,
+    asked: &Asked<'_>,
+    body: B,
+) -> Result<(Response<Body>, Outcome), Failure>
+where
+    B: hyper::body::Body + Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let body = read_body(body, proxy.config.limits.body_bytes_max).await?;
+    let method = asked.method.clone();
+    let passed = proxy.change(target, method, asked.headers, body).await?;
+    Ok((pass_on(proxy, target, passed, asked), Outcome::Passed))
+}
+
+async fn read_body<B>(body: B, len_max: usize) -> Result<Bytes, Failure>
+where
+    B: hyper::body::Body + Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let body = std::pin::pin!(body);
+    let collected = Limited::new(body, len_max).collect().await;
+    collected.map(|body| body.to_bytes()).map_err(|error| {
+        let is_too_long = error.is::<http_body_util::LengthLimitError>();
+        if is_too_long {
+            Failure::Client("a body that is too long", StatusCode::PAYLOAD_TOO_LARGE)
+        } else {
+            Failure::Client("a body that broke off", StatusCode::BAD_REQUEST)
+        }
+    })
+}
+
+fn pass_on(
+    proxy: &Arc<Proxy>,
+    target: &Target,
+    passed: Passed,
+    asked: &Asked<'_>,
+) -> Response<Body> {
+    let Passed { response, permit } = passed;
+    let status = response.status();
+    let mut headers: HeaderMap = end_to_end(response.headers());
+    headers.remove(RECORD_HEADER);
+    let len = match *asked.method {
+        // The body is empty, whatever length is told.
+        Method::HEAD => told_len(response.headers()),
+        _ => response.content_length(),
+    };
+    let scope = proxy.scope_of(target).clone();
+    let state = (proxy.clone(), response, permit, scope);
+    let body = stream::try_unfold(state, |(proxy, mut response, permit, scope)| async move {
+        let chunk = proxy.upstream.next(&mut response).await?;
+        let len = chunk.as_ref().map_or(0, Bytes::len) as u64;
+        proxy.metrics.origin_bytes.increment(len);
+        scope.origin_bytes.increment(len);
+        Ok(chunk.map(|chunk| (chunk, (proxy, response, permit, scope))))
+    });
+    respond::passed(status, headers, len, body, asked)
+}
+
+fn told_len(headers: &HeaderMap) -> Option<u64> {
+    let value = headers.get(header::CONTENT_LENGTH)?;
+    value.to_str().ok()?.parse().ok()
+}

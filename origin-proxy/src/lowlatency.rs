@@ -1,0 +1,157 @@
+//! Low-latency HLS (mode A): what blocks and what is a part, as far as an HTTP cache must know.
+//!
+//! Blocking reloads and hinted parts are ordinary requests that the origin answers late: viewers who
+//! ask the same wait for one request. What is special is patience, that parts are sent once they are
+//! whole, and that nobody remembers that a hinted part was not there.
+
+use std::time::Duration;
+
+use moka::sync::Cache;
+use url::Url;
+
+use crate::target::{Site, Target};
+
+/// What a media playlist says of its low latency.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct LowLatency {
+    /// `PART-TARGET`, in milliseconds.
+    pub(crate) part_target_ms: u64,
+}
+
+/// Keys of parts that playlists list or announce.
+pub(crate) struct Parts {
+    keys: Cache<String, ()>,
+}
+
+/// Parts stay fetchable for a few target durations.
+const PARTS_TTL: Duration = Duration::from_secs(60);
+const PARTS_MAX: u64 = 50_000;
+/// More of one playlist are not noted.
+const PARTS_PER_PLAYLIST_MAX: usize = 512;
+
+impl Default for Parts {
+    fn default() -> Self {
+        Self {
+            keys: Cache::builder()
+                .max_capacity(PARTS_MAX)
+                .time_to_live(PARTS_TTL)
+                .build(),
+        }
+    }
+}
+
+impl Parts {
+    /// Whether `key` stands for a part.
+    pub(crate) fn has(&self, key: &str) -> bool {
+        self.keys.contains_key(key)
+    }
+
+    /// Notes the parts of the media playlist `text`; `None` if it has no low latency.
+    pub(crate) fn note(&self, text: &str, target: &Target, site: &Site) -> Option<LowLatency> {
+        let mut part_target_ms = None;
+        let base = Url::parse(&Site::viewer_url(target)).ok()?;
+        let mut noted = 0;
+        for line in text.lines() {
+            if let Some(list) = line.strip_prefix("#EXT-X-PART-INF:") {
+                part_target_ms = attribute(list, "PART-TARGET").and_then(milliseconds);
+            }
+            let hint = line.strip_prefix("#EXT-X-PRELOAD-HINT:");
+            let hint = hint.filter(|list| attribute(list, "TYPE") == Some("PART"));
+            let part = line.strip_prefix("#EXT-X-PART:").or(hint);
+            let Some(list) = part.filter(|_| noted < PARTS_PER_PLAYLIST_MAX) else {
+                continue;
+            };
+            // A part that is a range of its segment comes as the segment grows.
+            let is_range = ["BYTERANGE", "BYTERANGE-START"]
+                .iter()
+                .any(|name| attribute(list, name).is_some());
+            let uri = attribute(list, "URI").filter(|_| !is_range);
+            let url = uri.and_then(|uri| base.join(uri).ok());
+            if let Some(part) = url.and_then(|url| site.local(url.as_str())) {
+                noted += 1;
+                if !self.has(&part.key) {
+                    self.keys.insert(part.key, ());
+                }
+            }
+        }
+        let part_target_ms = part_target_ms?;
+        Some(LowLatency { part_target_ms })
+    }
+}
+
+/// The value of `name` in an attribute list (RFC 8216 section 4.2), without its quotes.
+fn attribute<'a>(list: &'a str, name: &str) -> Option<&'a str> {
+    let mut rest = list;
+    while !rest.is_empty() {
+        let (key, after) = rest.split_once('=')?;
+        let (value, next) = match after.strip_prefix('"') {
+            Some(quoted) => {
+                let (value, next) = quoted.split_once('"')?;
+                (value, next.strip_prefix(',').unwrap_or(next))
+            }
+            None => after.split_once(',').unwrap_or((after, "")),
+        };
+        if key.trim() == name {
+            return Some(value);
+        }
+        rest = next;
+    }
+    None
+}
+
+fn milliseconds(seconds: &str) -> Option<u64> {
+    let seconds: f64 = seconds.trim().parse().ok()?;
+    let is_sound = seconds.is_finite() && seconds > 0.0 && seconds < 3600.0;
+    is_sound.then_some((seconds * 1000.0) as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{Config, target::sites};
+
+    const TEXT: &str = "#EXTM3U\n#EXT-X-PART-INF:PART-TARGET=0.5\n\
+        #EXT-X-PART:DURATION=0.5,URI=\"p,1.m4s?token=a\",INDEPENDENT=YES\n\
+        #EXT-X-PART:DURATION=0.5,URI=\"seg.m4s\",BYTERANGE=\"100@0\"\n\
+        #EXT-X-PRELOAD-HINT:TYPE=MAP,URI=\"init.mp4\"\n\
+        #EXT-X-PRELOAD-HINT:TYPE=PART,URI=\"/abs/p2.m4s\"\n\
+        #EXT-X-PRELOAD-HINT:TYPE=PART,URI=\"http://elsewhere.example/p3.m4s\"\n";
+
+    fn note(text: &str) -> (Parts, Option<LowLatency>) {
+        let site = sites(&Config::default()).unwrap().remove(0);
+        let target = site.target(&"/live/v/i.m3u8".parse().unwrap()).unwrap();
+        let parts = Parts::default();
+        let found = parts.note(text, &target, &site);
+        (parts, found)
+    }
+
+    #[test]
+    fn parts_and_hints_are_noted() {
+        let (parts, found) = note(TEXT);
+        assert_eq!(
+            found,
+            Some(LowLatency {
+                part_target_ms: 500
+            })
+        );
+        for (key, is_part) in [
+            ("/live/v/p,1.m4s", true),
+            ("/abs/p2.m4s", true),
+            ("/live/v/seg.m4s", false),
+            ("/live/v/init.mp4", false),
+            ("/p3.m4s", false),
+        ] {
+            assert_eq!(parts.has(key), is_part, "{key}");
+        }
+        assert_eq!(note("#EXTM3U\n#EXT-X-PART-INF:PART-TARGET=nan\n").1, None);
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_panics(text in "(#EXT-X-PART:|#EXT-X-PART-INF:|URI=|\"|,|=|[a-z/:.0-9é]{1,4}|\n){0,20}") {
+            note(&text);
+        }
+    }
+}

@@ -1,0 +1,256 @@
+//! What operators see and do.
+
+use std::time::Duration;
+
+use origin_proxy::{HostConfig, StreamConfig};
+use serde_json::{Value, json};
+
+use crate::support::{Origin, Proxy, respond};
+
+async fn post(proxy: &Proxy, path: &str, token: &str, body: Value) -> (u16, String) {
+    let request = reqwest::Client::new()
+        .post(proxy.url(path))
+        .bearer_auth(token)
+        .body(body.to_string());
+    let answer = request.send().await.unwrap();
+    (answer.status().as_u16(), answer.text().await.unwrap())
+}
+
+#[tokio::test]
+async fn operators_purge_by_url_and_by_prefix() {
+    let origin = Origin::default();
+    let proxy = Proxy::start_with(origin, |config| {
+        config.admin.token = Some("secret".into());
+    })
+    .await;
+    let paths = ["/vod/a/1", "/vod/a/2", "/vod/b/1", "/vod/v"];
+    for path in paths {
+        let vary = [("vary", "x-a"), ("cache-control", "max-age=600")];
+        let headers = if path == "/vod/v" {
+            &vary[..]
+        } else {
+            &vary[1..]
+        };
+        proxy.origin.put(path, headers, "old");
+        proxy.text(path).await;
+        proxy.origin.put(path, headers, "new");
+    }
+    for (token, body, status) in [
+        ("wrong", json!({"prefixes": ["/"]}), 401),
+        ("secret", json!({"all": true}), 400),
+        ("secret", json!({"prefixes": ["vod"]}), 400),
+    ] {
+        let (found, _) = post(&proxy, "/.shoal/admin/purge", token, body).await;
+        assert_eq!(found, status);
+    }
+    for path in paths {
+        assert_eq!(proxy.text(path).await, "old");
+    }
+    let order = json!({"prefixes": ["/vod/a/"], "urls": ["/vod/v?token=x"]});
+    let purged = post(&proxy, "/.shoal/admin/purge", "secret", order).await;
+    assert_eq!(purged, (200, "{\"purged\":3}".into()));
+    for (path, text) in paths.into_iter().zip(["new", "new", "old", "new"]) {
+        assert_eq!(proxy.text(path).await, text, "{path}");
+    }
+    let closed = Proxy::start().await;
+    let (status, _) = post(&closed, "/.shoal/admin/purge", "", json!({})).await;
+    assert_eq!(status, 401, "no token is set, so none fits");
+}
+
+#[tokio::test]
+async fn a_purge_reaches_what_is_on_its_way() {
+    let origin = Origin::default();
+    let proxy = Proxy::start_with(origin, |config| {
+        config.admin.token = Some("secret".into());
+    })
+    .await;
+    proxy.origin.on("/vod/a", |_| async {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        respond(200, &[("cache-control", "max-age=600")], "old")
+    });
+    let purge = async {
+        while proxy.origin.count("/vod/a") == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        post(
+            &proxy,
+            "/.shoal/admin/purge",
+            "secret",
+            json!({"urls": ["/vod/a"]}),
+        )
+        .await
+    };
+    let (first, _) = tokio::join!(proxy.text("/vod/a"), purge);
+    assert_eq!(first, "old", "asked for before the purge");
+    proxy.origin.put("/vod/a", &[], "new");
+    assert_eq!(proxy.text("/vod/a").await, "new");
+}
+
+#[tokio::test]
+async fn hosts_have_origins_and_streams_of_their_own() {
+    let sports = Origin::default();
+    sports.put("/live/a", &[], "sports");
+    let url = format!("http://{}", sports.clone().serve().await);
+    let origin = Origin::default();
+    origin.put("/live/a", &[], "main");
+    let proxy = Proxy::start_with(origin, |config| {
+        config.admin.token = Some("secret".into());
+        config.hosts = vec![HostConfig {
+            names: vec!["sports.example".into()],
+            origin: url,
+            origin_backups: Vec::new(),
+            streams: vec![StreamConfig {
+                name: "sports".into(),
+                prefix: "/live/".into(),
+            }],
+        }];
+    })
+    .await;
+    for _ in 0..2 {
+        for (host, text) in [("sports.example", "sports"), ("other.example", "main")] {
+            let answer = proxy.get_with("/live/a", &[("host", host)]).await;
+            assert_eq!(answer.text().await.unwrap(), text);
+        }
+    }
+    assert_eq!(sports.count("/live/a"), 1);
+    let metrics = proxy.text("/metrics").await;
+    for line in [
+        "shoal_proxy_stream_requests_total{stream=\"sports\",cache=\"hit\"} 1\n",
+        "shoal_proxy_stream_requests_total{stream=\"main\",cache=\"miss\"} 1\n",
+        "shoal_proxy_stream_origin_bytes_total{stream=\"sports\"} 6\n",
+        "shoal_proxy_stream_sent_bytes_total{stream=\"main\"} 8\n",
+    ] {
+        assert!(metrics.contains(line), "{line}{metrics}");
+    }
+    let status = reqwest::Client::new()
+        .get(proxy.url("/.shoal/admin/status"))
+        .bearer_auth("secret")
+        .send();
+    let status: Value = serde_json::from_str(&status.await.unwrap().text().await.unwrap()).unwrap();
+    assert_eq!(status["sites"][1][0]["up"], true);
+    assert_eq!(status["cache"]["objects"], 2);
+    assert_eq!(status["streams"][1]["name"], "sports");
+}
+
+#[tokio::test]
+async fn players_words_are_counted_logged_and_split_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("access.json");
+    let path = file.clone();
+    let origin = Origin::default();
+    let proxy = Proxy::start_with(origin, move |config| {
+        config.log.access_file = Some(path);
+    })
+    .await;
+    proxy.origin.put("/live/s.m4s", &[], "bytes");
+    let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    proxy
+        .get_with(
+            "/live/s.m4s?CMCD=bl%3D1500%2Cbs%2Cmtp%3D3000%2Csid%3D%22me%22&token=t",
+            &[("traceparent", trace), ("range", "bytes=1-2")],
+        )
+        .await;
+    proxy
+        .get_with(
+            "/live/s.m4s",
+            &[("cmcd-status", "bs"), ("cmcd-request", "bl=500,su")],
+        )
+        .await;
+    assert_eq!(proxy.origin.count("/live/s.m4s"), 1);
+    let metrics = proxy.text("/metrics").await;
+    for line in [
+        "shoal_proxy_cmcd_requests_total{stream=\"main\"} 2\n",
+        "shoal_proxy_cmcd_starved_total{stream=\"main\"} 2\n",
+        "shoal_proxy_cmcd_startup_total{stream=\"main\"} 1\n",
+        "shoal_proxy_cmcd_buffer_seconds_sum{stream=\"main\"} 2\n",
+    ] {
+        assert!(metrics.contains(line), "{line}{metrics}");
+    }
+    let lines = async {
+        loop {
+            let text = std::fs::read_to_string(&file).unwrap_or_default();
+            let lines: Vec<Value> = text
+                .lines()
+                .filter_map(|line| serde_json::from_str(line).ok())
+                .collect();
+            if lines.len() >= 2 {
+                return lines;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let lines = tokio::time::timeout(Duration::from_secs(10), lines)
+        .await
+        .unwrap();
+    let first = &lines[0];
+    for (name, value) in [
+        ("method", json!("GET")),
+        ("path", json!("/live/s.m4s")),
+        ("query", Value::Null),
+        ("status", json!(206)),
+        ("bytes", json!(2)),
+        ("cache", json!("miss")),
+        ("stream", json!("main")),
+        ("range", json!("bytes=1-2")),
+        ("session", json!("me")),
+        ("buffer_ms", json!(1500)),
+        ("client", json!("127.0.0.1")),
+        ("version", json!("HTTP/1.1")),
+        ("trace", json!("0af7651916cd43dd8448eb211c80319c")),
+        ("failure", Value::Null),
+    ] {
+        assert_eq!(first[name], value, "{name}: {first}");
+    }
+    assert_eq!(lines[1]["cache"], "hit");
+}
+
+#[tokio::test]
+async fn a_trace_goes_on_to_the_origin() {
+    let proxy = Proxy::start().await;
+    proxy.origin.on("/vod/a", |request| async move {
+        let value = request.headers().get("traceparent");
+        let text = value.map_or("none", |value| value.to_str().unwrap());
+        respond(200, &[("cache-control", "no-store")], text.to_owned())
+    });
+    let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    for path in ["/vod/a", "/vod/a?again"] {
+        let answer = proxy.get_with(path, &[("traceparent", trace)]).await;
+        let seen = answer.text().await.unwrap();
+        assert_eq!((&seen[..36], &seen[52..]), (&trace[..36], &trace[52..]));
+        assert_ne!(seen, trace, "another span");
+    }
+    let answer = proxy.get_with("/vod/a", &[("traceparent", "x")]).await;
+    assert_eq!(answer.text().await.unwrap(), "none");
+}
+
+#[tokio::test]
+async fn an_address_has_its_rate_and_its_connections() {
+    let origin = Origin::default();
+    let proxy = Proxy::start_with(origin, |config| {
+        config.limits.requests_per_s_per_address_max = 1;
+    })
+    .await;
+    proxy.origin.put("/vod/a", &[], "a");
+    let mut statuses = Vec::new();
+    for _ in 0..20 {
+        statuses.push(proxy.get("/vod/a").await.status().as_u16());
+    }
+    assert_eq!(statuses[..10], [200; 10]);
+    assert_eq!(statuses[19], 429);
+    let origin = Origin::default();
+    let narrow = Proxy::start_with(origin, |config| {
+        config.limits.connections_per_address_max = 1;
+    })
+    .await;
+    narrow.origin.put("/vod/a", &[], "a");
+    let first = reqwest::Client::new();
+    let url = narrow.url("/vod/a");
+    assert_eq!(
+        first.get(&url).send().await.unwrap().text().await.unwrap(),
+        "a"
+    );
+    assert!(
+        reqwest::get(&url).await.is_err(),
+        "the first one is kept alive"
+    );
+}
