@@ -39,6 +39,8 @@ enum Command {
     Simulate(commands::simulate::Args),
     /// Make a key for the origin-proxy to sign with.
     Keygen(commands::keygen::Args),
+    /// Sign a token that lets a viewer join, or make the keys for it.
+    Token(commands::token::Args),
 }
 
 /// Runs the command that `args` (the program's name first) say, until it ends or a signal comes.
@@ -84,6 +86,7 @@ fn execute(command: Command) -> Result<(), Failure> {
             Command::Tracker(args) => commands::tracker::run(args, stop).await,
             Command::Peer(args) => commands::peer::run(args, stop).await,
             Command::Keygen(args) => commands::keygen::run(&args),
+            Command::Token(args) => commands::token::run(&args),
             Command::Simulate(args) => commands::simulate::run(&args),
         }
     })
@@ -114,6 +117,8 @@ mod tests {
             "shoal peer --tracker ws://t/ --stream http://c/a.m3u8 --listen 127.0.0.1:0",
             "shoal peer --stream http://c/a.m3u8 --headless --seconds 5 --json - --p2p false",
             "shoal keygen",
+            "shoal token --new-key a.key --es256",
+            "shoal token --key a.key --stream * --seconds 60 --address 192.0.2.1 --leech",
             "shoal simulate --viewers 9 --bitrate-mbps 5 --segment-s 4 --latency-s 10 --minutes 2 --seed 3 --json -",
             "shoal simulate --scenario hostile --html report.html --seeds 10 --set access.loss=0.1",
             "shoal simulate --list",

@@ -28,6 +28,7 @@ fn every_command_explains_itself() {
         "tracker",
         "peer",
         "keygen",
+        "token",
         "simulate",
     ] {
         assert!(stdout(&["--help"]).contains(command));
@@ -64,6 +65,29 @@ fn a_generated_key_goes_into_the_proxys_settings() {
         "{printed}"
     );
     assert_ne!(printed, stdout(&["keygen"]));
+}
+
+#[test]
+fn a_token_is_signed_with_a_key_that_was_made() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("2026-11.key");
+    let key = path.to_str().unwrap();
+    for kind in [&["--es256"][..], &[]] {
+        let _ = std::fs::remove_file(&path);
+        let public = stdout(&[&["token", "--new-key", key][..], kind].concat());
+        assert!(public.starts_with("-----BEGIN PUBLIC KEY-----"), "{public}");
+        let again = shoal(&["token", "--new-key", key]);
+        assert_eq!(again.status.code(), Some(2), "a key is not written over");
+        let stream = "0123456789abcdef0123456789ABCDEF";
+        let token = stdout(&["token", "--key", key, "--stream", stream]);
+        assert_eq!(token.trim().split('.').count(), 3, "{token}");
+        let proxy = "6kpsY-KcUgq-9VB7Ey7F-ZVHdq6-vnuSQh7qaRRG0iw/main";
+        assert!(stdout(&["token", "--key", key, "--stream", proxy]).len() > 100);
+    }
+    for wrong in [&["--stream", "news"][..], &["--stream", "x/main"], &[]] {
+        let output = shoal(&[&["token", "--key", key][..], wrong].concat());
+        assert_eq!(output.status.code(), Some(2), "{wrong:?}");
+    }
 }
 
 #[test]

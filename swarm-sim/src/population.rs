@@ -287,6 +287,7 @@ fn network(access: &Access, household: u32, rng: &mut Rng) -> Network {
         }),
         site,
         mode: P2pMode::On,
+        local_only: false,
     }
 }
 

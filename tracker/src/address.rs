@@ -5,18 +5,25 @@ use std::net::{IpAddr, SocketAddr};
 use http::{HeaderMap, header::FORWARDED};
 use ipnet::IpNet;
 
+use crate::config::AddressHeader;
+
 /// Entries of a forwarding header that are looked at, from the right.
 const HOPS_MAX: usize = 16;
 
 /// The address of the viewer whose connection comes from `peer`. Headers count only as far as
 /// trusted proxies vouch for them: from the right, the first address that is not a trusted proxy's.
-pub(crate) fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
+pub(crate) fn client_address(
+    peer: IpAddr,
+    headers: &HeaderMap,
+    trusted: &[IpNet],
+    written: AddressHeader,
+) -> IpAddr {
     let mut address = peer.to_canonical();
     let is_trusted = |ip: IpAddr| trusted.iter().any(|net| net.contains(&ip));
     if !is_trusted(address) {
         return address;
     }
-    for hop in hops(headers).into_iter().take(HOPS_MAX) {
+    for hop in hops(headers, written).into_iter().take(HOPS_MAX) {
         let Some(ip) = hop else {
             return address;
         };
@@ -28,13 +35,13 @@ pub(crate) fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet
     address
 }
 
-/// The addresses that the headers name, the nearest first; `None` where one cannot be read.
-fn hops(headers: &HeaderMap) -> Vec<Option<IpAddr>> {
-    let forwarded = headers.contains_key(FORWARDED);
-    let lines: Vec<&str> = if forwarded {
-        text_of(headers, FORWARDED.as_str())
-    } else {
-        text_of(headers, "x-forwarded-for")
+/// The addresses that the header names, the nearest first; `None` where one cannot be read.
+fn hops(headers: &HeaderMap, written: AddressHeader) -> Vec<Option<IpAddr>> {
+    let forwarded = written == AddressHeader::Forwarded;
+    let lines: Vec<&str> = match written {
+        AddressHeader::XForwardedFor => text_of(headers, "x-forwarded-for"),
+        AddressHeader::Forwarded => text_of(headers, FORWARDED.as_str()),
+        AddressHeader::None => Vec::new(),
     };
     lines
         .iter()
@@ -133,7 +140,11 @@ mod tests {
         ] {
             let mut headers = HeaderMap::new();
             headers.insert(name, value.parse().unwrap());
-            let got = client_address(peer.parse().unwrap(), &headers, &trusted);
+            let written = match name {
+                "forwarded" => AddressHeader::Forwarded,
+                _ => AddressHeader::XForwardedFor,
+            };
+            let got = client_address(peer.parse().unwrap(), &headers, &trusted, written);
             assert_eq!(got, expected.parse::<IpAddr>().unwrap(), "{peer} {value}");
         }
     }
@@ -144,7 +155,65 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.append("x-forwarded-for", "6.6.6.6".parse().unwrap());
         headers.append("x-forwarded-for", "198.51.100.1".parse().unwrap());
-        let got = client_address("10.0.0.1".parse().unwrap(), &headers, &trusted);
+        let peer = "10.0.0.1".parse().unwrap();
+        let got = client_address(peer, &headers, &trusted, AddressHeader::XForwardedFor);
         assert_eq!(got, "198.51.100.1".parse::<IpAddr>().unwrap());
+    }
+
+    #[test]
+    fn the_header_that_the_proxy_does_not_write_is_not_looked_at() {
+        let trusted: Vec<IpNet> = vec!["10.0.0.0/8".parse().unwrap()];
+        let mut headers = HeaderMap::new();
+        headers.insert("forwarded", "for=6.6.6.6".parse().unwrap());
+        headers.insert("x-forwarded-for", "198.51.100.1".parse().unwrap());
+        let peer: IpAddr = "10.0.0.1".parse().unwrap();
+        for (written, expected) in [
+            (AddressHeader::XForwardedFor, "198.51.100.1"),
+            (AddressHeader::Forwarded, "6.6.6.6"),
+            (AddressHeader::None, "10.0.0.1"),
+        ] {
+            let got = client_address(peer, &headers, &trusted, written);
+            assert_eq!(got, expected.parse::<IpAddr>().unwrap());
+        }
+    }
+
+    #[test]
+    fn what_a_viewer_writes_itself_is_never_reached() {
+        let trusted: Vec<IpNet> = vec!["10.0.0.0/8".parse().unwrap()];
+        let peer: IpAddr = "10.0.0.1".parse().unwrap();
+        for (forged, written, added) in [
+            ("6.6.6.6", AddressHeader::XForwardedFor, "198.51.100.1"),
+            (
+                "10.0.0.3, 6.6.6.6, 10.0.0.2",
+                AddressHeader::XForwardedFor,
+                "198.51.100.1",
+            ),
+            (",,,", AddressHeader::XForwardedFor, "198.51.100.1"),
+            (
+                "for=6.6.6.6;by=\"",
+                AddressHeader::Forwarded,
+                "for=198.51.100.1",
+            ),
+            (
+                "for=\"[::1",
+                AddressHeader::Forwarded,
+                "for=\"198.51.100.1:80\"",
+            ),
+        ] {
+            let name = if written == AddressHeader::Forwarded {
+                "forwarded"
+            } else {
+                "x-forwarded-for"
+            };
+            let mut headers = HeaderMap::new();
+            headers.insert(name, format!("{forged}, {added}").parse().unwrap());
+            let got = client_address(peer, &headers, &trusted, written);
+            assert_eq!(got, "198.51.100.1".parse::<IpAddr>().unwrap(), "{forged}");
+        }
+        let mut headers = HeaderMap::new();
+        let own = ["10.0.0.9"; 1000].join(", ");
+        headers.insert("x-forwarded-for", own.parse().unwrap());
+        let got = client_address(peer, &headers, &trusted, AddressHeader::XForwardedFor);
+        assert_eq!(got, "10.0.0.9".parse::<IpAddr>().unwrap(), "bounded work");
     }
 }

@@ -42,6 +42,7 @@ struct Viewer {
     track: String,
     asn: u32,
     isp: String,
+    site: String,
     country: String,
     latitude: Option<f64>,
     longitude: Option<f64>,
@@ -86,18 +87,23 @@ pub(crate) fn streams(directory: &Directory) -> Streams {
     }
 }
 
-/// The mesh of a stream; `None` if it has no viewers. `isps` names autonomous systems.
+/// The mesh of a stream; `None` if it has no viewers. `isps` names autonomous systems,
+/// `sites` the operator's.
 pub(crate) fn mesh(
     directory: &Directory,
     stream: StreamId,
     isps: &BTreeMap<u32, String>,
+    sites: &BTreeMap<u32, String>,
 ) -> Option<Mesh> {
     let view = directory.stream(stream)?;
     let mut links_up = Vec::new();
     let mut viewers = Vec::with_capacity(view.viewers);
     for viewer in directory.viewers(stream) {
         let me = viewer.peer();
-        viewers.push(Viewer::new(&viewer, isps));
+        let mut shown = Viewer::new(&viewer, isps);
+        let site = viewer.network().site.and_then(|site| sites.get(&site));
+        shown.site = site.cloned().unwrap_or_default();
+        viewers.push(shown);
         let mine = viewer.pairs().filter(|pair| pair.up && me < pair.peer);
         links_up.extend(mine.map(|pair| Link {
             a: me.to_string(),
@@ -142,6 +148,7 @@ impl Viewer {
             track: viewer.track().to_string(),
             asn: network.asn,
             isp: isps.get(&network.asn).cloned().unwrap_or_default(),
+            site: String::new(),
             country: if known {
                 String::from_utf8_lossy(&network.country).into_owned()
             } else {

@@ -6,7 +6,12 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use swarm_core::{directory::Policy, limits};
 
-use crate::Error;
+use crate::{
+    Error,
+    admission::{PermissionConfig, TokensConfig},
+    privacy::PrivacyConfig,
+    tls::TlsConfig,
+};
 
 /// The settings. [`default_config`] is their manual.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -16,10 +21,18 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Paths at which viewers connect.
     pub paths: Vec<String>,
-    /// Origins of pages that may connect; empty for all. Viewers that send none are not browsers.
+    /// Origins of pages that may connect, `*.` for every host below; empty for all.
     pub origins: Vec<String>,
-    /// Proxies whose X-Forwarded-For and Forwarded headers are believed.
+    /// Whether viewers that send no origin are refused: they are not browsers.
+    pub origin_needed: bool,
+    /// Proxies whose word on the viewer's address is believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// The header that trusted proxies write the viewer's address into.
+    pub address_header: AddressHeader,
+    /// Whether trusted proxies begin each connection with a header of the PROXY protocol.
+    pub proxy_protocol: bool,
+    /// How often files are looked at for changes, in milliseconds.
+    pub reload_ms: u32,
     /// What viewers must bring as their join token; without it everybody may join.
     pub join_token: Option<String>,
     /// The secret that viewers' names are proven with; random for each start without it.
@@ -29,14 +42,22 @@ pub struct Config {
     /// The bearer token of the API and the metrics. Without it the API answers only if it is
     /// public, and the metrics answer everybody.
     pub admin_token: Option<String>,
-    /// An MMDB file with autonomous systems.
-    pub asn_database: Option<PathBuf>,
-    /// An MMDB file with countries or cities.
-    pub geo_database: Option<PathBuf>,
+    /// MMDB files with autonomous systems, countries or cities.
+    pub databases: Vec<PathBuf>,
+    /// A table of the operator's subnets (CSV).
+    pub subnets: Option<PathBuf>,
     /// For demonstrations: viewers of unknown networks get invented ISPs and places.
     pub fake_networks: bool,
     /// The operator's rules for networks; the longest prefix counts.
     pub networks: Vec<NetworkConfig>,
+    /// Signed tokens.
+    pub tokens: TokensConfig,
+    /// The operator's back end that says who may join.
+    pub permission: PermissionConfig,
+    /// TLS of our own.
+    pub tls: TlsConfig,
+    /// Whose addresses are shown to whom.
+    pub privacy: PrivacyConfig,
     /// The embedded STUN server.
     pub stun: StunConfig,
     /// Groups and links.
@@ -46,7 +67,7 @@ pub struct Config {
 }
 
 /// What the operator knows of a network. Fields that are set go before the databases'.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct NetworkConfig {
     /// Its addresses.
@@ -63,8 +84,26 @@ pub struct NetworkConfig {
     pub longitude: Option<f64>,
     /// A name that its viewers share (a company, a campus): they are brought together first.
     pub site: Option<String>,
+    /// What dashboards call the site; its name if not set.
+    pub label: Option<String>,
     /// Whether its viewers use peers.
     pub p2p: P2pMode,
+    /// Whether its viewers meet viewers of other sites.
+    pub wan: bool,
+}
+
+/// Where trusted proxies write the address that a request comes from. The other header is not looked
+/// at: a proxy that does not know it passes on what the viewer has written there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AddressHeader {
+    /// `X-Forwarded-For`.
+    #[default]
+    XForwardedFor,
+    /// `Forwarded` (RFC 7239).
+    Forwarded,
+    /// Neither.
+    None,
 }
 
 /// Whether viewers of a network use peers.
@@ -115,6 +154,10 @@ pub struct SwarmConfig {
     pub introductions_burst: u16,
     /// Introductions that a viewer may receive in an hour beyond the burst.
     pub introductions_per_hour: u32,
+    /// Introductions that all viewers of one address together may receive in a burst.
+    pub address_introductions_burst: u32,
+    /// Introductions that all viewers of one address together may receive in an hour beyond it.
+    pub address_introductions_per_hour: u32,
     /// Viewers of one ISP within this distance are in one metro area, in km.
     pub metro_km: u32,
 }
@@ -131,6 +174,10 @@ pub struct LimitsConfig {
     pub joins_burst: u32,
     /// Joins of one address in a second beyond the burst.
     pub joins_per_s: u32,
+    /// Connections with one token, or with tokens of one subject, at the same time.
+    pub connections_per_token_max: u32,
+    /// Joins with one token in its life.
+    pub joins_per_token_max: u32,
     /// Messages of one connection in a burst, signals not counted.
     pub messages_burst: u32,
     /// Messages of one connection in a second beyond the burst, signals not counted.
@@ -208,6 +255,12 @@ impl Config {
         {
             return wrong("stun.advertise: at most 4 addresses of 256 bytes");
         }
+        if self.reload_ms == 0 {
+            return wrong("reload_ms must not be 0");
+        }
+        if self.privacy.countries.iter().any(|c| !is_country(c)) {
+            return wrong("privacy.countries must be two capital letters each");
+        }
         self.networks.iter().try_for_each(NetworkConfig::check)
     }
 
@@ -225,25 +278,26 @@ impl Config {
             linger_ms: swarm.linger_ms,
             introductions_burst: swarm.introductions_burst,
             introductions_per_hour: swarm.introductions_per_hour,
+            address_introductions_burst: swarm.address_introductions_burst,
+            address_introductions_per_hour: swarm.address_introductions_per_hour,
+            viewers_min: self.privacy.viewers_min,
             metro_km: swarm.metro_km,
             ..Policy::default()
         }
     }
 }
 
+fn is_country(text: &str) -> bool {
+    text.len() == 2 && text.bytes().all(|b| b.is_ascii_uppercase())
+}
+
 impl NetworkConfig {
-    fn check(&self) -> Result<(), Error> {
+    pub(crate) fn check(&self) -> Result<(), Error> {
         let wrong = |what: &str| Err(Error::Config(format!("networks {:?}: {what}", self.cidrs)));
         if self.cidrs.is_empty() {
             return wrong("cidrs must not be empty");
         }
-        let letters =
-            |text: &String| text.len() == 2 && text.bytes().all(|b| b.is_ascii_uppercase());
-        if self
-            .country
-            .as_ref()
-            .is_some_and(|country| !letters(country))
-        {
+        if self.country.as_deref().is_some_and(|c| !is_country(c)) {
             return wrong("country must be two capital letters");
         }
         let within = |degrees: Option<f64>, max: f64| degrees.is_none_or(|d| d.abs() <= max);
@@ -257,21 +311,46 @@ impl NetworkConfig {
     }
 }
 
+impl Default for NetworkConfig {
+    fn default() -> Self {
+        Self {
+            cidrs: Vec::new(),
+            asn: None,
+            isp: None,
+            country: None,
+            latitude: None,
+            longitude: None,
+            site: None,
+            label: None,
+            p2p: P2pMode::On,
+            wan: true,
+        }
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8083)),
             paths: vec!["/".into(), "/shoal".into()],
             origins: Vec::new(),
+            origin_needed: false,
             trusted_proxies: Vec::new(),
+            address_header: AddressHeader::default(),
+            proxy_protocol: false,
+            reload_ms: 5_000,
             join_token: None,
             name_key: None,
             public_api: false,
             admin_token: None,
-            asn_database: None,
-            geo_database: None,
+            databases: Vec::new(),
+            subnets: None,
             fake_networks: false,
             networks: Vec::new(),
+            tokens: TokensConfig::default(),
+            permission: PermissionConfig::default(),
+            tls: TlsConfig::default(),
+            privacy: PrivacyConfig::default(),
             stun: StunConfig::default(),
             swarm: SwarmConfig::default(),
             limits: LimitsConfig::default(),
@@ -302,6 +381,8 @@ impl Default for SwarmConfig {
             linger_ms: policy.linger_ms,
             introductions_burst: policy.introductions_burst,
             introductions_per_hour: policy.introductions_per_hour,
+            address_introductions_burst: policy.address_introductions_burst,
+            address_introductions_per_hour: policy.address_introductions_per_hour,
             metro_km: policy.metro_km,
         }
     }
@@ -314,6 +395,8 @@ impl Default for LimitsConfig {
             connections_per_address_max: 1_000,
             joins_burst: 500,
             joins_per_s: 50,
+            connections_per_token_max: 10,
+            joins_per_token_max: 100,
             messages_burst: 200,
             messages_per_s: 10,
             signals_burst: 600,
@@ -345,8 +428,20 @@ mod tests {
             join_token: Some(String::new()),
             name_key: Some(String::new()),
             admin_token: Some(String::new()),
-            asn_database: Some(PathBuf::new()),
-            geo_database: Some(PathBuf::new()),
+            subnets: Some(PathBuf::new()),
+            tokens: TokensConfig {
+                keys: Some(PathBuf::new()),
+                ..TokensConfig::default()
+            },
+            permission: PermissionConfig {
+                url: Some(String::new()),
+                bearer: Some(String::new()),
+                ..PermissionConfig::default()
+            },
+            tls: TlsConfig {
+                certificate: Some(PathBuf::new()),
+                key: Some(PathBuf::new()),
+            },
             networks: vec![NetworkConfig {
                 asn: Some(1),
                 isp: Some(String::new()),
@@ -354,6 +449,7 @@ mod tests {
                 latitude: Some(0.0),
                 longitude: Some(0.0),
                 site: Some(String::new()),
+                label: Some(String::new()),
                 ..NetworkConfig::default()
             }],
             ..Config::default()
@@ -384,6 +480,8 @@ mod tests {
             ("[swarm]\nsilence_ms_max = 6000", "silence_ms_max"),
             ("[limits]\nqueue_bytes_max = 100", "queue_bytes_max"),
             ("paths = [\"shoal\"]", "paths"),
+            ("[privacy]\ncountries = [\"Germany\"]", "countries"),
+            ("[permission]\non_failure = \"ajar\"", "on_failure"),
             (
                 "[[networks]]\ncidrs = [\"10.0.0.0/8\"]\ncountry = \"Germany\"",
                 "country",

@@ -11,7 +11,7 @@ use futures_util::{SinkExt, StreamExt};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use swarm_core::{
-    directory::{ConnId, Joined},
+    directory::{ConnId, Joined, P2pMode},
     limits::{TEXT_LEN_MAX, TRACKER_FRAME_LEN_MAX},
     wire::tracker::{self, RefusalCode, TrackerMsg, ViewerMsg},
 };
@@ -22,10 +22,11 @@ use tokio_tungstenite::{
 };
 
 use crate::{
-    admission::JoinRequest,
+    admission::{self, JoinRequest, Pass, StreamName},
     fake,
     metrics::Counters,
     outgoing::{Batch, Outgoing},
+    privacy,
     quota::{Bucket, Held},
     server::Context,
     shard::{Command, Join, refusal_text},
@@ -62,6 +63,10 @@ pub(crate) struct Visit {
     pub(crate) address: IpAddr,
     /// The host at which it reached the tracker.
     pub(crate) host: Option<String>,
+    /// The origin of its page.
+    pub(crate) origin: Option<Box<str>>,
+    /// The token in the address that it connected to.
+    pub(crate) token: Option<Box<str>>,
     pub(crate) held: Held,
 }
 
@@ -78,7 +83,7 @@ impl Visit {
         let mut socket: Socket = Box::new(socket);
         Counters::add(&self.context.counters.connections);
         let end = match Box::pin(self.join(&mut socket)).await {
-            Ok(outgoing) => self.converse(&mut socket, &outgoing).await,
+            Ok((outgoing, _pass)) => self.converse(&mut socket, &outgoing).await,
             Err(end) => end,
         };
         Counters::sub(&self.context.counters.connections);
@@ -86,36 +91,44 @@ impl Visit {
     }
 
     /// Waits for the join message and admits the viewer.
-    async fn join(&self, socket: &mut Socket) -> Result<Arc<Outgoing>, End> {
+    async fn join(&self, socket: &mut Socket) -> Result<(Arc<Outgoing>, Pass), End> {
         let context = &self.context;
         let limit = Duration::from_millis(u64::from(context.config.limits.join_ms));
         let first = time::timeout(limit, next_message(socket));
         let bytes = first
             .await
             .map_err(|_| End::Refused(RefusalCode::BadMessage))??;
-        let ViewerMsg::Join(join) = decode(&bytes)? else {
-            return Err(End::Refused(RefusalCode::BadMessage));
-        };
         if !self.held.may_join() {
             return Err(End::Refused(RefusalCode::Quota));
         }
-        let request = JoinRequest {
-            stream: join.stream,
-            token: join.token,
-            address: self.address,
+        let ViewerMsg::Join(join) = decode(&bytes)? else {
+            return Err(End::Refused(RefusalCode::BadMessage));
         };
-        context
-            .admission
-            .admit(request)
-            .await
-            .map_err(End::Refused)?;
+        let in_address = self.token.as_deref().unwrap_or_default().as_bytes();
+        let request = JoinRequest {
+            stream: StreamName::Shoal(join.stream),
+            token: if join.token.is_empty() {
+                in_address
+            } else {
+                join.token
+            },
+            address: self.address,
+            origin: self.origin.as_deref(),
+        };
+        let checked = admission::check(&*context.admission, &context.bearers, request).await;
+        let pass = checked.map_err(End::Refused)?;
         let outgoing = Arc::new(Outgoing::new(context.config.limits.queue_bytes_max));
-        let join = self.admitted(&join, Arc::clone(&outgoing))?;
+        let join = self.admitted(&join, &pass, Arc::clone(&outgoing))?;
         self.tell(Command::Join(Box::new(join))).await?;
-        Ok(outgoing)
+        Ok((outgoing, pass))
     }
 
-    fn admitted(&self, join: &tracker::Join<'_>, outgoing: Arc<Outgoing>) -> Result<Join, End> {
+    fn admitted(
+        &self,
+        join: &tracker::Join<'_>,
+        pass: &Pass,
+        outgoing: Arc<Outgoing>,
+    ) -> Result<Join, End> {
         let context = &self.context;
         let proven = join
             .resume
@@ -133,6 +146,12 @@ impl Visit {
             found = fake::network_of(peer);
             found.network.mode = mode;
         }
+        let mode = context.config.privacy.mode(&found.network, join.flags);
+        found.network.mode = if pass.leech && mode == P2pMode::On {
+            P2pMode::Leech
+        } else {
+            mode
+        };
         let joined = Joined {
             conn: self.conn,
             peer,
@@ -147,6 +166,7 @@ impl Visit {
         Ok(Join {
             joined,
             isp: found.isp,
+            site: found.network.site.zip(found.label),
             stun: self.stun_servers(),
             outgoing,
         })
@@ -224,7 +244,14 @@ impl Visit {
         let command = match message {
             ViewerMsg::Signal { to, payload } => {
                 quota.take_signal()?;
-                let payload = bytes.slice_ref(payload);
+                let payload = if self.context.config.privacy.relay_only {
+                    match privacy::relayed(payload) {
+                        Some(payload) => payload.into(),
+                        None => return Ok(()),
+                    }
+                } else {
+                    bytes.slice_ref(payload)
+                };
                 let from = conn;
                 Command::Signal { from, to, payload }
             }

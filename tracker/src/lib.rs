@@ -8,7 +8,10 @@
 //! - `connection` speaks with one viewer: limits, decoding, admission.
 //! - `shard` owns the directory; everything reaches it through one bounded channel.
 //! - `outgoing` is the bounded queue between the shard and one connection.
+//! - `entrance` leads connections in: PROXY protocol, TLS.
+//! - `admission` says who may join: tokens, the operator's back end.
 //! - `networks` knows ISPs and places: the operator's rules, MMDB files.
+//! - `reload` reads files again when they change.
 //! - `address` finds a viewer's address behind trusted proxies.
 //! - `stun` lets viewers find their public address.
 //!
@@ -17,22 +20,34 @@
 mod address;
 mod admission;
 mod api;
+mod bearers;
 mod config;
 mod connection;
+mod entrance;
 mod error;
 mod fake;
 mod metrics;
 mod names;
 mod networks;
 mod outgoing;
+mod privacy;
 mod quota;
+mod reload;
 mod server;
 mod shard;
+mod stream;
 mod stun;
+mod tls;
 
-pub use admission::{Admission, JoinRequest, Open, SharedToken};
+pub use admission::{
+    Admission, Bearer, Grant, JoinRequest, OnFailure, Open, PermissionConfig, SharedToken,
+    StreamName, TokensConfig, tokens,
+};
 pub use config::{
-    Config, LimitsConfig, NetworkConfig, P2pMode, StunConfig, SwarmConfig, default_config,
+    AddressHeader, Config, LimitsConfig, NetworkConfig, P2pMode, StunConfig, SwarmConfig,
+    default_config,
 };
 pub use error::Error;
+pub use privacy::PrivacyConfig;
 pub use server::{run, run_with};
+pub use tls::TlsConfig;

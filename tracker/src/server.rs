@@ -18,9 +18,9 @@ use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::Serialize;
-use swarm_core::{directory::ConnId, id::StreamId, wire::SUBPROTOCOL};
+use swarm_core::{directory::ConnId, id::StreamId, limits, wire::SUBPROTOCOL};
 use tokio::{
-    net::{TcpListener, TcpStream, UdpSocket},
+    net::{TcpListener, UdpSocket},
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
     time,
 };
@@ -30,14 +30,18 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     Error,
     address::client_address,
-    admission::{Admission, Open, SharedToken, same},
+    admission::{self, Admission, origin_allowed, same},
+    bearers::Bearers,
     config::Config,
     connection::Visit,
+    entrance::Entrance,
     metrics::{self, Counters},
     names::{self, Names},
     networks::Networks,
     quota::Addresses,
+    reload::Reloader,
     shard::{self, Command, Shard},
+    stream::Stream,
     stun,
 };
 
@@ -57,6 +61,8 @@ pub(crate) struct Context {
     pub(crate) counters: Arc<Counters>,
     pub(crate) shard: mpsc::Sender<Command>,
     pub(crate) stun_port: Option<u16>,
+    pub(crate) bearers: Arc<Bearers>,
+    entrance: Entrance,
     addresses: Arc<Addresses>,
     conns: AtomicU64,
     stopping: CancellationToken,
@@ -74,11 +80,9 @@ pub async fn run(
     config: Config,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), Error> {
-    let admission: Arc<dyn Admission> = match &config.join_token {
-        Some(token) => Arc::new(SharedToken(token.clone())),
-        None => Arc::new(Open),
-    };
-    run_with(listener, config, admission, shutdown).await
+    let mut reloader = Reloader::default();
+    let admission = admission::from_config(&config, &mut reloader)?;
+    serve(listener, config, admission, reloader, shutdown).await
 }
 
 /// As [`run`], with an own say on who may join.
@@ -91,12 +95,27 @@ pub async fn run_with(
     admission: Arc<dyn Admission>,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), Error> {
+    serve(listener, config, admission, Reloader::default(), shutdown).await
+}
+
+async fn serve(
+    listener: TcpListener,
+    config: Config,
+    admission: Arc<dyn Admission>,
+    mut reloader: Reloader,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), Error> {
     config.check()?;
     let names = Names::new(config.name_key.as_deref())?;
-    let networks = Networks::open(&config)?;
+    let networks = Networks::open(&config, &mut reloader)?;
+    let entrance = Entrance::open(&config, &mut reloader)?;
     let counters = Arc::new(Counters::default());
     let (stopping, stopped) = (CancellationToken::new(), CancellationToken::new());
     let _stop_all = stopped.clone().drop_guard();
+    reloader.spawn(
+        Duration::from_millis(u64::from(config.reload_ms)),
+        stopped.clone(),
+    );
     let stun_port = start_stun(&config, &counters, &stopped).await?;
     let mut seed = [0; 8];
     names::fill(&mut seed)?;
@@ -110,6 +129,8 @@ pub async fn run_with(
     let shard = tokio::spawn(shard.serve(commands, stopping.clone()));
     let context = Arc::new(Context {
         addresses: Addresses::new(config.limits.clone()),
+        bearers: Bearers::new(&config.limits),
+        entrance,
         config,
         admission,
         names,
@@ -179,17 +200,21 @@ async fn accept(
         };
         // Frames are small and answer each other: waiting to fill packets only delays.
         let _ = stream.set_nodelay(true);
-        tokio::spawn(serve_http(
-            stream,
-            peer.ip(),
-            Arc::clone(context),
-            Arc::new(permit),
-        ));
+        let (context, permit) = (Arc::clone(context), Arc::new(permit));
+        tokio::spawn(async move {
+            match context.entrance.enter(stream, peer.ip()).await {
+                Ok((stream, peer)) => serve_http(stream, peer, context, permit).await,
+                Err(error) => {
+                    Counters::add(&context.counters.connections_refused);
+                    tracing::debug!(%error, peer = %peer.ip(), "not let in");
+                }
+            }
+        });
     }
 }
 
 async fn serve_http(
-    stream: TcpStream,
+    stream: Stream,
     peer: IpAddr,
     context: Arc<Context>,
     permit: Arc<OwnedSemaphorePermit>,
@@ -255,12 +280,17 @@ fn upgrade(
         Counters::add(&context.counters.connections_refused);
         text(status, why)
     };
-    let key = match check_handshake(&request, &context.config.origins) {
+    let key = match check_handshake(&request, &context.config) {
         Ok(key) => key,
         Err((status, why)) => return refuse(status, why),
     };
     let headers = request.headers();
-    let address = client_address(peer, headers, &context.config.trusted_proxies);
+    let address = client_address(
+        peer,
+        headers,
+        &context.config.trusted_proxies,
+        context.config.address_header,
+    );
     let Some(held) = context.addresses.hold(address) else {
         return refuse(
             StatusCode::TOO_MANY_REQUESTS,
@@ -271,6 +301,8 @@ fn upgrade(
         conn: ConnId(context.conns.fetch_add(1, Ordering::Relaxed)),
         address,
         host: host_of(headers),
+        origin: text_of(headers, &header::ORIGIN).map(Into::into),
+        token: token_of(request.uri()).map(Into::into),
         held,
         context: Arc::clone(&context),
     };
@@ -291,7 +323,7 @@ fn upgrade(
 /// The key of a handshake that may go on, or why it may not.
 fn check_handshake(
     request: &Request<Incoming>,
-    origins: &[String],
+    config: &Config,
 ) -> Result<header::HeaderValue, (StatusCode, &'static str)> {
     let headers = request.headers();
     let needs = |why| Err((StatusCode::UPGRADE_REQUIRED, why));
@@ -309,7 +341,7 @@ fn check_handshake(
     let Some(key) = headers.get(header::SEC_WEBSOCKET_KEY) else {
         return Err((StatusCode::BAD_REQUEST, "Sec-WebSocket-Key is missing\n"));
     };
-    if !origin_allowed(headers, origins) {
+    if !origin_allowed(text_of(headers, &header::ORIGIN), config) {
         let why = "this page's origin may not connect\n";
         return Err((StatusCode::FORBIDDEN, why));
     }
@@ -404,14 +436,18 @@ fn is_admin(headers: &HeaderMap, config: &Config) -> bool {
     }
 }
 
-fn origin_allowed(headers: &HeaderMap, origins: &[String]) -> bool {
-    let Some(origin) = headers.get(header::ORIGIN) else {
-        return true;
-    };
-    origins.is_empty()
-        || origins
-            .iter()
-            .any(|allowed| origin.as_bytes() == allowed.as_bytes())
+/// A header as text; one that is none counts as an empty text, not as missing.
+fn text_of<'a>(headers: &'a HeaderMap, name: &header::HeaderName) -> Option<&'a str> {
+    Some(headers.get(name)?.to_str().unwrap_or_default())
+}
+
+/// The `token` in the query, for viewers that cannot put it elsewhere. Tokens need no escapes.
+fn token_of(uri: &http::Uri) -> Option<&str> {
+    let token = uri
+        .query()?
+        .split('&')
+        .find_map(|pair| pair.strip_prefix("token="))?;
+    (token.len() <= limits::TOKEN_LEN_MAX).then_some(token)
 }
 
 /// Whether a comma-separated header has an element, whatever its case.

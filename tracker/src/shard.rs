@@ -32,9 +32,9 @@ use crate::{
 pub(crate) const COMMANDS_MAX: usize = 4096;
 /// Commands handled in one turn.
 const TURN_MAX: usize = 256;
-/// Names of ISPs that are remembered for the API.
+/// Names of ISPs, and of sites, that are remembered for the API.
 const ISPS_MAX: usize = 100_000;
-/// Longest name of an ISP that is remembered, in bytes.
+/// Longest name that is remembered, in bytes.
 const ISP_LEN_MAX: usize = 100;
 
 /// What is asked of the shard.
@@ -63,6 +63,8 @@ pub(crate) enum Command {
 pub(crate) struct Join {
     pub(crate) joined: Joined,
     pub(crate) isp: Option<String>,
+    /// The number of its site, and what the operator calls it.
+    pub(crate) site: Option<(u32, String)>,
     /// What it is told of STUN servers.
     pub(crate) stun: Vec<String>,
     pub(crate) outgoing: Arc<Outgoing>,
@@ -82,6 +84,7 @@ pub(crate) struct Shard {
     outbox: Outbox,
     conns: HashMap<ConnId, Conn>,
     isps: BTreeMap<u32, String>,
+    sites: BTreeMap<u32, String>,
     jitter: Rng,
     frame: Vec<u8>,
 }
@@ -103,6 +106,7 @@ impl Shard {
             outbox: Outbox::new(),
             conns: HashMap::new(),
             isps: BTreeMap::new(),
+            sites: BTreeMap::new(),
             jitter: Rng::new(!seed),
             frame: Vec::new(),
         }
@@ -178,7 +182,7 @@ impl Shard {
             // Whoever asked may be gone by now; then nobody misses the answer.
             Command::Streams(answer) => drop(answer.send(api::streams(&self.directory))),
             Command::Mesh(stream, answer) => {
-                drop(answer.send(api::mesh(&self.directory, stream, &self.isps)));
+                drop(answer.send(api::mesh(&self.directory, stream, &self.isps, &self.sites)));
             }
             Command::Gauges(answer) => drop(answer.send(self.gauges())),
         }
@@ -188,6 +192,7 @@ impl Shard {
         let Join {
             joined,
             isp,
+            site,
             stun,
             outgoing,
         } = join;
@@ -196,6 +201,12 @@ impl Shard {
             && isp.len() <= ISP_LEN_MAX
         {
             self.isps.insert(joined.network.asn, isp);
+        }
+        if let Some((site, label)) = site
+            && (self.sites.len() < ISPS_MAX || self.sites.contains_key(&site))
+            && label.len() <= ISP_LEN_MAX
+        {
+            self.sites.insert(site, label);
         }
         let peer = joined.peer;
         self.conns.insert(joined.conn, Conn { peer, outgoing });

@@ -13,7 +13,7 @@ use crate::shell;
 use crate::wasm::Toolchain;
 
 /// Folders with a package-lock.json of their own.
-const NPM_FOLDERS: [&str; 2] = ["player-shim/js", "tests/browser"];
+const NPM_FOLDERS: [&str; 3] = ["player-shim/js", "tests/browser", "tests/networks"];
 /// Names under which a Chromium may already be installed.
 const CHROMIUM_NAMES: [&str; 4] = [
     "chromium",

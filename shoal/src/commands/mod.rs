@@ -12,6 +12,7 @@ pub(crate) mod origin_proxy;
 pub(crate) mod peer;
 pub(crate) mod publish;
 pub(crate) mod simulate;
+pub(crate) mod token;
 pub(crate) mod tracker;
 
 /// What `--json` takes.

@@ -7,6 +7,7 @@ use super::{
     place::Place,
     slab::Key,
     swarm::{Group, SwarmId},
+    viewer::Viewer,
 };
 use crate::time::Instant;
 
@@ -41,12 +42,13 @@ impl Directory {
     }
 
     fn swarm_of(&self, viewer: Key) -> Option<SwarmId> {
-        self.viewers.get(viewer).map(|v| (v.stream, v.track))
+        self.viewers.get(viewer).map(Viewer::swarm)
     }
 
     /// The group next to the viewer that has room: its household's, then from its narrowest place
     /// outwards, then the best of a few drawn at random. Where its place has groups and none has
-    /// room, a new one begins there.
+    /// room, a new one begins there. Viewers that are kept local have groups of their own: they
+    /// could not link with the others.
     fn plan_place(&mut self, viewer: Key, id: SwarmId, except: Option<Key>) -> Plan {
         let (Some(swarm), Some(v)) = (self.swarms.get(&id), self.viewers.get(viewer)) else {
             return Plan::Found(Place::World);
@@ -61,7 +63,11 @@ impl Directory {
         if let Some(group) = household {
             return Plan::Join(group);
         }
+        let kept_local = v.network.local_only;
         for place in v.network.ladder() {
+            if kept_local && !matches!(place, Place::Site(_)) {
+                return Plan::Found(place);
+            }
             let mut groups = swarm
                 .groups_at(place)
                 .filter(|g| Some(*g) != except)
@@ -73,7 +79,7 @@ impl Directory {
                 .min_by_key(|group| (self.score(viewer, *group), *group));
             match best {
                 Some(group) => return Plan::Join(group),
-                None if inhabited => return Plan::Found(place),
+                None if inhabited || kept_local => return Plan::Found(place),
                 None => {}
             }
         }
@@ -86,8 +92,21 @@ impl Directory {
             .into_iter()
             .map(|index| groups[index as usize])
             .filter(|group| Some(*group) != except && self.has_room(*group))
+            .filter(|group| !self.is_closed_to(*group, viewer))
             .min_by_key(|group| (self.score(viewer, *group), *group))
             .map_or(Plan::Found(Place::World), Plan::Join)
+    }
+
+    /// Whether a group is one of viewers that are kept local, elsewhere.
+    fn is_closed_to(&self, group: Key, viewer: Key) -> bool {
+        let first = self.groups.get(group).and_then(|g| g.members.first());
+        let (Some(v), Some(first)) = (
+            self.viewers.get(viewer),
+            first.and_then(|first| self.viewers.get(*first)),
+        ) else {
+            return false;
+        };
+        first.network.local_only && !v.network.may_reach(&first.network)
     }
 
     /// How badly a group suits a viewer: those it cannot link with, distance, and upload.

@@ -4,7 +4,8 @@
 //! with each other where their networks allow, plus a few random links to other groups. A group
 //! grows to `group_max` and splits; one that has become thin looks for room elsewhere; where enough
 //! viewers of a narrower place sit in groups of a wider one, they get their own. A viewer that
-//! changes the track keeps its links until new ones carry.
+//! changes the track keeps its links until new ones carry. Viewers of quite different times of the
+//! stream have no segments to share and form groups of their own.
 //!
 //! The cost of a join does not grow with the audience: groups, households and places are indexed,
 //! and a decision looks at a bounded number of groups.
@@ -17,6 +18,7 @@ mod io;
 mod pairing;
 mod place;
 mod policy;
+mod ration;
 mod slab;
 mod swarm;
 #[cfg(test)]
@@ -37,6 +39,7 @@ use alloc::{
     vec::Vec,
 };
 
+use ration::AddressRations;
 use slab::{Key, Slab};
 use swarm::{Group, Swarm, SwarmId};
 use view::StreamEntry;
@@ -90,6 +93,7 @@ pub struct Directory {
     conns: BTreeMap<ConnId, Key>,
     names: BTreeMap<PeerId, Key>,
     timers: BTreeSet<(Instant, Timer, Key)>,
+    address_rations: AddressRations,
     /// Decided during the current call.
     pending: Vec<Action>,
     stats: Stats,
@@ -110,6 +114,7 @@ impl Directory {
             conns: BTreeMap::new(),
             names: BTreeMap::new(),
             timers: BTreeSet::new(),
+            address_rations: AddressRations::new(),
             pending: Vec::new(),
             stats: Stats::default(),
         }
@@ -207,6 +212,7 @@ impl Directory {
         self.stats.joins += 1;
         self.welcome(conn, joined.peer);
         self.settle(viewer);
+        self.begin_if_crowded(joined.stream);
     }
 
     /// Gives a known name its new connection. Whether the viewer could keep its place: it cannot
@@ -229,7 +235,7 @@ impl Directory {
         self.stats.resumes += 1;
         self.welcome(joined.conn, joined.peer);
         self.change_upload(viewer, joined.upload_kbps);
-        self.change_track(viewer, joined.track);
+        self.change_swarm(viewer, joined.track, None);
         self.fill_viewer(viewer);
         true
     }
@@ -269,7 +275,7 @@ impl Directory {
             .totals
             .add_status(status);
         self.change_upload(viewer, status.upload_kbps);
-        self.change_track(viewer, status.track);
+        self.change_swarm(viewer, status.track, Some(status.lag_ms));
         if doubt && status.links == 0 {
             self.part_from_all(viewer);
             self.fill_viewer(viewer);
@@ -280,17 +286,19 @@ impl Directory {
         }
     }
 
-    /// Regroups a viewer that plays another track; its old links stay for a while.
-    fn change_track(&mut self, viewer: Key, track: TrackId) {
-        let Some(v) = self.viewers.get_mut(viewer) else {
+    /// Regroups a viewer that plays another track, or another time of the stream; its old links
+    /// stay for a while.
+    fn change_swarm(&mut self, viewer: Key, track: TrackId, lag_ms: Option<u32>) {
+        let Some(v) = self.viewers.get(viewer) else {
             return;
         };
-        if v.track == track {
+        let lag_band = lag_ms.map_or(v.lag_band, |lag| self.policy.lag_band(lag, v.lag_band));
+        if (v.track, v.lag_band) == (track, lag_band) {
             return;
         }
         self.leave_group(viewer);
         if let Some(v) = self.viewers.get_mut(viewer) {
-            v.track = track;
+            (v.track, v.lag_band) = (track, lag_band);
         }
         self.schedule_release(viewer);
         self.settle(viewer);

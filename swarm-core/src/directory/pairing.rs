@@ -10,7 +10,7 @@ use super::{
     viewer::{Meeting, Viewer},
 };
 use crate::{
-    id::PeerId,
+    id::{PeerId, StreamId},
     limits::NEIGHBOURS_MAX,
     wire::tracker::{Introduction, LinkOutcome, ViewerFlags},
 };
@@ -30,6 +30,9 @@ impl Directory {
     /// Introduces a viewer to members of its group until it has enough pairs there, and to one
     /// random viewer elsewhere if it lacks long links.
     pub(super) fn fill_viewer(&mut self, viewer: Key) {
+        if !self.is_crowded(viewer) {
+            return;
+        }
         for other in self.plan_local(viewer) {
             self.introduce(viewer, other, false);
         }
@@ -44,6 +47,31 @@ impl Directory {
             && let Some(other) = self.draw_far(viewer)
         {
             self.introduce(viewer, other, true);
+        }
+    }
+
+    /// Whether a viewer's stream has enough viewers for anybody to be introduced.
+    fn is_crowded(&self, viewer: Key) -> bool {
+        let stream = self.viewers.get(viewer).map(|v| v.stream);
+        let entry = stream.and_then(|stream| self.streams.get(&stream));
+        entry.is_some_and(|entry| entry.viewers.len() >= self.policy.viewers_min as usize)
+    }
+
+    /// Has everybody introduced when a stream gets as many viewers as that needs.
+    pub(super) fn begin_if_crowded(&mut self, stream: StreamId) {
+        let Some(entry) = self.streams.get(&stream) else {
+            return;
+        };
+        if entry.viewers.len() != self.policy.viewers_min as usize {
+            return;
+        }
+        let waiting: Vec<Key> = entry.viewers.iter().copied().collect();
+        for group in waiting
+            .into_iter()
+            .filter_map(|v| self.viewers.get(v)?.group)
+            .collect::<Vec<_>>()
+        {
+            self.schedule_group(group, self.now.plus_ms(1));
         }
     }
 
@@ -82,7 +110,7 @@ impl Directory {
     /// A viewer of another group, drawn at random.
     fn draw_far(&mut self, viewer: Key) -> Option<Key> {
         let v = self.viewers.get(viewer)?;
-        let swarm = self.swarms.get(&(v.stream, v.track))?;
+        let swarm = self.swarms.get(&v.swarm())?;
         if swarm.groups.len() < 2 {
             return None;
         }
@@ -130,6 +158,21 @@ impl Directory {
 
     /// Tells both of each other. `a` offers: it is the one that needs the link.
     fn introduce(&mut self, a: Key, b: Key, long: bool) {
+        let rate = self.policy.address_introductions();
+        let addresses = [a, b].map(|key| self.viewers.get(key).map_or(0, |v| v.network.address));
+        // Members of one household know each other's address already.
+        if addresses[0] == 0 || addresses[0] != addresses[1] {
+            let rations = &mut self.address_rations;
+            if !addresses
+                .iter()
+                .all(|address| rations.has_some(*address, rate, self.now))
+            {
+                return;
+            }
+            for address in addresses {
+                rations.take(address, rate, self.now);
+            }
+        }
         self.pair(a, b, long, false);
         for (me, other, offer) in [(a, b, true), (b, a, false)] {
             let (Some(v), Some(w)) = (self.viewers.get(me), self.viewers.get(other)) else {
@@ -346,7 +389,7 @@ impl Directory {
         }
     }
 
-    /// Gives up the links of a viewer's old track once enough new ones are up.
+    /// Gives up the links of a viewer's old swarm once enough new ones are up.
     fn release_if_ready(&mut self, viewer: Key) {
         let Some(v) = self.viewers.get(viewer) else {
             return;
@@ -354,14 +397,16 @@ impl Directory {
         if v.release_at.is_none() {
             return;
         }
-        let new =
-            |m: &&Meeting| m.up && self.viewers.get(m.with).is_some_and(|o| o.track == v.track);
+        let new = |m: &&Meeting| {
+            let with = self.viewers.get(m.with);
+            m.up && with.is_some_and(|o| o.swarm() == v.swarm())
+        };
         if v.meetings.iter().filter(new).count() >= LINKS_TO_RELEASE {
             self.release(viewer);
         }
     }
 
-    /// Gives up the links of a viewer's old track.
+    /// Gives up the links of a viewer's old swarm.
     pub(super) fn release(&mut self, viewer: Key) {
         self.unschedule_release(viewer);
         let Some(v) = self.viewers.get(viewer) else {
@@ -371,7 +416,10 @@ impl Directory {
             .meetings
             .iter()
             .map(|m| m.with)
-            .filter(|other| self.viewers.get(*other).is_some_and(|o| o.track != v.track))
+            .filter(|other| {
+                let other = self.viewers.get(*other);
+                other.is_some_and(|o| o.swarm() != v.swarm())
+            })
             .collect();
         for other in old {
             self.dissolve(viewer, other);
@@ -386,7 +434,7 @@ impl Directory {
         };
         let leftover = |m: &&Meeting| {
             let other = self.viewers.get(m.with);
-            !m.long && other.is_some_and(|o| o.group != v.group && o.track == v.track)
+            !m.long && other.is_some_and(|o| o.group != v.group && o.swarm() == v.swarm())
         };
         let leftovers: Vec<Key> = v.meetings.iter().filter(leftover).map(|m| m.with).collect();
         let linked = v.meetings.iter().filter(|m| m.up).count();

@@ -39,6 +39,8 @@ pub struct Network {
     pub site: Option<u32>,
     /// What the operator's rules allow it.
     pub mode: P2pMode,
+    /// It meets viewers of its own site or household alone: the operator keeps its WAN free.
+    pub local_only: bool,
 }
 
 /// An area that a group is at home in. A viewer belongs to several, one inside the other.
@@ -80,6 +82,14 @@ impl Network {
         ]
         .into_iter()
         .flatten()
+    }
+
+    /// Whether the operator's rules let the two meet: one that is kept local meets its own site and
+    /// household alone.
+    pub fn may_reach(&self, other: &Self) -> bool {
+        let same_site = self.site.is_some() && self.site == other.site;
+        let same_household = self.address != 0 && self.address == other.address;
+        !(self.local_only || other.local_only) || same_site || same_household
     }
 
     /// How far it is to `other`.
@@ -165,6 +175,7 @@ mod tests {
             location: Some(at(5252, 1340)),
             site: Some(4),
             mode: P2pMode::On,
+            local_only: false,
         };
         let other = Network {
             address: 2,
@@ -193,7 +204,23 @@ mod tests {
             assert_eq!(home.distance(&network, 50), expected);
             assert_eq!(network.distance(&home, 50), expected);
         }
+        let local = |network: Network| Network {
+            local_only: true,
+            ..network
+        };
+        for (a, b, may) in [
+            (home, other, true),
+            (local(home), other, false),
+            (local(home), site, true),
+            (local(other), other, true),
+            (local(other), munich, true),
+            (local(other), abroad, true),
+            (local(other), local(site), false),
+        ] {
+            assert_eq!((a.may_reach(&b), b.may_reach(&a)), (may, may));
+        }
         let nowhere = Network::default();
+        assert!(!local(nowhere).may_reach(&nowhere));
         assert_eq!(nowhere.distance(&nowhere, 50), Distance::Far);
         assert!(nowhere.ladder().eq([Place::World]));
         assert_eq!(home.ladder().count(), 5);

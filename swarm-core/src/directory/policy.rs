@@ -1,5 +1,7 @@
 //! The knobs of the matchmaking machine.
 
+use super::ration::Rate;
+
 /// Everything that the directory is told once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
@@ -52,8 +54,45 @@ pub struct Policy {
     pub introductions_burst: u16,
     /// Introductions that a viewer may receive in an hour beyond the burst.
     pub introductions_per_hour: u32,
+    /// Introductions that all viewers of one address (household) may receive in a burst. Who joins
+    /// again and again under new names learns no more than this.
+    pub address_introductions_burst: u32,
+    /// Introductions that all viewers of one address may receive in an hour beyond the burst.
+    pub address_introductions_per_hour: u32,
+    /// Viewers of one stream below which nobody is introduced.
+    pub viewers_min: u32,
+    /// Viewers that are behind the live edge by about as much share segments: those of one band,
+    /// this wide, meet. In milliseconds; the first band is that of live viewers.
+    pub lag_band_ms: u32,
     /// Viewers of one ISP that are no farther apart than this are in one metro area, in km.
     pub metro_km: u32,
+}
+
+impl Policy {
+    pub(super) fn introductions(&self) -> Rate {
+        Rate {
+            burst: u32::from(self.introductions_burst),
+            per_hour: self.introductions_per_hour,
+        }
+    }
+
+    pub(super) const fn address_introductions(&self) -> Rate {
+        Rate {
+            burst: self.address_introductions_burst,
+            per_hour: self.address_introductions_per_hour,
+        }
+    }
+
+    /// The band of a viewer that is `lag_ms` behind. One that is in a band already leaves it only
+    /// when it is a quarter of a band beyond the edge.
+    pub(super) fn lag_band(&self, lag_ms: u32, current: u8) -> u8 {
+        let (lag, width) = (u64::from(lag_ms), u64::from(self.lag_band_ms.max(1)));
+        let (low, slack) = (u64::from(current) * width, width / 4);
+        if lag + slack >= low && lag < low + width + slack {
+            return current;
+        }
+        (lag / width).min(u64::from(u8::MAX)) as u8
+    }
 }
 
 impl Default for Policy {
@@ -82,6 +121,10 @@ impl Default for Policy {
             accusers_max: 3,
             introductions_burst: 80,
             introductions_per_hour: 240,
+            address_introductions_burst: 20_000,
+            address_introductions_per_hour: 60_000,
+            viewers_min: 0,
+            lag_band_ms: 60_000,
             metro_km: 50,
         }
     }

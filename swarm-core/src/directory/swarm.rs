@@ -1,4 +1,4 @@
-//! The viewers of one track of one stream, in groups, and where those are at home.
+//! The viewers of one track of one stream, at about the same time of it, in groups, and where those are at home.
 
 use alloc::{
     collections::{BTreeMap, BTreeSet},
@@ -11,8 +11,9 @@ use crate::{
     time::Instant,
 };
 
-/// Whose swarm it is. Viewers of different swarms are not introduced.
-pub(super) type SwarmId = (StreamId, TrackId);
+/// Whose swarm it is: stream, track, and how far behind the live edge. Viewers of different swarms
+/// are not introduced.
+pub(super) type SwarmId = (StreamId, TrackId, u8);
 
 /// About fifteen viewers, linked with each other.
 #[derive(Debug)]

@@ -6,7 +6,9 @@ use super::{
     io::{ConnId, Joined},
     place::{Network, P2pMode},
     policy::Policy,
+    ration::Ration,
     slab::Key,
+    swarm::SwarmId,
 };
 use crate::{
     id::{PeerId, StreamId, TrackId},
@@ -17,7 +19,6 @@ use crate::{
 
 /// Failed pairs that a viewer remembers.
 const APART_MAX: usize = 64;
-const HOUR_MS: u64 = 3_600_000;
 
 /// Sums over a viewer's reports.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -75,6 +76,8 @@ pub(super) struct Viewer {
     pub(super) conn: Option<ConnId>,
     pub(super) stream: StreamId,
     pub(super) track: TrackId,
+    /// Which of the bands of `lag_band_ms` it plays in.
+    pub(super) lag_band: u8,
     pub(super) flags: ViewerFlags,
     pub(super) nat: Nat,
     pub(super) upload_kbps: u32,
@@ -86,8 +89,7 @@ pub(super) struct Viewer {
     /// Links that it says it has, to viewers that have not confirmed them.
     pub(super) claims: Vec<PeerId>,
     accusers: Vec<PeerId>,
-    introductions: u16,
-    introductions_at: Instant,
+    introductions: Ration,
     pub(super) joined_at: Instant,
     status_at: Option<Instant>,
     /// When it is given up, unless it is heard.
@@ -110,6 +112,7 @@ impl Viewer {
             conn: Some(joined.conn),
             stream: joined.stream,
             track: joined.track,
+            lag_band: 0,
             flags: flags_of(joined),
             nat: joined.nat,
             upload_kbps: joined.upload_kbps,
@@ -119,8 +122,7 @@ impl Viewer {
             apart: Vec::new(),
             claims: Vec::new(),
             accusers: Vec::new(),
-            introductions: policy.introductions_burst,
-            introductions_at: now,
+            introductions: Ration::full(policy.introductions(), now),
             joined_at: now,
             status_at: None,
             expires_at,
@@ -148,6 +150,11 @@ impl Viewer {
         self.links_in_doubt = !self.meetings.is_empty();
     }
 
+    /// Whom it can share segments with.
+    pub(super) const fn swarm(&self) -> SwarmId {
+        (self.stream, self.track, self.lag_band)
+    }
+
     pub(super) fn meeting(&mut self, with: Key) -> Option<&mut Meeting> {
         self.meetings.iter_mut().find(|m| m.with == with)
     }
@@ -167,7 +174,8 @@ impl Viewer {
             (Nat::Blocked, _) | (_, Nat::Blocked) | (Nat::Symmetric, Nat::Symmetric) => false,
             (_, _) => true,
         };
-        reachable && (self.gives() || other.gives())
+        let allowed = self.network.may_reach(&other.network);
+        reachable && allowed && (self.gives() || other.gives())
     }
 
     pub(super) fn keep_apart(&mut self, from: PeerId, now: Instant, until: Instant) {
@@ -201,27 +209,18 @@ impl Viewer {
     }
 
     pub(super) fn may_be_introduced(&self, policy: &Policy, now: Instant) -> bool {
-        self.introductions > 0
-            || now.ms_since(self.introductions_at) * u64::from(policy.introductions_per_hour)
-                >= HOUR_MS
+        self.introductions.has_some(policy.introductions(), now)
     }
 
     pub(super) fn on_introduced(&mut self, policy: &Policy, now: Instant) {
-        let per_hour = u64::from(policy.introductions_per_hour);
-        let earned = now.ms_since(self.introductions_at) * per_hour / HOUR_MS;
-        if earned > 0 {
-            let sum = (u64::from(self.introductions) + earned)
-                .min(u64::from(policy.introductions_burst).max(1));
-            self.introductions = sum as u16;
-            self.introductions_at = now;
-        }
-        self.introductions = self.introductions.saturating_sub(1);
+        self.introductions.take(policy.introductions(), now);
     }
 }
 
 fn flags_of(joined: &Joined) -> ViewerFlags {
-    // Where somebody sits is the directory's to say.
-    let own = ViewerFlags(joined.flags.0 & !ViewerFlags::ELSEWHERE.0);
+    // Where somebody sits is the directory's to say; what it agreed to is nobody else's business.
+    let hidden = ViewerFlags::ELSEWHERE.with(ViewerFlags::CONSENT);
+    let own = ViewerFlags(joined.flags.0 & !hidden.0);
     match joined.network.mode {
         P2pMode::Leech => own.with(ViewerFlags::LEECH),
         P2pMode::On | P2pMode::Off => own,

@@ -192,7 +192,7 @@ async fn wrong_settings_are_named() {
         .unwrap_err();
     assert!(error.to_string().contains("name_key"), "{error}");
     let missing = Config {
-        asn_database: Some("missing.mmdb".into()),
+        databases: vec!["missing.mmdb".into()],
         ..config()
     };
     let error = tracker::run(listener().await, missing, async {})

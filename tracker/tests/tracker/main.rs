@@ -1,9 +1,16 @@
 //! The tracker over real sockets.
 
 mod abuse;
+mod admission;
+mod entrance;
+mod hostile;
 mod http_api;
+mod memory;
 mod mmdb;
 mod networks;
+mod parsers;
+mod privacy;
+mod tls;
 mod viewers;
 
 use std::{net::SocketAddr, time::Duration};
@@ -27,7 +34,9 @@ use tokio::{
 };
 use tokio_tungstenite::{
     MaybeTlsStream, WebSocketStream, connect_async,
-    tungstenite::{Bytes, Message, client::IntoClientRequest, http::HeaderValue},
+    tungstenite::{
+        Bytes, Message, client::IntoClientRequest, handshake::client::Request, http::HeaderValue,
+    },
 };
 use tracker::{Config, Error, LimitsConfig, StunConfig};
 
@@ -122,7 +131,24 @@ impl Tracker {
         &self,
         headers: &[(&'static str, &str)],
     ) -> Result<Viewer, tokio_tungstenite::tungstenite::Error> {
-        let mut request = format!("ws://{}/shoal", self.address).into_client_request()?;
+        let (socket, _) = connect_async(self.request("/shoal", headers)?).await?;
+        Ok(Viewer { socket })
+    }
+
+    async fn connect_at(
+        &self,
+        target: &str,
+    ) -> Result<Viewer, tokio_tungstenite::tungstenite::Error> {
+        let (socket, _) = connect_async(self.request(target, &[])?).await?;
+        Ok(Viewer { socket })
+    }
+
+    fn request(
+        &self,
+        target: &str,
+        headers: &[(&'static str, &str)],
+    ) -> Result<Request, tokio_tungstenite::tungstenite::Error> {
+        let mut request = format!("ws://{}{target}", self.address).into_client_request()?;
         let protocol = HeaderValue::from_static(SUBPROTOCOL);
         request
             .headers_mut()
@@ -130,8 +156,7 @@ impl Tracker {
         for (name, value) in headers {
             request.headers_mut().insert(*name, value.parse().unwrap());
         }
-        let (socket, _) = connect_async(request).await?;
-        Ok(Viewer { socket })
+        Ok(request)
     }
 
     /// A viewer that has joined, and its name and secret.

@@ -1,6 +1,6 @@
-//! Writes small MMDB files (MaxMind DB format 2.0, IPv4 tree of 24-bit records).
+//! Writes MMDB files (MaxMind DB format 2.0, IPv6 tree of 24-bit records; IPv4 is its lowest part).
 
-use std::net::Ipv4Addr;
+use ipnet::IpNet;
 
 /// A value in the data section.
 pub(crate) enum Value {
@@ -18,17 +18,20 @@ const TYPE_U32: u8 = 6;
 const TYPE_MAP: u8 = 7;
 
 /// A database that maps networks to values.
-pub(crate) fn write(networks: &[(Ipv4Addr, u8, Value)]) -> Vec<u8> {
+pub(crate) fn write(networks: &[(IpNet, Value)]) -> Vec<u8> {
     let mut nodes: Vec<[Option<Leaf>; 2]> = vec![[None, None]];
     let mut data = Vec::new();
-    for (address, length, value) in networks {
+    for (network, value) in networks {
         let offset = data.len() as u32;
         encode(value, &mut data);
-        let bits = u32::from(*address);
+        let (bits, length) = match network {
+            IpNet::V4(v4) => (u128::from(u32::from(v4.addr())), 96 + v4.prefix_len()),
+            IpNet::V6(v6) => (u128::from(v6.addr()), v6.prefix_len()),
+        };
         let mut node = 0;
-        for depth in 0..*length {
-            let bit = (bits >> (31 - depth) & 1) as usize;
-            if depth + 1 == *length {
+        for depth in 0..length {
+            let bit = (bits >> (127 - depth) & 1) as usize;
+            if depth + 1 == length {
                 nodes[node][bit] = Some(Leaf::Data(offset));
             } else if let Some(Leaf::Node(next)) = nodes[node][bit] {
                 node = next;
@@ -68,7 +71,7 @@ fn metadata(node_count: u32, out: &mut Vec<u8>) {
     for (name, number) in [
         ("binary_format_major_version", 2),
         ("binary_format_minor_version", 0),
-        ("ip_version", 4),
+        ("ip_version", 6),
         ("record_size", 24),
     ] {
         encode(&Value::Text(name), out);

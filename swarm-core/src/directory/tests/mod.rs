@@ -3,6 +3,7 @@
 mod churn;
 mod groups;
 mod links;
+mod rules;
 
 use alloc::{
     collections::{BTreeMap, BTreeSet},
@@ -26,6 +27,9 @@ pub(super) struct World {
     /// All actions, in order.
     pub(super) told: Vec<Action>,
     conns: BTreeMap<PeerId, ConnId>,
+    /// Where everybody was who ever joined, and the connections from there.
+    pub(super) addresses: BTreeMap<PeerId, u128>,
+    pub(super) of_address: BTreeMap<u128, BTreeSet<ConnId>>,
     next: u64,
 }
 
@@ -37,6 +41,8 @@ impl World {
             now,
             told: Vec::new(),
             conns: BTreeMap::new(),
+            addresses: BTreeMap::new(),
+            of_address: BTreeMap::new(),
             next: 1,
         }
     }
@@ -67,6 +73,10 @@ impl World {
 
     pub(super) fn admit(&mut self, joined: &Joined) -> PeerId {
         self.conns.insert(joined.peer, joined.conn);
+        let address = joined.network.address;
+        self.addresses.insert(joined.peer, address);
+        let conns = self.of_address.entry(address).or_default();
+        conns.insert(joined.conn);
         self.handle(Input::Joined(joined));
         joined.peer
     }
@@ -143,6 +153,7 @@ impl World {
                     track: v.track(),
                     links: v.pairs().filter(|p| p.up).count() as u8,
                     upload_kbps: 5_000,
+                    lag_ms: v.status().lag_ms,
                     ..Status::default()
                 };
                 (v.peer(), status)

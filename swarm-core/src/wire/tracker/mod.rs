@@ -31,6 +31,8 @@ impl ViewerFlags {
     /// Only in introductions: sits in another group than the receiver. The two are a bridge between
     /// their groups.
     pub const ELSEWHERE: Self = Self(8);
+    /// The person has agreed to peers, where the operator asks for it. Not passed on to others.
+    pub const CONSENT: Self = Self(16);
 
     /// Whether all of `other`'s flags are set.
     pub const fn has(self, other: Self) -> bool {

@@ -1,0 +1,134 @@
+//! Introductions that are left: a burst, and a rate beyond it.
+
+use alloc::collections::BTreeMap;
+
+use crate::time::Instant;
+
+const HOUR_MS: u64 = 3_600_000;
+/// Addresses above which those whose ration is whole again are forgotten.
+const ADDRESSES_MIN: usize = 1024;
+
+/// What one viewer, or all viewers of one address, may still receive.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ration {
+    left: u32,
+    at: Instant,
+}
+
+/// How rations are refilled.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rate {
+    pub(super) burst: u32,
+    pub(super) per_hour: u32,
+}
+
+impl Ration {
+    pub(super) const fn full(rate: Rate, now: Instant) -> Self {
+        Self {
+            left: rate.burst,
+            at: now,
+        }
+    }
+
+    pub(super) fn has_some(&self, rate: Rate, now: Instant) -> bool {
+        self.left > 0 || self.earned(rate, now) > 0
+    }
+
+    pub(super) fn take(&mut self, rate: Rate, now: Instant) {
+        let earned = self.earned(rate, now);
+        if earned > 0 {
+            let sum = (u64::from(self.left) + earned).min(u64::from(rate.burst).max(1));
+            (self.left, self.at) = (sum as u32, now);
+        }
+        self.left = self.left.saturating_sub(1);
+    }
+
+    fn is_whole(&self, rate: Rate, now: Instant) -> bool {
+        u64::from(self.left) + self.earned(rate, now) >= u64::from(rate.burst)
+    }
+
+    fn earned(&self, rate: Rate, now: Instant) -> u64 {
+        now.ms_since(self.at)
+            .saturating_mul(u64::from(rate.per_hour))
+            / HOUR_MS
+    }
+}
+
+/// The rations of addresses. They outlive viewers: who comes again under another name goes on with
+/// what is left.
+#[derive(Debug)]
+pub(super) struct AddressRations {
+    rations: BTreeMap<u128, Ration>,
+    forget_at: usize,
+}
+
+impl AddressRations {
+    pub(super) const fn new() -> Self {
+        Self {
+            rations: BTreeMap::new(),
+            forget_at: ADDRESSES_MIN,
+        }
+    }
+
+    /// Whether a viewer there may learn of one more. An address that is not known is not counted.
+    pub(super) fn has_some(&self, address: u128, rate: Rate, now: Instant) -> bool {
+        let ration = self.rations.get(&address);
+        ration.is_none_or(|ration| ration.has_some(rate, now))
+    }
+
+    pub(super) fn take(&mut self, address: u128, rate: Rate, now: Instant) {
+        if address == 0 {
+            return;
+        }
+        if self.rations.len() >= self.forget_at && !self.rations.contains_key(&address) {
+            self.rations.retain(|_, ration| !ration.is_whole(rate, now));
+            self.forget_at = (self.rations.len() * 2).max(ADDRESSES_MIN);
+        }
+        let ration = self.rations.entry(address);
+        ration.or_insert(Ration::full(rate, now)).take(rate, now);
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.rations.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_whose_ration_is_whole_again_are_forgotten() {
+        let rate = Rate {
+            burst: 10,
+            per_hour: 3_600,
+        };
+        let mut rations = AddressRations::new();
+        let mut now = Instant::from_millis(1_000);
+        for address in 1..=10_000 {
+            rations.take(address, rate, now);
+            now = now.plus_ms(10);
+        }
+        assert!(rations.len() <= ADDRESSES_MIN, "{}", rations.len());
+        rations.take(0, rate, now);
+        assert!(rations.has_some(0, rate, now));
+    }
+
+    #[test]
+    fn a_burst_and_then_a_rate() {
+        let rate = Rate {
+            burst: 2,
+            per_hour: 60,
+        };
+        let start = Instant::from_millis(1_000);
+        let mut ration = Ration::full(rate, start);
+        ration.take(rate, start);
+        ration.take(rate, start);
+        assert!(!ration.has_some(rate, start.plus_ms(59_000)));
+        let minute = start.plus_ms(60_000);
+        assert!(ration.has_some(rate, minute));
+        ration.take(rate, minute);
+        assert!(!ration.has_some(rate, minute));
+    }
+}

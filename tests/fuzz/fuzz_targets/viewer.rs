@@ -1,0 +1,8 @@
+#![no_main]
+//! `entry_points::viewer`.
+
+#[path = "../entry_points.rs"]
+#[allow(dead_code, reason = "one of several")]
+mod entry_points;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| entry_points::viewer(bytes));

@@ -1,0 +1,354 @@
+//! What is accepted as a token, and what is not.
+
+use swarm_core::id::StreamId;
+use tempfile::TempDir;
+
+use super::*;
+use crate::reload::Refresh;
+
+const STREAM: StreamName = StreamName::Shoal(StreamId([3; 16]));
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// A folder with the public half of one new key, and the private one.
+struct Issuer {
+    folder: TempDir,
+    pair: KeyPair,
+}
+
+impl Issuer {
+    fn new(kind: KeyKind) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let pair = new_key_pair(kind).unwrap();
+        fs::write(folder.path().join("first.pem"), &pair.public_pem).unwrap();
+        Self { folder, pair }
+    }
+
+    fn tokens(&self) -> Tokens {
+        self.tokens_with(TokensConfig::default())
+    }
+
+    fn tokens_with(&self, config: TokensConfig) -> Tokens {
+        let config = TokensConfig {
+            keys: Some(self.folder.path().into()),
+            ..config
+        };
+        Tokens::open(&config, &mut Reloader::default())
+            .unwrap()
+            .unwrap()
+    }
+
+    fn mint(&self, claims: &Claims) -> String {
+        mint(&self.pair.private_pem, Some("first"), claims).unwrap()
+    }
+}
+
+fn check(tokens: &Tokens, token: &str) -> Result<Grant, &'static str> {
+    check_from(tokens, token, "192.0.2.1")
+}
+
+fn check_from(tokens: &Tokens, token: &str, address: &str) -> Result<Grant, &'static str> {
+    let request = JoinRequest {
+        stream: STREAM,
+        token: token.as_bytes(),
+        address: address.parse().unwrap(),
+        origin: None,
+    };
+    tokens.check(&request, SystemTime::now())
+}
+
+fn now_s() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap()
+        .as_secs()
+}
+
+#[test]
+fn tokens_of_both_kinds_of_keys_are_accepted() {
+    for kind in [KeyKind::Ed25519, KeyKind::P256] {
+        let issuer = Issuer::new(kind);
+        let token = issuer.mint(&claims_for(STREAM, HOUR));
+        let grant = check(&issuer.tokens(), &token).unwrap();
+        assert!(!grant.leech && grant.bearer.is_some(), "{kind:?}");
+        assert!(token.len() < 400, "{}", token.len());
+    }
+}
+
+#[test]
+fn claims_decide() {
+    let issuer = Issuer::new(KeyKind::Ed25519);
+    let tokens = issuer.tokens();
+    let base = claims_for(STREAM, HOUR);
+    let many = |texts: &[&str]| Values::Many(texts.iter().map(ToString::to_string).collect());
+    let one = |text: &str| Values::One(text.into());
+    let stream = STREAM.to_string();
+    for (claims, expected) in [
+        (
+            Claims {
+                stream: many(&["ff", &stream]),
+                ..base.clone()
+            },
+            Ok(()),
+        ),
+        (
+            Claims {
+                stream: one("*"),
+                ..base.clone()
+            },
+            Ok(()),
+        ),
+        (
+            Claims {
+                stream: one(&stream.to_uppercase()),
+                ..base.clone()
+            },
+            Ok(()),
+        ),
+        (
+            Claims {
+                stream: one("ff"),
+                ..base.clone()
+            },
+            Err("for another stream"),
+        ),
+        (
+            Claims {
+                stream: many(&[]),
+                ..base.clone()
+            },
+            Err("for another stream"),
+        ),
+        (
+            Claims {
+                exp: now_s() - 29,
+                ..base.clone()
+            },
+            Ok(()),
+        ),
+        (
+            Claims {
+                exp: now_s() - 31,
+                ..base.clone()
+            },
+            Err("expired"),
+        ),
+        (
+            Claims {
+                exp: 0,
+                ..base.clone()
+            },
+            Err("expired"),
+        ),
+        (
+            Claims {
+                exp: now_s() + 90_000,
+                ..base.clone()
+            },
+            Err("valid for too long"),
+        ),
+        (
+            Claims {
+                exp: u64::MAX,
+                ..base.clone()
+            },
+            Err("valid for too long"),
+        ),
+        (
+            Claims {
+                nbf: Some(now_s() + 25),
+                ..base.clone()
+            },
+            Ok(()),
+        ),
+        (
+            Claims {
+                nbf: Some(now_s() + 40),
+                ..base.clone()
+            },
+            Err("not valid yet"),
+        ),
+        (
+            Claims {
+                p2p: Some("all".into()),
+                ..base.clone()
+            },
+            Err("with an unknown p2p claim"),
+        ),
+        (
+            Claims {
+                aud: one("elsewhere"),
+                ..base.clone()
+            },
+            Ok(()),
+        ),
+    ] {
+        let got = check(&tokens, &issuer.mint(&claims)).map(|_| ());
+        assert_eq!(got, expected, "{claims:?}");
+    }
+    let leech = Claims {
+        p2p: Some("leech".into()),
+        ..base
+    };
+    assert!(check(&tokens, &issuer.mint(&leech)).unwrap().leech);
+}
+
+#[test]
+fn an_audience_that_is_set_must_be_named() {
+    let issuer = Issuer::new(KeyKind::Ed25519);
+    let tokens = issuer.tokens_with(TokensConfig {
+        audience: "eu".into(),
+        ..TokensConfig::default()
+    });
+    let base = claims_for(STREAM, HOUR);
+    for (aud, accepted) in [
+        (Values::default(), false),
+        (Values::One("us".into()), false),
+        (Values::One("eu".into()), true),
+        (Values::Many(vec!["us".into(), "eu".into()]), true),
+    ] {
+        let token = issuer.mint(&Claims {
+            aud,
+            ..base.clone()
+        });
+        assert_eq!(check(&tokens, &token).is_ok(), accepted, "{token}");
+    }
+}
+
+#[test]
+fn an_address_that_is_named_must_be_the_viewers() {
+    let issuer = Issuer::new(KeyKind::Ed25519);
+    let tokens = issuer.tokens();
+    for (ip, address, accepted) in [
+        ("192.0.2.1", "192.0.2.1", true),
+        ("192.0.2.1", "::ffff:192.0.2.1", true),
+        ("192.0.2.1", "192.0.2.2", false),
+        ("192.0.2.0/24", "192.0.2.2", true),
+        ("192.0.2.0/24", "2001:db8::1", false),
+        ("2001:db8::1", "2001:db8::ffff", true),
+        ("2001:db8::1", "2001:db8:0:1::1", false),
+        ("rubbish", "192.0.2.1", false),
+    ] {
+        let ip_claim = Values::One(ip.into());
+        let claims = Claims {
+            ip: ip_claim,
+            ..claims_for(STREAM, HOUR)
+        };
+        let got = check_from(&tokens, &issuer.mint(&claims), address);
+        assert_eq!(got.is_ok(), accepted, "{ip} {address}");
+    }
+}
+
+#[test]
+fn forged_and_malformed_tokens_are_refused() {
+    let (issuer, other) = (Issuer::new(KeyKind::Ed25519), Issuer::new(KeyKind::P256));
+    let tokens = issuer.tokens();
+    let claims = claims_for(STREAM, HOUR);
+    let good = issuer.mint(&claims);
+    assert!(check(&tokens, &good).is_ok());
+    assert_eq!(
+        check(&tokens, &other.mint(&claims)),
+        Err("signed in another way than its key")
+    );
+    let unknown = mint(&issuer.pair.private_pem, Some("second"), &claims).unwrap();
+    assert_eq!(check(&tokens, &unknown), Err("signed with an unknown key"));
+    let forger = Issuer::new(KeyKind::Ed25519);
+    assert!(check(&tokens, &forger.mint(&claims)).is_err());
+    // Whoever knows the public key signs with it as if it were a shared secret.
+    let header = Header {
+        kid: Some("first".into()),
+        ..Header::new(Algorithm::HS256)
+    };
+    let secret = jsonwebtoken::EncodingKey::from_secret(issuer.pair.public_pem.as_bytes());
+    let confused = jsonwebtoken::encode(&header, &claims, &secret).unwrap();
+    assert!(check(&tokens, &confused).is_err());
+    // {"alg":"none","kid":"first"} without a signature.
+    let body = good.split('.').nth(1).unwrap();
+    let none = format!("eyJhbGciOiJub25lIiwia2lkIjoiZmlyc3QifQ.{body}.");
+    assert!(check(&tokens, &none).is_err());
+    for rubbish in [
+        "",
+        ".",
+        "..",
+        "a.b.c",
+        "\u{0}",
+        &good[1..],
+        &good[..good.len() - 1],
+    ] {
+        assert!(check(&tokens, rubbish).is_err(), "{rubbish:?}");
+    }
+    for cut in 0..good.len() {
+        assert!(check(&tokens, &good[..cut]).is_err());
+    }
+}
+
+#[test]
+fn keys_rotate_while_the_tracker_runs() {
+    let issuer = Issuer::new(KeyKind::Ed25519);
+    let tokens = issuer.tokens();
+    let claims = claims_for(STREAM, HOUR);
+    let first = issuer.mint(&claims);
+    let no_kid = mint(&issuer.pair.private_pem, None, &claims).unwrap();
+    assert!(check(&tokens, &no_kid).is_ok(), "there is one key alone");
+    let next = new_key_pair(KeyKind::P256).unwrap();
+    let second = mint(&next.private_pem, Some("second"), &claims).unwrap();
+    assert!(check(&tokens, &second).is_err());
+    let folder = issuer.folder.path();
+    fs::write(folder.join("second.pem"), &next.public_pem).unwrap();
+    tokens.keys.refresh();
+    assert!(check(&tokens, &first).is_ok() && check(&tokens, &second).is_ok());
+    assert!(check(&tokens, &no_kid).is_err(), "which of the two?");
+    fs::remove_file(folder.join("first.pem")).unwrap();
+    tokens.keys.refresh();
+    assert!(check(&tokens, &first).is_err() && check(&tokens, &second).is_ok());
+    fs::write(folder.join("third.pem"), "rubbish").unwrap();
+    tokens.keys.refresh();
+    assert!(
+        check(&tokens, &second).is_ok(),
+        "a bad file leaves the keys as they were"
+    );
+}
+
+#[test]
+fn bearers_are_told_apart_by_subject_or_token() {
+    let issuer = Issuer::new(KeyKind::Ed25519);
+    let tokens = issuer.tokens();
+    let key = |claims: &Claims| {
+        let grant = check(&tokens, &issuer.mint(claims)).unwrap();
+        grant.bearer.unwrap().key
+    };
+    let base = claims_for(STREAM, HOUR);
+    let of = |sub: &str, exp| Claims {
+        sub: Some(sub.into()),
+        exp,
+        ..base.clone()
+    };
+    assert_eq!(key(&of("anna", base.exp)), key(&of("anna", base.exp - 5)));
+    assert_ne!(key(&of("anna", base.exp)), key(&of("bert", base.exp)));
+    let later = Claims {
+        exp: base.exp - 1,
+        ..base.clone()
+    };
+    assert_ne!(key(&base), key(&later));
+}
+
+#[test]
+fn folders_without_usable_keys_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = TokensConfig {
+        keys: Some(folder.path().into()),
+        ..TokensConfig::default()
+    };
+    let open = || {
+        Tokens::open(&config, &mut Reloader::default())
+            .map(|_| ())
+            .unwrap_err()
+            .to_string()
+    };
+    assert!(open().contains("no *.pem"), "{}", open());
+    fs::write(
+        folder.path().join("x.pem"),
+        new_key_pair(KeyKind::P256).unwrap().private_pem,
+    )
+    .unwrap();
+    assert!(open().contains("x.pem"), "{}", open());
+}

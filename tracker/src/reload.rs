@@ -1,0 +1,186 @@
+//! Files that are read again when they change, while the tracker runs.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, SystemTime},
+};
+
+use arc_swap::ArcSwap;
+use tokio_util::sync::CancellationToken;
+
+use crate::Error;
+
+/// Files of one folder that are looked at.
+const FOLDER_FILES_MAX: usize = 1000;
+
+/// How files looked: differs after any of them was replaced, written or removed.
+type Stamp = BTreeSet<(PathBuf, Option<(SystemTime, u64)>)>;
+type Load<T> = Box<dyn Fn() -> Result<T, Error> + Send + Sync>;
+
+/// What was made of files; replaced as a whole when they change. Files that cannot be used leave
+/// what is there in place.
+pub(crate) struct Live<T> {
+    what: &'static str,
+    /// Folders stand for the files in them.
+    files: Vec<PathBuf>,
+    load: Load<T>,
+    stamp: Mutex<Stamp>,
+    value: ArcSwap<T>,
+}
+
+impl<T: Send + Sync + 'static> Live<T> {
+    /// Reads the files; `what` names them in logs.
+    pub(crate) fn open(
+        what: &'static str,
+        files: Vec<PathBuf>,
+        load: impl Fn() -> Result<T, Error> + Send + Sync + 'static,
+    ) -> Result<Self, Error> {
+        let stamp = Mutex::new(stamp_of(&files));
+        let value = ArcSwap::from_pointee(load()?);
+        Ok(Self {
+            what,
+            files,
+            load: Box::new(load),
+            stamp,
+            value,
+        })
+    }
+
+    /// What holds now.
+    pub(crate) fn get(&self) -> arc_swap::Guard<Arc<T>> {
+        self.value.load()
+    }
+}
+
+impl<T> std::fmt::Debug for Live<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Live")
+            .field("files", &self.files)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Something that follows its files.
+pub(crate) trait Refresh: Send + Sync {
+    /// Reads the files again if they have changed. Blocks.
+    fn refresh(&self);
+}
+
+impl<T: Send + Sync + 'static> Refresh for Live<T> {
+    fn refresh(&self) {
+        let seen = stamp_of(&self.files);
+        let mut stamp = self.stamp.lock().unwrap_or_else(PoisonError::into_inner);
+        if *stamp == seen {
+            return;
+        }
+        *stamp = seen;
+        match (self.load)() {
+            Ok(value) => {
+                self.value.store(Arc::new(value));
+                tracing::info!(what = self.what, "read again");
+            }
+            Err(error) => {
+                tracing::error!(what = self.what, %error, "kept as it was: the new files are bad");
+            }
+        }
+    }
+}
+
+/// All that follows files.
+#[derive(Default)]
+pub(crate) struct Reloader {
+    all: Vec<Arc<dyn Refresh>>,
+}
+
+impl Reloader {
+    pub(crate) fn add(&mut self, live: Arc<dyn Refresh>) {
+        self.all.push(live);
+    }
+
+    /// Looks at the files every `interval` until `stop`.
+    pub(crate) fn spawn(self, interval: Duration, stop: CancellationToken) {
+        if self.all.is_empty() {
+            return;
+        }
+        let all = Arc::new(self.all);
+        tokio::spawn(stop.run_until_cancelled_owned(async move {
+            loop {
+                tokio::time::sleep(interval).await;
+                let all = Arc::clone(&all);
+                let look = move || all.iter().for_each(|live| live.refresh());
+                if let Err(error) = tokio::task::spawn_blocking(look).await {
+                    tracing::error!(%error, "looking for changed files broke off");
+                }
+            }
+        }));
+    }
+}
+
+/// The files in a folder whose names end with `.extension`, in order.
+pub(crate) fn files_in(folder: &Path, extension: &str) -> std::io::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder)?.take(FOLDER_FILES_MAX) {
+        let path = entry?.path();
+        if path.extension().is_some_and(|e| e == extension) && path.is_file() {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn stamp_of(files: &[PathBuf]) -> Stamp {
+    let look = |path: &Path| {
+        let data = fs::metadata(path).ok()?;
+        Some((data.modified().ok()?, data.len()))
+    };
+    let mut stamp = Stamp::new();
+    for file in files {
+        stamp.insert((file.clone(), look(file)));
+        for entry in fs::read_dir(file)
+            .into_iter()
+            .flatten()
+            .take(FOLDER_FILES_MAX)
+            .flatten()
+        {
+            stamp.insert((entry.path(), look(&entry.path())));
+        }
+    }
+    stamp
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn number(path: &Path) -> Result<u32, Error> {
+        let text = fs::read_to_string(path).unwrap_or_default();
+        text.trim()
+            .parse()
+            .map_err(|_| Error::Config(format!("{text:?} is no number")))
+    }
+
+    #[test]
+    fn changed_files_are_read_again_and_bad_ones_change_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("number");
+        fs::write(&path, "1").unwrap();
+        let read = path.clone();
+        let live = Live::open("a number", vec![folder.path().into()], move || {
+            number(&read)
+        })
+        .unwrap();
+        for (content, expected) in [("22", 22), ("rubbish", 22), ("333", 333)] {
+            fs::write(&path, content).unwrap();
+            live.refresh();
+            assert_eq!(**live.get(), expected, "{content}");
+        }
+        fs::remove_file(&path).unwrap();
+        live.refresh();
+        assert_eq!(**live.get(), 333, "a file that is gone");
+        assert!(Live::open("missing", vec![], move || number(&path)).is_err());
+    }
+}

@@ -1,0 +1,104 @@
+//! TLS by rustls: the certificate, read again when it changes, and connections.
+
+mod stream;
+
+pub(crate) use stream::TlsStream;
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use rustls::{
+    ServerConfig,
+    crypto::ring,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    server::{ClientHello, NoServerSessionStorage, ResolvesServerCert},
+    sign::CertifiedKey,
+};
+use serde::{Deserialize, Serialize};
+use tokio::net::TcpStream;
+
+use crate::{
+    Error,
+    reload::{Live, Reloader},
+};
+
+/// Certificate and key; without both there is no TLS.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TlsConfig {
+    /// The certificate and those that lead to its authority, PEM.
+    pub certificate: Option<PathBuf>,
+    /// Its private key, PEM.
+    pub key: Option<PathBuf>,
+}
+
+/// Accepts TLS connections.
+#[derive(Clone)]
+pub(crate) struct Acceptor {
+    config: Arc<ServerConfig>,
+}
+
+#[derive(Debug)]
+struct Certificate(Arc<Live<CertifiedKey>>);
+
+impl ResolvesServerCert for Certificate {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.0.get()))
+    }
+}
+
+impl Acceptor {
+    /// `None` where no certificate is set.
+    pub(crate) fn open(config: &TlsConfig, reloader: &mut Reloader) -> Result<Option<Self>, Error> {
+        let (Some(chain), Some(key)) = (config.certificate.clone(), config.key.clone()) else {
+            return match (&config.certificate, &config.key) {
+                (None, None) => Ok(None),
+                _ => Err(Error::Config(
+                    "tls: set certificate and key, or neither".into(),
+                )),
+            };
+        };
+        let files = vec![chain.clone(), key.clone()];
+        let live = Live::open("TLS certificate", files, move || read(&chain, &key))?;
+        let live = Arc::new(live);
+        reloader.add(Arc::clone(&live) as _);
+        let broken = |error: rustls::Error| Error::Config(format!("tls: {error}"));
+        let mut server = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .map_err(broken)?
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::new(Certificate(live)));
+        server.alpn_protocols = vec![b"http/1.1".to_vec()];
+        // Viewers that come back after a restart resume by ticket, which costs no memory here.
+        server.session_storage = Arc::new(NoServerSessionStorage {});
+        server.ticketer = ring::Ticketer::new().map_err(broken)?;
+        server.send_tls13_tickets = 1;
+        Ok(Some(Self {
+            config: Arc::new(server),
+        }))
+    }
+
+    /// Does the handshake; `early` is what was read of the connection already.
+    pub(crate) async fn accept(
+        &self,
+        tcp: TcpStream,
+        early: Vec<u8>,
+    ) -> std::io::Result<Box<TlsStream>> {
+        TlsStream::accept(tcp, early, Arc::clone(&self.config)).await
+    }
+}
+
+fn read(chain: &Path, key: &Path) -> Result<CertifiedKey, Error> {
+    let wrong = |path: &Path, why: String| Error::Config(format!("tls: {}: {why}", path.display()));
+    let certificates = CertificateDer::pem_file_iter(chain)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|error| wrong(chain, error.to_string()))?;
+    if certificates.is_empty() {
+        return Err(wrong(chain, "no certificate in it".into()));
+    }
+    let secret = PrivateKeyDer::from_pem_file(key).map_err(|e| wrong(key, e.to_string()))?;
+    CertifiedKey::from_der(certificates, secret, &ring::default_provider())
+        .map_err(|error| wrong(key, error.to_string()))
+}

@@ -1,0 +1,224 @@
+//! TLS of the tracker's own.
+
+use std::{fs, path::Path, sync::Arc};
+
+use super::*;
+use rcgen::{CertifiedKey, KeyPair, generate_simple_self_signed};
+use rustls::{
+    ClientConfig, RootCertStore,
+    pki_types::{CertificateDer, ServerName},
+};
+use tempfile::TempDir;
+use tokio_rustls::{TlsConnector, client::TlsStream};
+use tracker::TlsConfig;
+
+type Secured = WebSocketStream<TlsStream<TcpStream>>;
+
+/// A new certificate for `localhost` in the folder; what clients trust.
+pub(crate) fn certify(folder: &Path) -> CertificateDer<'static> {
+    let CertifiedKey { cert, signing_key } =
+        generate_simple_self_signed(vec!["localhost".into()]).unwrap();
+    fs::write(folder.join("key.pem"), signing_key.serialize_pem()).unwrap();
+    fs::write(folder.join("cert.pem"), cert.pem()).unwrap();
+    cert.der().clone()
+}
+
+fn secured() -> (TempDir, CertificateDer<'static>, Config) {
+    let folder = tempfile::tempdir().unwrap();
+    let certificate = certify(folder.path());
+    let config = config_of(folder.path());
+    (folder, certificate, config)
+}
+
+/// Settings with the certificate in the folder.
+pub(crate) fn config_of(folder: &Path) -> Config {
+    Config {
+        tls: TlsConfig {
+            certificate: Some(folder.join("cert.pem")),
+            key: Some(folder.join("key.pem")),
+        },
+        reload_ms: 20,
+        ..config()
+    }
+}
+
+async fn tls(
+    tracker: &Tracker,
+    certificate: &CertificateDer<'static>,
+    versions: &[&'static rustls::SupportedProtocolVersion],
+) -> std::io::Result<TlsStream<TcpStream>> {
+    connect(tracker.address, certificate, versions).await
+}
+
+/// A connection with TLS of one of the versions.
+pub(crate) async fn connect(
+    address: SocketAddr,
+    certificate: &CertificateDer<'static>,
+    versions: &[&'static rustls::SupportedProtocolVersion],
+) -> std::io::Result<TlsStream<TcpStream>> {
+    let mut roots = RootCertStore::empty();
+    roots.add(certificate.clone()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(versions)
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let tcp = TcpStream::connect(address).await?;
+    let name = ServerName::try_from("localhost").unwrap();
+    let connected = TlsConnector::from(Arc::new(config)).connect(name, tcp);
+    timeout(PATIENCE, connected)
+        .await
+        .expect("a handshake in time")
+}
+
+async fn join_by(tracker: &Tracker, stream: TlsStream<TcpStream>) -> Secured {
+    let request = tracker.request("/shoal", &[]).unwrap();
+    let (mut socket, _) = tokio_tungstenite::client_async(request, stream)
+        .await
+        .unwrap();
+    let mut bytes = Vec::new();
+    ViewerMsg::Join(join()).encode(&mut bytes);
+    socket.send(Message::Binary(bytes.into())).await.unwrap();
+    let welcome = next(&mut socket).await;
+    assert!(matches!(
+        TrackerMsg::decode(&welcome),
+        Ok(TrackerMsg::Welcome(_))
+    ));
+    socket
+}
+
+async fn next(socket: &mut Secured) -> Bytes {
+    loop {
+        let message = timeout(PATIENCE, socket.next()).await.unwrap();
+        if let Message::Binary(bytes) = message.unwrap().unwrap() {
+            return bytes;
+        }
+    }
+}
+
+#[tokio::test]
+async fn viewers_meet_and_signal_over_both_versions_of_tls() {
+    let (_folder, certificate, config) = secured();
+    let tracker = start(config).await;
+    let new = tls(&tracker, &certificate, &[&rustls::version::TLS13])
+        .await
+        .unwrap();
+    let old = tls(&tracker, &certificate, &[&rustls::version::TLS12])
+        .await
+        .unwrap();
+    let mut a = join_by(&tracker, new).await;
+    let mut b = join_by(&tracker, old).await;
+    let to = match TrackerMsg::decode(&next(&mut a).await).unwrap() {
+        TrackerMsg::Introduce(introduction) => introduction.peer,
+        other => panic!("{other:?}"),
+    };
+    next(&mut b).await;
+    for round in 0..50_usize {
+        let payload = &vec![round as u8; 1 + round * 40][..];
+        let mut bytes = Vec::new();
+        ViewerMsg::Signal { to, payload }.encode(&mut bytes);
+        a.send(Message::Binary(bytes.into())).await.unwrap();
+        let got = next(&mut b).await;
+        match TrackerMsg::decode(&got).unwrap() {
+            TrackerMsg::Signal { payload: got, .. } => assert_eq!(got, payload),
+            other => panic!("{other:?}"),
+        }
+    }
+    a.close(None).await.unwrap();
+    while let Some(Ok(_)) = timeout(PATIENCE, a.next()).await.unwrap() {}
+    tracker.stop().await;
+}
+
+#[tokio::test]
+async fn a_new_certificate_counts_without_a_restart_and_a_bad_one_does_not() {
+    let (folder, first, config) = secured();
+    let tracker = start(config).await;
+    let version = &[&rustls::version::TLS13];
+    let old = tls(&tracker, &first, version).await.unwrap();
+    let _stays = join_by(&tracker, old).await;
+    let other_key = KeyPair::generate().unwrap().serialize_pem();
+    fs::write(folder.path().join("key.pem"), other_key).unwrap();
+    // The tracker looks every 20 ms; whenever it does, the old certificate stays in force.
+    for _ in 0..10 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        assert!(tls(&tracker, &first, version).await.is_ok());
+    }
+    let second = certify(folder.path());
+    let patience = tokio::time::Instant::now() + PATIENCE;
+    while tls(&tracker, &second, version).await.is_err() {
+        assert!(tokio::time::Instant::now() < patience, "not read again");
+    }
+    assert!(tls(&tracker, &first, version).await.is_err());
+    tracker.stop().await;
+}
+
+#[tokio::test]
+async fn behind_a_trusted_proxy_ws_still_works_beside_wss() {
+    let (_folder, certificate, mut config) = secured();
+    config.trusted_proxies = vec!["127.0.0.1/32".parse().unwrap()];
+    config.proxy_protocol = true;
+    let tracker = start(config).await;
+    let mut tcp = TcpStream::connect(tracker.address).await.unwrap();
+    tcp.write_all(
+        b"PROXY UNKNOWN\r\nGET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+    )
+    .await
+    .unwrap();
+    let mut answer = String::new();
+    tcp.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.ends_with("ok\n"), "{answer}");
+    assert!(
+        tls(&tracker, &certificate, &[&rustls::version::TLS13])
+            .await
+            .is_err(),
+        "no header"
+    );
+    tracker.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_no_tls_is_cut_and_the_tracker_goes_on() {
+    let (_folder, certificate, mut config) = secured();
+    config.limits.request_head_ms = 500;
+    let tracker = start(config).await;
+    let hello_then_rubbish = [b"\x16\x03\x01\x02\x00".as_slice(), &[7; 600]].concat();
+    for bytes in [
+        b"GET / HTTP/1.1\r\n\r\n".as_slice(),
+        b"\x16\x03\x01\xff\xff",
+        b"\x16",
+        &hello_then_rubbish,
+    ] {
+        let mut tcp = TcpStream::connect(tracker.address).await.unwrap();
+        tcp.write_all(bytes).await.unwrap();
+        let mut rest = Vec::new();
+        let ended = timeout(PATIENCE, tcp.read_to_end(&mut rest)).await.unwrap();
+        assert!(ended.is_err() || rest.len() < 100, "an alert at most");
+    }
+    let stream = tls(&tracker, &certificate, &[&rustls::version::TLS13])
+        .await
+        .unwrap();
+    join_by(&tracker, stream).await;
+    tracker.stop().await;
+}
+
+#[tokio::test]
+async fn wrong_files_are_named_at_the_start() {
+    let (folder, _, good) = secured();
+    fs::write(folder.path().join("empty.pem"), "").unwrap();
+    let path = |name: &str| Some(folder.path().join(name));
+    for (certificate, key, named) in [
+        (path("missing.pem"), path("key.pem"), "missing.pem"),
+        (path("empty.pem"), path("key.pem"), "empty.pem"),
+        (path("cert.pem"), path("cert.pem"), "cert.pem"),
+        (path("cert.pem"), None, "neither"),
+    ] {
+        let config = Config {
+            tls: TlsConfig { certificate, key },
+            ..good.clone()
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let error = tracker::run(listener, config, async {}).await.unwrap_err();
+        assert!(error.to_string().contains(named), "{error}");
+    }
+}
