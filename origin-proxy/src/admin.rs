@@ -12,7 +12,7 @@ use crate::{
     body::Body,
     error::Failure,
     proxy::Proxy,
-    respond,
+    respond, steering,
     target::{Site, Target},
 };
 
@@ -34,6 +34,13 @@ struct Purge {
     prefixes: Vec<String>,
 }
 
+/// Whom to send here.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Share {
+    share_percent: f64,
+}
+
 /// The pages that anyone may see.
 pub(crate) fn page(proxy: &Arc<Proxy>, head: &request::Parts) -> Option<Response<Body>> {
     if !matches!(head.method, Method::GET | Method::HEAD) {
@@ -47,6 +54,7 @@ pub(crate) fn page(proxy: &Arc<Proxy>, head: &request::Parts) -> Option<Response
             let text = proxy.metrics.render();
             respond::text(StatusCode::OK, "text/plain; version=0.0.4", text)
         }
+        steering::PATH => proxy.steering.answer(&head.uri),
         "/.shoal/streams" => respond::text(StatusCode::OK, JSON, streams(proxy).to_string()),
         _ => return None,
     })
@@ -79,6 +87,10 @@ pub(crate) fn answer(
                     json!({ "purged": purged }).to_string(),
                 )
             }
+            Err(failure) => respond::failure(&failure),
+        },
+        (&Method::POST, "steering") => match steer(proxy, body) {
+            Ok(now) => respond::text(StatusCode::OK, JSON, now.to_string()),
             Err(failure) => respond::failure(&failure),
         },
         _ => {
@@ -164,6 +176,7 @@ fn status(proxy: &Proxy) -> Value {
         },
         "disk": { "bytes": disk_bytes, "objects": disk_objects },
         "flights": proxy.flights(),
+        "share_percent": proxy.steering.share_percent(),
     })
 }
 
@@ -185,6 +198,18 @@ fn purge(proxy: &Proxy, site: &Site, body: &[u8]) -> Result<usize, Failure> {
         .map(|prefix| proxy.purge_below(&site.key_prefix(prefix)))
         .sum();
     Ok(by_url + by_prefix)
+}
+
+fn steer(proxy: &Proxy, body: &[u8]) -> Result<Value, Failure> {
+    let share = serde_json::from_slice(body).ok();
+    let share = share.filter(|Share { share_percent }| (0.0..=100.0).contains(share_percent));
+    let Some(Share { share_percent }) = share else {
+        let what = "no JSON object with a `share_percent` from 0 to 100";
+        return Err(Failure::Client(what, StatusCode::BAD_REQUEST));
+    };
+    proxy.steering.set_share(share_percent);
+    tracing::info!(share_percent, "share of viewers is changed");
+    Ok(json!({ "share_percent": proxy.steering.share_percent() }))
 }
 
 fn target(site: &Site, url: &str) -> Option<Target> {

@@ -5,15 +5,15 @@ use std::{net::SocketAddr, path::PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub use self::edge::{
-    AdminConfig, CorsConfig, DiskConfig, LimitsConfig, LogConfig, TimeoutsConfig, TlsConfig,
-    UpstreamConfig,
+    AdminConfig, CorsConfig, DiskConfig, LimitsConfig, LogConfig, SteeringConfig, TimeoutsConfig,
+    TlsConfig, UpstreamConfig,
 };
 use crate::Error;
 
 mod edge;
 
 /// The settings. [`default_config`] is their manual.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// Where the binary listens; [`crate::run`] takes a listener instead.
@@ -52,6 +52,8 @@ pub struct Config {
     pub limits: LimitsConfig,
     /// Which pages may read answers.
     pub cors: CorsConfig,
+    /// Who is sent here.
+    pub steering: SteeringConfig,
     /// The operator's requests.
     pub admin: AdminConfig,
     /// What is written of requests.
@@ -168,6 +170,9 @@ impl Config {
         if self.tls.reload_ms == 0 || self.upstream.health_interval_ms == 0 {
             return wrong("tls.reload_ms and upstream.health_interval_ms must not be 0");
         }
+        if !(0.0..=100.0).contains(&self.steering.share_percent) {
+            return wrong("steering.share_percent must be from 0 to 100");
+        }
         if self.upstream.failures_max == 0 {
             return wrong("upstream.failures_max must not be 0");
         }
@@ -231,6 +236,7 @@ impl Default for Config {
             timeouts: TimeoutsConfig::default(),
             limits: LimitsConfig::default(),
             cors: CorsConfig::default(),
+            steering: SteeringConfig::default(),
             admin: AdminConfig::default(),
             log: LogConfig::default(),
         }

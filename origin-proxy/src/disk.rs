@@ -132,7 +132,7 @@ impl Disk {
         };
         let loaded = fs::read(&file).and_then(|bytes| decode(&bytes.into(), key));
         if loaded.is_err() {
-            self.remove(|other| other == key);
+            self.remove_one(key);
         }
         loaded.map(Some)
     }
@@ -142,6 +142,12 @@ impl Disk {
         let files = self.lock().remove(is_it);
         files.iter().for_each(|file| drop(fs::remove_file(file)));
         files.len()
+    }
+
+    /// Removes the object under `key`.
+    pub(crate) fn remove_one(&self, key: &str) {
+        let file = self.lock().drop_one(key);
+        file.map(fs::remove_file);
     }
 
     fn list(&self) -> io::Result<()> {
@@ -326,6 +332,7 @@ fn decode(bytes: &Bytes, key: &str) -> io::Result<Object> {
         stored: now.checked_sub(age.unwrap_or_default()).unwrap_or(now),
         freshness,
         record: Default::default(),
+        prepared: Default::default(),
     })
 }
 
@@ -353,6 +360,7 @@ mod tests {
                 ..NOT_FRESH
             },
             record: Default::default(),
+            prepared: Default::default(),
         }
     }
 

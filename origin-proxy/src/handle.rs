@@ -16,6 +16,7 @@ use crate::{
     error::Failure,
     metrics::Scope,
     object::{Landing, end_to_end},
+    playlist::Format,
     proxy::{Answer, Passed, Proxy},
     respond::{self, Asked},
     target::{Target, site_of},
@@ -34,6 +35,15 @@ struct Answered {
     response: Response<Body>,
     outcome: Outcome,
     scope: Arc<Scope>,
+    /// Whether it has what every answer has.
+    is_finished: bool,
+}
+
+/// The same of an object of the origin.
+struct Found {
+    response: Response<Body>,
+    outcome: Outcome,
+    is_finished: bool,
 }
 
 impl Answered {
@@ -42,6 +52,7 @@ impl Answered {
             response,
             outcome: Outcome::Own,
             scope: proxy.scope_of_rest().clone(),
+            is_finished: false,
         }
     }
 }
@@ -61,10 +72,11 @@ where
     let asked = Asked {
         method: &head.method,
         headers: &head.headers,
+        added: proxy.added.as_ref(),
     };
     let host = match host_of(head) {
         Ok(host) => host,
-        Err(failure) => return finish(proxy, client, &asked, respond::failure(&failure)),
+        Err(failure) => return finish(proxy, client, &asked, respond::failure(&failure), false),
     };
     let answered = match refuse(proxy, client, head, &body) {
         Some(failure) => {
@@ -77,8 +89,9 @@ where
         response,
         outcome,
         scope,
+        is_finished,
     } = answered;
-    let mut response = finish(proxy, client, &asked, response);
+    let mut response = finish(proxy, client, &asked, response, is_finished);
     scope.on_answer(outcome, started.elapsed());
     let cmcd = Cmcd::read(head.uri.query(), &head.headers);
     if let Some(cmcd) = &cmcd {
@@ -103,6 +116,7 @@ fn finish(
     client: &Client,
     asked: &Asked<'_>,
     mut response: Response<Body>,
+    is_finished: bool,
 ) -> Response<Body> {
     if response.status() == StatusCode::METHOD_NOT_ALLOWED {
         let allow = HeaderValue::from_static(respond::METHODS);
@@ -113,7 +127,9 @@ fn finish(
             .headers_mut()
             .insert(header::ALT_SVC, alt_svc.clone());
     }
-    respond::finish(&mut response, asked, &proxy.config.cors.origins);
+    if !is_finished {
+        respond::finish(&mut response, asked, &proxy.config.cors.origins);
+    }
     proxy.metrics.on_answer(response.status());
     response
 }
@@ -205,36 +221,56 @@ where
     } else {
         answer(proxy, &target, asked).await
     };
-    let (response, outcome) =
-        found.unwrap_or_else(|failure| (respond::failure(&failure), Outcome::Own));
+    let Found {
+        response,
+        outcome,
+        is_finished,
+    } = found.unwrap_or_else(|failure| Found {
+        response: respond::failure(&failure),
+        outcome: Outcome::Own,
+        is_finished: false,
+    });
     Answered {
         response,
         outcome,
         scope,
+        is_finished,
     }
 }
 
-async fn answer(
-    proxy: &Arc<Proxy>,
-    target: &Target,
-    asked: &Asked<'_>,
-) -> Result<(Response<Body>, Outcome), Failure> {
+async fn answer(proxy: &Arc<Proxy>, target: &Target, asked: &Asked<'_>) -> Result<Found, Failure> {
     let (answer, outcome) = proxy.answer(target, asked.headers, asked.method).await?;
-    let response = match answer {
-        Answer::Whole(object) => respond::whole(&object, asked),
-        Answer::Growing(flight, head) => match respond::growing(flight.clone(), &head, asked) {
-            Some(response) => response,
-            None => match flight.landing().await {
-                Landing::Whole(object) => respond::whole(&object, asked),
+    let object = match answer {
+        Answer::Whole(object) => object,
+        Answer::Growing(flight, head) => {
+            if let Some(response) = respond::growing(flight.clone(), &head, asked) {
+                return Ok(Found {
+                    response,
+                    outcome,
+                    is_finished: false,
+                });
+            }
+            match flight.landing().await {
+                Landing::Whole(object) => object,
                 Landing::Failed(failure) => return Err(failure),
                 Landing::NotShared => {
                     return Err(Failure::Internal("a shared answer is not shared"));
                 }
-            },
-        },
-        Answer::Passed(passed) => pass_on(proxy, target, passed, asked),
+            }
+        }
+        Answer::Passed(passed) => {
+            return Ok(Found {
+                response: pass_on(proxy, target, passed, asked),
+                outcome,
+                is_finished: false,
+            });
+        }
     };
-    Ok((response, outcome))
+    Ok(Found {
+        response: respond::whole(&object, asked),
+        outcome,
+        is_finished: asked.added.is_some(),
+    })
 }
 
 async fn change<B>(
@@ -242,7 +278,7 @@ async fn change<B>(
     target: &Target,
     asked: &Asked<'_>,
     body: B,
-) -> Result<(Response<Body>, Outcome), Failure>
+) -> Result<Found, Failure>
 where
     B: hyper::body::Body + Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -250,7 +286,11 @@ where
     let body = read_body(body, proxy.config.limits.body_bytes_max).await?;
     let method = asked.method.clone();
     let passed = proxy.change(target, method, asked.headers, body).await?;
-    Ok((pass_on(proxy, target, passed, asked), Outcome::Passed))
+    Ok(Found {
+        response: pass_on(proxy, target, passed, asked),
+        outcome: Outcome::Passed,
+        is_finished: false,
+    })
 }
 
 async fn read_body<B>(body: B, len_max: usize) -> Result<Bytes, Failure>
@@ -280,7 +320,10 @@ fn pass_on(
     let status = response.status();
     let mut headers: HeaderMap = end_to_end(response.headers());
     headers.remove(RECORD_HEADER);
+    let is_playlist = Format::of(&target.path, &headers) != Format::Other;
     let len = match *asked.method {
+        // A playlist will be longer by our tags.
+        Method::HEAD if is_playlist => None,
         // The body is empty, whatever length is told.
         Method::HEAD => told_len(response.headers()),
         _ => response.content_length(),

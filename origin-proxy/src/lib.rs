@@ -11,6 +11,7 @@
 
 mod access;
 mod admin;
+mod areas;
 mod body;
 mod cmcd;
 mod conditions;
@@ -28,12 +29,14 @@ mod object;
 mod pilot;
 mod playlist;
 mod proxy;
+mod purge;
 mod quic;
 mod range;
 mod rates;
 mod records;
 mod respond;
 mod server;
+mod steering;
 mod target;
 mod tls;
 mod trace;
@@ -42,7 +45,8 @@ mod vary;
 
 pub use config::{
     AdminConfig, CacheConfig, Config, CorsConfig, DiskConfig, HostConfig, LimitsConfig, LogConfig,
-    RecordsConfig, StreamConfig, TimeoutsConfig, TlsConfig, UpstreamConfig, default_config,
+    RecordsConfig, SteeringConfig, StreamConfig, TimeoutsConfig, TlsConfig, UpstreamConfig,
+    default_config,
 };
 pub use error::Error;
 pub use key::{keygen, public_key};

@@ -229,13 +229,17 @@ impl Proxy {
         let Some(listing) = self.listing_of(stream, site, name) else {
             return;
         };
-        let started = Instant::now();
         let (stream, body) = (stream.clone(), object.body.clone());
-        let work = move || stream.sign(name, listing, &body);
+        let took = self.metrics.sign_seconds.clone();
+        let work = move || {
+            let started = Instant::now();
+            let signed = stream.sign(name, listing, &body);
+            took.record(started.elapsed());
+            signed
+        };
         if let Ok(Some(signed)) = tokio::task::spawn_blocking(work).await {
             object.set_record(signed);
             self.metrics.records_signed.increment(1);
-            self.metrics.sign_seconds.record(started.elapsed());
         }
     }
 }

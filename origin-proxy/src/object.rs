@@ -1,7 +1,7 @@
 //! Objects that are whole and in memory, and those still on their way.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError, RwLock},
+    sync::{Arc, Mutex, OnceLock, PoisonError, RwLock},
     time::{Duration, Instant},
 };
 
@@ -14,6 +14,7 @@ use crate::{
     error::Failure,
     freshness::{Freshness, NOT_FRESH, age_s},
     records::Signed,
+    respond,
 };
 
 /// A whole answer of the origin.
@@ -29,7 +30,12 @@ pub(crate) struct Object {
     pub(crate) stored: Instant,
     pub(crate) freshness: Freshness,
     pub(crate) record: RwLock<Option<Arc<Signed>>>,
+    /// The headers of an answer with all of it, with room for what each answer adds.
+    pub(crate) prepared: OnceLock<HeaderMap>,
 }
+
+/// Headers that answers add to those of their objects.
+const ADDED_HEADERS: usize = 16;
 
 impl Object {
     pub(crate) fn is_fresh(&self) -> bool {
@@ -56,8 +62,30 @@ impl Object {
             origin_etag: self.origin_etag.clone(),
             stored: self.stored,
             freshness: NOT_FRESH,
-            record: RwLock::default(),
+            record: Default::default(),
+            prepared: Default::default(),
         }
+    }
+
+    /// Headers for an answer with all of it, and with `added`, which must always be the same. Its age
+    /// and record must be filled in.
+    pub(crate) fn prepare(&self, added: Option<&HeaderMap>) -> HeaderMap {
+        let prepared = self.prepared.get_or_init(|| {
+            let mut headers = HeaderMap::with_capacity(self.headers.len() + ADDED_HEADERS);
+            for (name, value) in &self.headers {
+                headers.append(name, value.clone());
+            }
+            headers.insert(header::AGE, HeaderValue::from_static("0"));
+            headers.insert(header::CONTENT_LENGTH, self.body.len().into());
+            if self.status == StatusCode::OK {
+                headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+            }
+            if let Some(added) = added {
+                respond::add(&mut headers, added);
+            }
+            headers
+        });
+        prepared.clone()
     }
 
     /// How long it has been in caches, in seconds.

@@ -73,10 +73,7 @@ impl Pilot {
         let permit = proxy.permit()?;
         let viewer = headers.clone();
         if let Some(prior) = &prior {
-            let etag = prior.origin_etag.as_ref();
-            let modified = prior.headers.get(header::LAST_MODIFIED);
-            etag.map(|etag| headers.insert(header::IF_NONE_MATCH, etag.clone()));
-            modified.map(|date| headers.insert(header::IF_MODIFIED_SINCE, date.clone()));
+            add_conditions(&mut headers, prior);
         }
         let asked = Instant::now();
         let body = Bytes::new();
@@ -248,6 +245,7 @@ impl Pilot {
             stored: arrived,
             freshness: plan.unwrap_or(NOT_FRESH),
             record: Default::default(),
+            prepared: Default::default(),
         };
         self.sign(&object).await;
         self.keep((object, plan.is_some()))
@@ -305,6 +303,7 @@ impl Pilot {
             stored: arrived,
             freshness: plan.unwrap_or(NOT_FRESH),
             record: Default::default(),
+            prepared: Default::default(),
         };
         if is_certain {
             self.sign(&object).await;
@@ -346,9 +345,18 @@ impl Pilot {
             stored: arrived,
             freshness: plan.unwrap_or(NOT_FRESH),
             record: Default::default(),
+            prepared: Default::default(),
         };
         self.keep((object, plan.is_some()))
     }
+}
+
+/// Asks for what is newer than `prior` alone.
+fn add_conditions(headers: &mut HeaderMap, prior: &Object) {
+    let etag = prior.origin_etag.as_ref();
+    let modified = prior.headers.get(header::LAST_MODIFIED);
+    etag.map(|etag| headers.insert(header::IF_NONE_MATCH, etag.clone()));
+    modified.map(|date| headers.insert(header::IF_MODIFIED_SINCE, date.clone()));
 }
 
 /// From when on an answer ages: its arrival, or where other caches had it before, the request (RFC

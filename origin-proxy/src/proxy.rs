@@ -19,6 +19,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use crate::{
     Config, Error,
     access::{AccessLog, Outcome},
+    areas::{Area, areas},
     disk::Disk,
     error::Failure,
     freshness::{Kind, NOT_FRESH, is_for_authorized, is_only_if_cached, plan_freshness},
@@ -30,6 +31,8 @@ use crate::{
     playlist::Format,
     rates::Rates,
     records::Stream,
+    respond,
+    steering::Steering,
     target::{Site, Target, sites},
     upstream::{Ask, Upstream, headers_for_pass, headers_for_whole},
     vary,
@@ -51,24 +54,19 @@ pub(crate) struct Proxy {
     /// Keys whose answers are for one viewer each: not worth waiting for one another.
     pub(crate) unshared: Cache<String, ()>,
     /// By what headers the answers of a key differ.
-    varies: Cache<String, vary::Rule>,
+    pub(crate) varies: Cache<String, vary::Rule>,
     has_varies: AtomicBool,
     vary_salts: AtomicU64,
     pub(crate) parts: Parts,
+    pub(crate) steering: Steering,
     pub(crate) rates: Rates,
     pub(crate) access: Option<AccessLog>,
     pub(crate) is_draining: AtomicBool,
     pub(crate) admin_token: Option<String>,
+    /// What every answer has.
+    pub(crate) added: Option<HeaderMap>,
     flights: Mutex<HashMap<String, Arc<Flight>>>,
     flight_permits: Arc<Semaphore>,
-}
-
-/// What lies below one path of one site.
-struct Area {
-    site: usize,
-    prefix: String,
-    scope: Arc<Scope>,
-    stream: Option<Arc<Stream>>,
 }
 
 /// What there is to say to a viewer.
@@ -106,6 +104,23 @@ struct Boarding {
     unshared: Option<oneshot::Receiver<Answer>>,
 }
 
+/// Who waits for a flight, and how.
+struct Seat<'a> {
+    variant: &'a Target,
+    viewer: &'a HeaderMap,
+    flight: Arc<Flight>,
+    unshared: Option<oneshot::Receiver<Answer>>,
+}
+
+/// Where a flight has brought a viewer.
+enum Landed {
+    With(Answer, Outcome),
+    /// The answer was another viewer's: try again.
+    Elsewhere,
+    /// The origin must be asked for this viewer alone.
+    Nowhere,
+}
+
 impl Proxy {
     pub(crate) fn new(config: Config) -> Result<Arc<Self>, Error> {
         config.check()?;
@@ -140,9 +155,11 @@ impl Proxy {
             // Keys on disk are older than this process.
             vary_salts: AtomicU64::new(salt),
             parts: Parts::default(),
+            steering: Steering::new(&config.steering),
             rates: Rates::new(&config.limits),
             access: AccessLog::open(&config.log, metrics.log_lost.clone())?,
             is_draining: AtomicBool::new(false),
+            added: respond::added(&config.cors.origins),
             admin_token: key::admin_token(&config.admin)?,
             flights: Mutex::default(),
             flight_permits: Arc::new(Semaphore::new(config.limits.flights_max)),
@@ -210,56 +227,6 @@ impl Proxy {
         rule
     }
 
-    /// Has the origin asked for `target` again before it is served again: it may have changed, and so
-    /// may what is on its way.
-    pub(crate) fn distrust(&self, target: &Target) {
-        self.lock_flights().remove(&target.key);
-        self.varies.invalidate(&target.key);
-        self.forget_on_disk(|key| key == target.key);
-        match self.cached(target) {
-            // With a validator, asking costs no body.
-            Some(object) if object.origin_etag.is_some() => {
-                let object = Arc::new(object.expired());
-                self.cache.insert(target.key.clone(), object);
-            }
-            _ => self.cache.invalidate(&target.key),
-        }
-    }
-
-    /// Forgets one object in all its variants, and what is on its way.
-    pub(crate) fn purge(&self, target: &Target) -> usize {
-        let variants = format!("{}\u{0}", target.key);
-        let is_it = |key: &str| key == target.key || key.starts_with(&variants);
-        // Without the rule no request leads to a variant in memory any more.
-        let had_variants = self.varies.remove(&target.key).is_some();
-        let had = self.cache.remove(&target.key).is_some() || had_variants;
-        self.lock_flights().retain(|key, _| !is_it(key));
-        let on_disk = self.forget_on_disk(is_it);
-        usize::from(had).max(on_disk)
-    }
-
-    /// Forgets all objects whose keys begin with `prefix`, and what of them is on its way.
-    pub(crate) fn purge_below(&self, prefix: &str) -> usize {
-        let keys = self.cache.iter().map(|(key, _)| key);
-        let keys: Vec<Arc<String>> = keys.filter(|key| key.starts_with(prefix)).collect();
-        for key in &keys {
-            self.cache.invalidate(key.as_str());
-        }
-        let rules = self.varies.iter().map(|(key, _)| key);
-        let rules: Vec<Arc<String>> = rules.filter(|key| key.starts_with(prefix)).collect();
-        for key in &rules {
-            self.varies.invalidate(key.as_str());
-        }
-        self.lock_flights()
-            .retain(|key, _| !key.starts_with(prefix));
-        keys.len()
-            .max(self.forget_on_disk(|key| key.starts_with(prefix)))
-    }
-
-    fn forget_on_disk(&self, is_it: impl Fn(&str) -> bool) -> usize {
-        self.disk.as_ref().map_or(0, |disk| disk.remove(is_it))
-    }
-
     /// Whether `flight` is the one that newcomers wait for.
     pub(crate) fn is_current(&self, target: &Target, flight: &Arc<Flight>) -> bool {
         let flights = self.lock_flights();
@@ -309,8 +276,7 @@ impl Proxy {
                     return Ok((Answer::Whole(object), Outcome::Hit));
                 }
             };
-            let is_first = unshared.is_some();
-            if !is_first {
+            if unshared.is_none() {
                 self.metrics.collapsed.increment(1);
             }
             let progress = flight.progress(self.hold(target)).await;
@@ -318,47 +284,60 @@ impl Proxy {
             if !is_mine && !matches!(progress, Progress::Landed(Landing::Failed(_))) {
                 continue;
             }
-            let outcome = if is_first {
-                Outcome::Miss
-            } else {
-                Outcome::Collapsed
+            let seat = Seat {
+                variant: &variant,
+                viewer,
+                flight,
+                unshared,
             };
-            let found = match progress {
-                Progress::Growing(head) => {
-                    if is_authorized && !is_first && !is_for_authorized(&head.headers) {
-                        break;
-                    }
-                    Answer::Growing(flight, head)
-                }
-                Progress::Landed(Landing::Whole(object)) => {
-                    if is_authorized && !is_first && !is_for_authorized(&object.headers) {
-                        break;
-                    }
-                    let is_failure = object.status.is_server_error();
-                    match self.stale(&variant).filter(|_| is_failure) {
-                        Some(stale) => return Ok((Answer::Whole(stale), Outcome::Stale)),
-                        None => Answer::Whole(object),
-                    }
-                }
-                Progress::Landed(Landing::Failed(failure)) => {
-                    let stale = self.stale(&variant).ok_or(failure)?;
-                    return Ok((Answer::Whole(stale), Outcome::Stale));
-                }
-                Progress::Landed(Landing::NotShared) => {
-                    let Some(mine) = unshared else {
-                        // It was somebody else's, or nobody's: a fetch ahead of viewers.
-                        continue;
-                    };
-                    match mine.await {
-                        Ok(answer) if !viewer.contains_key(header::RANGE) => answer,
-                        _ => break,
-                    }
-                }
-            };
-            return Ok((found, outcome));
+            match self.land(seat, progress).await? {
+                Landed::With(answer, outcome) => return Ok((answer, outcome)),
+                Landed::Elsewhere => continue,
+                Landed::Nowhere => break,
+            }
         }
         let passed = self.pass(target, viewer, method).await?;
         Ok((passed, Outcome::Passed))
+    }
+
+    /// What a viewer gets from the flight that it has waited for.
+    async fn land(&self, seat: Seat<'_>, progress: Progress) -> Result<Landed, Failure> {
+        let is_authorized = seat.viewer.contains_key(header::AUTHORIZATION);
+        let is_first = seat.unshared.is_some();
+        let is_barred =
+            |headers: &HeaderMap| is_authorized && !is_first && !is_for_authorized(headers);
+        let outcome = match is_first {
+            true => Outcome::Miss,
+            false => Outcome::Collapsed,
+        };
+        Ok(match progress {
+            Progress::Growing(head) if is_barred(&head.headers) => Landed::Nowhere,
+            Progress::Growing(head) => Landed::With(Answer::Growing(seat.flight, head), outcome),
+            Progress::Landed(Landing::Whole(object)) if is_barred(&object.headers) => {
+                Landed::Nowhere
+            }
+            Progress::Landed(Landing::Whole(object)) => {
+                let is_failure = object.status.is_server_error();
+                match is_failure.then(|| self.stale(seat.variant)).flatten() {
+                    Some(stale) => Landed::With(Answer::Whole(stale), Outcome::Stale),
+                    None => Landed::With(Answer::Whole(object), outcome),
+                }
+            }
+            Progress::Landed(Landing::Failed(failure)) => {
+                let stale = self.stale(seat.variant).ok_or(failure)?;
+                Landed::With(Answer::Whole(stale), Outcome::Stale)
+            }
+            Progress::Landed(Landing::NotShared) => match seat.unshared {
+                // It was somebody else's, or nobody's: a fetch ahead of viewers.
+                None => Landed::Elsewhere,
+                Some(mine) => match mine.await {
+                    Ok(answer) if !seat.viewer.contains_key(header::RANGE) => {
+                        Landed::With(answer, outcome)
+                    }
+                    _ => Landed::Nowhere,
+                },
+            },
+        })
     }
 
     /// What can be said without waiting for anybody.
@@ -419,7 +398,7 @@ impl Proxy {
         }
     }
 
-    fn lock_flights(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<Flight>>> {
+    pub(crate) fn lock_flights(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<Flight>>> {
         self.flights.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -494,37 +473,6 @@ impl Proxy {
         Ok(Answer::Whole(Arc::new(object)))
     }
 
-    /// Has the origin do what changes things, and forgets what it changes (RFC 9111 section 4.4).
-    pub(crate) async fn change(
-        &self,
-        target: &Target,
-        method: Method,
-        viewer: &HeaderMap,
-        body: Bytes,
-    ) -> Result<Passed, Failure> {
-        self.metrics.passed.increment(1);
-        let permit = self.permit()?;
-        let headers = headers_for_pass(viewer);
-        let response = self.ask(target, method, headers, body).await?;
-        if response.status().is_success() || response.status().is_redirection() {
-            self.purge(target);
-            let site = self.site_of(target);
-            let base = url::Url::parse(&Site::viewer_url(target)).ok();
-            for name in [header::LOCATION, header::CONTENT_LOCATION] {
-                let text = response
-                    .headers()
-                    .get(name)
-                    .and_then(|text| text.to_str().ok());
-                let url = text.and_then(|text| base.as_ref()?.join(text).ok());
-                // Other hosts' objects are not theirs to change.
-                if let Some(other) = url.and_then(|url| site.local(url.as_str())) {
-                    self.purge(&other);
-                }
-            }
-        }
-        Ok(Passed { response, permit })
-    }
-
     pub(crate) fn permit(&self) -> Result<OwnedSemaphorePermit, Failure> {
         let permit = self.flight_permits.clone().try_acquire_owned();
         permit.map_err(|_| Failure::Busy)
@@ -584,38 +532,10 @@ impl Proxy {
             stored: arrived,
             freshness: plan.unwrap_or(NOT_FRESH),
             record: Default::default(),
+            prepared: Default::default(),
         };
         (object, plan.is_some())
     }
-}
-
-fn areas(config: &Config, metrics: &Metrics) -> Result<Vec<Area>, Error> {
-    let key = key::load(config)?;
-    let records_max = config.records.records_max;
-    let elsewhere = config.hosts.iter().enumerate();
-    let elsewhere = elsewhere.flat_map(|(index, host)| {
-        let streams = host.streams.iter();
-        streams.map(move |stream| (index + 1, stream))
-    });
-    let here = config.streams.iter().map(|stream| (0, stream));
-    let new = |(site, stream): (usize, &crate::StreamConfig)| {
-        let signed = |key| Stream::new(&stream.name, &stream.prefix, key, records_max);
-        Area {
-            site,
-            prefix: stream.prefix.clone(),
-            scope: Arc::new(metrics.scope(&stream.name)),
-            stream: key.clone().map(signed).map(Arc::new),
-        }
-    };
-    let mut areas: Vec<Area> = here.chain(elsewhere).map(new).collect();
-    areas.sort_by_key(|area| std::cmp::Reverse(area.prefix.len()));
-    areas.push(Area {
-        site: 0,
-        prefix: String::new(),
-        scope: Arc::new(metrics.scope("")),
-        stream: None,
-    });
-    Ok(areas)
 }
 
 fn etag_of(body: &[u8]) -> HeaderValue {

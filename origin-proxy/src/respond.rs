@@ -20,12 +20,16 @@ use crate::{
 pub(crate) struct Asked<'a> {
     pub(crate) method: &'a Method,
     pub(crate) headers: &'a HeaderMap,
+    /// See [`added`].
+    pub(crate) added: Option<&'a HeaderMap>,
 }
 
-/// The answer with a whole object.
+/// The answer with a whole object. It has what [`added`] says.
 pub(crate) fn whole(object: &Object, asked: &Asked<'_>) -> Response<Body> {
-    let mut headers = object.headers.clone();
-    headers.insert(header::AGE, object.age_s().into());
+    let mut headers = object.prepare(asked.added);
+    if let age_s @ 1.. = object.age_s() {
+        headers.insert(header::AGE, age_s.into());
+    }
     if let Some(signed) = object.record() {
         headers.insert(RECORD_HEADER, signed.header.clone());
     }
@@ -46,10 +50,13 @@ pub(crate) fn whole(object: &Object, asked: &Asked<'_>) -> Response<Body> {
             );
         }
     }
-    headers.insert(header::ACCEPT_RANGES, BYTES);
     let len = object.body.len() as u64;
     match ranges_of(asked, &object.headers, len) {
-        Ranges::Whole => with_body(StatusCode::OK, headers, object.body.clone(), asked),
+        // Its length is among the headers already.
+        Ranges::Whole if asked.method == Method::GET => {
+            assemble(StatusCode::OK, headers, Body::full(object.body.clone()))
+        }
+        Ranges::Whole => assemble(StatusCode::OK, headers, Body::empty()),
         Ranges::One(first, end) => {
             headers.insert(header::CONTENT_RANGE, content_range(first, end, len));
             let part = object.body.slice(first as usize..end as usize);
@@ -187,24 +194,47 @@ pub(crate) fn preflight(asked: &Asked<'_>) -> Response<Body> {
     assemble(StatusCode::NO_CONTENT, headers, Body::empty())
 }
 
-/// Adds what every answer has: leave for pages of `allowed` origins to read it, and our name.
+/// What every answer has, whoever asks, if pages of all origins may read it: leave to do so, and our
+/// name.
+pub(crate) fn added(allowed: &[String]) -> Option<HeaderMap> {
+    let is_any = allowed.iter().any(|origin| origin == "*");
+    is_any.then(|| {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::VIA, VIA);
+        allow(&mut headers, HeaderValue::from_static("*"));
+        headers
+    })
+}
+
+/// Adds to an answer what every answer has.
 pub(crate) fn finish(response: &mut Response<Body>, asked: &Asked<'_>, allowed: &[String]) {
     let headers = response.headers_mut();
+    if let Some(added) = asked.added {
+        return add(headers, added);
+    }
     headers.append(header::VIA, VIA);
+    headers.append(header::VARY, HeaderValue::from_static("Origin"));
     let origin = asked.headers.get(header::ORIGIN);
-    let allow = if allowed.iter().any(|origin| origin == "*") {
-        Some(HeaderValue::from_static("*"))
-    } else {
-        headers.append(header::VARY, HeaderValue::from_static("Origin"));
-        origin
-            .filter(|origin| allowed.iter().any(|a| a == *origin))
-            .cloned()
-    };
-    let Some(allow) = allow else {
-        return;
-    };
-    headers.insert("timing-allow-origin", allow.clone());
-    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, allow);
+    if let Some(origin) = origin.filter(|origin| allowed.iter().any(|a| a == *origin)) {
+        allow(headers, origin.clone());
+    }
+}
+
+/// Adds to `headers` what [`added`] says.
+pub(crate) fn add(headers: &mut HeaderMap, added: &HeaderMap) {
+    for (name, value) in added {
+        // Every hop on the way has its name there.
+        if name == header::VIA {
+            headers.append(name, value.clone());
+        } else {
+            headers.insert(name, value.clone());
+        }
+    }
+}
+
+fn allow(headers: &mut HeaderMap, origin: HeaderValue) {
+    headers.insert("timing-allow-origin", origin.clone());
+    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
     headers.insert(
         header::ACCESS_CONTROL_EXPOSE_HEADERS,
         HeaderValue::from_static(EXPOSED),
@@ -233,6 +263,7 @@ fn with_body(
 ) -> Response<Body> {
     if status == StatusCode::NOT_MODIFIED {
         headers.remove(header::CONTENT_TYPE);
+        headers.remove(header::CONTENT_LENGTH);
     } else {
         headers.insert(header::CONTENT_LENGTH, body.len().into());
     }

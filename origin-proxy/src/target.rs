@@ -120,7 +120,7 @@ impl Site {
         }
         let has_dots = path
             .split(['/', '\\'])
-            .any(|part| DOTS.contains(&part.to_ascii_lowercase().as_str()));
+            .any(|part| DOTS.iter().any(|dots| dots.eq_ignore_ascii_case(part)));
         if !path.starts_with('/') || has_dots || path.contains('\\') {
             let status = StatusCode::BAD_REQUEST;
             return Err(Failure::Client("a path with dots in it", status));
@@ -139,6 +139,9 @@ impl Site {
             .filter(|argument| !argument.is_empty())
             .filter(|argument| self.tells_apart(argument.split('=').next().unwrap_or_default()))
             .collect();
+        if kept.is_empty() && self.index == 0 {
+            return path.into();
+        }
         kept.sort_unstable();
         // No path begins with a digit.
         let site = match self.index {

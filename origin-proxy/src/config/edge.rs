@@ -99,6 +99,20 @@ pub struct TlsConfig {
     pub http3_advertised_s: u32,
 }
 
+/// Content steering.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SteeringConfig {
+    /// The share of viewers who are sent to this proxy, in percent.
+    pub share_percent: f64,
+    /// This proxy's pathway, as the broadcaster's playlist names it.
+    pub pathway: String,
+    /// The other one.
+    pub pathway_cdn: String,
+    /// After how many seconds players ask again.
+    pub ttl_s: u32,
+}
+
 /// The operator's requests.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -174,6 +188,17 @@ impl Default for DiskConfig {
             directory: None,
             bytes_max: 16 * 1024 * 1024 * 1024,
             fresh_s_min: 10,
+        }
+    }
+}
+
+impl Default for SteeringConfig {
+    fn default() -> Self {
+        Self {
+            share_percent: 0.0,
+            pathway: "SHOAL".into(),
+            pathway_cdn: "CDN".into(),
+            ttl_s: 30,
         }
     }
 }

@@ -78,91 +78,92 @@ struct Fault {
     answers: [Option<(u16, &'static str)>; 2],
 }
 
+const FAULTS: [Fault; 8] = [
+    // Less than promised, and then the end.
+    Fault {
+        first: &[
+            &[
+                Hear,
+                Say("HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\npart"),
+            ],
+            &[Hear, Say(WHOLE), Hear],
+        ],
+        answers: [None, Some((200, "whole"))],
+    },
+    // The same in chunks.
+    Fault {
+        first: &[
+            &[
+                Hear,
+                Say("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\npart\r\n"),
+            ],
+            &[Hear, Say(WHOLE), Hear],
+        ],
+        answers: [None, Some((200, "whole"))],
+    },
+    // A reset in the middle.
+    Fault {
+        first: &[
+            &[
+                Hear,
+                Say("HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\npart"),
+                Reset,
+            ],
+            &[Hear, Say(WHOLE), Hear],
+        ],
+        answers: [None, Some((200, "whole"))],
+    },
+    // A reset before the head: asked for once more, unnoticed.
+    Fault {
+        first: &[&[Hear, Reset], &[Hear, Say(WHOLE), Hear]],
+        answers: [Some((200, "whole")), Some((200, "whole"))],
+    },
+    // Silence after the head.
+    Fault {
+        first: &[
+            &[
+                Hear,
+                Say("HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\npart"),
+                Stall,
+            ],
+            &[Hear, Say(WHOLE), Hear],
+        ],
+        answers: [None, Some((200, "whole"))],
+    },
+    // No HTTP at all.
+    Fault {
+        first: &[
+            &[Hear, Say("220 mail.example ESMTP\r\n")],
+            &[Hear, Say(WHOLE), Hear],
+        ],
+        answers: [Some((200, "whole")), Some((200, "whole"))],
+    },
+    // More than promised: the rest belongs to no answer.
+    Fault {
+        first: &[
+            &[
+                Hear,
+                Say(
+                    "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\npartHTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil",
+                ),
+            ],
+            &[Hear, Say(WHOLE), Hear],
+        ],
+        answers: [Some((200, "part")), Some((200, "part"))],
+    },
+    // Two lengths.
+    Fault {
+        first: &[&[
+            Hear,
+            Say("HTTP/1.1 200 OK\r\nContent-Length: 4\r\nContent-Length: 5\r\n\r\npart"),
+        ]],
+        answers: [Some((502, "")), Some((502, ""))],
+    },
+];
+
 #[tokio::test]
 async fn no_fault_is_taken_for_an_answer() {
-    let faults = [
-        // Less than promised, and then the end.
-        Fault {
-            first: &[
-                &[
-                    Hear,
-                    Say("HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\npart"),
-                ],
-                &[Hear, Say(WHOLE), Hear],
-            ],
-            answers: [None, Some((200, "whole"))],
-        },
-        // The same in chunks.
-        Fault {
-            first: &[
-                &[
-                    Hear,
-                    Say("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\npart\r\n"),
-                ],
-                &[Hear, Say(WHOLE), Hear],
-            ],
-            answers: [None, Some((200, "whole"))],
-        },
-        // A reset in the middle.
-        Fault {
-            first: &[
-                &[
-                    Hear,
-                    Say("HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\npart"),
-                    Reset,
-                ],
-                &[Hear, Say(WHOLE), Hear],
-            ],
-            answers: [None, Some((200, "whole"))],
-        },
-        // A reset before the head: asked for once more, unnoticed.
-        Fault {
-            first: &[&[Hear, Reset], &[Hear, Say(WHOLE), Hear]],
-            answers: [Some((200, "whole")), Some((200, "whole"))],
-        },
-        // Silence after the head.
-        Fault {
-            first: &[
-                &[
-                    Hear,
-                    Say("HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\npart"),
-                    Stall,
-                ],
-                &[Hear, Say(WHOLE), Hear],
-            ],
-            answers: [None, Some((200, "whole"))],
-        },
-        // No HTTP at all.
-        Fault {
-            first: &[
-                &[Hear, Say("220 mail.example ESMTP\r\n")],
-                &[Hear, Say(WHOLE), Hear],
-            ],
-            answers: [Some((200, "whole")), Some((200, "whole"))],
-        },
-        // More than promised: the rest belongs to no answer.
-        Fault {
-            first: &[
-                &[
-                    Hear,
-                    Say(
-                        "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\npartHTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil",
-                    ),
-                ],
-                &[Hear, Say(WHOLE), Hear],
-            ],
-            answers: [Some((200, "part")), Some((200, "part"))],
-        },
-        // Two lengths.
-        Fault {
-            first: &[&[
-                Hear,
-                Say("HTTP/1.1 200 OK\r\nContent-Length: 4\r\nContent-Length: 5\r\n\r\npart"),
-            ]],
-            answers: [Some((502, "")), Some((502, ""))],
-        },
-    ];
-    for (index, fault) in faults.into_iter().enumerate() {
+    for (index, fault) in FAULTS.into_iter().enumerate() {
         let (url, _count) = scripted(fault.first).await;
         let proxy = Proxy::before(Origin::default(), &url, |config| {
             config.timeouts.stall_ms = 200;

@@ -254,3 +254,34 @@ async fn an_address_has_its_rate_and_its_connections() {
         "the first one is kept alive"
     );
 }
+
+#[tokio::test]
+async fn a_share_of_the_audience_is_steered_here() {
+    let origin = Origin::default();
+    let proxy = Proxy::start_with(origin, |config| {
+        config.admin.token = Some("secret".into());
+    })
+    .await;
+    let ask =
+        async |path: &str| -> Value { serde_json::from_str(&proxy.text(path).await).unwrap() };
+    let first = ask("/.shoal/steering?_HLS_pathway=CDN&_HLS_throughput=5140000").await;
+    assert_eq!(first["VERSION"], 1);
+    assert_eq!(first["PATHWAY-PRIORITY"], json!(["CDN", "SHOAL"]));
+    let next = first["RELOAD-URI"].as_str().unwrap().to_owned();
+    for (percent, status, order) in [
+        (json!(100), 200, ["SHOAL", "CDN"]),
+        (json!(101), 400, ["SHOAL", "CDN"]),
+        (json!(0.0), 200, ["CDN", "SHOAL"]),
+    ] {
+        let order_given = json!({ "share_percent": percent });
+        let (found, _) = post(&proxy, "/.shoal/admin/steering", "secret", order_given).await;
+        assert_eq!(found, status);
+        let again = ask(&next).await;
+        assert_eq!(again["PATHWAY-PRIORITY"], json!(order));
+        assert_eq!(
+            again["RELOAD-URI"],
+            next.as_str(),
+            "the viewer keeps its number"
+        );
+    }
+}

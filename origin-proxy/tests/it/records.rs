@@ -116,6 +116,30 @@ async fn only_listed_segments_are_signed() {
 }
 
 #[tokio::test]
+async fn encrypted_segments_are_signed_as_they_are_and_their_keys_are_not() {
+    let proxy = live(1, 2).await;
+    for method in ["AES-128", "SAMPLE-AES"] {
+        let key = format!("#EXT-X-KEY:METHOD={method},URI=\"key.bin\",IV=0x1\n");
+        let session = "#EXT-X-DEFINE:NAME=\"a\",VALUE=\"b\"\n";
+        let text = playlist(1, 2).replace("#EXT-X-MAP", &format!("{key}{session}#EXT-X-MAP"));
+        let path = format!("/live/v/{method}.m3u8");
+        proxy.origin.put(&path, &[HLS], text.clone());
+        proxy.origin.put("/live/v/key.bin", &[], "0123456789abcdef");
+        let tagged = proxy.text(&path).await;
+        let bare: String = tagged
+            .split_inclusive('\n')
+            .filter(|line| !line.starts_with("#EXT-X-SHOAL"))
+            .collect();
+        assert_eq!(bare, text);
+        assert_eq!(tagged.matches("#EXT-X-SHOAL-SEG").count(), 2, "{tagged}");
+        let answer = proxy.get("/live/v/seg-1.m4s").await;
+        verify(&proxy, header(&answer, "shoal-record"), &segment(1, 40_000));
+        let key = proxy.get("/live/v/key.bin").await;
+        assert_eq!(header(&key, "shoal-record"), "");
+    }
+}
+
+#[tokio::test]
 async fn a_playlist_is_held_no_longer_than_its_bound() {
     let proxy = live(1, 2).await;
     proxy.origin.on("/live/v/seg-2.m4s", |_| async {

@@ -1,6 +1,10 @@
 //! `cargo xtask bench <what>`: measures one part of Shoal on this machine, next to what does the
 //! same job otherwise, in the same run. Absolute numbers depend on the machine, ratios much less.
 
+mod proxy;
+mod proxy_load;
+mod proxy_origin;
+mod proxy_servers;
 mod report;
 mod sim;
 
@@ -16,6 +20,8 @@ pub(crate) struct Args {
 
 #[derive(clap::Subcommand)]
 enum What {
+    /// The origin-proxy, next to nginx and Varnish.
+    Proxy(proxy::Args),
     /// The simulator, and the core's machines in it.
     Sim(sim::Args),
 }
@@ -31,6 +37,7 @@ pub(crate) struct Output {
 /// Runs one benchmark and prints its figures.
 pub(crate) fn run(args: Args) -> Result<()> {
     let (report, output) = match args.what {
+        What::Proxy(args) => (proxy::run(&args)?, args.output),
         What::Sim(args) => (sim::run(&args)?, args.output),
     };
     eprint!("{}", report.to_table());

@@ -1,0 +1,98 @@
+//! What the cache forgets, and why.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, header};
+
+use crate::{
+    error::Failure,
+    proxy::{Passed, Proxy},
+    target::{Site, Target},
+    upstream::headers_for_pass,
+};
+
+impl Proxy {
+    /// Has the origin asked for `target` again before it is served again: it may have changed, and so
+    /// may what is on its way.
+    pub(crate) fn distrust(&self, target: &Target) {
+        self.lock_flights().remove(&target.key);
+        self.varies.invalidate(&target.key);
+        if let Some(disk) = &self.disk {
+            disk.remove_one(&target.key);
+        }
+        match self.cached(target) {
+            // With a validator, asking costs no body.
+            Some(object) if object.origin_etag.is_some() => {
+                let object = Arc::new(object.expired());
+                self.cache.insert(target.key.clone(), object);
+            }
+            _ => self.cache.invalidate(&target.key),
+        }
+    }
+
+    /// Forgets one object in all its variants, and what is on its way.
+    pub(crate) fn purge(&self, target: &Target) -> usize {
+        let variants = format!("{}\u{0}", target.key);
+        let is_it = |key: &str| key == target.key || key.starts_with(&variants);
+        // Without the rule no request leads to a variant in memory any more.
+        let had_variants = self.varies.remove(&target.key).is_some();
+        let had = self.cache.remove(&target.key).is_some() || had_variants;
+        self.lock_flights().retain(|key, _| !is_it(key));
+        let on_disk = self.forget_on_disk(is_it);
+        usize::from(had).max(on_disk)
+    }
+
+    /// Forgets all objects whose keys begin with `prefix`, and what of them is on its way.
+    pub(crate) fn purge_below(&self, prefix: &str) -> usize {
+        let keys = self.cache.iter().map(|(key, _)| key);
+        let keys: Vec<Arc<String>> = keys.filter(|key| key.starts_with(prefix)).collect();
+        for key in &keys {
+            self.cache.invalidate(key.as_str());
+        }
+        let rules = self.varies.iter().map(|(key, _)| key);
+        let rules: Vec<Arc<String>> = rules.filter(|key| key.starts_with(prefix)).collect();
+        for key in &rules {
+            self.varies.invalidate(key.as_str());
+        }
+        self.lock_flights()
+            .retain(|key, _| !key.starts_with(prefix));
+        keys.len()
+            .max(self.forget_on_disk(|key| key.starts_with(prefix)))
+    }
+
+    fn forget_on_disk(&self, is_it: impl Fn(&str) -> bool) -> usize {
+        self.disk.as_ref().map_or(0, |disk| disk.remove(is_it))
+    }
+
+    /// Has the origin do what changes things, and forgets what it changes (RFC 9111 section 4.4).
+    pub(crate) async fn change(
+        &self,
+        target: &Target,
+        method: Method,
+        viewer: &HeaderMap,
+        body: Bytes,
+    ) -> Result<Passed, Failure> {
+        self.metrics.passed.increment(1);
+        let permit = self.permit()?;
+        let headers = headers_for_pass(viewer);
+        let response = self.ask(target, method, headers, body).await?;
+        if response.status().is_success() || response.status().is_redirection() {
+            self.purge(target);
+            let site = self.site_of(target);
+            let base = url::Url::parse(&Site::viewer_url(target)).ok();
+            for name in [header::LOCATION, header::CONTENT_LOCATION] {
+                let text = response
+                    .headers()
+                    .get(name)
+                    .and_then(|text| text.to_str().ok());
+                let url = text.and_then(|text| base.as_ref()?.join(text).ok());
+                // Other hosts' objects are not theirs to change.
+                if let Some(other) = url.and_then(|url| site.local(url.as_str())) {
+                    self.purge(&other);
+                }
+            }
+        }
+        Ok(Passed { response, permit })
+    }
+}

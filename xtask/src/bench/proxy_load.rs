@@ -1,0 +1,273 @@
+//! Viewers for the benchmark: h2load for as many requests as go, and our own for patterns.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Read, Write},
+    net::{SocketAddr, TcpStream},
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use super::proxy_servers::{LOAD_CORE, Server};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Version {
+    Http1,
+    Http2,
+}
+
+impl Version {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Http1 => "HTTP/1.1",
+            Self::Http2 => "HTTP/2",
+        }
+    }
+}
+
+/// One object, over and over.
+pub(crate) struct Load<'a> {
+    pub(crate) path: &'a str,
+    pub(crate) version: Version,
+    pub(crate) seconds: u64,
+    pub(crate) connections: usize,
+}
+
+/// What a server did.
+#[derive(Clone, Debug)]
+pub(crate) struct Loaded {
+    pub(crate) requests: f64,
+    pub(crate) wall_s: f64,
+    /// CPU time that the server took.
+    pub(crate) cpu_s: f64,
+    pub(crate) p99_ms: f64,
+}
+
+/// Streams of one HTTP/2 connection at the same time.
+const STREAMS: &str = "4";
+
+impl Load<'_> {
+    pub(crate) fn run(&self, server: &Server) -> Result<Loaded> {
+        let folder = tempfile::tempdir()?;
+        let log = folder.path().join("requests");
+        let url = format!("http://{}{}", server.address(self.version), self.path);
+        let mut command = Command::new("taskset");
+        command
+            .args(["-c", LOAD_CORE, "h2load", "-t1"])
+            .arg(format!("-c{}", self.connections))
+            .arg(format!("-D{}", self.seconds))
+            .arg(format!("--log-file={}", log.display()));
+        match self.version {
+            Version::Http1 => command.args(["--h1", "-m1"]),
+            Version::Http2 => command.args(["-m", STREAMS, "-w20", "-W24"]),
+        };
+        let before_s = server.cpu_s()?;
+        let started = Instant::now();
+        let output = command
+            .arg(&url)
+            .output()
+            .context("environment: cannot start h2load (`apt-get install nghttp2-client`)")?;
+        let wall_s = started.elapsed().as_secs_f64();
+        let cpu_s = server.cpu_s()? - before_s;
+        let text = String::from_utf8_lossy(&output.stdout);
+        ensure!(output.status.success(), "h2load failed:\n{text}");
+        let times = read_log(&fs::read_to_string(&log)?, server.name)?;
+        ensure!(
+            !times.is_empty(),
+            "{} answered nothing:\n{text}",
+            server.name
+        );
+        Ok(Loaded {
+            requests: times.len() as f64,
+            wall_s,
+            cpu_s: cpu_s.max(0.01),
+            p99_ms: times[times.len() * 99 / 100] as f64 / 1000.0,
+        })
+    }
+}
+
+/// How long each request took in microseconds, the shortest first. A line is: start, status, time.
+fn read_log(text: &str, server: &str) -> Result<Vec<u64>> {
+    let mut times = Vec::new();
+    for line in text.lines() {
+        let mut fields = line.split_ascii_whitespace().skip(1);
+        let (status, time) = (fields.next(), fields.next());
+        match (status, time.and_then(|time| time.parse().ok())) {
+            (Some("200"), Some(time)) => times.push(time),
+            // Cut off by the end of the measurement.
+            (Some("-1" | "0"), _) => {}
+            _ => bail!("{server} answered `{line}`"),
+        }
+    }
+    times.sort_unstable();
+    Ok(times)
+}
+
+/// Fetches an object on a new connection. Returns the time to the first byte of its body, by HTTP/1.1;
+/// by HTTP/2 it only fills the cache, with h2load.
+pub(crate) fn first_byte(address: SocketAddr, path: &str, version: Version) -> Result<Duration> {
+    let started = Instant::now();
+    if version == Version::Http2 {
+        let status = Command::new("h2load")
+            .args(["-n1", "-c1", &format!("http://{address}{path}")])
+            .output()?
+            .status;
+        ensure!(status.success(), "h2load failed");
+        return Ok(started.elapsed());
+    }
+    let mut viewer = Viewer::connect(address)?;
+    let started = Instant::now();
+    let len = viewer.ask(path)?;
+    let mut first = [0];
+    viewer.socket.read_exact(&mut first)?;
+    let took = started.elapsed();
+    viewer.skip(len - 1)?;
+    Ok(took)
+}
+
+/// Fetches a text.
+pub(crate) fn get_text(address: SocketAddr, path: &str) -> Result<String> {
+    let mut viewer = Viewer::connect(address)?;
+    let mut body = vec![0; viewer.ask(path)?];
+    viewer.socket.read_exact(&mut body)?;
+    Ok(String::from_utf8(body)?)
+}
+
+/// One connection by HTTP/1.1.
+struct Viewer {
+    socket: BufReader<TcpStream>,
+}
+
+impl Viewer {
+    fn connect(address: SocketAddr) -> Result<Self> {
+        let socket = TcpStream::connect(address)?;
+        socket.set_nodelay(true)?;
+        socket.set_read_timeout(Some(Duration::from_secs(20)))?;
+        Ok(Self {
+            socket: BufReader::with_capacity(64 * 1024, socket),
+        })
+    }
+
+    /// Asks, and reads the head. Returns the length of the body.
+    fn ask(&mut self, path: &str) -> Result<usize> {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: bench\r\n\r\n");
+        self.socket.get_mut().write_all(request.as_bytes())?;
+        let mut len = None;
+        let mut line = String::new();
+        self.socket.read_line(&mut line)?;
+        ensure!(line.starts_with("HTTP/1.1 200"), "{path}: {line}");
+        loop {
+            line.clear();
+            ensure!(self.socket.read_line(&mut line)? > 0, "{path}: no head");
+            let line = line.trim_end().to_ascii_lowercase();
+            if line.is_empty() {
+                return len.with_context(|| format!("{path}: no length"));
+            }
+            if let Some(text) = line.strip_prefix("content-length:") {
+                len = text.trim().parse().ok();
+            }
+        }
+    }
+
+    fn skip(&mut self, len: usize) -> Result<()> {
+        let copied = std::io::copy(
+            &mut self.socket.by_ref().take(len as u64),
+            &mut std::io::sink(),
+        )?;
+        ensure!(copied == len as u64, "a body broke off");
+        Ok(())
+    }
+}
+
+/// What viewers of a live stream did.
+#[derive(Debug, Default)]
+pub(crate) struct Polled {
+    pub(crate) requests: u64,
+    /// Requests that were sent more than a second after their time: the generator is too slow.
+    pub(crate) late: u64,
+}
+
+const PLAYLIST_EVERY: Duration = Duration::from_secs(2);
+/// Every so many playlists a segment.
+const PLAYLISTS_PER_SEGMENT: u64 = 2;
+const THREADS: usize = 16;
+
+/// Has `viewers`, each with a connection of its own, read a playlist each 2 s and a segment each 4 s.
+pub(crate) fn poll(
+    address: SocketAddr,
+    name: &str,
+    viewers: usize,
+    length: Duration,
+) -> Result<Polled> {
+    let started = Instant::now() + Duration::from_secs(1);
+    let workers: Vec<_> = (0..THREADS)
+        .map(|worker| {
+            let mine: Vec<usize> = (worker..viewers).step_by(THREADS).collect();
+            let name = name.to_owned();
+            thread::spawn(move || poll_some(address, &name, &mine, viewers, started, length))
+        })
+        .collect();
+    let mut polled = Polled::default();
+    for worker in workers {
+        let some = worker.join().expect("a worker panicked")?;
+        polled.requests += some.requests;
+        polled.late += some.late;
+    }
+    Ok(polled)
+}
+
+fn poll_some(
+    address: SocketAddr,
+    name: &str,
+    mine: &[usize],
+    viewers: usize,
+    started: Instant,
+    length: Duration,
+) -> Result<Polled> {
+    let connect = |_: &usize| Viewer::connect(address);
+    let mut connections: Vec<Viewer> = mine.iter().map(connect).collect::<Result<_>>()?;
+    let mut polled = Polled::default();
+    thread::sleep(started.saturating_duration_since(Instant::now()));
+    for round in 0.. {
+        for (connection, viewer) in connections.iter_mut().zip(mine) {
+            // Viewers are spread evenly over the two seconds.
+            let offset = PLAYLIST_EVERY.mul_f64(*viewer as f64 / viewers as f64);
+            let due = PLAYLIST_EVERY * round + offset;
+            if due >= length {
+                return Ok(polled);
+            }
+            if let Some(early) = due.checked_sub(started.elapsed()) {
+                thread::sleep(early);
+            } else if started.elapsed() > due + Duration::from_secs(1) {
+                polled.late += 1;
+            }
+            let len = connection.ask(&format!("/live/{name}/index.m3u8"))?;
+            connection.skip(len)?;
+            polled.requests += 1;
+            let number = u64::from(round) + *viewer as u64 % PLAYLISTS_PER_SEGMENT;
+            if number.is_multiple_of(PLAYLISTS_PER_SEGMENT) {
+                // The newest segment by the clock, as all viewers see it.
+                let segment = due.as_secs() / 4;
+                let len = connection.ask(&format!("/live/{name}/{segment}.m4s"))?;
+                connection.skip(len)?;
+                polled.requests += 1;
+            }
+        }
+    }
+    Ok(polled)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn logs_of_h2load_are_read() {
+        let text = "1000\t200\t300\n1001\t200\t100\n1002\t-1\t0\n";
+        assert_eq!(read_log(text, "x").unwrap(), [100, 300]);
+        assert!(read_log("1000\t404\t300\n", "x").is_err());
+    }
+}
