@@ -21,6 +21,7 @@ mod population;
 mod queue;
 mod random;
 mod report;
+mod trace;
 mod world;
 
 pub use html::to_html;
@@ -61,7 +62,7 @@ pub fn run(
     let began = Instant::now();
     let options = Arc::new(options.clone());
     let simulate = |enabled: bool, from: f64, to: f64| {
-        World::new(&options, enabled).run(threads, &|at_us, events| {
+        World::new(&options, enabled, 0).run(threads, &|at_us, events| {
             progress(Progress {
                 done: from + (to - from) * at_us as f64 / options.end_us() as f64,
                 simulated_s: at_us as f64 / 1e6,
@@ -78,4 +79,16 @@ pub fn run(
         threads,
     };
     Ok(Report::new(&options, world, twin, cost))
+}
+
+/// What the first `viewers` viewers' machines are told in a run, in order: lines of JSON with the
+/// viewer, the time in microseconds, and a call of the browser viewer's interface with its
+/// arguments. At most some hundred lines for each viewer.
+///
+/// # Errors
+/// If the options make no sense.
+pub fn trace(options: &Options, viewers: u32) -> Result<Vec<String>> {
+    options.check()?;
+    let world = World::new(&Arc::new(options.clone()), true, viewers);
+    Ok(world.run(1, &|_, _| {}).trace)
 }

@@ -272,6 +272,9 @@ pub const SCENARIOS: &[(&str, &str)] = &[
     ("slow-cdn", include_str!("../scenarios/slow-cdn.toml")),
     ("mass-exit", include_str!("../scenarios/mass-exit.toml")),
     ("churn", include_str!("../scenarios/churn.toml")),
+    ("goal-spike", include_str!("../scenarios/goal-spike.toml")),
+    ("abr-ladder", include_str!("../scenarios/abr-ladder.toml")),
+    ("heal", include_str!("../scenarios/heal.toml")),
     (
         "isolated-groups",
         include_str!("../scenarios/isolated-groups.toml"),

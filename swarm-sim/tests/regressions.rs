@@ -90,3 +90,53 @@ fn a_ladder_and_a_mass_exit_break_no_invariant() {
         }
     });
 }
+
+/// Safety, then liveness: the network in two parts, the tracker down, the CDN failing, cheats of
+/// every kind; then all of it heals, and everybody must play and be known again.
+#[test]
+fn everything_breaks_and_heals_and_everybody_recovers() {
+    let report = simulate("heal", |options| {
+        options.viewers = 60;
+        options.minutes = 2.0;
+        options.heal_at_s = Some(65.0);
+        options.faults.partition = Some((20.0, 50.0, 0.4));
+        options.faults.tracker_down = Some((25.0, 45.0));
+    });
+    assert!(report.bad_pieces_seen > 0 && report.bytes_p2p > 0);
+}
+
+/// Parts go on side by side, and what they do does not depend on who runs them.
+#[test]
+fn the_number_of_threads_changes_nothing() {
+    let mut options = Options::scenario("evening-match").expect("it is known");
+    (options.viewers, options.minutes) = (400, 0.15);
+    let hash = |threads| run(&options, threads, &|_| {}).map(|report| report.event_hash);
+    let one = hash(1).expect("the options make sense");
+    assert_eq!(hash(3).expect("they still do"), one);
+}
+
+/// The page has every plot, and needs nothing from elsewhere.
+#[test]
+fn the_page_is_whole_and_every_lost_percent_has_a_reason() {
+    let report = simulate("small-channel", |options| options.viewers = 6);
+    let lost: f64 = report.lost.values().sum();
+    assert!((report.offload + lost - 1.0).abs() < 1e-6, "{lost}");
+    let page = swarm_sim::to_html(&report);
+    for part in [
+        "CDN egress",
+        "Offload by second, and its bounds",
+        "CDN copies of a segment, by",
+        "Offload by the seconds that peers have",
+        "by viewers passed through",
+        "Start-up in ms",
+        "Stall ratio in hundredths",
+        "duplicates",
+        "scenario = \"",
+    ] {
+        assert!(page.contains(part), "{part}");
+    }
+    for foreign in ["<script", "src=", "href=", "http"] {
+        assert!(!page.contains(foreign), "{foreign}");
+    }
+    assert!(report.hops[0].0 > 0 && report.hops[1].0 > 0);
+}

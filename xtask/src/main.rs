@@ -8,6 +8,7 @@ mod deps;
 mod scan;
 mod setup;
 mod shell;
+mod soak;
 mod test;
 mod tidy;
 mod wasm;
@@ -41,6 +42,8 @@ enum Task {
     Bench(bench::Args),
     /// Check file and function lengths, dependency directions and leftover markers.
     Tidy,
+    /// Simulate with random options until the time is up or an invariant breaks.
+    Soak(soak::Args),
     /// Check licences, sources and advisories of all dependencies (installs cargo-deny).
     Deny,
 }
@@ -63,6 +66,7 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Test(args) => test::run(args),
         Task::Bench(args) => bench::run(args),
         Task::Tidy => tidy::run(),
+        Task::Soak(args) => soak::run(&args),
         Task::Deny => deny::run(),
     }
 }

@@ -9,8 +9,11 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde_json::{Value, json};
 
-use crate::{Options, Report, run, to_html};
+use crate::{Options, Report, run, to_html, trace};
 use show::Meter;
+
+/// Viewers whose inputs a trace has.
+const TRACED: u32 = 3;
 
 /// The commit that this program was built from.
 pub const COMMIT: &str = env!("SHOAL_COMMIT");
@@ -62,6 +65,9 @@ pub struct SimulateArgs {
     /// Writes the report as one JSON object; - is the last line of the standard output
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
+    /// Writes what the first three viewers' machines are told, one call a line, and reports nothing
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["html", "json", "seeds"])]
+    pub trace: Option<PathBuf>,
     /// Prints the options as TOML, and simulates nothing
     #[arg(long)]
     pub print_config: bool,
@@ -130,6 +136,11 @@ pub fn simulate(args: &SimulateArgs) -> Result<()> {
         return Ok(());
     }
     eprint!("{}", show::announcement(args, &first)?);
+    if let Some(path) = &args.trace {
+        let lines = trace(&first, TRACED)?;
+        let text = lines.join("\n") + "\n";
+        return fs::write(path, text).with_context(|| path.display().to_string());
+    }
     let reports = if args.seeds == 1 {
         let meter = Meter::new(1);
         let report = run(&first, args.threads(), &|progress| meter.show(0, progress))?;

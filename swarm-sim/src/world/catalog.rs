@@ -10,7 +10,7 @@ use swarm_core::{
     id::{Name, SegmentId, StreamId, TrackId},
     record::{Record, piece_len_for},
     rng::mix,
-    timeline::{Content, SegmentInfo},
+    timeline::{Content, SegmentInfo, track_of},
 };
 
 /// Segments further behind the newest one of their channel than this are forgotten.
@@ -86,6 +86,7 @@ pub(crate) struct Catalog {
     segments: Map<Place, Segment>,
     ids: Map<SegmentId, Place>,
     names: Map<Name, Place>,
+    tracks: Map<Place, TrackId>,
 }
 
 impl Catalog {
@@ -96,6 +97,7 @@ impl Catalog {
             segments: Map::default(),
             ids: Map::default(),
             names: Map::default(),
+            tracks: Map::default(),
         }
     }
 
@@ -109,8 +111,13 @@ impl Catalog {
         StreamId(id)
     }
 
-    pub(crate) fn track(channel: u32, rendition: u8) -> TrackId {
-        TrackId(channel << 4 | u32::from(rendition) | 1 << 30)
+    /// As viewers make it out of a segment's URL.
+    pub(crate) fn track(&mut self, channel: u32, rendition: u8) -> TrackId {
+        let key = Place::new(channel, rendition, 0);
+        *self
+            .tracks
+            .entry(key)
+            .or_insert_with(|| track_of(&url(key)))
     }
 
     pub(crate) fn len(&self, rendition: u8) -> u32 {
@@ -150,6 +157,19 @@ impl Catalog {
         self.names.get(&name).copied()
     }
 
+    /// Where a segment that was asked for before is.
+    pub(crate) fn url_of(&self, name: Name) -> String {
+        self.place_named(name).map(url).unwrap_or_default()
+    }
+
+    /// The stream of these segments.
+    pub(crate) fn stream_of(&self, segments: &[SegmentInfo]) -> StreamId {
+        let first = segments
+            .first()
+            .and_then(|info| self.place_named(info.name));
+        Self::stream(first.map_or(0, Place::channel))
+    }
+
     /// Forgets what nobody can ask for any more.
     pub(crate) fn forget(&mut self, now_us: u64) {
         let oldest = now_us.saturating_sub(KEPT_US) / self.segment_us;
@@ -168,7 +188,7 @@ impl Catalog {
     fn make(&self, place: Place) -> Segment {
         let len = self.len(place.rendition());
         let piece_len = piece_len_for(len);
-        let name = name(place);
+        let name = Name::of_url(&url(place));
         let hash = |piece: u64| {
             let mut hash = [0; 16];
             hash[..8].copy_from_slice(&mix(name.0 ^ piece << 50).to_be_bytes());
@@ -199,9 +219,9 @@ impl Catalog {
     }
 }
 
-fn name(place: Place) -> Name {
-    let track = u64::from(Catalog::track(place.channel(), place.rendition()).0);
-    Name(mix(track << 32 ^ place.seq()))
+fn url(place: Place) -> String {
+    let (channel, rendition, seq) = (place.channel(), place.rendition(), place.seq());
+    format!("https://cdn.example/{channel}/v{rendition}/{seq}.m4s")
 }
 
 /// Length of one piece.

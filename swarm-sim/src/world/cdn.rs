@@ -113,6 +113,7 @@ impl Part {
         let current = &mut live.fetches[index];
         if current.fails {
             let failed = live.fetches.remove(index);
+            live.failed_at = now;
             return self.end_fetch(node, &failed, FetchOutcome::Failed);
         }
         current.began = true;

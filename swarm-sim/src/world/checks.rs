@@ -25,6 +25,8 @@ const AUDITED_BELOW: u32 = 200;
 /// tabs once a second.
 const LATE_US: u64 = 10_000;
 const LATE_HIDDEN_US: u64 = 1_000_000;
+/// After a fetch that failed the next one may wait as long.
+const RETRY_US: u64 = 2_000_000;
 
 /// The machine's state is bounded.
 pub(super) fn check_memory(metrics: &mut Metrics, now: u64, node: usize, bytes: u64) {
@@ -150,7 +152,7 @@ impl Part {
                 format!("waits for {} s", (now - asked_at) / 1_000_000)
             });
         }
-        if !live.fetches.is_empty() {
+        if !live.fetches.is_empty() || now < live.failed_at + RETRY_US {
             return;
         }
         let late_us = if entry.viewer.hidden {

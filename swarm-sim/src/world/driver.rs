@@ -6,7 +6,7 @@ use swarm_core::{
     time::Instant,
 };
 
-use super::{event::Event, network::falsify, part::Part};
+use super::{event::Event, letters::number, network::falsify, part::Part};
 use crate::{measure::Reason, population::Cheat};
 
 /// Kind byte of a claim: a fetch that follows one is for the group.
@@ -33,6 +33,10 @@ impl Part {
         let Some(live) = &mut self.nodes[node as usize].live else {
             return;
         };
+        if self.trace.follows(number(self.index, node)) {
+            let viewer = number(self.index, node);
+            self.trace.add(viewer, self.now, &input, &self.catalog);
+        }
         let mut out = std::mem::take(&mut self.out);
         live.peer.handle(now, input, &mut out);
         self.schedule_wake(node);

@@ -41,6 +41,8 @@ const PROGRESS_US: u64 = 100_000;
 pub(crate) struct Outcome {
     pub(crate) metrics: Metrics,
     pub(crate) played: Vec<Played>,
+    /// What the first viewers were told.
+    pub(crate) trace: Vec<String>,
     pub(crate) hash: u64,
     pub(crate) events: u64,
 }
@@ -53,9 +55,11 @@ pub(crate) struct World {
 }
 
 impl World {
-    /// The world of `options`; its CDN-only twin if `enabled` is false.
-    pub(crate) fn new(options: &Arc<Options>, enabled: bool) -> Self {
-        let parts = (0..options.parts()).map(|index| Part::new(options, index, enabled));
+    /// The world of `options`; its CDN-only twin if `enabled` is false. So many viewers' inputs are
+    /// written down.
+    pub(crate) fn new(options: &Arc<Options>, enabled: bool, trace_viewers: u32) -> Self {
+        let parts =
+            (0..options.parts()).map(|index| Part::new(options, index, enabled, trace_viewers));
         Self {
             end: ORIGIN_US + options.end_us(),
             parts: parts.map(Mutex::new).collect(),
@@ -119,12 +123,14 @@ impl World {
             events: tracker.events(),
             metrics: tracker.metrics,
             played: Vec::new(),
+            trace: Vec::new(),
         };
         for part in self.parts {
             let part = into_inner(part);
             outcome.hash = mix(outcome.hash ^ part.hash());
             outcome.events += part.events();
-            let (metrics, played) = part.close();
+            let (metrics, played, trace) = part.close();
+            outcome.trace.extend(trace.into_lines());
             outcome.metrics.merge(&metrics);
             outcome.played.extend(played);
         }

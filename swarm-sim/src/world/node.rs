@@ -117,6 +117,8 @@ pub(crate) struct Live {
     /// Offers that came before the tracker's word on who makes them.
     pub(crate) knocks: Vec<Knock>,
     pub(crate) cdn_free: u64,
+    /// When a fetch failed last.
+    pub(crate) failed_at: u64,
     pub(crate) player: Player,
     pub(crate) request: Option<(RequestId, u64, u64)>,
     pub(crate) requests: u32,

@@ -23,6 +23,7 @@ use crate::{
     population::{House, household_of},
     queue::Queue,
     random::{between, chance},
+    trace::Trace,
 };
 
 const SAMPLE_US: u64 = 1_000_000;
@@ -54,6 +55,7 @@ pub(crate) struct Part {
     pub(super) digest: Digest,
     events: u64,
     pub(super) metrics: Metrics,
+    pub(super) trace: Trace,
     /// Everything works and everybody is honest from now on.
     pub(super) healed: bool,
     /// The network is in two parts.
@@ -65,7 +67,12 @@ pub(crate) struct Part {
 }
 
 impl Part {
-    pub(super) fn new(options: &Arc<Options>, index: u32, enabled: bool) -> Self {
+    pub(super) fn new(
+        options: &Arc<Options>,
+        index: u32,
+        enabled: bool,
+        trace_viewers: u32,
+    ) -> Self {
         let end = ORIGIN_US + options.end_us();
         let window = (ORIGIN_US + options.measure_from_us(), end);
         let policy = Policy {
@@ -93,6 +100,7 @@ impl Part {
             digest: Digest::new(),
             events: 0,
             metrics: Metrics::new(ORIGIN_US, window),
+            trace: Trace::new(trace_viewers),
             healed: false,
             parted: false,
             outbox: letters(),
@@ -194,14 +202,14 @@ impl Part {
     }
 
     /// The end: what was counted, and how all visits went.
-    pub(super) fn close(mut self) -> (Metrics, Vec<Played>) {
+    pub(super) fn close(mut self) -> (Metrics, Vec<Played>, Trace) {
         self.now = self.end;
         self.check_convergence();
         for node in 0..self.nodes.len() as u32 {
             self.close_accounts(node);
         }
-        let played = self.nodes.iter().filter_map(|node| node.played);
-        (std::mem::take(&mut self.metrics), played.collect())
+        let played: Vec<Played> = self.nodes.iter().filter_map(|node| node.played).collect();
+        (std::mem::take(&mut self.metrics), played, self.trace)
     }
 
     pub(super) fn note(&mut self, kind: u64, node: u32, fact: u64) {

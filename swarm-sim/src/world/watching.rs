@@ -51,6 +51,7 @@ impl Part {
             fetch_count: 0,
             knocks: Vec::new(),
             cdn_free: 0,
+            failed_at: 0,
             player: Player::new(now, options.segment_us(), latency_us),
             request: None,
             requests: 0,
@@ -150,7 +151,7 @@ impl Part {
             let place = Place::new(channel, rendition, seq);
             self.catalog.info(place)
         }));
-        let track = Catalog::track(channel, rendition);
+        let track = self.catalog.track(channel, rendition);
         let segments = &listing;
         self.input(node, Input::Timeline { track, segments });
         self.listing = listing;
@@ -262,7 +263,8 @@ impl Part {
 
     pub(super) fn switch(&mut self, node: u32, from: u8) {
         let channel = self.nodes[node as usize].viewer.channel;
-        self.input(node, Input::TrackEnded(Catalog::track(channel, from)));
+        let track = self.catalog.track(channel, from);
+        self.input(node, Input::TrackEnded(track));
         self.list_now(node);
     }
 

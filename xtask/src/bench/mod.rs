@@ -7,6 +7,8 @@ mod proxy_origin;
 mod proxy_servers;
 mod report;
 mod sim;
+mod simulator;
+mod targets;
 
 pub(crate) use report::{Better, Report};
 
@@ -24,6 +26,8 @@ enum What {
     Proxy(proxy::Args),
     /// The simulator, and the core's machines in it.
     Sim(sim::Args),
+    /// The swarm against its targets, simulated: the table of docs/benchmarks.md.
+    Targets(targets::Args),
 }
 
 /// Where the figures go besides the table that is always printed.
@@ -39,6 +43,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
     let (report, output) = match args.what {
         What::Proxy(args) => (proxy::run(&args)?, args.output),
         What::Sim(args) => (sim::run(&args)?, args.output),
+        What::Targets(args) => (targets::run(&args)?, args.output),
     };
     eprint!("{}", report.to_table());
     if output.json.is_some() {
