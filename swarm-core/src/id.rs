@@ -8,6 +8,15 @@ use sha2::{Digest, Sha256};
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PeerId(pub u64);
 
+impl PeerId {
+    /// A short name, for lists in which the members of one group are told apart: the four parts
+    /// of 16 bits, xored.
+    pub const fn tag(self) -> u16 {
+        let half = self.0 ^ self.0 >> 32;
+        (half ^ half >> 16) as u16
+    }
+}
+
 /// A stream: everything that one signing key publishes under one name.
 ///
 /// See [`StreamId::of`]. Viewers of different streams never meet.

@@ -7,12 +7,12 @@ use super::{
     Directory,
     io::{Action, Outbox},
     slab::Key,
-    viewer::{Meeting, Viewer},
+    viewer::{Meeting, Reach, Viewer},
 };
 use crate::{
     id::{PeerId, StreamId},
     limits::NEIGHBOURS_MAX,
-    wire::tracker::{Introduction, LinkOutcome, ViewerFlags},
+    wire::tracker::{Introduction, LinkOutcome, Nat, ViewerFlags},
 };
 
 /// Pairs of one viewer; leaves room for those that viewers open on their own.
@@ -20,7 +20,9 @@ const PAIRS_MAX: usize = NEIGHBOURS_MAX - 4;
 /// Random draws to find one viewer of another group.
 const LONG_DRAWS_MAX: usize = 8;
 /// Long links of one viewer, those that others asked for included.
-const LONG_LINKS_MAX: usize = 4;
+const LONG_LINKS_MAX: usize = 6;
+/// Further long links of a viewer that most of its group cannot reach.
+const STARVED_LINKS: usize = 4;
 /// Pairs with former members of its group that a viewer keeps.
 const LEFTOVERS_MAX: usize = 4;
 /// As many new links let go of those of the old track.
@@ -42,11 +44,12 @@ impl Directory {
         let local = self.count_local(v);
         let (long, target) = (count_long(v), usize::from(self.policy.links_target));
         let starved = v.status.links_wanted > 0 && local < target / 2;
-        let wanted = usize::from(self.policy.long_links) + if starved { 2 } else { 0 };
-        if long < wanted.min(LONG_LINKS_MAX)
-            && let Some(other) = self.draw_far(viewer)
-        {
-            self.introduce(viewer, other, true);
+        let (extra, at_once) = if starved { (STARVED_LINKS, 2) } else { (0, 1) };
+        let wanted = (usize::from(self.policy.long_links) + extra).min(LONG_LINKS_MAX);
+        for _ in long..wanted.min(long + at_once) {
+            if let Some(other) = self.draw_far(viewer) {
+                self.introduce(viewer, other, true);
+            }
         }
     }
 
@@ -100,11 +103,12 @@ impl Directory {
                 let other = self.viewers.get(*key)?;
                 let distance = v.network.distance(&other.network, self.policy.metro_km);
                 let local = self.count_local(other);
-                (local < room).then_some((distance, local, Reverse(other.upload_kbps), *key))
+                let hard = v.nat == Nat::Symmetric && other.reach != Reach::Easy;
+                (local < room).then_some((hard, distance, local, Reverse(other.upload_kbps), *key))
             })
             .collect();
         candidates.sort_unstable();
-        candidates.into_iter().take(missing).map(|c| c.3).collect()
+        candidates.into_iter().take(missing).map(|c| c.4).collect()
     }
 
     /// A viewer of another group, drawn at random.
@@ -312,10 +316,23 @@ impl Directory {
             LinkOutcome::Misbehaved => self.stats.links_misbehaved += 1,
             LinkOutcome::Lost | LinkOutcome::Up => self.stats.links_lost += 1,
         }
+        if outcome == LinkOutcome::Failed {
+            self.on_reach(viewer, other, false);
+        }
         if outcome == LinkOutcome::Misbehaved {
             self.on_accusation(viewer, other);
         }
         self.break_pair(viewer, other, apart_ms);
+    }
+
+    /// What a pair's outcome says of both networks.
+    fn on_reach(&mut self, a: Key, b: Key, linked: bool) {
+        for (me, other) in [(a, b), (b, a)] {
+            let nat = self.viewers.get(other).map(|v| v.nat);
+            if let (Some(nat), Some(v)) = (nat, self.viewers.get_mut(me)) {
+                v.on_outcome(nat, linked);
+            }
+        }
     }
 
     fn on_accusation(&mut self, accuser: Key, accused: Key) {
@@ -356,6 +373,7 @@ impl Directory {
                 }
             }
             self.stats.links_up += u64::from(news);
+            self.on_reach(viewer, other, true);
             self.release_if_ready(viewer);
             self.release_if_ready(other);
             return;

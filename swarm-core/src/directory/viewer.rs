@@ -69,6 +69,15 @@ pub(super) struct Meeting {
     pub(super) long: bool,
 }
 
+/// Whether viewers behind symmetric NATs can reach a viewer, as earlier pairs have shown. What STUN
+/// tells does not say it: it depends on which packets the network lets in, not on its ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reach {
+    Unknown,
+    Easy,
+    Hard,
+}
+
 #[derive(Debug)]
 pub(super) struct Viewer {
     pub(super) peer: PeerId,
@@ -80,6 +89,7 @@ pub(super) struct Viewer {
     pub(super) lag_band: u8,
     pub(super) flags: ViewerFlags,
     pub(super) nat: Nat,
+    pub(super) reach: Reach,
     pub(super) upload_kbps: u32,
     pub(super) network: Network,
     pub(super) group: Option<Key>,
@@ -115,6 +125,7 @@ impl Viewer {
             lag_band: 0,
             flags: flags_of(joined),
             nat: joined.nat,
+            reach: Reach::Unknown,
             upload_kbps: joined.upload_kbps,
             network: joined.network,
             group: None,
@@ -172,10 +183,25 @@ impl Viewer {
     pub(super) fn suits(&self, other: &Self) -> bool {
         let reachable = match (self.nat, other.nat) {
             (Nat::Blocked, _) | (_, Nat::Blocked) | (Nat::Symmetric, Nat::Symmetric) => false,
+            (Nat::Symmetric, _) => other.reach != Reach::Hard,
+            (_, Nat::Symmetric) => self.reach != Reach::Hard,
             (_, _) => true,
         };
         let allowed = self.network.may_reach(&other.network);
         reachable && allowed && (self.gives() || other.gives())
+    }
+
+    /// A pair with `other` linked, or could not.
+    pub(super) fn on_outcome(&mut self, other: Nat, linked: bool) {
+        if other != Nat::Symmetric || self.nat == Nat::Symmetric {
+            return;
+        }
+        self.reach = match self.reach {
+            Reach::Easy => Reach::Easy,
+            _ if linked => Reach::Easy,
+            // One failure may have another reason: the next success corrects it.
+            _ => Reach::Hard,
+        };
     }
 
     pub(super) fn keep_apart(&mut self, from: PeerId, now: Instant, until: Instant) {

@@ -1,23 +1,24 @@
 //! From plans to actions: what is missing between how things are and how they should be.
 //! Idempotent: with nothing new, nothing is done.
 
-use alloc::vec::Vec;
+use alloc::{sync::Arc, vec::Vec};
 
 use super::{
-    Peer,
+    Peer, Policy,
+    estimate::Estimate,
     io::{Action, Event, Outbox},
-    neighbour::Neighbour,
     plan::{self, Ask, Plan, View},
+    remotes::Row,
     rendezvous,
-    segment::{NOBODY, Pull, Segment},
-    transfers::{Fetch, needs_record},
+    segment::{Pull, Segment},
+    transfers::Fetch,
     upload,
 };
 use crate::{
-    id::{FetchId, Slot},
+    id::{FetchId, SegmentId, Slot},
     limits::FETCHES_MAX,
     time::Instant,
-    wire::peer::{PeerMsg, Pieces},
+    wire::peer::{Division, PeerMsg, Pieces},
 };
 
 /// Assumed of a track before the length of any of its segments is known.
@@ -62,9 +63,11 @@ impl Peer {
         let now = self.now;
         let segment = &mut self.segments[index];
         let idle = is_paused && !segment.is_wanted();
-        if segment.is_complete() || idle || segment.track.is_none() {
+        let is_needed = segment.fresh || segment.is_wanted();
+        if segment.is_complete() || idle || !is_needed || segment.track.is_none() {
             return;
         }
+        segment.planned_at = now;
         if let Some(at) = segment.fetch_not_before.filter(|at| *at > now) {
             segment.wake_at(at);
         }
@@ -72,11 +75,7 @@ impl Peer {
             return self.fetch_unshared(index, out);
         }
         self.update_ranks(index);
-        if self.segments[index].fresh && self.bucket.is_open() {
-            self.update_distributors(index);
-        }
-        self.seed_and_back_up(index, out);
-        self.pull_missing(index, out);
+        self.carry_out_plans(index, out);
         let segment = &mut self.segments[index];
         if let Some(asked) = segment.pulls.iter().map(|pull| pull.asked).min() {
             segment.wake_at(asked.plus_ms(plan::PULL_TIMEOUT_MS));
@@ -110,86 +109,119 @@ impl Peer {
     /// This viewer's place in the order of seeders, if the group has changed since.
     fn update_ranks(&mut self, index: usize) {
         let segment = &self.segments[index];
-        let seeders = self.neighbours.seeders(segment.track);
+        let track = segment.track;
+        let seeding = self.neighbours.masks(track).seeding.count_ones() as usize;
+        let segment = &self.segments[index];
         let me = (
             self.tracker.me().unwrap_or(crate::id::PeerId(0)),
             self.status_weight(),
         );
-        let members = seeders.clone().count() + usize::from(me.1 > 0);
+        let members = seeding + usize::from(me.1 > 0);
         let count = plan::stripe_count(segment, members, &self.policy);
         let key = (self.neighbours.view(), count);
         if segment.ranks_for != key {
+            let seeders = self.neighbours.seeders(track);
             let ranks = rendezvous::ranks(me, seeders, segment.name, count);
             let segment = &mut self.segments[index];
-            (segment.ranks, segment.ranks_for) = (ranks, key);
+            segment.ranks_for = key;
+            for (stripe, (rank, first)) in ranks.into_iter().enumerate() {
+                segment.ranks[stripe] = rank;
+                segment.draws[stripe] = plan::draw(first, segment.name, stripe);
+            }
         }
     }
 
-    /// Divides the pieces of a segment among those who pass them on, if the group has changed since.
-    pub(super) fn update_distributors(&mut self, index: usize) {
+    /// Divides `bits` of a segment, which this viewer is about to bring into the group, among those
+    /// who pass them on.
+    fn divide(&mut self, index: usize, bits: u64) -> Division {
         let segment = &self.segments[index];
-        let view = self.neighbours.view();
-        if segment.distributors_for == view && !segment.distributors.is_empty() {
-            return;
-        }
-        let me = (
-            NOBODY,
-            self.tracker.me().unwrap_or(crate::id::PeerId(0)),
-            self.status_weight(),
-        );
+        let bits = bits & segment.full();
+        let Some(me) = self.tracker.me().filter(|_| bits != 0) else {
+            return Division::default();
+        };
         let others = self
             .neighbours
             .iter()
             .filter(|n| n.shares(segment.push_track));
-        let others = others.map(|n| (n.slot.0, n.peer, n.status.weight));
-        let members: Vec<_> = others.chain([me]).collect();
+        let others = others.map(|n| (Some(n.slot), n.peer, n.status.weight));
+        let members: Vec<_> = others
+            .chain([(None, me, self.status_weight().max(1))])
+            .collect();
         let pieces = segment.full().count_ones();
-        let distributors = rendezvous::distributors(&members, NOBODY, segment.name, pieces);
+        let chosen = rendezvous::distributors(&members, segment.name, pieces);
         let segment = &mut self.segments[index];
-        (segment.distributors, segment.distributors_for) = (distributors, view);
+        segment.handed.retain(|(piece, _)| bits >> piece & 1 == 0);
+        segment.brought |= bits;
+        let mut passers = Vec::with_capacity(bits.count_ones() as usize);
+        for (piece, chosen) in chosen.into_iter().enumerate() {
+            let (slot, peer, _) = members[usize::from(chosen)];
+            if bits >> piece & 1 == 0 {
+                continue;
+            }
+            passers.push(peer.tag());
+            match slot {
+                Some(slot) => segment.handed.push((piece as u8, slot)),
+                None => segment.mine |= 1 << piece,
+            }
+        }
+        Division { bits, passers }
     }
 
-    /// New pieces of a fresh segment are here: this viewer's share of them is pushed to everybody,
-    /// and what it took from the CDN for the group goes to those whose share it is.
-    pub(super) fn plan_pushes(&mut self, index: usize, bits: u64, seeded: bool) {
-        let segment = &self.segments[index];
-        let is_ours = (seeded || segment.fresh) && segment.push_track.is_some();
-        if bits == 0 || !is_ours || !self.bucket.is_open() {
+    /// New pieces of a fresh segment are here: those that this viewer passes on are pushed to
+    /// everybody.
+    pub(super) fn plan_pushes(&mut self, index: usize, bits: u64) {
+        let segment = &mut self.segments[index];
+        if !self.bucket.is_open() || segment.push_track.is_none() {
             return;
         }
-        self.update_distributors(index);
-        let segment = &mut self.segments[index];
-        let own = segment.own_share();
-        segment.seeded |= bits & own;
-        if seeded {
-            segment.handed |= bits & !own;
-        }
-        self.upload_stale |= seeded || bits & own != 0;
+        segment.seeded |= bits & segment.mine;
+        let is_handed = segment
+            .handed
+            .iter()
+            .any(|(piece, _)| bits >> piece & 1 == 1);
+        self.upload_stale |= is_handed || bits & segment.mine != 0;
+        let row = segment.id().and_then(|id| self.remotes.row(id));
+        self.upload_stale |= row.is_some_and(Row::any_wants);
+    }
+
+    /// Whether neighbours may send this viewer what it has not asked for.
+    pub(super) fn may_be_pushed(&self) -> bool {
+        !self.player.careful
     }
 
     fn status_weight(&self) -> u16 {
         self.announced_status.weight
     }
 
-    fn seed_and_back_up(&mut self, index: usize, out: &mut Outbox) {
-        let segment = &self.segments[index];
-        if segment.fetch_not_before.is_some_and(|at| at > self.now) {
-            return;
-        }
-        let view = self.view(segment);
-        let seed = plan::seed(segment, &view);
-        let backstop = plan::backstop(segment, &view, self.buffer_ms());
+    fn carry_out_plans(&mut self, index: usize, out: &mut Outbox) {
+        let (policy, estimate) = (Arc::clone(&self.policy), self.estimate.clone());
+        let view = self.view(index, &policy, &estimate);
         let stripe_count = view.stripe_count;
+        if view.held_elsewhere != 0 {
+            self.segments[index].note_seen(view.held_elsewhere, stripe_count, self.now);
+        }
+        let segment = &self.segments[index];
+        let may_fetch = segment.fetch_not_before.is_none_or(|at| at <= self.now);
+        let (seed, backstop) = if may_fetch {
+            let buffer_ms = self.buffer_ms();
+            (
+                plan::seed(segment, &view),
+                plan::backstop(segment, &view, buffer_ms),
+            )
+        } else {
+            Default::default()
+        };
         for at in [seed.wake, backstop.wake].into_iter().flatten() {
             self.segments[index].wake_at(at);
         }
         if seed.is_fetch() {
-            self.claim(index, &seed, stripe_count, out);
+            if self.segments[index].ranks[0] != rendezvous::NEVER {
+                self.claim(index, &seed, stripe_count, out);
+            }
             self.relay(index, seed.relay, out);
             self.fetch_plan(index, &seed, true, out);
         } else if backstop.is_fetch() {
             let segment = &self.segments[index];
-            let view = self.view(segment);
             let missing = segment.full() & !segment.have & !view.fetching;
             let (name, missing) = (segment.name, segment.len_of(missing));
             if view.companions > 0 {
@@ -197,53 +229,39 @@ impl Peer {
                 out.push(Action::Emit(Event::Backstop { name, missing }));
             }
             self.fetch_plan(index, &backstop, false, out);
+        } else {
+            return self.pull_missing(index, &view, out);
         }
+        let view = self.view(index, &policy, &estimate);
+        self.pull_missing(index, &view, out);
     }
 
-    fn view(&self, segment: &Segment) -> View<'_> {
+    fn view<'a>(&mut self, index: usize, policy: &'a Policy, estimate: &'a Estimate) -> View<'a> {
+        let masks = self.neighbours.masks(self.segments[index].track);
+        let segment = &self.segments[index];
         let fetches = self
             .fetches
             .iter()
             .filter(|fetch| fetch.name == segment.name);
-        let companions = self
-            .neighbours
-            .iter()
-            .filter(|n| n.plays(segment.track))
-            .count();
-        let held_by = |bridges_too: bool| {
-            segment.id().map_or(0, |id| {
-                let holders = self.neighbours.iter().filter(|n| bridges_too || !n.bridge);
-                holders.fold(0, |bits, n| bits | n.holds(id))
-            })
-        };
-        let (held, held_here) = (held_by(true), held_by(false));
+        let row = segment.id().and_then(|id| self.remotes.row(id));
+        let held_by = |mask: u32| row.map_or(0, |row| row.held_by(mask));
+        let (held_here, held_there) = (held_by(masks.here), held_by(masks.bridges));
         View {
             now: self.now,
-            policy: &self.policy,
-            estimate: &self.estimate,
+            policy,
+            estimate,
             fetching: fetches.clone().fold(0, |bits, fetch| bits | fetch.bits),
             fetching_whole: fetches.clone().any(|fetch| fetch.whole),
-            held,
-            held_elsewhere: held & !held_here,
-            group: self.group_name(),
-            spare_ms: self.buffer_ms().saturating_sub(u64::from(self.pace_ms)),
-            companions,
+            held: held_here | held_there,
+            held_elsewhere: (held_there | segment.upstream()) & !held_here,
+            has_bridges: masks.bridges != 0,
+            pace_ms: u64::from(self.pace_ms),
+            companions: masks.playing.count_ones() as usize,
             pulls_max: self.pulls_max().saturating_sub(self.outstanding_all()),
             is_pushed: !self.player.careful,
             stripe_count: segment.ranks_for.1.max(1),
             len_expected: self.len_expected(segment),
         }
-    }
-
-    /// The smallest name in the group, if there are links to others.
-    fn group_name(&self) -> Option<u64> {
-        self.neighbours.ready().find(|n| n.bridge)?;
-        let members = self
-            .neighbours
-            .ready()
-            .filter(|n| !n.bridge)
-            .map(|n| n.peer.0);
-        members.chain(self.tracker.me().map(|me| me.0)).min()
     }
 
     fn len_expected(&self, segment: &Segment) -> u64 {
@@ -259,10 +277,13 @@ impl Peer {
         known.map_or(guess, u64::from)
     }
 
-    /// Promises the neighbours what is about to be fetched for them.
+    /// Promises the neighbours what is about to be brought into the group.
     fn claim(&mut self, index: usize, plan: &Plan, stripe_count: u32, out: &mut Outbox) {
         let segment = &self.segments[index];
-        let wanted = plan.fetch.iter().fold(plan.relay, |bits, run| bits | run);
+        let mut wanted = plan.fetch.iter().fold(plan.relay, |bits, run| bits | run);
+        if plan.whole {
+            wanted |= segment.full();
+        }
         let mut stripes = 0u8;
         for stripe in 0..stripe_count {
             let bits = segment.stripe_bits(stripe, stripe_count);
@@ -271,32 +292,52 @@ impl Peer {
             }
         }
         let name = segment.name;
-        self.send_all(
-            &PeerMsg::Claim {
-                name,
-                stripes,
-                stripe_count: stripe_count as u8,
-            },
-            out,
-        );
+        let division = self.divide(index, wanted);
+        let claim = PeerMsg::Claim {
+            name,
+            stripes,
+            stripe_count: stripe_count as u8,
+            division,
+        };
+        self.send_all(&claim, out);
+    }
+
+    /// Divides a segment that this viewer is bringing into the group, now that its content is known.
+    pub(super) fn claim_again(&mut self, index: usize, out: &mut Outbox) {
+        let segment = &self.segments[index];
+        let (name, bits) = (segment.name, segment.full() & !segment.have);
+        let division = self.divide(index, bits);
+        let claim = PeerMsg::Claim {
+            name,
+            stripes: 1,
+            stripe_count: 1,
+            division,
+        };
+        self.send_all(&claim, out);
     }
 
     /// Asks bridges for pieces that the group has not got; they are pushed on as they come.
     fn relay(&mut self, index: usize, mut bits: u64, out: &mut Outbox) {
         let segment = &mut self.segments[index];
-        let Some(id) = segment.id() else { return };
         segment.relayed |= bits;
-        let bridges = self
-            .neighbours
-            .iter()
-            .filter(|n| n.bridge && n.holds(id) & bits != 0);
-        let bridges: Vec<(Slot, u64)> = bridges.map(|n| (n.slot, n.holds(id))).collect();
-        for (slot, held) in bridges {
-            if held & bits != 0 {
-                let bits = held & bits;
-                self.ask(index, Ask { slot, bits }, out);
-            }
-            bits &= !held;
+        let row = segment.id().and_then(|id| self.remotes.row(id));
+        let bridges = self.neighbours.ready().filter(|n| n.bridge);
+        let holds = bridges.map(|n| {
+            let have = row.map_or(0, |row| row.cell(n.slot).have);
+            (have | segment.upstream_of(n.slot), n.slot)
+        });
+        let mut asks = Vec::new();
+        let mut holds: Vec<(u64, Slot)> = holds.filter(|(held, _)| held & bits != 0).collect();
+        holds.sort_unstable_by_key(|(held, slot)| (u32::MAX - (held & bits).count_ones(), *slot));
+        // The one who has most gets the rest as well.
+        let first = holds.first().map(|(_, slot)| *slot);
+        for (held, slot) in holds.iter().skip(1) {
+            asks.push((*slot, held & bits & !holds[0].0));
+            bits &= !held | holds[0].0;
+        }
+        asks.extend(first.map(|slot| (slot, bits)));
+        for (slot, bits) in asks.into_iter().filter(|(_, bits)| *bits != 0) {
+            self.ask(index, Ask { slot, bits }, false, out);
         }
     }
 
@@ -318,10 +359,12 @@ impl Peer {
         let segment = &mut self.segments[index];
         segment.fetch_not_before = None;
         let bits = run.unwrap_or(segment.full());
-        for pull in &mut segment.pulls {
-            pull.bits &= !bits;
+        let overlaps = segment.pulls.iter().filter(|pull| pull.bits & bits != 0);
+        let asked: Vec<Slot> = overlaps.map(|pull| pull.slot).collect();
+        for slot in asked {
+            self.ask_less(index, slot, bits, out);
         }
-        segment.pulls.retain(|pull| pull.bits != 0);
+        let segment = &self.segments[index];
         let range = run.and_then(|run| segment.range_of(run));
         self.fetch_count = self.fetch_count.wrapping_add(1);
         let id = FetchId(self.fetch_count);
@@ -340,22 +383,25 @@ impl Peer {
         });
     }
 
-    fn pull_missing(&mut self, index: usize, out: &mut Outbox) {
+    fn pull_missing(&mut self, index: usize, view: &View<'_>, out: &mut Outbox) {
         let segment = &self.segments[index];
-        let view = self.view(segment);
+        let Some(row) = segment.id().and_then(|id| self.remotes.row(id)) else {
+            return;
+        };
         let neighbours = self.neighbours.iter();
-        let (asks, wake) = plan::pull(segment, &view, neighbours, |slot: Slot| {
+        let (asks, wake) = plan::pull(segment, view, neighbours, row, |slot: Slot| {
             self.outstanding(slot)
         });
         if let Some(at) = wake {
             self.segments[index].wake_at(at);
         }
         for ask in asks {
-            self.ask(index, ask, out);
+            self.ask(index, ask, true, out);
         }
     }
 
-    fn ask(&mut self, index: usize, ask: Ask, out: &mut Outbox) {
+    /// Asks a neighbour for pieces. `held`: it has said that it has them.
+    pub(super) fn ask(&mut self, index: usize, ask: Ask, held: bool, out: &mut Outbox) {
         let now = self.now;
         let segment = &mut self.segments[index];
         let Some(id) = segment.id() else { return };
@@ -364,21 +410,37 @@ impl Peer {
         let bits = owed.fold(ask.bits, |bits, pull| bits | pull.bits);
         segment.pulls.push(Pull {
             slot: ask.slot,
+            held,
             bits: ask.bits,
             asked: now,
         });
         self.send(ask.slot, &PeerMsg::Want(Pieces { segment: id, bits }), out);
     }
 
+    /// Tells a neighbour that pieces which it was asked for come from elsewhere.
+    pub(super) fn ask_less(&mut self, index: usize, slot: Slot, without: u64, out: &mut Outbox) {
+        let segment = &mut self.segments[index];
+        let Some(id) = segment.id() else { return };
+        let mut bits = 0;
+        for pull in segment.pulls.iter_mut().filter(|pull| pull.slot == slot) {
+            pull.bits &= !without;
+            bits |= pull.bits;
+        }
+        segment.pulls.retain(|pull| pull.bits != 0);
+        self.send(slot, &PeerMsg::Want(Pieces { segment: id, bits }), out);
+    }
+
     /// Sends pieces for as long as the rate and the links allow.
     fn send_pieces(&mut self, out: &mut Outbox) {
         let is_due = self.upload_at.is_some_and(|at| at <= self.now);
-        if !is_due && !self.upload_stale {
+        let is_short = self.upload_at.is_some() && !is_due;
+        if is_short || !(is_due || self.upload_stale) {
             return;
         }
         (self.upload_at, self.upload_stale) = (None, false);
         while self.bucket.is_open() {
-            let Some(next) = upload::plan_next(&self.segments, &self.neighbours) else {
+            let next = upload::plan_next(&self.segments, &self.neighbours, &self.remotes, self.now);
+            let Some(next) = next else {
                 self.forget_pushed();
                 return;
             };
@@ -392,7 +454,10 @@ impl Peer {
             let Some(neighbour) = self.neighbours.get_mut(next.slot) else {
                 return;
             };
-            on_send(neighbour, id, next.piece, len, out);
+            neighbour.buffered = neighbour.buffered.saturating_add(len);
+            neighbour.bytes_out += u64::from(len);
+            let row = self.remotes.entry(id, true);
+            on_send(row, next.slot, id, next.piece, out);
             self.stats.bytes_up += u64::from(len);
         }
     }
@@ -401,32 +466,24 @@ impl Peer {
     fn forget_pushed(&mut self) {
         if self.neighbours.ready().all(upload::has_room) {
             for segment in &mut self.segments {
-                (segment.seeded, segment.handed) = (0, 0);
-                if segment.is_complete() {
-                    segment.distributors = Vec::new();
+                segment.seeded = 0;
+                let have = segment.have;
+                segment.handed.retain(|(piece, _)| have >> piece & 1 == 0);
+                if segment.handed.is_empty() {
+                    segment.handed = Vec::new();
                 }
             }
         }
     }
 }
 
-fn on_send(
-    neighbour: &mut Neighbour,
-    segment: crate::id::SegmentId,
-    piece: u32,
-    len: u32,
-    out: &mut Outbox,
-) {
-    let slot = neighbour.slot;
-    neighbour.buffered = neighbour.buffered.saturating_add(len);
-    neighbour.bytes_out += u64::from(len);
-    let remote = neighbour.remote_mut(segment);
-    if needs_record(remote) {
+fn on_send(row: &mut Row, slot: Slot, segment: SegmentId, piece: u32, out: &mut Outbox) {
+    if row.take_needs_record(slot) {
         out.push(Action::SendRecord { slot, segment });
     }
-    remote.has_record = true;
-    remote.sent |= 1 << piece;
-    remote.wants &= !(1 << piece);
+    let cell = row.cell_mut(slot);
+    cell.sent |= 1 << piece;
+    cell.wants &= !(1 << piece);
     out.push(Action::SendPiece {
         slot,
         segment,

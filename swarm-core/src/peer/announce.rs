@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use super::{
     Peer,
-    io::{Action, Outbox},
+    io::Outbox,
     links::LINK_CHECK_MS,
     neighbour::Neighbour,
     plan,
@@ -15,12 +15,15 @@ use super::{
 use crate::{
     id::{Slot, TrackId},
     limits::HAVE_ENTRIES_MAX,
+    time::Instant,
     wire::{
         peer::{PeerMsg, PeerStatus, Pieces},
-        tracker::{LinkOutcome, Status, ViewerMsg},
+        tracker::{LinkOutcome, Nat, Status, ViewerMsg},
     },
 };
 
+/// How long news for bridges are gathered.
+const BRIDGE_BATCH_MS: u64 = 50;
 /// Kilobits per second of upload that one unit of weight stands for.
 const WEIGHT_KBPS: u64 = 100;
 
@@ -50,6 +53,10 @@ impl Peer {
         }
         let weight = self.bucket.rate_bps() / (1000 * WEIGHT_KBPS);
         let least = u64::from(self.bucket.is_open());
+        if self.environment.nat == Nat::Symmetric {
+            // Most of the group cannot reach it: others are better at passing things on.
+            return least as u16;
+        }
         weight.clamp(least, u64::from(u16::MAX)) as u16
     }
 
@@ -64,45 +71,77 @@ impl Peer {
         }
     }
 
-    /// Sends the have-maps that have changed, batched.
+    /// Sends the have-maps that have changed, batched: to the group now and then, and when a segment
+    /// is whole; to bridges when a part of it begins, since what follows they get without asking.
     pub(super) fn announce_haves(&mut self, out: &mut Outbox) {
-        if self.announce_at.is_none_or(|at| at > self.now) {
-            return;
+        let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= self.now);
+        let (group_due, bridges_due) = (is_due(self.announce_at), is_due(self.bridge_at));
+        if bridges_due {
+            self.bridge_at = None;
+            self.send_haves(true, out);
         }
-        self.announce_at = None;
-        let mut entries = Vec::new();
-        for segment in self.segments.iter_mut().filter(|s| s.unannounced) {
-            segment.unannounced = false;
-            if let (Some(id), true) = (segment.id(), segment.has_record) {
-                entries.push(Pieces {
-                    segment: id,
-                    bits: segment.have,
-                });
-            }
-        }
-        for entries in entries.chunks(HAVE_ENTRIES_MAX) {
-            self.send_haves(entries.to_vec(), out);
+        if group_due {
+            self.announce_at = None;
+            self.send_haves(false, out);
         }
     }
 
-    /// Sends have-maps to those who may need them: not to who holds all of the segments itself.
-    pub(super) fn send_haves(&mut self, entries: Vec<Pieces>, out: &mut Outbox) {
-        let full = |id| {
-            let known = self.segments.iter().find(|s| s.id() == Some(id));
-            known.map_or(u64::MAX, super::Segment::full)
-        };
-        let wholes: Vec<(crate::id::SegmentId, u64)> = entries
-            .iter()
-            .map(|e| (e.segment, full(e.segment)))
-            .collect();
-        let needs = |n: &&Neighbour| wholes.iter().any(|(id, whole)| n.holds(*id) != *whole);
-        let message = PeerMsg::Have(entries);
-        let frame = out.write(|bytes| message.encode(bytes));
-        for neighbour in self.neighbours.ready().filter(needs) {
-            out.push(Action::SendFrame {
-                slot: neighbour.slot,
-                frame: frame.clone(),
-            });
+    fn send_haves(&mut self, to_bridges: bool, out: &mut Outbox) {
+        let mut entries = Vec::new();
+        let (mut wholes, mut lacking) = (Vec::new(), 0);
+        for segment in &mut self.segments {
+            let news = if to_bridges {
+                &mut segment.bridge_news
+            } else {
+                &mut segment.unannounced
+            };
+            let (true, Some(id)) = (core::mem::take(news), segment.content.map(|c| c.id)) else {
+                continue;
+            };
+            if !segment.has_record {
+                continue;
+            }
+            let entry = Pieces {
+                segment: id,
+                bits: segment.have,
+            };
+            let row = self.remotes.row(id);
+            let lacks = |n: &Neighbour| {
+                let have = row.map_or(0, |row| row.cell(n.slot).have);
+                n.bridge == to_bridges && segment.have & !have != 0
+            };
+            lacking |= self.neighbours.mask(lacks);
+            if segment.is_complete() {
+                wholes.push(entry);
+            }
+            entries.push(entry);
+        }
+        for entries in entries.chunks(HAVE_ENTRIES_MAX) {
+            let message = PeerMsg::Have(entries.to_vec());
+            self.send_to(&message, |n| lacking >> n.slot.0 & 1 == 1, out);
+        }
+        for entries in wholes.chunks(HAVE_ENTRIES_MAX).filter(|_| !to_bridges) {
+            let message = PeerMsg::Have(entries.to_vec());
+            self.send_to(&message, |n| n.bridge, out);
+        }
+    }
+
+    /// Whether what has come should be told to bridges soon: a part of the segment has begun.
+    pub(super) fn note_for_bridges(&mut self, index: usize, bits: u64) {
+        let segment = &mut self.segments[index];
+        let pieces = segment.full().count_ones().max(1);
+        let (mut parts, mut rest) = (0u8, bits);
+        while rest != 0 {
+            let piece = rest.trailing_zeros();
+            rest &= rest - 1;
+            parts |= 1 << (piece * u8::BITS / pieces).min(u8::BITS - 1);
+        }
+        let news = parts & !segment.bridged;
+        if news != 0 && segment.fresh && self.neighbours.iter().any(|n| n.bridge) {
+            segment.bridged |= news;
+            segment.bridge_news = true;
+            let at = self.now.plus_ms(BRIDGE_BATCH_MS);
+            self.bridge_at.get_or_insert(at);
         }
     }
 
@@ -193,8 +232,11 @@ impl Peer {
         for segment in segments.iter_mut() {
             segment.pulls.retain(|pull| {
                 let late = now.ms_since(pull.asked) >= plan::PULL_TIMEOUT_MS;
-                if let (true, Some(neighbour)) = (late, neighbours.get_mut(pull.slot)) {
+                if let (true, Some(neighbour)) = (late && pull.held, neighbours.get_mut(pull.slot))
+                {
                     neighbour.strikes = neighbour.strikes.saturating_add(1);
+                    neighbour.on_pulled(2 * plan::PULL_TIMEOUT_MS);
+                    neighbours.touch_masks();
                 }
                 !late
             });

@@ -5,14 +5,13 @@ use alloc::vec::Vec;
 use super::{
     Peer,
     io::{Action, Event, Outbox},
-    neighbour::{LinkState, Neighbour, Promise},
+    neighbour::{LinkState, Neighbour},
     policy::CloseReason,
-    segment::Claim,
     tracker_link::{Introducing, send},
 };
 use crate::{
     id::{PeerId, Slot, TrackId},
-    limits::{HAVE_ENTRIES_MAX, NEIGHBOURS_MAX, STRIPES_MAX},
+    limits::{HAVE_ENTRIES_MAX, NEIGHBOURS_MAX},
     wire::{
         peer::{PeerMsg, PeerStatus, Pieces},
         tracker::{Introduction, LinkOutcome, TrackerMsg, ViewerFlags, ViewerMsg},
@@ -21,8 +20,6 @@ use crate::{
 
 /// How often links are looked after: pings, status, silence.
 pub(super) const LINK_CHECK_MS: u64 = 2000;
-/// A promise is believed for so long on top of what the CDN should take.
-const CLAIM_GRACE_MS: u64 = 1000;
 
 impl Peer {
     pub(super) fn introducing(&self) -> Introducing {
@@ -249,7 +246,17 @@ impl Peer {
                 // The slot may be given to somebody who has promised nothing.
                 claim.slot = Slot(u8::MAX);
             }
+            let lost = segment.handed_to(slot);
+            segment.handed.retain(|(piece, passer)| {
+                segment.mine |= if *passer == slot { 1 << piece } else { 0 };
+                *passer != slot
+            });
+            segment.seeded |= lost;
+            segment.upstream.retain(|(bridge, _)| *bridge != slot);
         }
+        self.remotes.forget_slot(slot);
+        self.forget_promises(slot);
+        self.upload_stale = true;
         self.touch_all();
         self.stats.links = self.neighbours.ready_count() as u32;
         self.tracker.hasten_status(now);
@@ -296,26 +303,9 @@ impl Peer {
                 name,
                 stripes,
                 stripe_count,
-            } => {
-                let made = self.now;
-                self.handle_promise(
-                    slot,
-                    Promise {
-                        name,
-                        stripes,
-                        stripe_count,
-                        made,
-                    },
-                );
-            }
-            PeerMsg::Reject(pieces) => {
-                neighbour.remote_mut(pieces.segment).have &= !pieces.bits;
-                let rejected = |s: &&mut super::Segment| s.id() == Some(pieces.segment);
-                if let Some(segment) = self.segments.iter_mut().find(rejected) {
-                    segment.pulls.retain(|pull| pull.slot != slot);
-                    segment.stale = true;
-                }
-            }
+                division,
+            } => self.handle_claim(slot, name, (stripes, stripe_count), &division, out),
+            PeerMsg::Reject(pieces) => self.handle_reject(slot, pieces),
             PeerMsg::Bye => self.close(slot, CloseReason::Left, out),
             PeerMsg::Ping(nonce) => self.send(slot, &PeerMsg::Pong(nonce), out),
             PeerMsg::Pong(nonce) => self.handle_pong(slot, nonce, out),
@@ -356,17 +346,42 @@ impl Peer {
     }
 
     fn handle_have(&mut self, slot: Slot, entries: &[Pieces]) {
-        let Some(neighbour) = self.neighbours.get_mut(slot) else {
-            return;
-        };
-        for Pieces { segment, bits } in entries {
-            let remote = neighbour.remote_mut(*segment);
-            remote.have = *bits;
-            remote.wants &= !bits;
+        for Pieces { segment: id, bits } in entries {
             let known = self.segments.iter_mut().rev();
-            if let Some(known) = known.into_iter().find(|s| s.id() == Some(*segment)) {
-                known.stale |= !known.is_complete();
+            let Some(known) = known.into_iter().find(|s| s.id() == Some(*id)) else {
+                self.remotes.entry(*id, false).cell_mut(slot).have = *bits;
+                continue;
+            };
+            let (full, is_complete) = (known.full(), known.is_complete());
+            if !is_complete {
+                known.touch();
             }
+            if is_complete && self.remotes.row(*id).is_none() {
+                continue;
+            }
+            let cell = self.remotes.entry(*id, true).cell_mut(slot);
+            cell.have = *bits;
+            cell.wants &= !bits;
+            if is_complete && bits & full == full {
+                let mask = self.neighbours.mask(|n| n.plays(known.track));
+                if self.remotes.forget_if_done(*id, full, mask) {
+                    known.stop_pushing();
+                }
+            }
+        }
+    }
+
+    fn handle_reject(&mut self, slot: Slot, pieces: Pieces) {
+        if let Some(row) = self.remotes.row_mut(pieces.segment) {
+            row.cell_mut(slot).have &= !pieces.bits;
+        }
+        let rejected = |s: &&mut super::Segment| s.id() == Some(pieces.segment);
+        if let Some(segment) = self.segments.iter_mut().find(rejected) {
+            for pull in segment.pulls.iter_mut().filter(|pull| pull.slot == slot) {
+                pull.bits &= !pieces.bits;
+            }
+            segment.pulls.retain(|pull| pull.bits != 0);
+            segment.stale = true;
         }
     }
 
@@ -385,88 +400,27 @@ impl Peer {
     }
 
     fn handle_want(&mut self, slot: Slot, pieces: Pieces, out: &mut Outbox) {
-        let held = self
-            .segments
-            .iter()
-            .find(|s| s.id() == Some(pieces.segment) && s.has_record);
-        let have = if self.bucket.is_open() {
-            held.map_or(0, |s| s.have)
-        } else {
-            0
+        let Pieces { segment: id, bits } = pieces;
+        let known = self.segments.iter().find(|s| s.id() == Some(id));
+        let able = match known.filter(|_| self.bucket.is_open()) {
+            // What is not there yet is on its way.
+            Some(segment) if segment.fresh || segment.is_complete() => segment.full(),
+            Some(segment) if segment.has_record => segment.have,
+            _ => 0,
         };
-        let missing = pieces.bits & !have;
+        let missing = bits & !able;
         if missing != 0 {
-            let segment = pieces.segment;
-            self.send(
-                slot,
-                &PeerMsg::Reject(Pieces {
-                    segment,
-                    bits: missing,
-                }),
-                out,
-            );
+            let rejected = Pieces {
+                segment: id,
+                bits: missing,
+            };
+            self.send(slot, &PeerMsg::Reject(rejected), out);
         }
-        if let Some(neighbour) = self.neighbours.get_mut(slot) {
+        if able != 0 && self.neighbours.get(slot).is_some() {
             // What was sent is on its way, in order and reliably.
-            let remote = neighbour.remote_mut(pieces.segment);
-            remote.wants = pieces.bits & have & !remote.sent;
+            let cell = self.remotes.entry(id, true).cell_mut(slot);
+            cell.wants = bits & able & !cell.sent;
             self.upload_stale = true;
-        }
-    }
-
-    fn handle_promise(&mut self, slot: Slot, promise: Promise) {
-        let count = u32::from(promise.stripe_count);
-        if count == 0 || count > STRIPES_MAX {
-            return;
-        }
-        let Some(neighbour) = self.neighbours.get_mut(slot) else {
-            return;
-        };
-        if neighbour.bridge {
-            // It promises to its own group.
-            return;
-        }
-        neighbour.on_promise(promise);
-        if let Some(index) = self.segments.iter().position(|s| s.name == promise.name) {
-            self.believe(index, slot, promise);
-        }
-    }
-
-    /// Takes over what neighbours have promised about a segment that this viewer learns of.
-    pub(super) fn believe_all(&mut self, index: usize) {
-        let name = self.segments[index].name;
-        let of = |n: &Neighbour| {
-            n.promises
-                .iter()
-                .find(|p| p.name == name)
-                .map(|p| (n.slot, *p))
-        };
-        let promises: Vec<(Slot, Promise)> = self.neighbours.iter().filter_map(of).collect();
-        for (slot, promise) in promises {
-            self.believe(index, slot, promise);
-        }
-    }
-
-    fn believe(&mut self, index: usize, slot: Slot, promise: Promise) {
-        let segment = &mut self.segments[index];
-        let count = u32::from(promise.stripe_count);
-        let claimed = (0..count).filter(|stripe| promise.stripes >> stripe & 1 == 1);
-        let bits = if segment.content.is_none() {
-            u64::MAX
-        } else {
-            claimed.fold(0, |bits, stripe| bits | segment.stripe_bits(stripe, count))
-        };
-        let len = u64::from(segment.len_of(bits));
-        let made = promise.made;
-        let until = made.plus_ms(2 * self.estimate.cdn_ms(len) + CLAIM_GRACE_MS);
-        match segment.claims.iter_mut().find(|claim| claim.slot == slot) {
-            Some(claim) => claim.bits |= bits,
-            None => segment.claims.push(Claim {
-                slot,
-                bits,
-                made,
-                until,
-            }),
         }
     }
 
@@ -501,8 +455,18 @@ impl Peer {
 
     /// Sends a message to everybody who is ready.
     pub(super) fn send_all(&mut self, message: &PeerMsg, out: &mut Outbox) {
+        self.send_to(message, |_| true, out);
+    }
+
+    /// Sends a message to those who are ready and whom `which` accepts.
+    pub(super) fn send_to(
+        &self,
+        message: &PeerMsg,
+        which: impl Fn(&Neighbour) -> bool,
+        out: &mut Outbox,
+    ) {
         let frame = out.write(|bytes| message.encode(bytes));
-        for neighbour in self.neighbours.ready() {
+        for neighbour in self.neighbours.ready().filter(|n| which(n)) {
             out.push(Action::SendFrame {
                 slot: neighbour.slot,
                 frame: frame.clone(),

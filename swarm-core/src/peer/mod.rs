@@ -13,6 +13,8 @@ mod links;
 mod neighbour;
 mod plan;
 mod policy;
+mod promises;
+mod remotes;
 mod rendezvous;
 mod segment;
 #[cfg(test)]
@@ -31,6 +33,8 @@ use alloc::{sync::Arc, vec::Vec};
 
 use estimate::Estimate;
 use neighbour::Neighbours;
+use promises::Promise;
+use remotes::Remotes;
 use segment::Segment;
 use timeline::Tracks;
 use tracker_link::{Reported, TrackerLink};
@@ -125,6 +129,9 @@ pub struct Peer {
     tracks: Tracks,
     segments: Vec<Segment>,
     neighbours: Neighbours,
+    remotes: Remotes,
+    /// About segments that this viewer has not heard of.
+    promises: Vec<Promise>,
     fetches: Vec<Fetch>,
     fetch_count: u32,
     tracker: TrackerLink,
@@ -133,9 +140,10 @@ pub struct Peer {
     links_target: u8,
     /// What neighbours were last told.
     announced_status: PeerStatus,
-    /// How long segments take from their listing until they are whole, on average.
+    /// How long segments take from their first piece until they are whole, on average.
     pace_ms: u32,
     announce_at: Option<Instant>,
+    bridge_at: Option<Instant>,
     link_check_at: Option<Instant>,
     plan_at: Option<Instant>,
     upload_at: Option<Instant>,
@@ -168,6 +176,8 @@ impl Peer {
             tracks: Tracks::default(),
             segments: Vec::new(),
             neighbours: Neighbours::default(),
+            remotes: Remotes::default(),
+            promises: Vec::new(),
             fetches: Vec::new(),
             fetch_count: 0,
             tracker: TrackerLink::new(&policy),
@@ -177,6 +187,7 @@ impl Peer {
             announced_status: PeerStatus::default(),
             pace_ms: 0,
             announce_at: None,
+            bridge_at: None,
             link_check_at: None,
             plan_at: None,
             upload_at: None,
@@ -246,7 +257,7 @@ impl Peer {
                 source,
                 segment,
                 bits,
-            } => self.handle_pieces(source, segment, bits),
+            } => self.handle_pieces(source, segment, bits, out),
             Input::Surplus { slot, len } => self.handle_surplus(slot, len),
             Input::Misbehaved(slot) => self.handle_misbehaved(slot, out),
             Input::FetchDone {
@@ -273,6 +284,7 @@ impl Peer {
         let timers = [
             (self.plan_at, Timer::Plan),
             (self.announce_at, Timer::Announce),
+            (self.bridge_at, Timer::Announce),
             (self.upload_at, Timer::Upload),
             (self.link_check_at, Timer::Link),
             (self.tracker.next_wakeup(), Timer::Tracker),
@@ -322,6 +334,8 @@ impl Peer {
             + self.segments.capacity() * size_of::<Segment>()
             + segments
             + self.neighbours.heap_bytes()
+            + self.remotes.heap_bytes()
+            + self.promises_heap_bytes()
             + self.fetches.capacity() * size_of::<Fetch>()
             + self.tracks.heap_bytes()
             + self.tracker.heap_bytes()
@@ -395,6 +409,13 @@ impl Peer {
     /// Media ahead of the playhead by now.
     fn buffer_ms(&self) -> u64 {
         u64::from(self.player.buffer_ms).saturating_sub(self.now.ms_since(self.player.at))
+    }
+
+    /// How long this viewer can do without a segment that is listed now, as far as it knows.
+    fn window_ms(&self) -> u32 {
+        let passed = self.now.ms_since(self.player.at).min(u64::from(u32::MAX)) as u32;
+        let ahead = self.player.buffer_ms.max(self.player.lag_ms);
+        ahead.saturating_sub(passed)
     }
 
     fn is_paused(&self) -> bool {

@@ -3,34 +3,11 @@
 use alloc::vec::Vec;
 
 use crate::{
-    id::{Name, PeerId, SegmentId, Slot, TrackId},
-    limits::{NEIGHBOUR_SEGMENTS_MAX, NEIGHBOURS_MAX},
+    id::{PeerId, Slot, TrackId},
+    limits::NEIGHBOURS_MAX,
     time::Instant,
     wire::peer::PeerStatus,
 };
-
-/// What is known of one segment at one neighbour.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Remote {
-    pub(super) segment: SegmentId,
-    /// Pieces that it says it holds.
-    pub(super) have: u64,
-    /// Pieces that were sent to it.
-    pub(super) sent: u64,
-    /// Pieces that it asked for and has not been sent.
-    pub(super) wants: u64,
-    /// It has the record: from here, or it holds pieces.
-    pub(super) has_record: bool,
-}
-
-/// A promise of a neighbour to bring stripes of a segment, as it was made.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Promise {
-    pub(super) name: Name,
-    pub(super) stripes: u8,
-    pub(super) stripe_count: u8,
-    pub(super) made: Instant,
-}
 
 /// How far a link has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,27 +32,32 @@ pub(super) struct Neighbour {
     pub(super) since: Instant,
     pub(super) heard: Instant,
     pub(super) status: PeerStatus,
-    pub(super) remotes: Vec<Remote>,
-    /// The last few, oldest first: neighbours hear of segments before this viewer does.
-    pub(super) promises: Vec<Promise>,
     /// Bytes that wait in the transport.
     pub(super) buffered: u32,
     pub(super) ping: Option<(u32, Instant)>,
     pub(super) rtt_ms: u16,
     pub(super) rtt_reported: bool,
+    /// How long pieces that it was asked for have taken, on average.
+    pub(super) pull_ms: u16,
     /// Broken promises lately: pulls that timed out.
     pub(super) strikes: u8,
     pub(super) bytes_in: u64,
     pub(super) bytes_out: u64,
 }
 
-/// Promises that are remembered of each neighbour.
-const PROMISES_MAX: usize = 6;
-
 /// After this many broken promises in a row a neighbour's have-maps are not believed.
 pub(super) const STRIKES_MAX: u8 = 3;
 
+/// What a piece that a neighbour is asked for takes, before any has come.
+const PULL_MS_UNKNOWN: u16 = 250;
+
 impl Neighbour {
+    /// A piece that it was asked for came, or did not, after `ms`.
+    pub(super) fn on_pulled(&mut self, ms: u64) {
+        let sample = ms.min(10_000) as u32;
+        self.pull_ms = ((u32::from(self.pull_ms) * 3 + sample) / 4) as u16;
+    }
+
     pub(super) fn new(slot: Slot, peer: PeerId, native: bool, now: Instant) -> Self {
         Self {
             slot,
@@ -86,12 +68,11 @@ impl Neighbour {
             since: now,
             heard: now,
             status: PeerStatus::default(),
-            remotes: Vec::new(),
-            promises: Vec::new(),
             buffered: 0,
             ping: None,
             rtt_ms: 0,
             rtt_reported: false,
+            pull_ms: PULL_MS_UNKNOWN,
             strikes: 0,
             bytes_in: 0,
             bytes_out: 0,
@@ -114,64 +95,6 @@ impl Neighbour {
     pub(super) fn is_believed(&self) -> bool {
         self.is_ready() && self.strikes < STRIKES_MAX
     }
-
-    pub(super) fn remote(&self, segment: SegmentId) -> Option<&Remote> {
-        // The latest segments are asked for most.
-        self.remotes
-            .iter()
-            .rev()
-            .find(|remote| remote.segment == segment)
-    }
-
-    /// Pieces that it holds, if it is believed.
-    pub(super) fn holds(&self, segment: SegmentId) -> u64 {
-        match self.remote(segment) {
-            Some(remote) if self.is_believed() => remote.have,
-            _ => 0,
-        }
-    }
-
-    /// Remembers a promise; says whether it is the first about this segment, since repeating it
-    /// must not put the backups off for ever.
-    pub(super) fn on_promise(&mut self, promise: Promise) -> bool {
-        if let Some(old) = self
-            .promises
-            .iter_mut()
-            .find(|old| old.name == promise.name)
-        {
-            if old.stripe_count == promise.stripe_count {
-                old.stripes |= promise.stripes;
-            }
-            return false;
-        }
-        if self.promises.len() >= PROMISES_MAX {
-            self.promises.remove(0);
-        }
-        self.promises.push(promise);
-        true
-    }
-
-    /// What is known of a segment at this neighbour; the oldest entry makes room.
-    pub(super) fn remote_mut(&mut self, segment: SegmentId) -> &mut Remote {
-        let found = self
-            .remotes
-            .iter()
-            .rposition(|remote| remote.segment == segment);
-        let index = found.unwrap_or_else(|| {
-            if self.remotes.len() >= NEIGHBOUR_SEGMENTS_MAX {
-                self.remotes.remove(0);
-            }
-            self.remotes.push(Remote {
-                segment,
-                have: 0,
-                sent: 0,
-                wants: 0,
-                has_record: false,
-            });
-            self.remotes.len() - 1
-        });
-        &mut self.remotes[index]
-    }
 }
 
 /// All links, by slot.
@@ -180,15 +103,25 @@ pub(super) struct Neighbours {
     list: Vec<Neighbour>,
     /// Changes whenever the set of possible seeders does.
     view: u32,
+    masks: Option<(Option<TrackId>, Masks)>,
+}
+
+/// Slots, a bit each, by what plans ask of neighbours.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Masks {
+    /// Believed members of the group.
+    pub(super) here: u32,
+    /// Believed bridges.
+    pub(super) bridges: u32,
+    /// Who plays the track.
+    pub(super) playing: u32,
+    /// Members of the group who may seed it.
+    pub(super) seeding: u32,
 }
 
 impl Neighbours {
     pub(super) fn heap_bytes(&self) -> usize {
-        let of = |n: &Neighbour| {
-            n.remotes.capacity() * size_of::<Remote>()
-                + n.promises.capacity() * size_of::<Promise>()
-                + n.status.tracks.capacity() * size_of::<TrackId>()
-        };
+        let of = |n: &Neighbour| n.status.tracks.capacity() * size_of::<TrackId>();
         self.list.capacity() * size_of::<Neighbour>() + self.list.iter().map(of).sum::<usize>()
     }
 
@@ -231,7 +164,30 @@ impl Neighbours {
         self.view
     }
 
+    /// The neighbours sorted for a track, as of the last [`Neighbours::touch_masks`].
+    pub(super) fn masks(&mut self, track: Option<TrackId>) -> Masks {
+        if let Some((known, masks)) = self.masks
+            && known == track
+        {
+            return masks;
+        }
+        let masks = Masks {
+            here: self.mask(|n| n.is_believed() && !n.bridge),
+            bridges: self.mask(|n| n.is_believed() && n.bridge),
+            playing: self.mask(|n| n.plays(track)),
+            seeding: self.mask(|n| n.shares(track) && n.status.weight > 0),
+        };
+        self.masks = Some((track, masks));
+        masks
+    }
+
+    /// Somebody is believed, or no longer.
+    pub(super) const fn touch_masks(&mut self) {
+        self.masks = None;
+    }
+
     pub(super) const fn touch_view(&mut self) {
+        self.masks = None;
         self.view = self.view.wrapping_add(1) & (u32::MAX >> 1);
     }
 
@@ -252,17 +208,10 @@ impl Neighbours {
             .filter(|(_, w)| *w > 0)
     }
 
-    /// Forgets what was known of a segment.
-    pub(super) fn forget_segment(&mut self, segment: SegmentId) {
-        for neighbour in &mut self.list {
-            neighbour.remotes.retain(|remote| remote.segment != segment);
-        }
-    }
-
-    /// Whether anybody waits for pieces that it asked for.
-    pub(super) fn any_wants(&self) -> bool {
-        let wants = |n: &Neighbour| n.remotes.iter().any(|remote| remote.wants != 0);
-        self.list.iter().any(wants)
+    /// The slots of those that `which` accepts, a bit each.
+    pub(super) fn mask(&self, which: impl Fn(&Neighbour) -> bool) -> u32 {
+        let chosen = self.list.iter().filter(|neighbour| which(neighbour));
+        chosen.fold(0, |mask, neighbour| mask | 1 << neighbour.slot.0)
     }
 
     pub(super) fn ready_count(&self) -> usize {

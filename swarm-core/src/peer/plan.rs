@@ -10,40 +10,55 @@ use super::{
     estimate::Estimate,
     neighbour::Neighbour,
     policy::Policy,
+    remotes::Row,
     rendezvous::NEVER,
     segment::{Segment, runs},
 };
-use crate::{id::Slot, rng::mix, time::Instant};
+use crate::{
+    id::{Name, PeerId, Slot},
+    limits::PIECES_MAX,
+    rng::mix,
+    time::Instant,
+};
 
 /// Pieces that one neighbour may be asked for at the same time, over all segments.
 pub(super) const PULL_PIECES_MAX: u32 = 4;
 /// Pieces that a viewer with a thin downlink asks for at the same time.
 pub(super) const CAREFUL_PULLS_MAX: u32 = 8;
-/// How long a neighbour may take over a pull before it is asked of another.
-pub(super) const PULL_TIMEOUT_MS: u64 = 1500;
-/// Fetches that one backstop is split into at most.
+/// Runs of pieces that are fetched at the same time when nothing is to be waited for.
 const BACKSTOP_RUNS_MAX: usize = 3;
+/// How long a neighbour may take over a pull before it is asked of another.
+pub(super) const PULL_TIMEOUT_MS: u64 = 2000;
 /// With less time than this to the moment of the backstop, promises are not waited for.
 const URGENT_MS: u64 = 500;
-/// How old a promise may be before pieces that others hold by now are asked of them: this long, and
-/// as large a part of the segment's duration.
+/// How old a segment may be before pieces that others hold by now are asked of them: this long and as
+/// large a part of the segment's duration, but not beyond a part of the time there is.
 const PATIENCE_MS: u64 = 300;
 const PATIENCE_PERCENT: u64 = 40;
-/// With less media than this ahead of the playhead the CDN is asked at once.
+const PATIENCE_WINDOW_PERCENT: u64 = 35;
+/// With less media than this ahead of the playhead the CDN is asked at once; where there is little
+/// time anyway, with less than a part of it.
 const BUFFER_MS_CRITICAL: u64 = 1000;
+const CRITICAL_WINDOW_PERCENT: u64 = 25;
 /// The part of promised bytes that the backstop leaves time for.
 const DOUBT_PERCENT: u64 = 40;
+/// The most of the time there is that the backstop's guard takes.
+const GUARD_WINDOW_PERCENT: u64 = 12;
+/// Least that one fetch of the backstop takes, if so much is missing.
+const BACKSTOP_LEN_MIN: u32 = 256 * 1024;
+/// The backstop looks again after this long.
+const BACKSTOP_AGAIN_MS: u64 = 60;
 /// One rank further back, a viewer relays a stripe from another group this much later.
-const RELAY_STAGGER_MS: u64 = 60;
-/// How long groups wait for each other: a part of the segment's duration, up to a limit, and only
-/// if segments usually come early enough to leave this much after it.
+const RELAY_STAGGER_MS: u64 = 25;
+/// Who never seeds takes what nobody brings for itself alone, after all who might bring it.
+const RANK_LAST: u8 = 16;
+/// How long groups wait for each other: a part of the segment's duration, and only as long as this
+/// much is left after it and what distributing takes; not at all if that is less than the last.
 const HOLD_PERCENT: u64 = 35;
-const HOLD_MS_MAX: u64 = 1500;
-const HOLD_SPARE_MS: u64 = 300;
-/// One rank further back in the order of seeders, the backstop fires this much later.
-const BACKSTOP_STAGGER_MS: u64 = 250;
-/// Ranks that stagger; all others fire at their own latest safe moment.
-const BACKSTOP_RANKS: u64 = 3;
+const HOLD_SPARE_MS: u64 = 1200;
+const HOLD_MS_MIN: u64 = 200;
+/// Groups that are not first wait for between this part of it and all of it.
+const HOLD_PERCENT_LEAST: u64 = 60;
 
 /// What a plan says: do this now, and look again then.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -83,10 +98,10 @@ pub(super) struct View<'a> {
     pub(super) held: u64,
     /// Those of them that only bridges hold: nobody of the group.
     pub(super) held_elsewhere: u64,
-    /// What identifies the group, the same for all its members; `None` without bridges to others.
-    pub(super) group: Option<u64>,
-    /// Media that will be left ahead of the playhead when a new segment is whole.
-    pub(super) spare_ms: u64,
+    /// Whether there are links to other groups.
+    pub(super) has_bridges: bool,
+    /// How long segments take from their first piece until they are whole.
+    pub(super) pace_ms: u64,
     /// Neighbours that play the segment's track.
     pub(super) companions: usize,
     /// Further pieces that may be asked of neighbours.
@@ -128,21 +143,29 @@ pub(super) fn seed(segment: &Segment, view: &View<'_>) -> Plan {
         let rank = segment.ranks[stripe as usize];
         let bits = segment.stripe_bits(stripe, view.stripe_count);
         let mut missing = bits & !covered;
-        if rank == NEVER || (segment.content.is_some() && missing == 0) {
+        if segment.content.is_some() && missing == 0 {
             continue;
         }
         let elsewhere = missing & view.held_elsewhere;
-        if elsewhere != 0 && segment.claimed(view.now) & bits == 0 {
-            let due = segment.known_at.plus_ms(u64::from(rank) * RELAY_STAGGER_MS);
+        if elsewhere & !segment.claimed(view.now) != 0 {
+            let elsewhere = elsewhere & !segment.claimed(view.now);
+            let seen_ms = u64::from(segment.seen_ms[stripe as usize]);
+            let due = segment
+                .known_at
+                .plus_ms(seen_ms + u64::from(rank.min(RANK_LAST)) * RELAY_STAGGER_MS);
             if due > view.now {
                 plan.wake_at(due);
             } else {
+                // What the bridge has not got yet it will pass on as it comes.
                 plan.relay |= elsewhere;
             }
             missing &= !elsewhere;
             if missing == 0 {
                 continue;
             }
+        }
+        if rank == NEVER {
+            continue;
         }
         let claim_bits = if segment.content.is_some() {
             bits
@@ -166,20 +189,32 @@ pub(super) fn seed(segment: &Segment, view: &View<'_>) -> Plan {
     plan
 }
 
+/// What a group draws for a stripe, of 256: the same for all who agree on who is first in the order of
+/// seeders.
+pub(super) fn draw(first: PeerId, name: Name, stripe: usize) -> u8 {
+    mix(first.0 ^ mix(name.0 ^ (stripe as u64) << 32)) as u8
+}
+
 /// How long a group waits for others to bring a stripe before it asks the CDN: not at all if it is
 /// its turn to be first, or if there is no time to spare.
 fn hold_ms(segment: &Segment, view: &View<'_>, stripe: u32) -> u64 {
-    let Some(group) = view.group.filter(|_| segment.content.is_some()) else {
+    if !view.has_bridges || segment.content.is_none() {
         return 0;
-    };
-    let hold_ms = (u64::from(segment.duration_ms) * HOLD_PERCENT / 100).min(HOLD_MS_MAX);
-    let drawn = mix(group ^ mix(segment.name.0 ^ u64::from(stripe) << 32)) % 100;
-    let is_first = drawn < u64::from(view.policy.first_groups_percent);
-    let has_time = view.spare_ms >= hold_ms + HOLD_SPARE_MS;
-    if is_first || !has_time { 0 } else { hold_ms }
+    }
+    let drawn = u64::from(segment.draws[stripe as usize]) * 100;
+    let spare_ms = u64::from(segment.window_ms).saturating_sub(view.pace_ms + HOLD_SPARE_MS);
+    let hold_ms = (u64::from(segment.duration_ms) * HOLD_PERCENT / 100).min(spare_ms);
+    let is_first = drawn < u64::from(view.policy.first_groups_percent) * 256;
+    if is_first || hold_ms < HOLD_MS_MIN {
+        return 0;
+    }
+    // Should nobody be first, somebody goes before the others.
+    let part = HOLD_PERCENT_LEAST + (100 - HOLD_PERCENT_LEAST) * drawn / (256 * 100);
+    hold_ms * part / 100
 }
 
-/// What the player needs and nobody will bring in time.
+/// What the player needs and nobody will bring in time: not more than must be fetched now so that
+/// what then still misses can be fetched later.
 pub(super) fn backstop(segment: &Segment, view: &View<'_>, buffer_ms: u64) -> Plan {
     let mut plan = Plan::default();
     let Some(deadline) = segment.deadline() else {
@@ -189,29 +224,65 @@ pub(super) fn backstop(segment: &Segment, view: &View<'_>, buffer_ms: u64) -> Pl
     if view.fetching_whole || (segment.content.is_some() && missing == 0) {
         return plan;
     }
-    let need_ms = need_ms(segment, view, missing);
-    let is_hopeless = view.companions == 0 || !may_come(segment, view, missing);
     let slack_ms = deadline.ms_since(view.now);
-    if !is_hopeless && slack_ms > need_ms && buffer_ms > BUFFER_MS_CRITICAL {
+    let is_hopeless = view.companions == 0 || !may_come(segment, view, missing);
+    let window_ms = slack_ms + view.now.ms_since(segment.known_at);
+    let critical_ms = BUFFER_MS_CRITICAL.min(window_ms * CRITICAL_WINDOW_PERCENT / 100);
+    if is_hopeless || buffer_ms <= critical_ms || segment.content.is_none() {
+        let need_ms = need_ms(segment, view, missing, window_ms);
+        if !is_hopeless && buffer_ms > critical_ms && slack_ms > need_ms {
+            plan.wake_at(deadline_minus(deadline, need_ms));
+        } else if segment.content.is_none() || (segment.have == 0 && view.fetching == 0) {
+            plan.whole = true;
+        } else {
+            plan.fetch = runs(missing, BACKSTOP_RUNS_MAX);
+        }
+        return plan;
+    }
+    let under_way = view.fetching & !segment.have;
+    let need_ms = need_ms(segment, view, missing | under_way, window_ms);
+    if slack_ms > need_ms {
         plan.wake_at(deadline_minus(deadline, need_ms));
         return plan;
     }
-    if segment.content.is_none() || (segment.have == 0 && view.fetching == 0) {
-        plan.whole = true;
-    } else {
-        plan.fetch = runs(missing, BACKSTOP_RUNS_MAX);
+    plan.wake_at(view.now.plus_ms(BACKSTOP_AGAIN_MS));
+    let late_ms = need_ms - slack_ms;
+    let most = backstop_len(segment, view, missing, late_ms);
+    if segment.len_of(under_way) <= most / 2 {
+        plan.fetch.extend(from_the_end(segment, missing, most));
     }
     plan
 }
 
+/// How much the backstop fetches at a time: what makes up for being late, and keeps the line busy
+/// until the next look.
+fn backstop_len(segment: &Segment, view: &View<'_>, missing: u64, late_ms: u64) -> u32 {
+    let bytes = (late_ms + view.estimate.ttfb_ms()) * view.estimate.cdn_bps() / 8000;
+    let least = BACKSTOP_LEN_MIN.max(segment.len_of(missing) / 4);
+    u32::try_from(bytes).unwrap_or(u32::MAX).max(least)
+}
+
+/// The last run of the missing pieces, cut to about `most` bytes: neighbours send the first ones
+/// first.
+fn from_the_end(segment: &Segment, missing: u64, most: u32) -> Option<u64> {
+    let quiet = missing & !segment.pulled();
+    let from = if quiet == 0 { missing } else { quiet };
+    let last = runs(from, PIECES_MAX as usize).pop()?;
+    let mut run = last;
+    while segment.len_of(run) > most && run.count_ones() > 1 {
+        run &= run - 1;
+    }
+    Some(run)
+}
+
 /// How long before its deadline the backstop of a segment fires.
-fn need_ms(segment: &Segment, view: &View<'_>, missing: u64) -> u64 {
+fn need_ms(segment: &Segment, view: &View<'_>, missing: u64, window_ms: u64) -> u64 {
     let len = match segment.content {
         Some(_) => {
             // Most of what neighbours hold or are about to bring will be there in time; while the
             // segment is young, somebody is about to bring everything.
             let is_young =
-                segment.fresh && view.now.ms_since(segment.known_at) < patience_ms(segment);
+                segment.fresh && view.now < segment.began_at().plus_ms(patience_ms(segment));
             let promised = view.held | segment.claimed(view.now) | segment.pulled();
             let coming = if is_young {
                 missing
@@ -224,10 +295,9 @@ fn need_ms(segment: &Segment, view: &View<'_>, missing: u64) -> u64 {
         None => view.len_expected,
     };
     let cdn_ms = view.estimate.cdn_ms_worst(len);
-    let guard_ms = u64::from(view.policy.backstop_guard_ms);
-    let rank = u64::from(segment.ranks[0]).min(BACKSTOP_RANKS);
-    let early_ms = (BACKSTOP_RANKS - rank) * BACKSTOP_STAGGER_MS;
-    cdn_ms * u64::from(view.policy.backstop_margin_percent) / 100 + guard_ms + early_ms
+    let guard_ms =
+        u64::from(view.policy.backstop_guard_ms).min(window_ms * GUARD_WINDOW_PERCENT / 100);
+    cdn_ms * u64::from(view.policy.backstop_margin_percent) / 100 + guard_ms
 }
 
 /// Whether there is anybody that the missing pieces could come from: a holder, a promise, or the
@@ -259,43 +329,56 @@ pub(super) fn pull<'a>(
     segment: &Segment,
     view: &View<'_>,
     neighbours: impl Iterator<Item = &'a Neighbour> + Clone,
+    row: &Row,
     outstanding: impl Fn(Slot) -> u32,
 ) -> (Vec<Ask>, Option<Instant>) {
-    let Some(id) = segment.id() else {
-        return (Vec::new(), None);
-    };
     let mut missing = segment.full() & !segment.have & !view.fetching & !segment.pulled();
+    missing &= view.held;
     if !(segment.fresh || segment.is_wanted()) || missing == 0 {
         return (Vec::new(), None);
     }
     let slack_ms = segment
         .deadline()
         .map_or(u64::MAX, |deadline| deadline.ms_since(view.now));
-    let mut wake = None;
     let patience_ms = patience_ms(segment);
-    if slack_ms > URGENT_MS && view.is_pushed {
+    let began_at = segment.began_at();
+    let young_until = began_at.plus_ms(patience_ms);
+    let is_young = segment.fresh && view.now < young_until;
+    let mut wake = None;
+    if segment.fresh && slack_ms > URGENT_MS.min(patience_ms) && view.is_pushed {
         // Pushes are under way: what somebody else holds meanwhile is asked for only when they
-        // take long, or both would send it.
-        // What this viewer is to pass on itself, others wait for.
-        let promised = segment.promised_since(view.now, patience_ms) & !segment.own_share();
-        let patient = missing & promised;
-        missing &= !patient;
-        if patient & view.held != 0 {
-            wake = Some(view.now.plus_ms(patience_ms / 4));
+        // take long, or both would send it. What nobody has promised may not be pushed here at all.
+        let late_at = young_until;
+        let promised = missing & segment.promised();
+        let soon_at = began_at.plus_ms(patience_ms / 3);
+        if view.now < soon_at {
+            missing = 0;
+            wake = Some(soon_at);
+        } else if promised != 0 && view.now < late_at {
+            missing &= !promised;
+            wake = Some(late_at);
+        }
+        if missing == 0 {
+            return (Vec::new(), wake);
         }
     }
-    let is_young = view.now.ms_since(segment.known_at) < patience_ms;
-    let may_ask_bridges = !segment.fresh || !is_young || slack_ms <= URGENT_MS;
+    let held_here = view.held & !view.held_elsewhere;
+    let may_ask_bridges = !is_young || slack_ms <= URGENT_MS;
     let mut holders: Vec<Holder> = neighbours
         .filter(|n| n.is_believed() && n.status.weight > 0)
         .filter(|n| !n.bridge || may_ask_bridges)
-        .map(|n| (n, n.holds(id) & missing))
+        .map(|n| {
+            (
+                n,
+                row.cell(n.slot).have & missing & if n.bridge { !held_here } else { u64::MAX },
+            )
+        })
         .filter(|(_, has)| *has != 0)
         .map(|(n, has)| Holder {
             has,
             load: outstanding(n.slot),
             strikes: n.strikes,
-            rtt_ms: n.rtt_ms,
+            pull_ms: n.pull_ms,
             ask: Ask {
                 slot: n.slot,
                 bits: 0,
@@ -310,7 +393,7 @@ pub(super) fn pull<'a>(
         let free = holders
             .iter_mut()
             .filter(|h| h.has & piece != 0 && h.load < PULL_PIECES_MAX);
-        if let Some(best) = free.min_by_key(|h| (h.load, h.strikes, h.rtt_ms, h.ask.slot)) {
+        if let Some(best) = free.min_by_key(|h| (h.expected_ms(), h.ask.slot)) {
             best.load += 1;
             left -= 1;
             best.ask.bits |= piece;
@@ -321,7 +404,11 @@ pub(super) fn pull<'a>(
 }
 
 fn patience_ms(segment: &Segment) -> u64 {
-    PATIENCE_MS + u64::from(segment.duration_ms) * PATIENCE_PERCENT / 100
+    let usual = PATIENCE_MS + u64::from(segment.duration_ms) * PATIENCE_PERCENT / 100;
+    match segment.window_ms {
+        0 => usual,
+        window_ms => usual.min(u64::from(window_ms) * PATIENCE_WINDOW_PERCENT / 100),
+    }
 }
 
 /// A neighbour that has something of what is missing.
@@ -330,15 +417,25 @@ struct Holder {
     /// Pieces that it was asked for and owes.
     load: u32,
     strikes: u8,
-    rtt_ms: u16,
+    pull_ms: u16,
     ask: Ask,
 }
+
+impl Holder {
+    /// How long one more piece from it should take.
+    fn expected_ms(&self) -> u32 {
+        (u32::from(self.pull_ms.max(PULL_MS_MIN)) * (2 + self.load) / 2) << self.strikes.min(8)
+    }
+}
+
+/// Pieces are not expected sooner than this after they were asked for.
+const PULL_MS_MIN: u16 = 40;
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{
-        id::{Name, RequestId, SegmentId},
+        id::{RequestId, SegmentId},
         peer::segment::{Claim, Request},
         timeline::Content,
     };
@@ -368,8 +465,8 @@ mod tests {
             fetching_whole: false,
             held: 0,
             held_elsewhere: 0,
-            group: None,
-            spare_ms: 8000,
+            has_bridges: false,
+            pace_ms: 2000,
             companions: 7,
             pulls_max: u32::MAX,
             is_pushed: true,
@@ -396,7 +493,7 @@ mod tests {
         segment.claims.push(Claim {
             slot: Slot(1),
             bits: 0xfff0,
-            made: NOW,
+            mine: 0,
             until,
         });
         let (plan, _) = check(&segment, |view| view.now = NOW.plus_ms(60_000));

@@ -13,6 +13,8 @@ use crate::{
 const QUOTA_PERCENT: u64 = 110;
 /// Pieces are hashed as stripes beyond the last one.
 const PIECES: u32 = 256;
+/// Who has less than this part of the strongest one's weight does not seed.
+const WEAK_PART: u16 = 20;
 /// The rank of one who never seeds.
 pub(super) const NEVER: u8 = u8::MAX;
 
@@ -24,41 +26,39 @@ pub(super) fn score(peer: PeerId, weight: u16, name: Name, stripe: u32) -> u64 {
     (u64::from(weight) << 40) / neg_log2(hash)
 }
 
-/// How many of `others` go before `me`, for each stripe. [`NEVER`] throughout without weight.
+/// How many of `others` go before `me`, for each stripe, and who goes before all. [`NEVER`] throughout
+/// without weight.
 pub(super) fn ranks(
     me: (PeerId, u16),
     others: impl Iterator<Item = (PeerId, u16)> + Clone,
     name: Name,
     stripe_count: u32,
-) -> [u8; STRIPES_MAX as usize] {
-    let mut ranks = [NEVER; STRIPES_MAX as usize];
-    if me.1 == 0 {
+) -> [(u8, PeerId); STRIPES_MAX as usize] {
+    let mut ranks = [(NEVER, me.0); STRIPES_MAX as usize];
+    let strongest = others.clone().map(|(_, weight)| weight).max().unwrap_or(0);
+    let is_weak = |weight: u16| weight == 0 || weight < strongest.max(me.1) / WEAK_PART;
+    if is_weak(me.1) {
         return ranks;
     }
     for (stripe, rank) in ranks.iter_mut().enumerate().take(stripe_count as usize) {
         let stripe = stripe as u32;
         let mine = (score(me.0, me.1, name, stripe), me.0);
-        let before = others
-            .clone()
-            .filter(|(peer, weight)| {
-                *weight > 0 && (score(*peer, *weight, name, stripe), *peer) > mine
-            })
-            .count();
-        *rank = before.min(usize::from(NEVER) - 1) as u8;
+        let (mut before, mut first) = (0u8, mine);
+        for (peer, weight) in others.clone().filter(|(_, weight)| !is_weak(*weight)) {
+            let theirs = (score(peer, weight, name, stripe), peer);
+            before = before.saturating_add(u8::from(theirs > mine));
+            first = first.max(theirs);
+        }
+        *rank = (before.min(NEVER - 1), first.1);
     }
     ranks
 }
 
-/// Who passes each piece on to all others, of those who are given with their weights: the work is
-/// shared by weight, and nobody is asked for much more than its share (rendezvous hashing with
-/// bounded loads), because the slowest one decides when the segment is whole. `nobody` throughout
-/// if none has weight.
-pub(super) fn distributors<K: Copy>(
-    members: &[(K, PeerId, u16)],
-    nobody: K,
-    name: Name,
-    pieces: u32,
-) -> Vec<K> {
+/// Who passes each piece on to all others: the index of one of `members`, who are given with their
+/// weights. The work is shared by weight, and nobody is asked for much more than its share
+/// (rendezvous hashing with bounded loads), because the slowest one decides when the segment is
+/// whole. Empty if none has weight.
+pub(super) fn distributors<K>(members: &[(K, PeerId, u16)], name: Name, pieces: u32) -> Vec<u8> {
     let total: u64 = members.iter().map(|member| u64::from(member.2)).sum();
     let share = |weight: u16| u64::from(pieces) * u64::from(weight) * QUOTA_PERCENT;
     let mut quotas: Vec<u64> = members
@@ -68,17 +68,17 @@ pub(super) fn distributors<K: Copy>(
     let mut chosen = Vec::with_capacity(pieces as usize);
     for piece in 0..pieces {
         let score_of = |index: usize| {
-            let (_, peer, weight) = members[index];
-            (score(peer, weight, name, PIECES + piece), peer)
+            let (_, peer, weight) = &members[index];
+            (score(*peer, *weight, name, PIECES + piece), *peer)
         };
         let able = (0..members.len()).filter(|index| members[*index].2 > 0);
         let free = able.clone().filter(|index| quotas[*index] > 0);
         let best = free.max_by_key(|index| score_of(*index));
-        let best = best.or_else(|| able.max_by_key(|index| score_of(*index)));
-        if let Some(index) = best {
-            quotas[index] = quotas[index].saturating_sub(1);
-        }
-        chosen.push(best.map_or(nobody, |index| members[index].0));
+        let Some(index) = best.or_else(|| able.max_by_key(|index| score_of(*index))) else {
+            return Vec::new();
+        };
+        quotas[index] = quotas[index].saturating_sub(1);
+        chosen.push(index as u8);
     }
     chosen
 }
@@ -127,7 +127,7 @@ mod tests {
         let mut first = 0;
         for name in 0..4000 {
             let before = ranks(members[0], members[1..].iter().copied(), Name(name), 1);
-            first += u32::from(before[0] == 0);
+            first += u32::from(before[0].0 == 0);
         }
         assert!(
             (900..1100).contains(&first),
@@ -146,7 +146,7 @@ mod tests {
                 .filter(|(j, _)| *j != i)
                 .map(|(_, m)| *m);
             for (stripe, rank) in ranks(*me, others, Name(7), 4).iter().take(4).enumerate() {
-                firsts[stripe] += u32::from(*rank == 0);
+                firsts[stripe] += u32::from(rank.0 == 0);
             }
         }
         assert_eq!(firsts, [1; 4]);
@@ -154,27 +154,28 @@ mod tests {
 
     #[test]
     fn pieces_are_shared_by_weight_and_views_that_differ_mostly_agree() {
-        let members: Vec<(u8, PeerId, u16)> = (0..12)
-            .map(|i| (i, PeerId(u64::from(i) + 5), if i < 6 { 160 } else { 40 }))
+        let members: Vec<((), PeerId, u16)> = (0..12)
+            .map(|i| ((), PeerId(i + 5), if i < 6 { 160 } else { 40 }))
             .collect();
-        let all = distributors(&members, 99, Name(3), 39);
-        for (key, _, weight) in &members {
-            let count = all.iter().filter(|k| *k == key).count();
+        let all = distributors(&members, Name(3), 39);
+        for (index, (_, _, weight)) in members.iter().enumerate() {
+            let count = all.iter().filter(|k| usize::from(**k) == index).count();
             assert!(
                 count <= if *weight == 160 { 6 } else { 2 },
-                "{key}: {count}"
+                "{index}: {count}"
             );
         }
-        let fewer = distributors(&members[1..], 99, Name(3), 39);
-        let same = all.iter().zip(&fewer).filter(|(a, b)| a == b).count();
+        let fewer = distributors(&members[1..], Name(3), 39);
+        let same = all.iter().zip(&fewer).filter(|(a, b)| **a == **b + 1);
+        let same = same.count();
         assert!(same > 25, "{same} of 39 as before");
-        assert_eq!(distributors(&[], 99, Name(3), 2), [99, 99]);
+        assert_eq!(distributors::<()>(&[], Name(3), 2), []);
     }
 
     #[test]
     fn a_leech_never_seeds() {
         assert_eq!(
-            ranks((PeerId(1), 0), [].into_iter(), Name(1), 8),
+            ranks((PeerId(1), 0), [].into_iter(), Name(1), 8).map(|rank| rank.0),
             [NEVER; 8]
         );
     }

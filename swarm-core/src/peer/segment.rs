@@ -10,6 +10,9 @@ use crate::{
     timeline::Content,
 };
 
+/// What neighbours say is planned for at most this often.
+const PLAN_GAP_MS: u64 = 50;
+
 /// A request of the player that waits for its segment.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Request {
@@ -24,7 +27,9 @@ pub(super) struct Request {
 pub(super) struct Claim {
     pub(super) slot: Slot,
     pub(super) bits: u64,
-    pub(super) made: Instant,
+    /// Those of them that this viewer passes on to everybody when they come from that neighbour: from
+    /// another one they come to everybody already.
+    pub(super) mine: u64,
     /// Believed until then; moved on by every piece that keeps the promise.
     pub(super) until: Instant,
 }
@@ -33,12 +38,11 @@ pub(super) struct Claim {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pull {
     pub(super) slot: Slot,
+    /// The neighbour said that it holds them. Else they are on their way to it.
+    pub(super) held: bool,
     pub(super) bits: u64,
     pub(super) asked: Instant,
 }
-
-/// Stands for no neighbour's slot.
-pub(super) const NOBODY: u8 = u8::MAX;
 
 /// One segment: what is known of it, what is there, and what is under way.
 #[derive(Clone, Debug)]
@@ -51,6 +55,11 @@ pub(super) struct Segment {
     pub(super) seq: u64,
     pub(super) duration_ms: u32,
     pub(super) known_at: Instant,
+    /// Media ahead of the playhead at that time, in milliseconds: about how long this viewer can
+    /// do without the segment.
+    pub(super) window_ms: u32,
+    /// When the first piece came, in milliseconds after `known_at`.
+    pub(super) began_ms: Option<u32>,
     /// Appeared while this viewer was watching: to be seeded. Older ones are there already, at
     /// the neighbours or not at all.
     pub(super) fresh: bool,
@@ -61,25 +70,29 @@ pub(super) struct Segment {
     pub(super) has_record: bool,
     /// Verified pieces in the store.
     pub(super) have: u64,
-    /// Pieces to be pushed to everybody: this viewer distributes them.
+    /// Pieces that this viewer passes on to everybody, as whoever brings them into the group says.
+    pub(super) mine: u64,
+    /// Those of them that are there and still to be sent to somebody.
     pub(super) seeded: u64,
-    /// Pieces that this viewer took from the CDN for the group, each to be pushed to the one who
-    /// distributes it.
-    pub(super) handed: u64,
+    /// Pieces that this viewer brings into the group, each with the slot of the one who passes it on.
+    pub(super) handed: Vec<(u8, Slot)>,
+    /// Pieces that this viewer brings into the group.
+    pub(super) brought: u64,
     /// Pieces that this viewer asked of bridges for the group.
     pub(super) relayed: u64,
-    /// The slot of each piece's distributor, [`NOBODY`] for this viewer's own; and for which view of
-    /// the group. Empty while nothing is to be pushed.
-    pub(super) distributors: Vec<u8>,
-    pub(super) distributors_for: u32,
     pub(super) requests: Vec<Request>,
     pub(super) claims: Vec<Claim>,
+    /// What bridges bring into their groups.
+    pub(super) upstream: Vec<(Slot, u64)>,
     pub(super) pulls: Vec<Pull>,
     pub(super) bytes_p2p: u32,
     pub(super) bytes_cdn: u32,
     pub(super) delivered: bool,
     /// The have-map has changed since it was announced.
     pub(super) unannounced: bool,
+    /// Parts of the segment of which the bridges have heard, and whether there are new ones.
+    pub(super) bridged: u8,
+    pub(super) bridge_news: bool,
     pub(super) fetch_failures: u8,
     /// No fetch before then, after a failed one.
     pub(super) fetch_not_before: Option<Instant>,
@@ -87,8 +100,14 @@ pub(super) struct Segment {
     /// group and how many stripes it was computed.
     pub(super) ranks: [u8; STRIPES_MAX as usize],
     pub(super) ranks_for: (u32, u32),
+    /// What was drawn for the group, for each stripe: the least, of 256, begin.
+    pub(super) draws: [u8; STRIPES_MAX as usize],
+    /// When each stripe was first seen at a bridge, in milliseconds after `known_at`, and 1 more.
+    pub(super) seen_ms: [u16; STRIPES_MAX as usize],
     /// Something that plans look at has changed since the last one.
     pub(super) stale: bool,
+    /// When it was planned last.
+    pub(super) planned_at: Instant,
     /// When its plan may change by itself.
     pub(super) plan_at: Option<Instant>,
 }
@@ -102,28 +121,36 @@ impl Segment {
             seq: 0,
             duration_ms: 0,
             known_at: now,
+            window_ms: 0,
+            began_ms: None,
             fresh: false,
             cdn_only: false,
             content: None,
             has_record: false,
             have: 0,
+            mine: 0,
             seeded: 0,
-            handed: 0,
+            handed: Vec::new(),
+            brought: 0,
             relayed: 0,
-            distributors: Vec::new(),
-            distributors_for: u32::MAX,
             requests: Vec::new(),
             claims: Vec::new(),
+            upstream: Vec::new(),
             pulls: Vec::new(),
             bytes_p2p: 0,
             bytes_cdn: 0,
             delivered: false,
             unannounced: false,
+            bridged: 0,
+            bridge_news: false,
             fetch_failures: 0,
             fetch_not_before: None,
             ranks: [super::rendezvous::NEVER; STRIPES_MAX as usize],
             ranks_for: (u32::MAX, 0),
+            draws: [0; STRIPES_MAX as usize],
+            seen_ms: [0; STRIPES_MAX as usize],
             stale: true,
+            planned_at: Instant::ORIGIN,
             plan_at: None,
         }
     }
@@ -133,12 +160,18 @@ impl Segment {
         self.plan_at = Some(self.plan_at.map_or(at, |old| old.min(at)));
     }
 
+    /// Has it planned soon: news from neighbours come in bursts.
+    pub(super) fn touch(&mut self) {
+        self.wake_at(self.planned_at.plus_ms(PLAN_GAP_MS));
+    }
+
     /// Bytes outside of the struct itself.
     pub(super) fn heap_bytes(&self) -> usize {
         self.requests.capacity() * size_of::<Request>()
             + self.claims.capacity() * size_of::<Claim>()
             + self.pulls.capacity() * size_of::<Pull>()
-            + self.distributors.capacity()
+            + self.upstream.capacity() * size_of::<(Slot, u64)>()
+            + self.handed.capacity() * size_of::<(u8, Slot)>()
     }
 
     pub(super) fn id(&self) -> Option<SegmentId> {
@@ -165,6 +198,30 @@ impl Segment {
         self.requests.iter().map(|request| request.deadline).min()
     }
 
+    /// When this viewer needs it, as far as it knows: who waits for its own segment should not wait
+    /// for what others push beyond that.
+    pub(super) fn is_too_late_to_push(&self, now: Instant) -> bool {
+        self.window_ms > 0 && now.ms_since(self.known_at) >= u64::from(self.window_ms)
+    }
+
+    /// Bridges hold some of these pieces.
+    pub(super) fn note_seen(&mut self, held: u64, stripe_count: u32, now: Instant) {
+        let age_ms = now.ms_since(self.known_at).min(u64::from(u16::MAX) - 1) as u16;
+        for stripe in 0..stripe_count.min(STRIPES_MAX) {
+            let bits = self.stripe_bits(stripe, stripe_count);
+            let seen_ms = &mut self.seen_ms[stripe as usize];
+            if bits & held != 0 && *seen_ms == 0 {
+                *seen_ms = age_ms + 1;
+            }
+        }
+    }
+
+    /// Nobody waits for pushes any more.
+    pub(super) fn stop_pushing(&mut self) {
+        self.seeded = 0;
+        self.handed = Vec::new();
+    }
+
     /// How many bytes these pieces are.
     pub(super) fn len_of(&self, bits: u64) -> u32 {
         let Some(content) = self.content else {
@@ -182,28 +239,10 @@ impl Segment {
             }
     }
 
-    /// The pieces, of those to be handed on, that the neighbour in `slot` distributes.
+    /// The pieces, of those to be handed on, that the neighbour in `slot` passes on.
     pub(super) fn handed_to(&self, slot: Slot) -> u64 {
-        let mut bits = self.handed & self.have;
-        let mut rest = bits;
-        while rest != 0 {
-            let piece = rest.trailing_zeros();
-            rest &= rest - 1;
-            if self.distributors.get(piece as usize) != Some(&slot.0) {
-                bits &= !(1 << piece);
-            }
-        }
-        bits
-    }
-
-    /// The pieces that this viewer distributes.
-    pub(super) fn own_share(&self) -> u64 {
-        let own = self
-            .distributors
-            .iter()
-            .enumerate()
-            .filter(|(_, slot)| **slot == NOBODY);
-        own.fold(0, |bits, (piece, _)| bits | 1 << piece)
+        let to = self.handed.iter().filter(|(_, passer)| *passer == slot);
+        to.fold(0, |bits, (piece, _)| bits | 1 << piece) & self.have
     }
 
     /// The pieces of stripe `stripe` of `count`: a contiguous run.
@@ -235,13 +274,14 @@ impl Segment {
             old => {
                 self.content = Some(content);
                 self.has_record = false;
-                (self.have, self.seeded, self.handed) = (0, 0, 0);
-                self.relayed = 0;
-                self.distributors_for = u32::MAX;
+                (self.have, self.seeded, self.relayed) = (0, 0, 0);
+                self.handed.clear();
                 (self.bytes_p2p, self.bytes_cdn) = (0, 0);
                 if old.is_some() {
                     // What was promised was the other content.
                     self.claims.clear();
+                    self.mine = 0;
+                    self.upstream.clear();
                 }
                 self.pulls.clear();
                 self.delivered = false;
@@ -258,19 +298,31 @@ impl Segment {
         live.fold(0, |bits, claim| bits | claim.bits)
     }
 
-    /// Pieces promised less than `ms` milliseconds ago.
-    pub(super) fn promised_since(&self, now: Instant, ms: u64) -> u64 {
-        let young = |claim: &&Claim| claim.until > now && now.ms_since(claim.made) < ms;
-        self.claims
-            .iter()
-            .filter(young)
-            .fold(0, |bits, claim| bits | claim.bits)
+    /// All pieces that neighbours have promised.
+    pub(super) fn promised(&self) -> u64 {
+        self.claims.iter().fold(0, |bits, claim| bits | claim.bits)
+    }
+
+    /// When the first piece came; until then, when the segment became known.
+    pub(super) fn began_at(&self) -> Instant {
+        self.known_at.plus_ms(self.began_ms.unwrap_or(0).into())
     }
 
     /// When the last promise for any of `bits` ran out or will.
     pub(super) fn claimed_until(&self, bits: u64) -> Option<Instant> {
         let claims = self.claims.iter().filter(|claim| claim.bits & bits != 0);
         claims.map(|claim| claim.until).max()
+    }
+
+    /// Pieces that members of other groups are bringing into theirs.
+    pub(super) fn upstream(&self) -> u64 {
+        self.upstream.iter().fold(0, |bits, (_, more)| bits | more)
+    }
+
+    /// Those of them that the bridge in `slot` is bringing.
+    pub(super) fn upstream_of(&self, slot: Slot) -> u64 {
+        let theirs = self.upstream.iter().filter(|(bridge, _)| *bridge == slot);
+        theirs.fold(0, |bits, (_, more)| bits | more)
     }
 
     pub(super) fn pulled(&self) -> u64 {

@@ -18,6 +18,9 @@ const UNLISTED_MS_MAX: u64 = 30_000;
 /// How many of them are kept.
 const UNLISTED_MAX: usize = 16;
 
+/// What neighbours have of a whole segment is remembered until as many newer ones are listed.
+const ROWS_KEPT: u64 = 3;
+
 /// The tracks that the player plays.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Tracks {
@@ -65,7 +68,7 @@ impl Peer {
     }
 
     fn list_segment(&mut self, track: TrackId, info: &SegmentInfo, fresh: bool, out: &mut Outbox) {
-        let now = self.now;
+        let (now, window_ms) = (self.now, self.window_ms());
         let index = match self
             .segments
             .iter()
@@ -76,6 +79,7 @@ impl Peer {
                 self.make_room(out);
                 self.segments.push(Segment {
                     fresh,
+                    window_ms,
                     ..Segment::new(info.name, now)
                 });
                 self.segments.len() - 1
@@ -92,10 +96,16 @@ impl Peer {
             segment.known_at = now;
             out.push(Action::Evict(replaced.id));
         }
+        if let Some(id) = segment.id() {
+            // What neighbours have said of it counts from now on.
+            if let Some(row) = self.remotes.row_mut(id) {
+                row.note_known();
+            }
+        }
         if is_new {
-            self.believe_all(index);
+            self.believe_all(index, out);
             let have = self.segments[index].have;
-            self.plan_pushes(index, have, false);
+            self.plan_pushes(index, have);
         }
     }
 
@@ -109,6 +119,16 @@ impl Peer {
         };
         let oldest = last.saturating_sub(kept).min(first);
         let now = self.now;
+        for segment in &mut self.segments {
+            let is_old = segment.seq + ROWS_KEPT <= last && segment.is_complete();
+            if let Some(id) = segment
+                .id()
+                .filter(|_| is_old && segment.track == Some(track))
+            {
+                segment.stop_pushing();
+                self.remotes.forget_if_quiet(id);
+            }
+        }
         self.evict_where(out, |segment| match segment.track {
             Some(known) => {
                 let is_listed = || listed.iter().any(|info| info.name == segment.name);
@@ -120,12 +140,12 @@ impl Peer {
     }
 
     pub(super) fn evict_where(&mut self, out: &mut Outbox, is_old: impl Fn(&Segment) -> bool) {
-        let (fetches, neighbours) = (&self.fetches, &mut self.neighbours);
+        let (fetches, remotes) = (&self.fetches, &mut self.remotes);
         self.segments.retain(|segment| {
             let busy = segment.is_wanted() || fetches.iter().any(|f| f.name == segment.name);
             let keep = busy || !is_old(segment);
             if let (false, Some(id)) = (keep, segment.id()) {
-                neighbours.forget_segment(id);
+                remotes.forget(id);
                 out.push(Action::Evict(id));
             }
             keep
@@ -158,7 +178,7 @@ impl Peer {
         {
             let segment = self.segments.remove(index);
             if let Some(id) = segment.id() {
-                self.neighbours.forget_segment(id);
+                self.remotes.forget(id);
                 out.push(Action::Evict(id));
             }
         }
@@ -185,6 +205,7 @@ impl Peer {
         let segment = Segment {
             seq,
             fresh: true,
+            window_ms: self.window_ms(),
             push_track: only_track,
             ..Segment::new(name, self.now)
         };

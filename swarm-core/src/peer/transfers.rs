@@ -1,10 +1,11 @@
 //! Bytes that arrive: records, pieces, and the ends of fetches.
 
+use alloc::vec::Vec;
+
 use super::{
     Peer,
     estimate::goodput_bps,
     io::{Action, Event, FetchOutcome, Outbox, Payload, Source},
-    neighbour::Remote,
     segment::Segment,
 };
 use crate::{
@@ -19,7 +20,7 @@ const CLAIM_PROGRESS_MS: u64 = 1000;
 /// After this many failed fetches of a segment the player is told.
 const FETCH_FAILURES_MAX: u8 = 3;
 /// While a segment lasts, have-maps are sent at most so many times.
-const HAVE_BATCHES_PER_SEGMENT: u64 = 16;
+const HAVE_BATCHES_PER_SEGMENT: u64 = 8;
 /// Wait before a failed fetch is tried again, doubled each time.
 const FETCH_RETRY_MS: u64 = 250;
 
@@ -64,25 +65,26 @@ impl Peer {
         let (name, full) = (segment.name, segment.full());
         match source {
             Source::Cdn(id) => {
-                for fetch in self
-                    .fetches
-                    .iter_mut()
-                    .filter(|f| f.id == id && f.name == name)
-                {
-                    if fetch.whole {
-                        fetch.bits = full;
+                let of = |f: &&mut Fetch| f.id == id && f.name == name && f.whole;
+                if let Some(fetch) = self.fetches.iter_mut().find(of) {
+                    let was_unknown = core::mem::replace(&mut fetch.bits, full) == 0;
+                    if was_unknown && fetch.seeding {
+                        self.claim_again(index, out);
                     }
                 }
             }
-            Source::Peer(slot) => {
-                if let Some(neighbour) = self.neighbours.get_mut(slot) {
-                    neighbour.remote_mut(content.id).has_record = true;
-                }
-            }
+            Source::Peer(slot) => self.remotes.entry(content.id, true).note_record(slot),
         }
+        self.believe_all(index, out);
     }
 
-    pub(super) fn handle_pieces(&mut self, source: Source, id: SegmentId, bits: u64) {
+    pub(super) fn handle_pieces(
+        &mut self,
+        source: Source,
+        id: SegmentId,
+        bits: u64,
+        out: &mut Outbox,
+    ) {
         let now = self.now;
         let Some(index) = self.segments.iter().rposition(|s| s.id() == Some(id)) else {
             return;
@@ -92,36 +94,55 @@ impl Peer {
         let bits = bits & segment.full() & !segment.have;
         let len = segment.len_of(bits);
         segment.have |= bits;
-        if bits != 0 && segment.fresh && segment.is_complete() {
-            let took_ms = now.ms_since(segment.known_at).min(u64::from(u32::MAX)) as u32;
+        let age_ms = now.ms_since(segment.known_at).min(u64::from(u32::MAX)) as u32;
+        let began_ms = *segment.began_ms.get_or_insert(age_ms);
+        let is_whole = bits != 0 && segment.is_complete();
+        if is_whole && segment.fresh {
+            let took_ms = age_ms - began_ms;
             self.pace_ms = (self.pace_ms / 4)
                 .saturating_mul(3)
                 .saturating_add(took_ms / 4);
         }
         segment.unannounced = true;
         let was_pulled = segment.pulled() & bits != 0;
+        let of_source = |pull: &&super::segment::Pull| {
+            pull.held && pull.bits & bits != 0 && source == Source::Peer(pull.slot)
+        };
+        let asked = segment.pulls.iter().find(of_source).map(|pull| pull.asked);
+        let elsewhere = segment
+            .pulls
+            .iter()
+            .filter(|pull| pull.bits & bits != 0 && source != Source::Peer(pull.slot));
+        let asked_elsewhere: Vec<Slot> = elsewhere.map(|pull| pull.slot).collect();
         for pull in &mut segment.pulls {
             pull.bits &= !bits;
         }
         segment.pulls.retain(|pull| pull.bits != 0);
-        let seeded;
         match source {
-            Source::Cdn(fetch) => {
-                segment.bytes_cdn = segment.bytes_cdn.saturating_add(len);
-                seeded = self.fetches.iter().any(|f| f.id == fetch && f.seeding);
-            }
+            Source::Cdn(_) => segment.bytes_cdn = segment.bytes_cdn.saturating_add(len),
             Source::Peer(slot) => {
-                seeded = segment.relayed & bits != 0;
                 segment.bytes_p2p = segment.bytes_p2p.saturating_add(len);
-                for claim in segment.claims.iter_mut().filter(|claim| claim.slot == slot) {
+                let theirs = segment.claims.iter().filter(|claim| claim.slot == slot);
+                segment.mine |= theirs.fold(0, |mine, claim| mine | claim.mine) & bits;
+                // Whoever passes it on, the promise is being kept.
+                let kept = |claim: &&mut super::segment::Claim| claim.bits & bits != 0;
+                for claim in segment.claims.iter_mut().filter(kept) {
                     claim.until = claim.until.max(now.plus_ms(CLAIM_PROGRESS_MS));
                 }
                 self.stats.bytes_p2p += u64::from(len);
+                let mut was_doubted = false;
                 if let Some(neighbour) = self.neighbours.get_mut(slot) {
-                    neighbour.strikes = 0;
+                    was_doubted = core::mem::take(&mut neighbour.strikes) > 0;
                     neighbour.bytes_in += u64::from(len);
-                    neighbour.remote_mut(id).have |= bits;
+                    if let Some(asked) = asked {
+                        neighbour.on_pulled(now.ms_since(asked));
+                    }
                 }
+                if was_doubted {
+                    self.neighbours.touch_masks();
+                }
+                let cell = self.remotes.entry(id, true).cell_mut(slot);
+                cell.have |= bits;
             }
         }
         let batch_ms = u64::from(self.policy.have_batch_ms)
@@ -129,10 +150,14 @@ impl Peer {
         if was_pulled {
             self.touch_all();
         }
-        if seeded || matches!(source, Source::Peer(_)) {
-            self.plan_pushes(index, bits, seeded);
+        for slot in asked_elsewhere {
+            self.ask_less(index, slot, bits, out);
         }
-        self.announce_at.get_or_insert(now.plus_ms(batch_ms));
+        self.plan_pushes(index, bits);
+        self.note_for_bridges(index, bits);
+        let soon_ms = u64::from(self.policy.have_batch_ms);
+        let at = now.plus_ms(if is_whole { soon_ms } else { batch_ms });
+        self.announce_at = Some(self.announce_at.map_or(at, |old| old.min(at)));
     }
 
     pub(super) fn handle_surplus(&mut self, slot: Slot, len: u32) {
@@ -271,9 +296,4 @@ fn delivered(segment: &Segment, since: Option<Instant>, now: Instant) -> Event {
             now.ms_since(since).min(u64::from(u32::MAX)) as u32
         }),
     }
-}
-
-/// Whether a neighbour needs the record before the first piece.
-pub(super) fn needs_record(remote: &Remote) -> bool {
-    !remote.has_record && remote.have == 0
 }

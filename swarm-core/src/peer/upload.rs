@@ -2,16 +2,13 @@
 
 use super::{
     neighbour::{Neighbour, Neighbours},
+    remotes::{COPIES_MAX, Cell, Remotes, Row},
     segment::Segment,
 };
-use crate::{
-    id::{SegmentId, Slot},
-    limits::PIECES_MAX,
-    time::Instant,
-};
+use crate::{id::Slot, time::Instant};
 
 /// Bytes that the bucket holds at most, as time at the full rate.
-const BURST_MS: u64 = 250;
+const BURST_MS: u64 = 1000;
 /// ... but never less than this many bytes: one piece of the largest usual size.
 const BURST_BYTES_MIN: u64 = 128 * 1024;
 /// Bytes that may wait in a link's transport before the next piece is handed to it, so that control
@@ -90,83 +87,77 @@ pub(super) struct Next {
     pub(super) piece: u32,
 }
 
-/// Less is sent sooner: a push after a pull, then number, copies sent, pieces held, slot.
-type Urgency = (bool, u64, u32, u32, Slot);
+/// Less is sent sooner: its class (what others wait for in order to pass it on, what was asked for,
+/// what is pushed), number, piece, pieces held, slot.
+type Urgency = (u8, u64, u32, u32, Slot);
 
 /// Whether the next piece may be handed to a neighbour's link.
 pub(super) fn has_room(neighbour: &Neighbour) -> bool {
     neighbour.buffered < BUFFERED_BYTES_MAX
 }
 
-/// The most useful piece to send next: what was asked for before what is pushed, the oldest segment
-/// first, the piece that fewest were sent, to the neighbour that has least.
-pub(super) fn plan_next(segments: &[Segment], neighbours: &Neighbours) -> Option<Next> {
-    let any_wants = neighbours.any_wants();
+/// The most useful piece to send next: what the receiver passes on to others, before what it asked
+/// for, before what is pushed; the oldest segment first, in it the lowest piece (the CDN, where it
+/// must help out, begins at the other end), and of those who lack it the one who has least.
+pub(super) fn plan_next(
+    segments: &[Segment],
+    neighbours: &Neighbours,
+    remotes: &Remotes,
+    now: Instant,
+) -> Option<Next> {
     let mut best: Option<(Urgency, Next)> = None;
     for (index, segment) in segments.iter().enumerate() {
-        let seeded = segment.seeded & segment.have;
-        let any_pushes = seeded != 0 || segment.handed != 0;
-        let Some(id) = segment
-            .id()
-            .filter(|_| segment.has_record && segment.have != 0 && (any_wants || any_pushes))
-        else {
+        let Some(id) = segment.id().filter(|_| segment.has_record) else {
             continue;
         };
-        let mut copies: Option<[u8; PIECES_MAX as usize]> = None;
+        let row = remotes.row(id);
+        let any_wants = row.is_some_and(Row::any_wants);
+        let seeded = if segment.is_too_late_to_push(now) {
+            0
+        } else {
+            segment.seeded & segment.have
+        };
+        if seeded == 0 && segment.handed.is_empty() && !any_wants {
+            continue;
+        }
+        let mut at_least = None;
         for neighbour in neighbours.ready().filter(|n| has_room(n)) {
-            let remote = neighbour.remote(id);
-            let (have, sent, wants) = remote.map_or((0, 0, 0), |r| (r.have, r.sent, r.wants));
-            let wanted = wants & segment.have;
-            let is_push =
-                neighbour.since <= segment.known_at && neighbour.shares(segment.push_track);
-            let pushed = if is_push {
-                (seeded | segment.handed_to(neighbour.slot)) & !have & !sent
+            let slot = neighbour.slot;
+            let cell = row.map_or_else(Cell::default, |row| row.cell(slot));
+            let lacks = segment.have & !cell.have & !cell.sent;
+            let (class, bits) = if segment.handed_to(slot) & lacks != 0 {
+                (0, segment.handed_to(slot) & lacks)
+            } else if cell.wants & segment.have != 0 {
+                {
+                    let wanted = cell.wants & segment.have;
+                    let early = wanted & (segment.brought | segment.mine);
+                    if neighbour.bridge && early != 0 {
+                        (0, early)
+                    } else {
+                        (1, wanted)
+                    }
+                }
+            } else if seeded & lacks != 0
+                && neighbour.since <= segment.known_at
+                && neighbour.shares(segment.push_track)
+            {
+                (2, seeded & lacks)
             } else {
-                0
-            };
-            let candidates = if wanted != 0 { wanted } else { pushed };
-            if candidates == 0 {
                 continue;
-            }
-            let copies = copies.get_or_insert_with(|| copies_sent(id, neighbours));
-            let (piece, copies) = rarest(candidates, copies);
-            let holds = (have | sent).count_ones();
-            let key = (wanted == 0, segment.seq, copies, holds, neighbour.slot);
+            };
+            let at_least = at_least.get_or_insert_with(|| row.map_or([0; COPIES_MAX], Row::copies));
+            let copies = at_least.iter().position(|more| bits & !more != 0);
+            let copies = copies.unwrap_or(COPIES_MAX);
+            let rarest = at_least.get(copies).map_or(bits, |more| bits & !more);
+            let piece = rarest.trailing_zeros();
+            let holds = (cell.have | cell.sent).count_ones();
+            let key = (class, segment.seq, copies as u32, holds, slot);
             if best.as_ref().is_none_or(|(other, _)| key < *other) {
-                let slot = neighbour.slot;
                 best = Some((key, Next { slot, index, piece }));
             }
         }
     }
     best.map(|(_, next)| next)
-}
-
-/// To how many neighbours each piece was sent.
-fn copies_sent(id: SegmentId, neighbours: &Neighbours) -> [u8; PIECES_MAX as usize] {
-    let mut copies = [0; PIECES_MAX as usize];
-    for remote in neighbours.ready().filter_map(|n| n.remote(id)) {
-        let mut rest = remote.sent;
-        while rest != 0 {
-            copies[rest.trailing_zeros() as usize] += 1;
-            rest &= rest - 1;
-        }
-    }
-    copies
-}
-
-/// The piece that fewest neighbours were sent, the lowest of those, and how many those are.
-fn rarest(candidates: u64, copies: &[u8; PIECES_MAX as usize]) -> (u32, u32) {
-    let mut best = (0, u32::MAX);
-    let mut rest = candidates;
-    while rest != 0 {
-        let piece = rest.trailing_zeros();
-        rest &= rest - 1;
-        let count = u32::from(copies[piece as usize]);
-        if count < best.1 {
-            best = (piece, count);
-        }
-    }
-    best
 }
 
 #[cfg(test)]

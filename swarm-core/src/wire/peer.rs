@@ -22,6 +22,29 @@ pub struct Pieces {
     pub bits: u64,
 }
 
+/// Who passes pieces of a segment on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Division {
+    /// Bit `i` stands for piece `i`.
+    pub bits: u64,
+    /// [`PeerId::tag`] of the one who passes on each of these pieces, in order.
+    pub passers: Vec<u16>,
+}
+
+impl Division {
+    /// The pieces that those with a tag that `is` accepts pass on.
+    pub fn of(&self, is: impl Fn(u16) -> bool) -> u64 {
+        let mut rest = self.bits;
+        let mut found = 0;
+        for tag in &self.passers {
+            let piece = rest & rest.wrapping_neg();
+            rest &= !piece;
+            found |= if is(*tag) { piece } else { 0 };
+        }
+        found
+    }
+}
+
 /// How a viewer is doing, for its neighbours.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PeerStatus {
@@ -48,9 +71,11 @@ pub enum PeerMsg {
     /// All verified pieces of these segments that the sender holds (not a difference: a lost
     /// thought cannot corrupt it). No bits: the segment was given up.
     Have(Vec<Pieces>),
-    /// Please send these pieces, lowest first. Replaces what was wanted of the segment before.
+    /// Please send these pieces, lowest first; those that are still on their way as soon as they
+    /// come. Replaces what was wanted of the segment before.
     Want(Pieces),
-    /// The sender begins to fetch these stripes from the CDN and will push them.
+    /// The sender begins to bring these stripes into the group. A second claim follows the first
+    /// one if the content was not known before.
     Claim {
         /// The segment by its place: its content may not be known yet.
         name: Name,
@@ -58,6 +83,9 @@ pub enum PeerMsg {
         stripes: u8,
         /// Into how many stripes the sender divides the segment.
         stripe_count: u8,
+        /// Which pieces, and who passes each of them on to everybody; none while the content is
+        /// not known.
+        division: Division,
     },
     /// The sender cannot send these pieces (evicted, upload limit): ask elsewhere at once.
     Reject(Pieces),
@@ -121,11 +149,13 @@ impl PeerMsg {
                 name,
                 stripes,
                 stripe_count,
+                division,
             } => {
                 out.u8(CLAIM);
                 out.u64(name.0);
                 out.u8(*stripes);
                 out.u8(*stripe_count);
+                division.encode(&mut out);
             }
             Self::Reject(pieces) => {
                 out.u8(REJECT);
@@ -172,6 +202,7 @@ impl PeerMsg {
                 name: Name(input.u64()?),
                 stripes: input.u8()?,
                 stripe_count: input.u8()?,
+                division: Division::decode(&mut input)?,
             },
             REJECT => Self::Reject(Pieces::decode(&mut input)?),
             BYE => Self::Bye,
@@ -194,6 +225,25 @@ impl Pieces {
         Ok(Self {
             segment: SegmentId(input.u64()?),
             bits: input.u64()?,
+        })
+    }
+}
+
+impl Division {
+    fn encode(&self, out: &mut Writer) {
+        debug_assert_eq!(self.bits.count_ones() as usize, self.passers.len());
+        out.u64(self.bits);
+        for tag in &self.passers {
+            out.u16(*tag);
+        }
+    }
+
+    fn decode(input: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let bits = input.u64()?;
+        let passers = (0..bits.count_ones()).map(|_| input.u16());
+        Ok(Self {
+            bits,
+            passers: passers.collect::<Result<_, _>>()?,
         })
     }
 }
@@ -339,6 +389,10 @@ mod tests {
                 name: Name(4),
                 stripes: 0b11,
                 stripe_count: 4,
+                division: Division {
+                    bits: 0b101,
+                    passers: vec![1, 2],
+                },
             },
             PeerMsg::Reject(pieces),
             PeerMsg::Bye,

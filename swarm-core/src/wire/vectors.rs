@@ -7,7 +7,7 @@ use crate::{
     id::{Name, PeerId, SegmentId, StreamId, TrackId},
     record::Record,
     wire::{
-        peer::{Chunk, DataFrame, PeerMsg, PeerStatus, Pieces},
+        peer::{Chunk, DataFrame, Division, PeerMsg, PeerStatus, Pieces},
         tracker::{
             Distance, Introduction, Join, LinkOutcome, Nat, RefusalCode, Status, TrackerMsg,
             ViewerFlags, ViewerMsg, Welcome,
@@ -57,6 +57,19 @@ fn peer_frames() -> Vec<(&'static str, Vec<u8>)> {
                 name: Name(9),
                 stripes: 0b101,
                 stripe_count: 4,
+                division: Division {
+                    bits: 0b11_0000_0011,
+                    passers: vec![7, 0xabcd, 7, 9],
+                },
+            },
+        ),
+        (
+            "claim_of_unknown_content",
+            PeerMsg::Claim {
+                name: Name(9),
+                stripes: 1,
+                stripe_count: 1,
+                division: Division::default(),
             },
         ),
         ("reject", PeerMsg::Reject(pieces)),

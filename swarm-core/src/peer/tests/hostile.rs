@@ -12,7 +12,7 @@ use crate::{
     time::Instant,
     timeline::{Content, SegmentInfo},
     wire::{
-        peer::{PeerMsg, PeerStatus, Pieces},
+        peer::{Division, PeerMsg, PeerStatus, Pieces},
         tracker::{Distance, Introduction, Nat, TrackerMsg, ViewerFlags, Welcome},
     },
 };
@@ -159,6 +159,10 @@ fn apply(peer: &mut Peer, now: Instant, step: &Step, out: &mut Outbox) {
                 name: Name(u64::from(a)),
                 stripes,
                 stripe_count,
+                division: Division {
+                    bits: b & 0b111,
+                    passers: alloc::vec![a.into(); (b & 0b111).count_ones() as usize],
+                },
             };
             claim.encode(&mut frame);
             Input::Frame {

@@ -1,0 +1,188 @@
+//! What neighbours promise to bring, and what follows from it for this viewer.
+
+use alloc::vec::Vec;
+
+use super::{Peer, io::Outbox, plan::Ask, segment::Claim};
+use crate::{
+    id::{Name, Slot},
+    limits::STRIPES_MAX,
+    time::Instant,
+    wire::peer::{Division, PeerMsg},
+};
+
+/// Promises about segments that this viewer has not heard of: of one neighbour, and of all.
+const EARLY_MAX: (usize, usize) = (4, 48);
+/// A promise is believed for so long on top of what the CDN should take.
+const CLAIM_GRACE_MS: u64 = 1000;
+/// ... but at least as large a part of the time there is: another group may be slower than the CDN.
+const CLAIM_WINDOW_PERCENT: u64 = 35;
+
+/// A promise of a neighbour to bring stripes of a segment, as it was made.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Promise {
+    pub(super) slot: Slot,
+    pub(super) name: Name,
+    stripes: u8,
+    stripe_count: u8,
+    /// The pieces, if their number was known.
+    bits: u64,
+    /// Those of them that this viewer is to pass on to everybody.
+    mine: u64,
+    /// Those of them that nobody who is linked with this viewer will push to it.
+    orphans: u64,
+    made: Instant,
+}
+
+impl Peer {
+    pub(super) fn handle_claim(
+        &mut self,
+        slot: Slot,
+        name: Name,
+        stripes: (u8, u8),
+        division: &Division,
+        out: &mut Outbox,
+    ) {
+        let (stripes, stripe_count) = stripes;
+        if stripe_count == 0 || u32::from(stripe_count) > STRIPES_MAX {
+            return;
+        }
+        let Some(claimant) = self.neighbours.get(slot) else {
+            return;
+        };
+        let theirs = claimant.peer.tag();
+        let me = self.tracker.me().map(|me| me.tag());
+        let mine = division.of(|tag| Some(tag) == me && tag != theirs);
+        let members = || self.neighbours.ready().filter(|n| !n.bridge);
+        let pushed = division.of(|tag| tag == theirs || members().any(|n| n.peer.tag() == tag));
+        let promise = Promise {
+            slot,
+            name,
+            stripes,
+            stripe_count,
+            bits: division.bits,
+            mine,
+            orphans: division.bits & !mine & !pushed,
+            made: self.now,
+        };
+        match self.segments.iter().position(|s| s.name == name) {
+            Some(index) => self.believe(index, &promise, out),
+            None => self.remember(promise),
+        }
+    }
+
+    /// Keeps a promise until this viewer hears of the segment: playlists are polled at different
+    /// times.
+    fn remember(&mut self, promise: Promise) {
+        let of_slot = self.promises.iter().filter(|p| p.slot == promise.slot);
+        let is_full = of_slot.count() >= EARLY_MAX.0;
+        if is_full || self.promises.len() >= EARLY_MAX.1 {
+            let oldest = |p: &Promise| !is_full || p.slot == promise.slot;
+            if let Some(index) = self.promises.iter().position(oldest) {
+                self.promises.remove(index);
+            }
+        }
+        self.promises.push(promise);
+    }
+
+    /// Takes over what neighbours have promised about a segment that this viewer learns of.
+    pub(super) fn believe_all(&mut self, index: usize, out: &mut Outbox) {
+        let name = self.segments[index].name;
+        if self.promises.iter().all(|promise| promise.name != name) {
+            return;
+        }
+        let (now, early) = (self.now, core::mem::take(&mut self.promises));
+        for promise in &early {
+            if promise.name == name {
+                self.believe(index, promise, out);
+            } else if now.ms_since(promise.made) < EARLY_MS_MAX {
+                self.promises.push(*promise);
+            }
+        }
+    }
+
+    fn believe(&mut self, index: usize, promise: &Promise, out: &mut Outbox) {
+        if self.neighbours.get(promise.slot).is_some_and(|n| n.bridge) {
+            return self.note_upstream(index, promise);
+        }
+        let segment = &mut self.segments[index];
+        let count = u32::from(promise.stripe_count);
+        let claimed = (0..count).filter(|stripe| promise.stripes >> stripe & 1 == 1);
+        let bits = match segment.content {
+            None => u64::MAX,
+            Some(_) if promise.bits != 0 => promise.bits,
+            Some(_) => claimed.fold(0, |bits, stripe| bits | segment.stripe_bits(stripe, count)),
+        };
+        let len = u64::from(segment.len_of(bits));
+        let (slot, made) = (promise.slot, promise.made);
+        let least_ms = u64::from(segment.window_ms) * CLAIM_WINDOW_PERCENT / 100;
+        let usual_ms = 2 * self.estimate.cdn_ms(len) + CLAIM_GRACE_MS;
+        let until = made.plus_ms(usual_ms.max(least_ms));
+        match segment.claims.iter_mut().find(|claim| claim.slot == slot) {
+            Some(claim) => {
+                let is_unknown = claim.bits == u64::MAX;
+                claim.bits = if is_unknown { bits } else { claim.bits | bits };
+                claim.mine |= promise.mine;
+            }
+            None => segment.claims.push(Claim {
+                slot,
+                bits,
+                mine: promise.mine,
+                until,
+            }),
+        }
+        segment.touch();
+        let mine = promise.mine & !segment.have;
+        let name = segment.name;
+        if mine != 0
+            && let Some(me) = self.tracker.me()
+        {
+            // Other groups can have these pieces from here early.
+            let division = Division {
+                bits: mine,
+                passers: alloc::vec![me.tag(); mine.count_ones() as usize],
+            };
+            let claim = PeerMsg::Claim {
+                name,
+                stripes: 0,
+                stripe_count: promise.stripe_count,
+                division,
+            };
+            self.send_to(&claim, |n| n.bridge, out);
+        }
+        let segment = &self.segments[index];
+        let orphans = promise.orphans & segment.full() & !segment.have & !segment.pulled();
+        if orphans != 0 && self.may_be_pushed() {
+            let bits = orphans;
+            self.ask(index, Ask { slot, bits }, false, out);
+        }
+    }
+
+    /// A bridge brings pieces into its own group: this one may have them from there.
+    fn note_upstream(&mut self, index: usize, promise: &Promise) {
+        let segment = &mut self.segments[index];
+        if promise.bits == 0 || segment.is_complete() {
+            return;
+        }
+        segment.touch();
+        let known = segment
+            .upstream
+            .iter_mut()
+            .find(|(slot, _)| *slot == promise.slot);
+        match known {
+            Some((_, bits)) => *bits |= promise.bits,
+            None => segment.upstream.push((promise.slot, promise.bits)),
+        }
+    }
+
+    pub(super) fn forget_promises(&mut self, slot: Slot) {
+        self.promises.retain(|promise| promise.slot != slot);
+    }
+
+    pub(super) fn promises_heap_bytes(&self) -> usize {
+        let promises: &Vec<Promise> = &self.promises;
+        promises.capacity() * size_of::<Promise>()
+    }
+}
+
+/// Promises about segments that this viewer never hears of are kept for so long.
+const EARLY_MS_MAX: u64 = 10_000;

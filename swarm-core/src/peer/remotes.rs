@@ -1,0 +1,254 @@
+//! What is known of segments at neighbours: one row for each segment that matters now, one cell in it
+//! for each link.
+
+use alloc::vec::Vec;
+
+use crate::{
+    id::{SegmentId, Slot},
+    limits::{NEIGHBOUR_SEGMENTS_MAX, NEIGHBOURS_MAX},
+};
+
+/// Rows of segments that this viewer has not heard of otherwise: neighbours may be ahead.
+const UNKNOWN_MAX: usize = 8;
+/// Copies of a piece are counted up to this number.
+pub(super) const COPIES_MAX: usize = 24;
+/// Cells are set aside by as many.
+const CELLS_STEP: usize = 8;
+
+/// One segment at one neighbour.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Cell {
+    /// Pieces that it says it holds.
+    pub(super) have: u64,
+    /// Pieces that were sent to it.
+    pub(super) sent: u64,
+    /// Pieces that it asked for and has not been sent.
+    pub(super) wants: u64,
+}
+
+/// One segment at all neighbours.
+#[derive(Clone, Debug)]
+pub(super) struct Row {
+    segment: SegmentId,
+    /// Whether this viewer has it on its list.
+    known: bool,
+    /// Bit `i`: the neighbour in slot `i` has the record.
+    recorded: u32,
+    cells: Vec<Cell>,
+}
+
+const _: () = assert!(NEIGHBOURS_MAX <= u32::BITS as usize);
+
+impl Row {
+    pub(super) fn cell(&self, slot: Slot) -> Cell {
+        self.cells
+            .get(usize::from(slot.0))
+            .copied()
+            .unwrap_or_default()
+    }
+
+    pub(super) fn cell_mut(&mut self, slot: Slot) -> &mut Cell {
+        let index = usize::from(slot.0) % NEIGHBOURS_MAX;
+        if index >= self.cells.len() {
+            let len = (index + 1).next_multiple_of(CELLS_STEP);
+            self.cells.reserve_exact(len - self.cells.len());
+            self.cells.resize(len, Cell::default());
+        }
+        &mut self.cells[index]
+    }
+
+    /// Pieces that those in `slots` (a bit each) say they hold.
+    pub(super) fn held_by(&self, slots: u32) -> u64 {
+        let mut rest = slots;
+        let mut held = 0;
+        while rest != 0 {
+            let slot = rest.trailing_zeros();
+            rest &= rest - 1;
+            held |= self.cell(Slot(slot as u8)).have;
+        }
+        held
+    }
+
+    /// This viewer has heard of the segment.
+    pub(super) const fn note_known(&mut self) {
+        self.known = true;
+    }
+
+    /// For each number of copies: the pieces that more neighbours have, or were sent.
+    pub(super) fn copies(&self) -> [u64; COPIES_MAX] {
+        let mut more = [0; COPIES_MAX];
+        for cell in &self.cells {
+            let mut carry = cell.have | cell.sent;
+            for level in &mut more {
+                let next = *level & carry;
+                *level |= carry;
+                carry = next;
+                if carry == 0 {
+                    break;
+                }
+            }
+        }
+        more
+    }
+
+    pub(super) fn any_wants(&self) -> bool {
+        self.cells.iter().any(|cell| cell.wants != 0)
+    }
+
+    /// Whether a neighbour needs the record before the first piece. Notes that it has it then.
+    pub(super) fn take_needs_record(&mut self, slot: Slot) -> bool {
+        let bit = 1 << (u32::from(slot.0) % u32::BITS);
+        let needs = self.recorded & bit == 0 && self.cell(slot).have == 0;
+        self.recorded |= bit;
+        needs
+    }
+
+    pub(super) fn note_record(&mut self, slot: Slot) {
+        self.recorded |= 1 << (u32::from(slot.0) % u32::BITS);
+    }
+
+    /// Whether everybody in `slots` holds all of `full` and nobody waits.
+    fn is_done(&self, slots: u32, full: u64) -> bool {
+        let mut rest = slots;
+        while rest != 0 {
+            let slot = rest.trailing_zeros();
+            rest &= rest - 1;
+            if self.cell(Slot(slot as u8)).have & full != full {
+                return false;
+            }
+        }
+        !self.any_wants()
+    }
+}
+
+/// The rows, oldest first.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Remotes {
+    rows: Vec<Row>,
+}
+
+impl Remotes {
+    pub(super) fn heap_bytes(&self) -> usize {
+        let cells: usize = self.rows.iter().map(|row| row.cells.capacity()).sum();
+        self.rows.capacity() * size_of::<Row>() + cells * size_of::<Cell>()
+    }
+
+    pub(super) fn row(&self, segment: SegmentId) -> Option<&Row> {
+        self.rows.iter().rev().find(|row| row.segment == segment)
+    }
+
+    pub(super) fn row_mut(&mut self, segment: SegmentId) -> Option<&mut Row> {
+        self.rows
+            .iter_mut()
+            .rev()
+            .find(|row| row.segment == segment)
+    }
+
+    /// The row of a segment, made if it is not there. Those that this viewer knows never make room
+    /// for those that it does not.
+    pub(super) fn entry(&mut self, segment: SegmentId, known: bool) -> &mut Row {
+        let found = self.rows.iter().rposition(|row| row.segment == segment);
+        let index = found.unwrap_or_else(|| {
+            self.make_room(known);
+            if self.rows.len() == self.rows.capacity() {
+                self.rows.reserve_exact(4);
+            }
+            self.rows.push(Row {
+                segment,
+                known,
+                recorded: 0,
+                cells: Vec::new(),
+            });
+            self.rows.len() - 1
+        });
+        self.rows[index].known |= known;
+        &mut self.rows[index]
+    }
+
+    fn make_room(&mut self, known: bool) {
+        let unknown = self.rows.iter().filter(|row| !row.known).count();
+        if unknown >= UNKNOWN_MAX && !known {
+            self.drop_oldest(|row| !row.known);
+        } else if self.rows.len() >= NEIGHBOUR_SEGMENTS_MAX {
+            let any_unknown = unknown > 0;
+            self.drop_oldest(|row| !any_unknown || !row.known);
+        }
+    }
+
+    fn drop_oldest(&mut self, which: impl Fn(&Row) -> bool) {
+        if let Some(index) = self.rows.iter().position(which) {
+            self.rows.remove(index);
+        }
+    }
+
+    /// Forgets a segment.
+    pub(super) fn forget(&mut self, segment: SegmentId) {
+        self.rows.retain(|row| row.segment != segment);
+    }
+
+    /// Forgets a neighbour.
+    pub(super) fn forget_slot(&mut self, slot: Slot) {
+        for row in &mut self.rows {
+            row.recorded &= !(1u32 << (u32::from(slot.0) % u32::BITS));
+            if let Some(cell) = row.cells.get_mut(usize::from(slot.0)) {
+                *cell = Cell::default();
+            }
+        }
+    }
+
+    /// Forgets a segment unless somebody waits for it.
+    pub(super) fn forget_if_quiet(&mut self, segment: SegmentId) {
+        self.rows
+            .retain(|row| row.segment != segment || row.any_wants());
+    }
+
+    /// Forgets a segment that is whole here and at everybody in `slots`. Whether it did.
+    pub(super) fn forget_if_done(&mut self, segment: SegmentId, full: u64, slots: u32) -> bool {
+        let before = self.rows.len();
+        self.rows
+            .retain(|row| row.segment != segment || !row.is_done(slots, full));
+        self.rows.len() < before
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn segments_made_up_by_neighbours_never_displace_known_ones() {
+        let mut remotes = Remotes::default();
+        remotes.entry(SegmentId(1), true).cell_mut(Slot(3)).have = 5;
+        for made_up in 100..300 {
+            remotes.entry(SegmentId(made_up), false).cell_mut(Slot(31));
+        }
+        assert_eq!(remotes.rows.len(), 1 + UNKNOWN_MAX);
+        let row = remotes.row(SegmentId(1)).expect("it is kept");
+        assert_eq!(row.held_by(1 << 3 | 1 << 7), 5);
+    }
+
+    #[test]
+    fn a_row_goes_when_everybody_has_everything() {
+        let mut remotes = Remotes::default();
+        let row = remotes.entry(SegmentId(1), true);
+        row.cell_mut(Slot(0)).have = 3;
+        row.cell_mut(Slot(1)).have = 1;
+        remotes.forget_if_done(SegmentId(1), 3, 0b11);
+        assert!(remotes.row(SegmentId(1)).is_some());
+        remotes.forget_if_done(SegmentId(1), 3, 0b01);
+        assert!(remotes.row(SegmentId(1)).is_none());
+    }
+
+    #[test]
+    fn whoever_takes_a_slot_over_starts_anew() {
+        let mut remotes = Remotes::default();
+        let row = remotes.entry(SegmentId(1), true);
+        row.cell_mut(Slot(2)).sent = 9;
+        assert!(row.take_needs_record(Slot(2)));
+        assert!(!row.take_needs_record(Slot(2)));
+        remotes.forget_slot(Slot(2));
+        let row = remotes.entry(SegmentId(1), true);
+        assert_eq!(row.cell(Slot(2)).sent, 0);
+        assert!(row.take_needs_record(Slot(2)));
+    }
+}
