@@ -18,7 +18,7 @@ use crate::shell;
 /// The core of the servers; the load generator has [`LOAD_CORE`].
 const SERVER_CORE: &str = "0";
 pub(crate) const LOAD_CORE: &str = "1";
-const START_PATIENCE: Duration = Duration::from_secs(10);
+const START_PATIENCE: Duration = Duration::from_secs(60);
 
 /// A running proxy. It stops when dropped.
 pub(crate) struct Server {
@@ -122,7 +122,10 @@ pub(crate) fn start_all(origin: SocketAddr, program: Option<&Path>) -> Result<Ve
         ("varnishd", start_varnish),
     ] {
         if find(program).is_some() {
-            servers.push(start(origin)?);
+            match start(origin) {
+                Ok(server) => servers.push(server),
+                Err(error) => eprintln!("skipped: {program}: {error:#}"),
+            }
         } else {
             eprintln!("skipped: {program} is not installed (`apt-get install nginx varnish`)");
         }
