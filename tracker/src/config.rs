@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use swarm_core::{directory::Policy, limits};
 
 use crate::{
-    Error,
+    Error, WebTorrentConfig,
     admission::{PermissionConfig, TokensConfig},
     privacy::PrivacyConfig,
     tls::TlsConfig,
@@ -62,6 +62,8 @@ pub struct Config {
     pub stun: StunConfig,
     /// Groups and links.
     pub swarm: SwarmConfig,
+    /// WebTorrent clients.
+    pub webtorrent: WebTorrentConfig,
     /// Bounds.
     pub limits: LimitsConfig,
 }
@@ -193,8 +195,8 @@ pub struct LimitsConfig {
     pub request_head_ms: u32,
     /// From the WebSocket handshake to the join message, in milliseconds.
     pub join_ms: u32,
-    /// How often connections are pinged, in milliseconds; one that is silent for three times as
-    /// long is closed.
+    /// A silent connection is pinged after this time, in milliseconds; one that is silent for three
+    /// times as long is closed.
     pub ping_ms: u32,
     /// Earliest return of viewers after a shutdown, in milliseconds.
     pub reconnect_after_ms: u32,
@@ -261,6 +263,7 @@ impl Config {
         if self.privacy.countries.iter().any(|c| !is_country(c)) {
             return wrong("privacy.countries must be two capital letters each");
         }
+        self.webtorrent.check()?;
         self.networks.iter().try_for_each(NetworkConfig::check)
     }
 
@@ -353,6 +356,7 @@ impl Default for Config {
             privacy: PrivacyConfig::default(),
             stun: StunConfig::default(),
             swarm: SwarmConfig::default(),
+            webtorrent: WebTorrentConfig::default(),
             limits: LimitsConfig::default(),
         }
     }
@@ -480,6 +484,9 @@ mod tests {
             ("[swarm]\nsilence_ms_max = 6000", "silence_ms_max"),
             ("[limits]\nqueue_bytes_max = 100", "queue_bytes_max"),
             ("paths = [\"shoal\"]", "paths"),
+            ("[webtorrent]\npaths = [\"x\"]", "webtorrent.paths"),
+            ("[webtorrent]\ninterval_s_min = 200", "interval_s_min"),
+            ("[webtorrent]\ninfo_hashes = [\"short\"]", "info_hashes"),
             ("[privacy]\ncountries = [\"Germany\"]", "countries"),
             ("[permission]\non_failure = \"ajar\"", "on_failure"),
             (

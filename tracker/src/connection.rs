@@ -1,48 +1,38 @@
-//! One viewer's WebSocket: limits, decoding, admission; then messages both ways.
+//! One viewer's connection: limits, decoding, admission; then messages both ways.
 
 use std::{
     net::IpAddr,
+    ops::ControlFlow,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
-use futures_util::{SinkExt, StreamExt};
 use hyper::upgrade::Upgraded;
-use hyper_util::rt::TokioIo;
 use swarm_core::{
     directory::{ConnId, Joined, P2pMode},
     limits::{TEXT_LEN_MAX, TRACKER_FRAME_LEN_MAX},
     wire::tracker::{self, RefusalCode, TrackerMsg, ViewerMsg},
 };
-use tokio::{io::AsyncReadExt, time};
-use tokio_tungstenite::{
-    WebSocketStream,
-    tungstenite::{Error as WsError, Message, protocol::Role, protocol::WebSocketConfig},
+use tokio::{
+    sync::{OwnedSemaphorePermit, mpsc::error::TrySendError},
+    time,
 };
 
 use crate::{
     admission::{self, JoinRequest, Pass, StreamName},
     fake,
     metrics::Counters,
-    outgoing::{Batch, Outgoing},
+    outgoing::Outgoing,
     privacy,
     quota::{Bucket, Held},
     server::Context,
     shard::{Command, Join, refusal_text},
+    socket::{Ended, Incoming, Socket, Timing},
 };
 
-/// Small buffers: they stay with each connection for its life. What arrives is a few hundred bytes.
-const READ_BUFFER_LEN: usize = 1024;
-/// Frames are gathered up to this many bytes before they are written.
-const WRITE_BUFFER_LEN: usize = 4096;
-/// For one batch to be taken by the network.
-const WRITE_TIME_MAX: Duration = Duration::from_secs(15);
-/// What a viewer that was refused may still send, so that it reads why: time, and bytes.
-const LINGER_TIME_MAX: Duration = Duration::from_secs(2);
-const LINGER_BYTES_MAX: usize = 256 * 1024;
-
-type Socket = Box<WebSocketStream<TokioIo<Upgraded>>>;
+/// Close code of a connection that ends as it should (RFC 6455 section 7.4.1).
+const CLOSED_NORMALLY: u16 = 1000;
 
 /// Why a connection ends.
 enum End {
@@ -68,59 +58,75 @@ pub(crate) struct Visit {
     /// The token in the address that it connected to.
     pub(crate) token: Option<Box<str>>,
     pub(crate) held: Held,
+    /// Its share of all connections.
+    pub(crate) _permit: Arc<OwnedSemaphorePermit>,
 }
 
 impl Visit {
-    /// Speaks with the viewer until one of the two ends it.
-    pub(crate) async fn serve(self, upgraded: Upgraded) {
-        let config = WebSocketConfig::default()
-            .read_buffer_size(READ_BUFFER_LEN)
-            .write_buffer_size(WRITE_BUFFER_LEN)
-            .max_message_size(Some(TRACKER_FRAME_LEN_MAX))
-            .max_frame_size(Some(TRACKER_FRAME_LEN_MAX));
-        let io = TokioIo::new(upgraded);
-        let socket = WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await;
-        let mut socket: Socket = Box::new(socket);
+    /// Speaks with the viewer until one of the two ends it, or the tracker stops. Not an `async fn`:
+    /// those keep their arguments twice.
+    pub(crate) fn serve(mut self, upgraded: Upgraded) -> impl Future<Output = ()> + Send + 'static {
+        let context = Arc::clone(&self.context);
+        let limits = &context.config.limits;
+        let timing = Timing {
+            ping_ms: limits.ping_ms,
+            message_len_max: TRACKER_FRAME_LEN_MAX as u32,
+        };
+        let flusher = context.flushers.of(self.conn.0);
+        let mut socket = Socket::new(upgraded, timing, flusher, limits.queue_bytes_max);
+        async move {
+            tokio::select! {
+                biased;
+                () = context.stopped.cancelled() => {}
+                () = self.stay(&mut socket) => {}
+            }
+        }
+    }
+
+    async fn stay(&mut self, socket: &mut Socket) {
         Counters::add(&self.context.counters.connections);
-        let end = match Box::pin(self.join(&mut socket)).await {
-            Ok((outgoing, _pass)) => self.converse(&mut socket, &outgoing).await,
+        let end = match Box::pin(self.join(socket)).await {
+            Ok((early, _pass)) => self.converse(socket, early).await,
             Err(end) => end,
         };
         Counters::sub(&self.context.counters.connections);
-        self.finish(socket, end).await;
+        Box::pin(self.finish(socket, end)).await;
     }
 
-    /// Waits for the join message and admits the viewer.
-    async fn join(&self, socket: &mut Socket) -> Result<(Arc<Outgoing>, Pass), End> {
-        let context = &self.context;
-        let limit = Duration::from_millis(u64::from(context.config.limits.join_ms));
-        let first = time::timeout(limit, next_message(socket));
-        let bytes = first
+    /// Waits for the join message and admits the viewer. Returns what came right behind it, and its
+    /// right to be here.
+    async fn join(&mut self, socket: &mut Socket) -> Result<(Vec<Bytes>, Pass), End> {
+        let limit = Duration::from_millis(u64::from(self.context.config.limits.join_ms));
+        let first = time::timeout(limit, first_messages(socket));
+        let mut messages = first
             .await
             .map_err(|_| End::Refused(RefusalCode::BadMessage))??;
+        let bytes = messages.remove(0);
         if !self.held.may_join() {
             return Err(End::Refused(RefusalCode::Quota));
         }
         let ViewerMsg::Join(join) = decode(&bytes)? else {
             return Err(End::Refused(RefusalCode::BadMessage));
         };
-        let in_address = self.token.as_deref().unwrap_or_default().as_bytes();
+        let in_address = self.token.take().unwrap_or_default();
+        let origin = self.origin.take();
         let request = JoinRequest {
             stream: StreamName::Shoal(join.stream),
             token: if join.token.is_empty() {
-                in_address
+                in_address.as_bytes()
             } else {
                 join.token
             },
             address: self.address,
-            origin: self.origin.as_deref(),
+            origin: origin.as_deref(),
         };
+        let context = &self.context;
         let checked = admission::check(&*context.admission, &context.bearers, request).await;
         let pass = checked.map_err(End::Refused)?;
-        let outgoing = Arc::new(Outgoing::new(context.config.limits.queue_bytes_max));
-        let join = self.admitted(&join, &pass, Arc::clone(&outgoing))?;
+        let join = self.admitted(&join, &pass, Arc::clone(socket.outgoing()))?;
+        self.host = None;
         self.tell(Command::Join(Box::new(join))).await?;
-        Ok((outgoing, pass))
+        Ok((messages, pass))
     }
 
     fn admitted(
@@ -186,62 +192,79 @@ impl Visit {
     }
 
     /// Passes messages both ways until the end; the shard is told of it.
-    async fn converse(&self, socket: &mut Socket, outgoing: &Outgoing) -> End {
-        let end = self.exchange(socket, outgoing).await;
+    async fn converse(&self, socket: &mut Socket, early: Vec<Bytes>) -> End {
+        let end = self.exchange(socket, early).await;
         let command = match end {
             End::Left | End::Refused(_) => Command::Left(self.conn),
             End::Gone | End::Closed => Command::Lost(self.conn),
         };
         // Fails only when the tracker stops: then there is nobody to tell.
-        let _ = self.tell(command).await;
+        let _ = Box::pin(self.tell(command)).await;
         end
     }
 
-    async fn exchange(&self, socket: &mut Socket, outgoing: &Outgoing) -> End {
-        let limits = &self.context.config.limits;
+    async fn exchange(&self, socket: &mut Socket, early: Vec<Bytes>) -> End {
         let mut quota = Quota::new(self);
-        let ping = Duration::from_millis(u64::from(limits.ping_ms));
-        let mut heard_at = time::Instant::now();
-        let mut ping_at = heard_at + ping;
+        let mut waiting = Vec::new();
+        let mut result = early
+            .iter()
+            .try_for_each(|bytes| self.on_message(bytes, &mut quota, &mut waiting));
+        drop(early);
         loop {
-            let step = tokio::select! {
-                batch = outgoing.take() => self.send(socket, outgoing, &batch).await,
-                message = socket.next() => {
-                    heard_at = time::Instant::now();
-                    self.on_frame(message, &mut quota).await
-                }
-                () = time::sleep_until(ping_at) => {
-                    ping_at = time::Instant::now() + ping;
-                    if heard_at.elapsed() > ping * 3 {
-                        return End::Gone;
-                    }
-                    let sent = time::timeout(WRITE_TIME_MAX, socket.send(Message::Ping(Bytes::new())));
-                    sent.await.map_or(Err(End::Gone), |sent| sent.map_err(|_| End::Gone))
-                }
-            };
-            if let Err(end) = step {
+            if !waiting.is_empty() {
+                let sent = Box::pin(self.tell_all(std::mem::take(&mut waiting)));
+                result = sent.await.and(result);
+            }
+            if let Err(end) = result {
                 return end;
+            }
+            let read = socket.read(|incoming| {
+                let taken = match incoming {
+                    Incoming::Binary(bytes) => self.on_message(bytes, &mut quota, &mut waiting),
+                    Incoming::Text(_) => Err(End::Refused(RefusalCode::BadMessage)),
+                    // Seen to already, but not free.
+                    Incoming::Control => quota.take_message(),
+                };
+                match taken {
+                    Ok(()) => ControlFlow::Continue(()),
+                    Err(end) => {
+                        result = Err(end);
+                        ControlFlow::Break(())
+                    }
+                }
+            });
+            match read.await {
+                Ok(()) | Err(Ended::Enough) => {}
+                Err(ended) => result = Err(self.on_ended(ended)),
             }
         }
     }
 
-    async fn on_frame(
-        &self,
-        frame: Option<Result<Message, WsError>>,
-        quota: &mut Quota<'_>,
-    ) -> Result<(), End> {
-        match read(frame)? {
-            Some(bytes) => self.on_message(&bytes, quota).await,
-            // Pings and the like are answered by the library, but are not free.
-            None => quota.take_message(),
+    /// Waits until the shard has room for what it had none for.
+    async fn tell_all(&self, commands: Vec<Command>) -> Result<(), End> {
+        for command in commands {
+            self.tell(command).await?;
         }
+        Ok(())
     }
 
-    async fn on_message(&self, bytes: &Bytes, quota: &mut Quota<'_>) -> Result<(), End> {
+    fn on_ended(&self, ended: Ended) -> End {
+        if ended == Ended::Slow {
+            Counters::add(&self.context.counters.slow_readers);
+        }
+        end_of(ended)
+    }
+
+    /// Takes a message; what the shard has no room for now is left in `waiting`.
+    fn on_message(
+        &self,
+        bytes: &[u8],
+        quota: &mut Quota<'_>,
+        waiting: &mut Vec<Command>,
+    ) -> Result<(), End> {
         Counters::add(&self.context.counters.messages_in);
         let conn = self.conn;
-        let message = decode(bytes)?;
-        let command = match message {
+        let command = match decode(bytes)? {
             ViewerMsg::Signal { to, payload } => {
                 quota.take_signal()?;
                 let payload = if self.context.config.privacy.relay_only {
@@ -250,7 +273,7 @@ impl Visit {
                         None => return Ok(()),
                     }
                 } else {
-                    bytes.slice_ref(payload)
+                    Bytes::copy_from_slice(payload)
                 };
                 let from = conn;
                 Command::Signal { from, to, payload }
@@ -275,39 +298,17 @@ impl Visit {
             ViewerMsg::Leave => return Err(End::Left),
             ViewerMsg::Join(_) => return Err(End::Refused(RefusalCode::BadMessage)),
         };
-        self.tell(command).await
-    }
-
-    async fn send(
-        &self,
-        socket: &mut Socket,
-        outgoing: &Outgoing,
-        batch: &Batch,
-    ) -> Result<(), End> {
-        if batch.overflowed {
-            Counters::add(&self.context.counters.slow_readers);
-            return Err(End::Gone);
+        if !waiting.is_empty() {
+            waiting.push(command);
+            return Ok(());
         }
-        let write = async {
-            for frame in batch.frames() {
-                socket
-                    .feed(Message::Binary(Bytes::copy_from_slice(frame)))
-                    .await?;
+        match self.context.shard.try_send(command) {
+            Ok(()) => Ok(()),
+            Err(TrySendError::Full(command)) => {
+                waiting.push(command);
+                Ok(())
             }
-            socket.flush().await
-        };
-        let written = tokio::select! {
-            written = time::timeout(WRITE_TIME_MAX, write) => written.ok(),
-            () = outgoing.overflowed() => None,
-        };
-        match written {
-            Some(Ok(())) if batch.close => Err(End::Closed),
-            Some(Ok(())) => Ok(()),
-            Some(Err(_)) => Err(End::Gone),
-            None => {
-                Counters::add(&self.context.counters.slow_readers);
-                Err(End::Gone)
-            }
+            Err(TrySendError::Closed(_)) => Err(End::Refused(RefusalCode::Unavailable)),
         }
     }
 
@@ -316,10 +317,8 @@ impl Visit {
         sent.map_err(|_| End::Refused(RefusalCode::Unavailable))
     }
 
-    /// Says why, closes, and reads on for a moment: a socket that is closed with unread bytes takes
-    /// back what was sent.
-    async fn finish(&self, mut socket: Socket, end: End) {
-        let mut frame = Vec::new();
+    /// Says why, and closes.
+    async fn finish(&self, socket: &mut Socket, end: End) {
         match end {
             End::Gone => return,
             End::Refused(code) => {
@@ -329,30 +328,22 @@ impl Visit {
                     RefusalCode::Quota => &counters.over_quota,
                     _ => &counters.refused,
                 });
+                let mut message = Vec::new();
                 let text = refusal_text(code);
-                TrackerMsg::Refused { code, text }.encode(&mut frame);
+                TrackerMsg::Refused { code, text }.encode(&mut message);
+                socket.outgoing().push(&message);
             }
             End::Left | End::Closed => {}
         }
-        let linger = async {
-            if !frame.is_empty() {
-                socket.send(Message::Binary(frame.into())).await.ok()?;
-            }
-            socket.send(Message::Close(None)).await.ok()?;
-            let mut io = (*socket).into_inner();
-            let mut rest = [0; 1024];
-            let mut left = LINGER_BYTES_MAX;
-            while left > 0 {
-                let len = io.read(&mut rest).await.ok()?;
-                if len == 0 {
-                    return None;
-                }
-                left = left.saturating_sub(len);
-            }
-            Some(())
-        };
-        // Whether the viewer takes it in time is its own business.
-        let _ = time::timeout(LINGER_TIME_MAX, Box::pin(linger)).await;
+        socket.finish(CLOSED_NORMALLY).await;
+    }
+}
+
+fn end_of(ended: Ended) -> End {
+    match ended {
+        Ended::Gone | Ended::Slow => End::Gone,
+        Ended::Said => End::Closed,
+        Ended::Broke(_) | Ended::Enough => End::Refused(RefusalCode::BadMessage),
     }
 }
 
@@ -401,24 +392,19 @@ fn decode(bytes: &[u8]) -> Result<ViewerMsg<'_>, End> {
     })
 }
 
-/// The next binary message.
-async fn next_message(socket: &mut Socket) -> Result<Bytes, End> {
-    loop {
-        if let Some(bytes) = read(socket.next().await)? {
-            return Ok(bytes);
-        }
+/// What comes first: at least one message.
+async fn first_messages(socket: &mut Socket) -> Result<Vec<Bytes>, End> {
+    let mut messages = Vec::new();
+    while messages.is_empty() {
+        let read = socket.read(|incoming| match incoming {
+            Incoming::Binary(bytes) => {
+                messages.push(Bytes::copy_from_slice(bytes));
+                ControlFlow::Continue(())
+            }
+            Incoming::Control => ControlFlow::Continue(()),
+            Incoming::Text(_) => ControlFlow::Break(()),
+        });
+        read.await.map_err(end_of)?;
     }
-}
-
-/// The content of a binary message; `None` for control frames.
-fn read(frame: Option<Result<Message, WsError>>) -> Result<Option<Bytes>, End> {
-    match frame {
-        Some(Ok(Message::Binary(bytes))) => Ok(Some(bytes)),
-        Some(Ok(Message::Ping(_) | Message::Pong(_))) => Ok(None),
-        Some(Ok(Message::Text(_) | Message::Frame(_)))
-        | Some(Err(WsError::Capacity(_) | WsError::Utf8(_))) => {
-            Err(End::Refused(RefusalCode::BadMessage))
-        }
-        Some(Ok(Message::Close(_)) | Err(_)) | None => Err(End::Gone),
-    }
+    Ok(messages)
 }

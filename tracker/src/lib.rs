@@ -5,6 +5,7 @@
 //! networks.
 //!
 //! - `server` accepts connections and answers HTTP: WebSocket upgrades, health, metrics, API.
+//! - `socket` is WebSockets that keep next to nothing while they are idle.
 //! - `connection` speaks with one viewer: limits, decoding, admission.
 //! - `shard` owns the directory; everything reaches it through one bounded channel.
 //! - `outgoing` is the bounded queue between the shard and one connection.
@@ -13,9 +14,10 @@
 //! - `networks` knows ISPs and places: the operator's rules, MMDB files.
 //! - `reload` reads files again when they change.
 //! - `address` finds a viewer's address behind trusted proxies.
+//! - `webtorrent` serves WebTorrent clients, unchanged, at `/announce`.
 //! - `stun` lets viewers find their public address.
 //!
-//! The wire is specified in `docs/protocol/tracker.md`.
+//! The wire is specified in `docs/protocol/tracker.md` and `docs/protocol/webtorrent.md`.
 
 mod address;
 mod admission;
@@ -35,9 +37,11 @@ mod quota;
 mod reload;
 mod server;
 mod shard;
+mod socket;
 mod stream;
 mod stun;
 mod tls;
+mod webtorrent;
 
 pub use admission::{
     Admission, Bearer, Grant, JoinRequest, OnFailure, Open, PermissionConfig, SharedToken,
@@ -51,3 +55,4 @@ pub use error::Error;
 pub use privacy::PrivacyConfig;
 pub use server::{run, run_with};
 pub use tls::TlsConfig;
+pub use webtorrent::WebTorrentConfig;

@@ -15,7 +15,12 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper::{
+    body::Incoming,
+    server::conn::http1,
+    service::service_fn,
+    upgrade::{OnUpgrade, Upgraded},
+};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::Serialize;
 use swarm_core::{directory::ConnId, id::StreamId, limits, wire::SUBPROTOCOL};
@@ -41,8 +46,10 @@ use crate::{
     quota::Addresses,
     reload::Reloader,
     shard::{self, Command, Shard},
+    socket::flush::Flushers,
     stream::Stream,
     stun,
+    webtorrent::{self, Facade},
 };
 
 /// Largest head of a request, in bytes.
@@ -61,12 +68,14 @@ pub(crate) struct Context {
     pub(crate) counters: Arc<Counters>,
     pub(crate) shard: mpsc::Sender<Command>,
     pub(crate) stun_port: Option<u16>,
+    pub(crate) flushers: Flushers,
+    pub(crate) webtorrent: Facade,
     pub(crate) bearers: Arc<Bearers>,
     entrance: Entrance,
     addresses: Arc<Addresses>,
     conns: AtomicU64,
     stopping: CancellationToken,
-    stopped: CancellationToken,
+    pub(crate) stopped: CancellationToken,
 }
 
 /// Serves viewers on `listener` until `shutdown`; then tells them to come back and returns once
@@ -109,6 +118,7 @@ async fn serve(
     let names = Names::new(config.name_key.as_deref())?;
     let networks = Networks::open(&config, &mut reloader)?;
     let entrance = Entrance::open(&config, &mut reloader)?;
+    let webtorrent = Facade::new(&config)?;
     let counters = Arc::new(Counters::default());
     let (stopping, stopped) = (CancellationToken::new(), CancellationToken::new());
     let _stop_all = stopped.clone().drop_guard();
@@ -138,10 +148,14 @@ async fn serve(
         counters,
         shard: sender,
         stun_port,
+        flushers: Flushers::start(&stopped),
+        webtorrent,
         conns: AtomicU64::new(1),
         stopping: stopping.clone(),
         stopped,
     });
+    let (facade, until) = (Arc::clone(&context), stopping.clone());
+    tokio::spawn(async move { facade.webtorrent.serve(until).await });
     let connections = Arc::new(Semaphore::new(
         context.config.limits.connections_max as usize,
     ));
@@ -263,24 +277,27 @@ async fn answer(
         "/metrics" => answer_metrics(&request, &context).await,
         _ if path.starts_with("/api/") => answer_api(&request, &context).await,
         _ if context.config.paths.iter().any(|p| p == path) => {
-            upgrade(request, peer, context, permit)
+            upgrade(request, peer, context, permit, Some(SUBPROTOCOL))
         }
+        _ if context.webtorrent.is_at(path) => upgrade(request, peer, context, permit, None),
         _ => text(StatusCode::NOT_FOUND, "not found\n"),
     }
 }
 
-/// Takes a viewer's WebSocket handshake (RFC 6455).
+/// Takes a viewer's WebSocket handshake (RFC 6455). Without a subprotocol it is a WebTorrent
+/// client's.
 fn upgrade(
     mut request: Request<Incoming>,
     peer: IpAddr,
     context: Arc<Context>,
     permit: Arc<OwnedSemaphorePermit>,
+    subprotocol: Option<&'static str>,
 ) -> Answer {
     let refuse = |status, why| {
         Counters::add(&context.counters.connections_refused);
         text(status, why)
     };
-    let key = match check_handshake(&request, &context.config) {
+    let key = match check_handshake(&request, &context.config, subprotocol) {
         Ok(key) => key,
         Err((status, why)) => return refuse(status, why),
     };
@@ -297,33 +314,54 @@ fn upgrade(
             "too many connections of this address\n",
         );
     };
-    let visit = Visit {
-        conn: ConnId(context.conns.fetch_add(1, Ordering::Relaxed)),
-        address,
-        host: host_of(headers),
-        origin: text_of(headers, &header::ORIGIN).map(Into::into),
-        token: token_of(request.uri()).map(Into::into),
-        held,
-        context: Arc::clone(&context),
-    };
+    let conn = context.conns.fetch_add(1, Ordering::Relaxed);
+    let origin = text_of(request.headers(), &header::ORIGIN).map(Into::into);
+    let token = token_of(request.uri()).map(Into::into);
     let upgraded = hyper::upgrade::on(&mut request);
-    tokio::spawn(async move {
-        let _permit = permit;
-        let Ok(upgraded) = upgraded.await else {
-            return;
+    if subprotocol.is_some() {
+        let visit = Visit {
+            conn: ConnId(conn),
+            address,
+            host: host_of(request.headers()),
+            origin,
+            token,
+            held,
+            _permit: permit,
+            context,
         };
-        context
-            .stopped
-            .run_until_cancelled(Box::pin(visit.serve(upgraded)))
-            .await;
+        spawn_visit(upgraded, |upgraded| visit.serve(upgraded));
+    } else {
+        let visit = webtorrent::Visit {
+            conn,
+            address,
+            origin,
+            token,
+            held,
+            _permit: permit,
+            context,
+        };
+        spawn_visit(upgraded, |upgraded| visit.serve(upgraded));
+    }
+    switch_protocols(&key, subprotocol)
+}
+
+/// Lets a visit begin once the handshake is answered, in a task that holds nothing else.
+fn spawn_visit<F: Future<Output = ()> + Send + 'static>(
+    upgraded: OnUpgrade,
+    serve: impl FnOnce(Upgraded) -> F + Send + 'static,
+) {
+    tokio::spawn(async move {
+        if let Ok(upgraded) = upgraded.await {
+            tokio::spawn(serve(upgraded));
+        }
     });
-    switch_protocols(&key)
 }
 
 /// The key of a handshake that may go on, or why it may not.
 fn check_handshake(
     request: &Request<Incoming>,
     config: &Config,
+    subprotocol: Option<&str>,
 ) -> Result<header::HeaderValue, (StatusCode, &'static str)> {
     let headers = request.headers();
     let needs = |why| Err((StatusCode::UPGRADE_REQUIRED, why));
@@ -334,7 +372,8 @@ fn check_handshake(
     if version.is_none_or(|version| version != "13") {
         return needs("WebSocket version 13 is needed\n");
     }
-    if !has_token(headers, header::SEC_WEBSOCKET_PROTOCOL, SUBPROTOCOL) {
+    let spoken = |name| has_token(headers, header::SEC_WEBSOCKET_PROTOCOL, name);
+    if !subprotocol.is_none_or(spoken) {
         let why = "the subprotocol shoal.v1 is needed\n";
         return Err((StatusCode::BAD_REQUEST, why));
     }
@@ -348,16 +387,19 @@ fn check_handshake(
     Ok(key.clone())
 }
 
-fn switch_protocols(key: &header::HeaderValue) -> Answer {
+fn switch_protocols(key: &header::HeaderValue, subprotocol: Option<&'static str>) -> Answer {
     let mut answer = text(StatusCode::SWITCHING_PROTOCOLS, "");
     let headers = answer.headers_mut();
     headers.remove(header::CONTENT_TYPE);
     for (name, value) in [
         (header::CONNECTION, "Upgrade"),
         (header::UPGRADE, "websocket"),
-        (header::SEC_WEBSOCKET_PROTOCOL, SUBPROTOCOL),
     ] {
         headers.insert(name, header::HeaderValue::from_static(value));
+    }
+    if let Some(name) = subprotocol {
+        let name = header::HeaderValue::from_static(name);
+        headers.insert(header::SEC_WEBSOCKET_PROTOCOL, name);
     }
     if let Ok(accept) = derive_accept_key(key.as_bytes()).parse() {
         headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
@@ -372,7 +414,8 @@ async fn answer_metrics(request: &Request<Incoming>, context: &Context) -> Answe
     let Some(gauges) = ask(context, Command::Gauges).await else {
         return text(StatusCode::SERVICE_UNAVAILABLE, "stopping\n");
     };
-    let mut answer = text(StatusCode::OK, &metrics::render(&context.counters, &gauges));
+    let body = metrics::render(&context.counters, &gauges) + &context.webtorrent.render();
+    let mut answer = text(StatusCode::OK, &body);
     let kind = header::HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     answer.headers_mut().insert(header::CONTENT_TYPE, kind);
     answer

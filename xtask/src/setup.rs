@@ -13,7 +13,12 @@ use crate::shell;
 use crate::wasm::Toolchain;
 
 /// Folders with a package-lock.json of their own.
-const NPM_FOLDERS: [&str; 3] = ["player-shim/js", "tests/browser", "tests/networks"];
+const NPM_FOLDERS: [&str; 4] = [
+    "player-shim/js",
+    "tests/browser",
+    "tests/networks",
+    "tests/webtorrent",
+];
 /// Names under which a Chromium may already be installed.
 const CHROMIUM_NAMES: [&str; 4] = [
     "chromium",

@@ -194,7 +194,14 @@ fn run_shim() -> Result<Outcome> {
 }
 
 fn run_browser() -> Result<Outcome> {
-    run_npm_test("tests/browser", holds_test)
+    let mut total = Counts::default();
+    for folder in ["tests/browser", "tests/webtorrent"] {
+        match run_npm_test(folder, holds_test)? {
+            Outcome::Ran(counts) => total += counts,
+            other => return Ok(other),
+        }
+    }
+    Ok(Outcome::Ran(total))
 }
 
 fn run_npm_test(folder: &str, has_tests: impl Fn(&Path) -> bool) -> Result<Outcome> {

@@ -9,6 +9,7 @@ mod report;
 mod sim;
 mod simulator;
 mod targets;
+mod tracker;
 
 pub(crate) use report::{Better, Report};
 
@@ -28,6 +29,8 @@ enum What {
     Sim(sim::Args),
     /// The swarm against its targets, simulated: the table of docs/benchmarks.md.
     Targets(targets::Args),
+    /// The tracker, beside other trackers.
+    Tracker(tracker::Args),
 }
 
 /// Where the figures go besides the table that is always printed.
@@ -44,6 +47,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
         What::Proxy(args) => (proxy::run(&args)?, args.output),
         What::Sim(args) => (sim::run(&args)?, args.output),
         What::Targets(args) => (targets::run(&args)?, args.output),
+        What::Tracker(args) => (tracker::run(&args)?, args.output),
     };
     eprint!("{}", report.to_table());
     if output.json.is_some() {

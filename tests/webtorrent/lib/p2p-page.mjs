@@ -1,0 +1,33 @@
+// Runs in the page: hls.js with p2p-media-loader, as any page of theirs has it.
+
+import Hls from "hls.js";
+import { HlsJsP2PEngine } from "../node_modules/p2p-media-loader-hlsjs/dist/p2p-media-loader-hlsjs.es.min.js";
+
+window.play = ({ stream, tracker }) => {
+  const video = document.querySelector("video");
+  const books = { down: {}, up: 0, peers: 0, warnings: [], errors: [] };
+  const HlsWithP2P = HlsJsP2PEngine.injectMixin(Hls);
+  const hls = new HlsWithP2P({
+    p2p: {
+      core: {
+        announceTrackers: [tracker],
+        rtcConfig: { iceServers: [] },
+        swarmId: "shoal-test",
+      },
+      onHlsJsCreated: ({ p2pEngine }) => {
+        p2pEngine.addEventListener("onChunkDownloaded", (bytes, source) => {
+          books.down[source] = (books.down[source] ?? 0) + bytes;
+        });
+        p2pEngine.addEventListener("onChunkUploaded", (bytes) => (books.up += bytes));
+        p2pEngine.addEventListener("onPeerConnect", () => (books.peers += 1));
+        p2pEngine.addEventListener("onTrackerWarning", ({ warning }) => books.warnings.push(String(warning)));
+        p2pEngine.addEventListener("onTrackerError", ({ error }) => books.errors.push(String(error)));
+      },
+    },
+  });
+  hls.on(Hls.Events.ERROR, (_, error) => error.fatal && books.errors.push(`${error.type} ${error.details}`));
+  hls.loadSource(stream);
+  hls.attachMedia(video);
+  video.play().catch(() => {});
+  window.read = () => ({ ...books, time: video.currentTime });
+};

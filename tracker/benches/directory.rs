@@ -1,0 +1,115 @@
+//! The directory machine as it grows: what a viewer takes and what a join costs, with the decisions
+//! that fall due meanwhile. Prints one JSON object for each size.
+//!
+//!     cargo bench -p tracker --bench directory -- [VIEWERS ...]
+
+use std::{fs, hint::black_box, sync::Arc, time};
+
+use swarm_core::{
+    directory::{ConnId, Directory, Input, Joined, Location, Network, Outbox, P2pMode, Policy},
+    id::{PeerId, StreamId, TrackId},
+    rng::Rng,
+    time::Instant,
+    wire::tracker::{Nat, ViewerFlags},
+};
+
+/// Joins come this fast, in the machine's own time.
+const JOINS_PER_S: u64 = 5_000;
+/// Sizes without an argument.
+const SIZES: [usize; 3] = [10_000, 100_000, 1_000_000];
+/// The last part of the joins is what is timed.
+const TIMED_PART: usize = 10;
+const COUNTRIES: u64 = 20;
+const ISPS_PER_COUNTRY: u64 = 8;
+const PAGE_LEN: u64 = 4_096;
+
+fn main() {
+    // Cargo passes flags of its own.
+    let sizes: Vec<usize> = std::env::args()
+        .filter_map(|text| text.parse().ok())
+        .collect();
+    let sizes = if sizes.is_empty() {
+        SIZES.to_vec()
+    } else {
+        sizes
+    };
+    for size in sizes {
+        measure(size);
+    }
+}
+
+fn measure(size: usize) {
+    let policy = Policy {
+        viewers_max: u32::MAX,
+        // Nobody reports here, and nobody shall be taken for gone.
+        silence_ms_max: u32::MAX,
+        ..Policy::default()
+    };
+    let before = resident_bytes();
+    let mut directory = Directory::new(Arc::new(policy), 1, Instant::ORIGIN);
+    let (mut rng, mut outbox) = (Rng::new(7), Outbox::new());
+    let timed_from = size - size / TIMED_PART;
+    let (mut timed, mut slowest) = (time::Duration::ZERO, time::Duration::ZERO);
+    for number in 0..size {
+        let joined = viewer(number as u64, &mut rng);
+        let now = Instant::from_micros(1 + number as u64 * 1_000_000 / JOINS_PER_S);
+        let began = time::Instant::now();
+        while directory
+            .next_wakeup()
+            .is_some_and(|wakeup| wakeup.at <= now)
+        {
+            directory.handle(now, Input::Tick, &mut outbox);
+        }
+        directory.handle(now, Input::Joined(&joined), &mut outbox);
+        if number >= timed_from {
+            timed += began.elapsed();
+            slowest = slowest.max(began.elapsed());
+        }
+        black_box(outbox.actions());
+        outbox.clear();
+    }
+    let bytes = resident_bytes().saturating_sub(before) as f64 / size as f64;
+    let join_us = timed.as_secs_f64() * 1e6 / (size - timed_from) as f64;
+    let slowest_us = slowest.as_secs_f64() * 1e6;
+    let introductions = directory.stats().introductions as f64 / size as f64;
+    println!(
+        "{{\"viewers\":{size},\"join_us\":{join_us:.2},\"slowest_join_us\":{slowest_us:.0},\
+         \"bytes_per_viewer\":{bytes:.0},\"pairs_per_viewer\":{introductions:.2}}}"
+    );
+}
+
+fn viewer(number: u64, rng: &mut Rng) -> Joined {
+    let country = rng.at_most(COUNTRIES - 1);
+    let isp = rng.at_most(ISPS_PER_COUNTRY - 1);
+    let nats = [Nat::Open, Nat::Cone, Nat::Cone, Nat::Symmetric];
+    Joined {
+        conn: ConnId(number + 1),
+        peer: PeerId(rng.next_u64() | 1),
+        resumed: false,
+        stream: StreamId([1; 16]),
+        track: TrackId(1),
+        flags: ViewerFlags(0),
+        nat: nats[rng.at_most(nats.len() as u64 - 1) as usize],
+        upload_kbps: 8_000,
+        network: Network {
+            address: u128::from(number) + 1,
+            asn: 1 + (country * ISPS_PER_COUNTRY + isp) as u32,
+            country: [b'A' + country as u8, b'A'],
+            location: Some(Location {
+                lat_centideg: 3_000 + (country * 150 + rng.at_most(800)) as i16,
+                lon_centideg: (country * 300 + rng.at_most(800)) as i16,
+            }),
+            mode: P2pMode::On,
+            ..Network::default()
+        },
+    }
+}
+
+fn resident_bytes() -> u64 {
+    let statm = fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages = statm
+        .split_whitespace()
+        .nth(1)
+        .and_then(|text| text.parse::<u64>().ok());
+    pages.unwrap_or(0) * PAGE_LEN
+}

@@ -1,0 +1,35 @@
+//! WebSockets (RFC 6455) that keep next to nothing while they are idle.
+//!
+//! A tracker holds tens of thousands of connections of which nearly all are silent, so what each of
+//! them keeps decides how many a machine carries. Three rules keep it at about a kilobyte:
+//!
+//! - Bytes are read into one buffer per thread and handled there, in place; a connection keeps some
+//!   only while a frame is incomplete ([`frames`]).
+//! - What is to be sent waits in the connection's queue until the end of the turn, leaves in one
+//!   write, and the queue's memory goes with it ([`crate::outgoing`], [`flush`]). No task is woken
+//!   for it unless the network takes less.
+//! - Messages are handled where they were read: no task, no channel and no copy between.
+//!
+//! The bits of a frame's header are tungstenite's; the rules of the RFC are [`frames`]'.
+
+pub(crate) mod flush;
+pub(crate) mod frames;
+pub(crate) mod io;
+mod reading;
+
+pub(crate) use reading::{Incoming, Socket, Timing};
+
+/// Why a connection ends without having been told to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// The socket is closed or broken, or silent for too long.
+    Gone,
+    /// The other side reads too slowly: its queue is full.
+    Slow,
+    /// The other side broke the rules of WebSockets.
+    Broke(frames::Violation),
+    /// Everything is said, and the connection was to be closed then.
+    Said,
+    /// Whoever reads has heard enough.
+    Enough,
+}

@@ -1,0 +1,165 @@
+//! The WebTorrent facade: viewers with p2p-media-loader, webtorrent or bittorrent-tracker's client
+//! connect unchanged, and their offers go to the viewers nearest by ISP and place.
+//!
+//! - `messages` is the JSON that clients speak.
+//! - `swarms` decides who is offered to whom, and what may be answered; `swarm` is one of them.
+//! - `visit` speaks with one connection.
+//! - `allowed` is the list of swarms that are served.
+//!
+//! A swarm lives behind a lock in the process, and messages are handled where they are read: an
+//! offer goes from the reader's buffer to the receiver's queue without a task between. The wire is
+//! specified in `docs/protocol/webtorrent.md`.
+
+mod allowed;
+mod config;
+mod messages;
+mod metrics;
+mod swarm;
+mod swarms;
+mod visit;
+
+pub use config::WebTorrentConfig;
+pub(crate) use visit::Visit;
+
+use std::{
+    hash::{BuildHasher, RandomState},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::{Error, config::Config, names, outgoing::Outgoing};
+use allowed::Allowed;
+use messages::InfoHash;
+use metrics::FacadeCounters;
+use swarms::Swarms;
+
+/// Swarms are spread over as many locks.
+const SHARDS: usize = 16;
+/// How often the load is measured.
+const LOAD_INTERVAL: Duration = Duration::from_secs(1);
+/// Load measurements between two sweeps.
+const SWEEP_EVERY: u64 = 5;
+/// So that times before the start can be named.
+const START_S: u32 = 1_000;
+
+/// What all WebTorrent viewers share.
+#[derive(Debug)]
+pub(crate) struct Facade {
+    config: WebTorrentConfig,
+    fake_networks: bool,
+    allowed: Allowed,
+    shards: Vec<Mutex<Swarms<Arc<Outgoing>>>>,
+    counters: FacadeCounters,
+    hasher: RandomState,
+    started: Instant,
+    load_percent: AtomicU32,
+}
+
+impl Facade {
+    pub(crate) fn new(config: &Config) -> Result<Self, Error> {
+        let swarm = &config.swarm;
+        let introductions = (swarm.introductions_burst, swarm.introductions_per_hour);
+        let viewers_min = config.privacy.viewers_min;
+        let mut seed = [0; 8];
+        names::fill(&mut seed)?;
+        let seed = u64::from_be_bytes(seed);
+        let shard = |number| {
+            let config = config.webtorrent.clone();
+            Mutex::new(Swarms::new(
+                config,
+                introductions,
+                swarm.metro_km,
+                viewers_min,
+                seed ^ number,
+            ))
+        };
+        Ok(Self {
+            config: config.webtorrent.clone(),
+            fake_networks: config.fake_networks,
+            allowed: Allowed::open(&config.webtorrent)?,
+            shards: (0..SHARDS as u64).map(shard).collect(),
+            counters: FacadeCounters::default(),
+            hasher: RandomState::new(),
+            started: Instant::now(),
+            load_percent: AtomicU32::new(100),
+        })
+    }
+
+    /// Whether clients connect at this path.
+    pub(crate) fn is_at(&self, path: &str) -> bool {
+        self.config.paths.iter().any(|own| own == path)
+    }
+
+    /// Keeps swarms and intervals true until `stopping`; then sends everybody away.
+    pub(crate) async fn serve(&self, stopping: CancellationToken) {
+        let mut ticks = tokio::time::interval(LOAD_INTERVAL);
+        let (mut count, mut before) = (0_u64, 0);
+        while stopping.run_until_cancelled(ticks.tick()).await.is_some() {
+            let announces = self.counters.announces();
+            self.on_load(announces - before);
+            before = announces;
+            count += 1;
+            if count.is_multiple_of(SWEEP_EVERY) {
+                self.sweep().await;
+                self.allowed.reload();
+            }
+        }
+        for shard in 0..SHARDS {
+            self.lock(shard).links().for_each(Outgoing::close);
+        }
+    }
+
+    /// The text that Prometheus scrapes.
+    pub(crate) fn render(&self) -> String {
+        let counts = (0..SHARDS).map(|shard| self.lock(shard).count());
+        let (swarms, viewers) = counts.fold((0, 0), |(a, b), (c, d)| (a + c, b + d));
+        let load = self.load_percent.load(Ordering::Relaxed);
+        self.counters.render(swarms, viewers, load)
+    }
+
+    async fn sweep(&self) {
+        let now_s = self.now_s();
+        for shard in 0..SHARDS {
+            let removed = self.lock(shard).sweep(now_s);
+            self.counters.on_expired(removed);
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Stretches the intervals where there is too much to do, a little at a time.
+    fn on_load(&self, announces: u64) {
+        let percent = announces * 100 / u64::from(self.config.announces_per_s);
+        let wanted = percent.clamp(100, 400) as u32;
+        let old = self.load_percent.load(Ordering::Relaxed);
+        self.load_percent
+            .store((old * 3 + wanted).div_ceil(4).min(400), Ordering::Relaxed);
+    }
+
+    fn now_s(&self) -> u32 {
+        START_S + self.started.elapsed().as_secs() as u32
+    }
+
+    fn load_percent(&self) -> u32 {
+        self.load_percent.load(Ordering::Relaxed)
+    }
+
+    /// What an offer is called inside: nobody outside can make two names look the same.
+    fn offer_name(&self, offer_id: &[u8]) -> u64 {
+        self.hasher.hash_one(offer_id)
+    }
+
+    fn swarms(&self, info_hash: InfoHash) -> MutexGuard<'_, Swarms<Arc<Outgoing>>> {
+        self.lock((self.hasher.hash_one(info_hash) % SHARDS as u64) as usize)
+    }
+
+    fn lock(&self, shard: usize) -> MutexGuard<'_, Swarms<Arc<Outgoing>>> {
+        self.shards[shard]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,407 @@
+//! One WebTorrent client's connection.
+
+use std::{cell::RefCell, net::IpAddr, ops::ControlFlow, sync::Arc, time::Instant};
+
+use hyper::upgrade::Upgraded;
+use swarm_core::{directory::P2pMode, wire::tracker::ViewerFlags};
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::{
+    Facade,
+    messages::{
+        self, Announce, Answer, InfoHash, Message, Spelt, answer_parts, failure_parts, offer_parts,
+    },
+    metrics::FacadeCounters,
+    swarms::{Guest, Membership, Refusal, Saying},
+};
+use crate::{
+    admission::{self, JoinRequest, Pass, StreamName},
+    fake,
+    metrics::Counters,
+    outgoing::Outgoing,
+    quota::{Bucket, Held},
+    server::Context,
+    shard::refusal_text,
+    socket::{Ended, Incoming, Socket, Timing},
+};
+
+/// Malformed messages after which a connection is closed.
+const MALFORMED_MAX: u8 = 10;
+/// Close codes (RFC 6455 section 7.4.1).
+const CLOSED_NORMALLY: u16 = 1000;
+const POLICY_VIOLATION: u16 = 1008;
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
+/// What is needed while a message is handled.
+#[derive(Default)]
+struct Scratch {
+    offers: Vec<u64>,
+    receivers: Vec<(usize, Arc<Outgoing>)>,
+    text: String,
+}
+
+/// A client that has connected.
+pub(crate) struct Visit {
+    pub(crate) context: Arc<Context>,
+    pub(crate) conn: u64,
+    pub(crate) address: IpAddr,
+    /// The origin of its page.
+    pub(crate) origin: Option<Box<str>>,
+    /// The token in the address that it connected to.
+    pub(crate) token: Option<Box<str>>,
+    pub(crate) held: Held,
+    /// Its share of all connections.
+    pub(crate) _permit: Arc<OwnedSemaphorePermit>,
+}
+
+/// What is known of the connection.
+struct Known {
+    guest: Guest<Arc<Outgoing>>,
+    memberships: Vec<Membership>,
+    /// Its rights to be in its swarms.
+    passes: Vec<(InfoHash, Pass)>,
+    messages: Bucket,
+    malformed: u8,
+}
+
+/// What comes of a message.
+enum Taken {
+    Done,
+    /// It is for a swarm that the viewer has to be admitted to.
+    Unadmitted(InfoHash),
+    /// The connection is to be closed.
+    Over,
+}
+
+impl Visit {
+    /// Speaks with the client until one of the two ends it, or the tracker stops. Not an `async fn`:
+    /// those keep their arguments twice.
+    pub(crate) fn serve(self, upgraded: Upgraded) -> impl Future<Output = ()> + Send + 'static {
+        let config = &self.context.config;
+        let timing = Timing {
+            ping_ms: config.webtorrent.ping_ms,
+            message_len_max: config.webtorrent.message_bytes_max,
+        };
+        let flusher = self.context.flushers.of(self.conn);
+        let mut socket = Socket::new(upgraded, timing, flusher, config.limits.queue_bytes_max);
+        let mut known = self.get_to_know(&socket);
+        async move {
+            tokio::select! {
+                biased;
+                () = self.context.stopped.cancelled() => {}
+                () = self.stay(&mut socket, &mut known) => {}
+            }
+        }
+    }
+
+    async fn stay(&self, socket: &mut Socket, known: &mut Known) {
+        Counters::add(&self.context.counters.connections);
+        let code = self.converse(socket, known).await;
+        for member in known.memberships.drain(..) {
+            self.facade()
+                .swarms(member.info_hash)
+                .leave(self.conn, member);
+        }
+        Counters::sub(&self.context.counters.connections);
+        if let Some(code) = code {
+            Box::pin(socket.finish(code)).await;
+        }
+    }
+
+    fn facade(&self) -> &Facade {
+        &self.context.webtorrent
+    }
+
+    fn get_to_know(&self, socket: &Socket) -> Known {
+        let mut network = self.context.networks.find(self.address).network;
+        if self.facade().fake_networks && network.asn == 0 {
+            let mode = network.mode;
+            network = fake::network_of(swarm_core::id::PeerId(self.conn)).network;
+            network.mode = mode;
+        }
+        let limits = &self.context.config.limits;
+        Known {
+            guest: Guest {
+                conn: self.conn,
+                link: Arc::clone(socket.outgoing()),
+                network,
+            },
+            memberships: Vec::new(),
+            passes: Vec::new(),
+            messages: Bucket::full(limits.messages_burst, Instant::now()),
+            malformed: 0,
+        }
+    }
+
+    /// The code to close with; `None` if the other side is gone.
+    async fn converse(&self, socket: &mut Socket, known: &mut Known) -> Option<u16> {
+        loop {
+            // Messages behind one that has to wait.
+            let mut later: Vec<String> = Vec::new();
+            let read = socket.read(|incoming| self.on_incoming(incoming, known, &mut later));
+            match read.await {
+                Ok(()) => {}
+                Err(Ended::Gone) => return None,
+                Err(Ended::Slow) => {
+                    Counters::add(&self.context.counters.slow_readers);
+                    return None;
+                }
+                Err(Ended::Broke(violation)) => {
+                    Counters::add(&self.context.counters.bad_messages);
+                    return Some(violation.code());
+                }
+                Err(Ended::Said) => return Some(CLOSED_NORMALLY),
+                Err(Ended::Enough) => return Some(POLICY_VIOLATION),
+            }
+            if !later.is_empty() && Box::pin(self.take_all(later, known)).await.is_break() {
+                return Some(POLICY_VIOLATION);
+            }
+        }
+    }
+
+    fn on_incoming(
+        &self,
+        incoming: Incoming<'_>,
+        known: &mut Known,
+        later: &mut Vec<String>,
+    ) -> ControlFlow<()> {
+        let limits = &self.context.config.limits;
+        let (burst, per_s) = (limits.messages_burst, limits.messages_per_s);
+        if !known.messages.take(burst, per_s, Instant::now()) {
+            Counters::add(&self.context.counters.over_quota);
+            return ControlFlow::Break(());
+        }
+        // Old clients send binary frames. What is not UTF-8 is no JSON either.
+        let text = match incoming {
+            Incoming::Text(text) => text,
+            Incoming::Binary(bytes) => std::str::from_utf8(bytes).unwrap_or_default(),
+            Incoming::Control => return ControlFlow::Continue(()),
+        };
+        Counters::add(&self.context.counters.messages_in);
+        if !later.is_empty() {
+            later.push(text.to_owned());
+            return ControlFlow::Continue(());
+        }
+        match self.take(text, known, None) {
+            Taken::Done => ControlFlow::Continue(()),
+            Taken::Unadmitted(_) => {
+                later.push(text.to_owned());
+                ControlFlow::Continue(())
+            }
+            Taken::Over => ControlFlow::Break(()),
+        }
+    }
+
+    async fn take_all(&self, messages: Vec<String>, known: &mut Known) -> ControlFlow<()> {
+        for text in messages {
+            self.take_later(&text, known).await?;
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// Takes a message after the viewer was admitted to its swarm.
+    async fn take_later(&self, text: &str, known: &mut Known) -> ControlFlow<()> {
+        let hash = match self.take(text, known, None) {
+            Taken::Done => return ControlFlow::Continue(()),
+            Taken::Over => return ControlFlow::Break(()),
+            Taken::Unadmitted(hash) => hash,
+        };
+        match self.admit(hash, known).await {
+            Ok(pass) => known.passes.push((hash, pass)),
+            Err(why) => {
+                FacadeCounters::add(&self.facade().counters.refused);
+                let spelt = match messages::parse(text) {
+                    Ok(Message::Announce(announce)) => Some(announce.info_hash),
+                    _ => None,
+                };
+                known.guest.link.push_text(&failure_parts(spelt, why));
+                return ControlFlow::Continue(());
+            }
+        }
+        match self.take(text, known, Some(hash)) {
+            Taken::Over => ControlFlow::Break(()),
+            Taken::Done | Taken::Unadmitted(_) => ControlFlow::Continue(()),
+        }
+    }
+
+    async fn admit(&self, hash: InfoHash, known: &Known) -> Result<Pass, &'static str> {
+        if !self.facade().allowed.contains(hash) {
+            return Err("this swarm is not served here");
+        }
+        if !self.may_meet(known) {
+            return Err("peers are switched off for this network");
+        }
+        if known.memberships.len() >= usize::from(self.facade().config.swarms_per_connection_max) {
+            return Err("this connection is in too many swarms");
+        }
+        if !self.held.may_join() {
+            return Err("too many joins of this address");
+        }
+        let request = JoinRequest {
+            stream: StreamName::InfoHash(hash.0),
+            token: self.token.as_deref().unwrap_or_default().as_bytes(),
+            address: self.address,
+            origin: self.origin.as_deref(),
+        };
+        let (admission, bearers) = (&*self.context.admission, &self.context.bearers);
+        let pass = admission::check(admission, bearers, request)
+            .await
+            .map_err(refusal_text)?;
+        if pass.leech {
+            return Err("this token is for viewers that only receive");
+        }
+        Ok(pass)
+    }
+
+    /// Whether the viewer may use peers both ways, and see their addresses: what it may not, these
+    /// clients cannot be asked to leave.
+    fn may_meet(&self, known: &Known) -> bool {
+        let privacy = &self.context.config.privacy;
+        let mode = privacy.mode(&known.guest.network, ViewerFlags(0));
+        mode == P2pMode::On && !privacy.relay_only
+    }
+
+    /// Handles a message. `admitted` is the swarm that the viewer has just been admitted to.
+    fn take(&self, text: &str, known: &mut Known, admitted: Option<InfoHash>) -> Taken {
+        let counters = &self.facade().counters;
+        match messages::parse(text) {
+            Ok(Message::Announce(announce)) => {
+                let hash = announce.info_hash.id;
+                let is_member = known.memberships.iter().any(|m| m.info_hash == hash);
+                if !is_member && !announce.stopped && admitted != Some(hash) {
+                    return Taken::Unadmitted(hash);
+                }
+                FacadeCounters::add(&counters.announces);
+                SCRATCH.with_borrow_mut(|scratch| self.on_announce(&announce, known, scratch));
+            }
+            Ok(Message::Answer(answer)) => self.on_answer(&answer),
+            Ok(Message::Scrape(hashes)) => {
+                FacadeCounters::add(&counters.scrapes);
+                self.on_scrape(&hashes, known);
+            }
+            Err(malformed) => {
+                FacadeCounters::add(&counters.malformed);
+                known.malformed += 1;
+                if known.malformed >= MALFORMED_MAX {
+                    return Taken::Over;
+                }
+                let why = malformed.to_string();
+                known.guest.link.push_text(&failure_parts(None, &why));
+            }
+        }
+        Taken::Done
+    }
+
+    fn on_announce(&self, announce: &Announce<'_>, known: &mut Known, scratch: &mut Scratch) {
+        let facade = self.facade();
+        let member = Membership {
+            info_hash: announce.info_hash.id,
+            peer_id: announce.peer_id.id,
+        };
+        if announce.stopped {
+            facade.swarms(member.info_hash).leave(self.conn, member);
+            known.memberships.retain(|m| *m != member);
+            let stays = |hash| known.memberships.iter().any(|m| m.info_hash == hash);
+            known.passes.retain(|(hash, _)| stays(*hash));
+            return;
+        }
+        let is_new = !known.memberships.contains(&member);
+        let memberships_max = usize::from(facade.config.swarms_per_connection_max);
+        if is_new && known.memberships.len() >= memberships_max {
+            return self.refuse(announce, known, "this connection is in too many swarms");
+        }
+        let ids = announce
+            .offers
+            .iter()
+            .map(|offer| facade.offer_name(offer.offer_id.bytes()));
+        scratch.offers.clear();
+        scratch.offers.extend(ids);
+        scratch.receivers.clear();
+        let saying = Saying {
+            member,
+            complete: announce.complete,
+            completed: announce.completed,
+            offers: &scratch.offers,
+        };
+        let announced = facade.swarms(member.info_hash).announce(
+            facade.now_s(),
+            &known.guest,
+            &saying,
+            facade.load_percent(),
+            &mut scratch.receivers,
+        );
+        let announced = match announced {
+            Ok(announced) => announced,
+            Err(Refusal::Taken(other)) => {
+                FacadeCounters::add(&facade.counters.taken);
+                other.probe();
+                return self.refuse(announce, known, "this peer_id is in use; try again soon");
+            }
+            Err(_) => return self.refuse(announce, known, "this swarm is full"),
+        };
+        if is_new {
+            known.memberships.push(member);
+        }
+        if announced.joined {
+            FacadeCounters::add(&facade.counters.joins);
+        }
+        announced.reply.write(announce.info_hash, &mut scratch.text);
+        known.guest.link.push_text(&[&scratch.text]);
+        let mut dropped = 0;
+        let passed = scratch.receivers.len();
+        for (number, receiver) in scratch.receivers.drain(..) {
+            let parts = offer_parts(announce, &announce.offers[number]);
+            dropped += usize::from(!receiver.push_text_droppable(&parts));
+        }
+        let made = announce.offers.len();
+        facade.counters.on_offers(made, passed - dropped, dropped);
+    }
+
+    fn refuse(&self, announce: &Announce<'_>, known: &Known, why: &str) {
+        FacadeCounters::add(&self.facade().counters.refused);
+        let parts = failure_parts(Some(announce.info_hash), why);
+        known.guest.link.push_text(&parts);
+    }
+
+    /// Passes an answer on. The answerer hears nothing: a reply would move its next announcement.
+    fn on_answer(&self, answer: &Answer<'_>) {
+        let facade = self.facade();
+        let member = Membership {
+            info_hash: answer.info_hash.id,
+            peer_id: answer.peer_id.id,
+        };
+        let offer = facade.offer_name(answer.offer_id.bytes());
+        let to = answer.to_peer_id;
+        let now_s = facade.now_s();
+        let receiver = facade
+            .swarms(member.info_hash)
+            .answer(now_s, self.conn, member, to, offer);
+        let passed = receiver.is_ok_and(|to| to.push_text_droppable(&answer_parts(answer)));
+        FacadeCounters::add(if passed {
+            &facade.counters.answers
+        } else {
+            &facade.counters.answers_refused
+        });
+    }
+
+    fn on_scrape(&self, hashes: &[Spelt<'_>], known: &Known) {
+        let facade = self.facade();
+        let mut text = String::from(r#"{"action":"scrape","files":{"#);
+        let allowed = hashes
+            .iter()
+            .filter(|hash| facade.allowed.contains(hash.id));
+        for (number, hash) in allowed.enumerate() {
+            let (complete, incomplete, downloaded) = facade.swarms(hash.id).scrape(hash.id);
+            let comma = if number > 0 { "," } else { "" };
+            text += &format!(
+                r#"{comma}{}:{{"complete":{complete},"incomplete":{incomplete},"downloaded":{downloaded}}}"#,
+                hash.json
+            );
+        }
+        text += "}}";
+        known.guest.link.push_text(&[&text]);
+    }
+}

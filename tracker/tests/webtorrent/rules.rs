@@ -1,0 +1,337 @@
+//! What clients that behave can rely on.
+
+use super::*;
+
+#[tokio::test]
+async fn offers_and_answers_go_to_whom_they_are_for() {
+    let tracker = start(config()).await;
+    let mut a = tracker.connect().await;
+    a.send(&announce("a", &["o1", "o2"])).await;
+    let reply = a.next().await;
+    assert_eq!(reply["action"], "announce");
+    assert_eq!(
+        (&reply["complete"], &reply["incomplete"]),
+        (&json!(0), &json!(1))
+    );
+    assert!(
+        (20..=120).contains(&reply["interval"].as_u64().unwrap()),
+        "{reply}"
+    );
+    let mut b = tracker.connect().await;
+    b.send(&announce("b", &["o3", "o4"])).await;
+    assert_eq!(b.next().await["incomplete"], 2);
+    a.expect_offer("b", "o3").await;
+    a.send(&answer("a", "b", "o3")).await;
+    let heard = b.next().await;
+    let expected = json!({
+        "action": "announce", "info_hash": HASH, "peer_id": peer("a"), "offer_id": "o3",
+        "answer": {"type": "answer", "sdp": SDP},
+    });
+    assert_eq!(heard, expected);
+    // An answer has no reply, and nobody was there for the other offers.
+    a.expect_silence().await;
+    b.expect_silence().await;
+    for (name, value) in [
+        ("webtorrent_offers_total", 1),
+        ("webtorrent_offers_spare_total", 3),
+        ("webtorrent_answers_total", 1),
+        ("webtorrent_viewers", 2),
+        ("webtorrent_swarms", 1),
+    ] {
+        assert_eq!(tracker.metric(name).await, value, "{name}");
+    }
+    tracker.stop().await;
+}
+
+#[tokio::test]
+async fn ids_are_compared_by_what_they_mean() {
+    let tracker = start(config()).await;
+    let mut a = tracker.announced("a").await;
+    let mut b = tracker.connect().await;
+    // Twenty bytes above 0x7f, of which two characters are spelt as escapes.
+    let name = "\u{e4}".repeat(20);
+    let text = announce("b", &["\u{e4}\u{15}"]).to_string();
+    b.send_text(text.replace(&peer("b"), &name)).await;
+    b.next().await;
+    assert_eq!(a.next().await["peer_id"], name);
+    let escaped = "\\u00E4".repeat(20);
+    let reply = answer("a", "b", "OFFER").to_string();
+    let reply = reply
+        .replace(&peer("b"), &escaped)
+        .replace("OFFER", "\\u00e4\\u0015");
+    a.send_text(reply).await;
+    assert_eq!(b.next().await["offer_id"], "\u{e4}\u{15}");
+    tracker.stop().await;
+}
+
+#[tokio::test]
+async fn answers_to_nothing_go_nowhere() {
+    let tracker = start(config()).await;
+    let mut a = tracker.announced("a").await;
+    let mut b = tracker.connect().await;
+    b.send(&announce("b", &["o"])).await;
+    b.next().await;
+    a.expect_offer("b", "o").await;
+    let mut stranger = tracker.connect().await;
+    for wrong in [
+        answer("a", "b", "another"),
+        answer("a", "nobody", "o"),
+        answer("b", "a", "o"),
+        answer("unheard", "b", "o"),
+    ] {
+        a.send(&wrong).await;
+    }
+    stranger.send(&answer("a", "b", "o")).await;
+    stranger.expect_silence().await;
+    a.expect_silence().await;
+    b.expect_silence().await;
+    a.send(&answer("a", "b", "o")).await;
+    assert_eq!(b.next().await["peer_id"], peer("a"));
+    a.send(&answer("a", "b", "o")).await;
+    a.expect_silence().await;
+    b.expect_silence().await;
+    assert_eq!(tracker.metric("webtorrent_answers_refused_total").await, 6);
+    tracker.stop().await;
+}
+
+#[tokio::test]
+async fn pairs_that_met_are_not_brought_together_again() {
+    let tracker = start(config()).await;
+    let mut a = tracker.announced("a").await;
+    let mut b = tracker.connect().await;
+    b.send(&announce("b", &["o1"])).await;
+    b.next().await;
+    a.expect_offer("b", "o1").await;
+    a.send(&answer("a", "b", "o1")).await;
+    b.next().await;
+    b.send(&announce("b", &["o2"])).await;
+    b.next().await;
+    a.send(&announce("a", &["o3"])).await;
+    a.next().await;
+    a.expect_silence().await;
+    b.expect_silence().await;
+    tracker.stop().await;
+}
+
+#[tokio::test]
+async fn nothing_stays_of_a_page_that_was_closed() {
+    let tracker = start(config()).await;
+    let mut page = tracker.connect().await;
+    // p2p-media-loader: a swarm for video, one for audio, each under a name of its own.
+    for (name, hash) in [
+        ("video", "vvvvvvvvvvvvvvvvvvvv"),
+        ("audio", "aaaaaaaaaaaaaaaaaaaa"),
+    ] {
+        let mut message = announce(name, &[]);
+        message["info_hash"] = json!(hash);
+        page.send(&message).await;
+        assert_eq!(page.next().await["info_hash"], hash);
+    }
+    assert_eq!(tracker.metric("webtorrent_viewers").await, 2);
+    page.socket.close(None).await.unwrap();
+    page.expect_close(CloseCode::Normal).await;
+    let mut other = tracker.announced("other").await;
+    let gone = async {
+        while tracker.metric("webtorrent_viewers").await > 1 {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, gone).await.expect("both are gone");
+    other
+        .send(&json!({"action": "scrape", "info_hash": ["vvvvvvvvvvvvvvvvvvvv", HASH]}))
+        .await;
+    let files = other.next().await["files"].clone();
+    assert_eq!(files["vvvvvvvvvvvvvvvvvvvv"]["incomplete"], 0);
+    assert_eq!(files[HASH]["incomplete"], 1);
+    tracker.stop().await;
+}
+
+#[tokio::test]
+async fn viewers_of_both_families_meet() {
+    let tracker = start(config()).await;
+    let mut four = tracker.connect_from("192.0.2.7").await;
+    four.send(&announce("four", &[])).await;
+    four.next().await;
+    let mut six = tracker.connect_from("2001:db8::7").await;
+    six.send(&announce("six", &["o"])).await;
+    assert_eq!(six.next().await["incomplete"], 2);
+    four.expect_offer("six", "o").await;
+    tracker.stop().await;
+}
+
+#[tokio::test]
+async fn stopping_leaves_and_is_not_replied_to() {
+    let tracker = start(config()).await;
+    let mut a = tracker.announced("a").await;
+    let mut stop = announce("a", &[]);
+    stop["event"] = json!("stopped");
+    a.send(&stop).await;
+    a.expect_silence().await;
+    assert_eq!(tracker.metric("webtorrent_viewers").await, 0);
+    let mut done = announce("a", &[]);
+    done["event"] = json!("completed");
+    a.send(&done).await;
+    let reply = a.next().await;
+    assert_eq!(
+        (&reply["complete"], &reply["incomplete"]),
+        (&json!(1), &json!(0))
+    );
+    a.send(&scrape()).await;
+    let expected = json!({HASH: {"complete": 1, "incomplete": 0, "downloaded": 1}});
+    assert_eq!(
+        a.next().await,
+        json!({"action": "scrape", "files": expected})
+    );
+    tracker.stop().await;
+}
+
+#[tokio::test]
+async fn viewers_of_one_isp_are_offered_to_each_other() {
+    let networks = "[[networks]]\ncidrs = [\"10.1.0.0/16\"]\nasn = 1\ncountry = \"DE\"\n\
+        [[networks]]\ncidrs = [\"10.2.0.0/16\"]\nasn = 2\ncountry = \"FR\"\n";
+    let networks = Config::from_toml(networks).unwrap().networks;
+    let tracker = start(Config {
+        networks,
+        ..config()
+    })
+    .await;
+    let mut clients = Vec::new();
+    for number in 0..40 {
+        let isp = number % 2 + 1;
+        let mut client = tracker.connect_from(&format!("10.{isp}.0.{number}")).await;
+        client.send(&announce(&number.to_string(), &[])).await;
+        client.next().await;
+        clients.push(client);
+    }
+    let mut newcomer = tracker.connect_from("10.1.0.200").await;
+    let offers: Vec<String> = (0..10).map(|number| number.to_string()).collect();
+    let offers: Vec<&str> = offers.iter().map(String::as_str).collect();
+    newcomer.send(&announce("new", &offers)).await;
+    newcomer.next().await;
+    let mut by_isp = [0, 0];
+    for (number, client) in clients.iter_mut().enumerate() {
+        client.send(&scrape()).await;
+        if client.next().await.get("offer").is_some() {
+            by_isp[number % 2] += 1;
+        }
+    }
+    assert_eq!(by_isp[0] + by_isp[1], 10);
+    assert!(by_isp[0] >= 6, "{by_isp:?}: one in ten may go anywhere");
+    tracker.stop().await;
+}
+
+#[tokio::test]
+async fn networks_where_peers_are_off_are_refused() {
+    let networks = "[[networks]]\ncidrs = [\"10.0.0.0/8\"]\np2p = \"off\"\n";
+    let networks = Config::from_toml(networks).unwrap().networks;
+    let tracker = start(Config {
+        networks,
+        ..config()
+    })
+    .await;
+    let mut client = tracker.connect_from("10.0.0.1").await;
+    client.send(&announce("a", &[])).await;
+    let heard = client.next().await;
+    assert!(
+        heard["failure reason"]
+            .as_str()
+            .unwrap()
+            .contains("switched off")
+    );
+    assert_eq!(
+        (&heard["action"], &heard["info_hash"]),
+        (&json!("announce"), &json!(HASH))
+    );
+    tracker.stop().await;
+}
+
+#[tokio::test]
+async fn only_listed_swarms_are_served() {
+    let listed = WebTorrentConfig {
+        info_hashes: vec![HASH.into()],
+        ..WebTorrentConfig::default()
+    };
+    let tracker = start(with(listed)).await;
+    let mut client = tracker.announced("a").await;
+    let mut other = announce("a", &[]);
+    other["info_hash"] = json!("xxxxxxxxxxxxxxxxxxxx");
+    client.send(&other).await;
+    assert!(
+        client.next().await["failure reason"]
+            .as_str()
+            .unwrap()
+            .contains("not served")
+    );
+    client
+        .send(&json!({"action": "scrape", "info_hash": [HASH, "xxxxxxxxxxxxxxxxxxxx"]}))
+        .await;
+    assert_eq!(client.next().await["files"].as_object().unwrap().len(), 1);
+    tracker.stop().await;
+}
+
+#[tokio::test]
+async fn a_token_in_the_query_admits() {
+    let tracker = start(Config {
+        join_token: Some("secret".into()),
+        ..config()
+    })
+    .await;
+    for (path, admitted) in [
+        ("/announce", false),
+        ("/announce?token=wrong", false),
+        ("/announce?x=1&token=secret", true),
+    ] {
+        let mut client = tracker.connect_at(path, "192.0.2.1").await.unwrap();
+        client.send(&announce("a", &[])).await;
+        let heard = client.next().await;
+        assert_eq!(
+            heard.get("failure reason").is_none(),
+            admitted,
+            "{path}: {heard}"
+        );
+    }
+    tracker.stop().await;
+}
+
+#[tokio::test]
+async fn the_path_is_the_operators_and_may_be_none() {
+    let at = |paths: &[&str]| {
+        with(WebTorrentConfig {
+            paths: paths.iter().map(ToString::to_string).collect(),
+            ..WebTorrentConfig::default()
+        })
+    };
+    let tracker = start(at(&["/swarm"])).await;
+    assert!(tracker.connect_at("/swarm", "192.0.2.1").await.is_ok());
+    assert!(tracker.connect_at("/announce", "192.0.2.1").await.is_err());
+    tracker.stop().await;
+    let tracker = start(at(&[])).await;
+    assert!(tracker.connect_at("/announce", "192.0.2.1").await.is_err());
+    tracker.stop().await;
+}
+
+#[tokio::test]
+async fn one_connection_is_in_several_swarms_under_several_names() {
+    let tracker = start(config()).await;
+    let mut a = tracker.announced("a").await;
+    let mut b = tracker.connect().await;
+    for (name, offer) in [("b", "o1"), ("c", "o2")] {
+        b.send(&announce(name, &[offer])).await;
+        b.next().await;
+        a.expect_offer(name, offer).await;
+    }
+    b.send(&announce("b", &["o3"])).await;
+    b.next().await;
+    b.expect_silence().await;
+    a.expect_silence().await;
+    tracker.stop().await;
+}
+
+#[tokio::test]
+async fn a_shutdown_closes_with_a_word() {
+    let tracker = start(config()).await;
+    let mut client = tracker.announced("a").await;
+    let stopping = tokio::spawn(tracker.stop());
+    client.expect_close(CloseCode::Away).await;
+    stopping.await.unwrap();
+}
