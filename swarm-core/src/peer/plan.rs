@@ -325,6 +325,7 @@ pub(super) struct Ask {
 
 /// Which missing pieces to ask of whom. `outstanding` counts what each neighbour was asked for
 /// already.
+// tidy: long-fn: one decision, from what misses to whom to ask
 pub(super) fn pull<'a>(
     segment: &Segment,
     view: &View<'_>,

@@ -78,6 +78,7 @@ impl Peer {
         self.believe_all(index, out);
     }
 
+    // tidy: long-fn: what one arrival changes, in order
     pub(super) fn handle_pieces(
         &mut self,
         source: Source,
