@@ -24,22 +24,22 @@ async function join(infoHash, number) {
   return { page, peerId, read: () => page.evaluate(() => window.read()) };
 }
 
-test("clients meet, speak, scrape and leave", { timeout: 60_000 }, async () => {
+test("clients meet, speak, scrape and leave", { timeout: 150_000 }, async () => {
   const a = await join(SWARM, "04");
-  await eventually("the first is in", 10, async () => (await a.read()).updates.length > 0, a.read);
+  await eventually("the first is in", 30, async () => (await a.read()).updates.length > 0, a.read);
   const b = await join(SWARM, "05");
   for (const [me, other] of [[a, b], [b, a]]) {
-    await eventually("they have met", 20, async () => (await me.read()).received.length > 0, me.read);
+    await eventually("they have met", 60, async () => (await me.read()).received.length > 0, me.read);
     assert.deepEqual((await me.read()).received, [`hello from ${other.peerId}`]);
   }
   await a.page.evaluate(() => window.client.scrape());
-  await eventually("a scrape", 10, async () => (await a.read()).scrapes.length > 0, a.read);
+  await eventually("a scrape", 30, async () => (await a.read()).scrapes.length > 0, a.read);
   assert.deepEqual((await a.read()).scrapes[0], { complete: 0, incomplete: 2, downloaded: 0 });
   await b.page.evaluate(() => window.client.update());
-  await eventually("an update", 10, async () => (await b.read()).updates.length > 1, b.read);
+  await eventually("an update", 30, async () => (await b.read()).updates.length > 1, b.read);
   assert.equal((await b.read()).peers, 1, "they have met already");
   await b.page.evaluate(() => window.client.stop());
-  await eventually("one has left", 10, async () => (await all.metric("viewers")) === 1);
+  await eventually("one has left", 30, async () => (await all.metric("viewers")) === 1);
   for (const client of [a, b]) {
     const { errors, warnings } = await client.read();
     assert.deepEqual([...errors, ...warnings], []);
@@ -47,9 +47,9 @@ test("clients meet, speak, scrape and leave", { timeout: 60_000 }, async () => {
   }
 });
 
-test("a refusal is a warning that names its reason, and the socket stays", { timeout: 30_000 }, async () => {
+test("a refusal is a warning that names its reason, and the socket stays", { timeout: 90_000 }, async () => {
   const client = await join(OTHER, "06");
-  await eventually("a warning", 10, async () => (await client.read()).warnings.length > 0, client.read);
+  await eventually("a warning", 30, async () => (await client.read()).warnings.length > 0, client.read);
   const { warnings, errors } = await client.read();
   assert.match(warnings[0], /not served/);
   assert.deepEqual(errors, []);

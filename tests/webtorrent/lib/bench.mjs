@@ -28,6 +28,9 @@ const BROWSER_ARGUMENTS = [
   "--allow-loopback-in-peer-connection",
 ];
 
+const PROCESS =
+  "globalThis.process ??= { browser: true, env: {}, nextTick: (f, ...args) => queueMicrotask(() => f(...args)) };";
+
 /** Builds the binary if need be, and returns its path; SHOAL names one that is there already. */
 function binary() {
   if (process.env.SHOAL) return process.env.SHOAL;
@@ -81,6 +84,8 @@ async function servePage(name) {
     format: "iife",
     platform: "browser",
     define: { global: "globalThis" },
+    // What bundlers for browsers put in the place of Node's.
+    banner: { js: PROCESS },
     logLevel: "error",
   });
   const script = bundle.outputFiles[0].contents;

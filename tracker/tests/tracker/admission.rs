@@ -192,6 +192,43 @@ async fn a_viewer_that_is_in_stays_when_its_token_ends_and_needs_another_to_come
     tracker.stop().await;
 }
 
+/// The code block of a language in the operator's manual.
+fn from_the_manual(language: &str) -> String {
+    let manual = include_str!("../../../docs/operating/tokens.md");
+    let begin = format!("```{language}\n");
+    let (_, rest) = manual.split_once(&begin).expect("the block is there");
+    rest.split_once("```").unwrap().0.to_owned()
+}
+
+#[tokio::test]
+async fn the_manuals_back_end_in_node_mints_tokens_that_are_accepted() {
+    let folder = tempfile::tempdir().unwrap();
+    let keys = tempfile::tempdir().unwrap();
+    let pair = tokens::new_key_pair(KeyKind::Ed25519).unwrap();
+    fs::write(folder.path().join("2026-11.key"), pair.private_pem).unwrap();
+    fs::write(keys.path().join("2026-11.pem"), pair.public_pem).unwrap();
+    let print = format!("console.log(tokenFor(\"{STREAM}\", \"anna\"));\n");
+    fs::write(
+        folder.path().join("mint.mjs"),
+        from_the_manual("js") + &print,
+    )
+    .unwrap();
+    let run = std::process::Command::new("node")
+        .arg("mint.mjs")
+        .current_dir(folder.path())
+        .output()
+        .expect("Node.js is installed");
+    assert!(
+        run.status.success(),
+        "{}",
+        String::from_utf8_lossy(&run.stderr)
+    );
+    let token = String::from_utf8(run.stdout).unwrap();
+    let tracker = start(with_tokens(&keys)).await;
+    joins_with(&tracker, token.trim()).await;
+    tracker.stop().await;
+}
+
 /// An operator's back end: answers by the token, and counts.
 struct BackEnd {
     url: String,
