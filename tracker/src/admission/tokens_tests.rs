@@ -74,122 +74,55 @@ fn tokens_of_both_kinds_of_keys_are_accepted() {
     }
 }
 
+/// What becomes of a token after a change to claims that are good.
+fn changed(issuer: &Issuer, change: impl FnOnce(&mut Claims)) -> Result<bool, &'static str> {
+    let mut claims = claims_for(STREAM, HOUR);
+    change(&mut claims);
+    check(&issuer.tokens(), &issuer.mint(&claims)).map(|grant| grant.leech)
+}
+
 #[test]
-fn claims_decide() {
+fn the_streams_decide() {
     let issuer = Issuer::new(KeyKind::Ed25519);
-    let tokens = issuer.tokens();
-    let base = claims_for(STREAM, HOUR);
+    let stream = STREAM.to_string();
     let many = |texts: &[&str]| Values::Many(texts.iter().map(ToString::to_string).collect());
     let one = |text: &str| Values::One(text.into());
-    let stream = STREAM.to_string();
-    for (claims, expected) in [
-        (
-            Claims {
-                stream: many(&["ff", &stream]),
-                ..base.clone()
-            },
-            Ok(()),
-        ),
-        (
-            Claims {
-                stream: one("*"),
-                ..base.clone()
-            },
-            Ok(()),
-        ),
-        (
-            Claims {
-                stream: one(&stream.to_uppercase()),
-                ..base.clone()
-            },
-            Ok(()),
-        ),
-        (
-            Claims {
-                stream: one("ff"),
-                ..base.clone()
-            },
-            Err("for another stream"),
-        ),
-        (
-            Claims {
-                stream: many(&[]),
-                ..base.clone()
-            },
-            Err("for another stream"),
-        ),
-        (
-            Claims {
-                exp: now_s() - 29,
-                ..base.clone()
-            },
-            Ok(()),
-        ),
-        (
-            Claims {
-                exp: now_s() - 31,
-                ..base.clone()
-            },
-            Err("expired"),
-        ),
-        (
-            Claims {
-                exp: 0,
-                ..base.clone()
-            },
-            Err("expired"),
-        ),
-        (
-            Claims {
-                exp: now_s() + 90_000,
-                ..base.clone()
-            },
-            Err("valid for too long"),
-        ),
-        (
-            Claims {
-                exp: u64::MAX,
-                ..base.clone()
-            },
-            Err("valid for too long"),
-        ),
-        (
-            Claims {
-                nbf: Some(now_s() + 25),
-                ..base.clone()
-            },
-            Ok(()),
-        ),
-        (
-            Claims {
-                nbf: Some(now_s() + 40),
-                ..base.clone()
-            },
-            Err("not valid yet"),
-        ),
-        (
-            Claims {
-                p2p: Some("all".into()),
-                ..base.clone()
-            },
-            Err("with an unknown p2p claim"),
-        ),
-        (
-            Claims {
-                aud: one("elsewhere"),
-                ..base.clone()
-            },
-            Ok(()),
-        ),
+    for (value, is_good) in [
+        (many(&["ff", &stream]), true),
+        (one("*"), true),
+        (one(&stream.to_uppercase()), true),
+        (one("ff"), false),
+        (many(&[]), false),
     ] {
-        let got = check(&tokens, &issuer.mint(&claims)).map(|_| ());
-        assert_eq!(got, expected, "{claims:?}");
+        let expected = is_good.then_some(false).ok_or("for another stream");
+        assert_eq!(changed(&issuer, |claims| claims.stream = value), expected);
     }
-    let leech = Claims {
-        p2p: Some("leech".into()),
-        ..base
-    };
-    assert!(check(&tokens, &issuer.mint(&leech)).unwrap().leech);
+}
+
+#[test]
+fn times_decide() {
+    let issuer = Issuer::new(KeyKind::Ed25519);
+    let until = |exp| changed(&issuer, |claims| claims.exp = exp);
+    assert_eq!(until(now_s() - 29), Ok(false));
+    assert_eq!(until(now_s() - 31), Err("expired"));
+    assert_eq!(until(0), Err("expired"));
+    assert_eq!(until(now_s() + 90_000), Err("valid for too long"));
+    assert_eq!(until(u64::MAX), Err("valid for too long"));
+    let from = |nbf| changed(&issuer, |claims| claims.nbf = Some(nbf));
+    assert_eq!(from(now_s() + 25), Ok(false));
+    assert_eq!(from(now_s() + 40), Err("not valid yet"));
+}
+
+#[test]
+fn what_a_viewer_gives_is_claimed() {
+    let issuer = Issuer::new(KeyKind::Ed25519);
+    let p2p = |value: &str| changed(&issuer, |claims| claims.p2p = Some(value.into()));
+    assert_eq!(p2p("leech"), Ok(true));
+    assert_eq!(p2p("all"), Err("with an unknown p2p claim"));
+    let elsewhere = changed(&issuer, |claims| {
+        claims.aud = Values::One("elsewhere".into())
+    });
+    assert_eq!(elsewhere, Ok(false), "no audience is asked for");
 }
 
 #[test]
