@@ -155,7 +155,11 @@ async fn serve(
         stopped,
     });
     let (facade, until) = (Arc::clone(&context), stopping.clone());
-    tokio::spawn(async move { facade.webtorrent.serve(until).await });
+    tokio::spawn(async move {
+        // Ends too where the server is dropped: what holds the context keeps connections open.
+        let serve = facade.webtorrent.serve(until);
+        facade.stopped.run_until_cancelled(serve).await
+    });
     let connections = Arc::new(Semaphore::new(
         context.config.limits.connections_max as usize,
     ));
