@@ -9,8 +9,10 @@ use swarm_core::{directory::Policy, limits};
 use crate::{
     Error, WebTorrentConfig,
     admission::{PermissionConfig, TokensConfig},
+    cluster::ClusterConfig,
     privacy::PrivacyConfig,
     tls::TlsConfig,
+    webhooks::WebhooksConfig,
 };
 
 /// The settings. [`default_config`] is their manual.
@@ -66,6 +68,10 @@ pub struct Config {
     pub webtorrent: WebTorrentConfig,
     /// Bounds.
     pub limits: LimitsConfig,
+    /// Several nodes that act as one tracker.
+    pub cluster: ClusterConfig,
+    /// Who is told that streams start and end.
+    pub webhooks: WebhooksConfig,
 }
 
 /// What the operator knows of a network. Fields that are set go before the databases'.
@@ -257,6 +263,8 @@ impl Config {
         {
             return wrong("stun.advertise: at most 4 addresses of 256 bytes");
         }
+        self.cluster.check(self.name_key.is_some())?;
+        self.webhooks.check()?;
         if self.reload_ms == 0 {
             return wrong("reload_ms must not be 0");
         }
@@ -271,7 +279,11 @@ impl Config {
     pub(crate) fn policy(&self) -> Policy {
         let swarm = &self.swarm;
         Policy {
-            viewers_max: self.limits.connections_max,
+            viewers_max: if self.cluster.is_on() {
+                self.cluster.viewers_max
+            } else {
+                self.limits.connections_max
+            },
             links_target: swarm.links_target,
             group_target: swarm.group_target,
             group_max: swarm.group_max,
@@ -358,6 +370,8 @@ impl Default for Config {
             swarm: SwarmConfig::default(),
             webtorrent: WebTorrentConfig::default(),
             limits: LimitsConfig::default(),
+            cluster: ClusterConfig::default(),
+            webhooks: WebhooksConfig::default(),
         }
     }
 }
@@ -456,6 +470,14 @@ mod tests {
                 label: Some(String::new()),
                 ..NetworkConfig::default()
             }],
+            cluster: ClusterConfig {
+                credentials: Some(PathBuf::new()),
+                ..ClusterConfig::default()
+            },
+            webhooks: WebhooksConfig {
+                secret: Some(String::new()),
+                ..WebhooksConfig::default()
+            },
             ..Config::default()
         };
         let all = toml::Table::try_from(&config).unwrap();
@@ -483,6 +505,11 @@ mod tests {
             ("[swarm]\ngroup_thin = 15", "group_thin"),
             ("[swarm]\nsilence_ms_max = 6000", "silence_ms_max"),
             ("[limits]\nqueue_bytes_max = 100", "queue_bytes_max"),
+            ("[cluster]\nservers = [\"nats://h\"]", "name_key"),
+            ("[webhooks]\nurls = [\"ftp://h/\"]", "webhooks.urls"),
+            ("[webhooks]\nsecret = \"short\"", "webhooks.secret"),
+            ("[cluster]\nsubject = \"a b\"", "cluster.subject"),
+            ("[cluster]\nlost_after_ms = 1500", "cluster.lost_after_ms"),
             ("paths = [\"shoal\"]", "paths"),
             ("[webtorrent]\npaths = [\"x\"]", "webtorrent.paths"),
             ("[webtorrent]\ninterval_s_min = 200", "interval_s_min"),

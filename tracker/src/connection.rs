@@ -28,6 +28,7 @@ use crate::{
     quota::{Bucket, Held},
     server::Context,
     shard::{Command, Join, refusal_text},
+    sink::Sink,
     socket::{Ended, Incoming, Socket, Timing},
 };
 
@@ -174,7 +175,7 @@ impl Visit {
             isp: found.isp,
             site: found.network.site.zip(found.label),
             stun: self.stun_servers(),
-            outgoing,
+            outgoing: Sink::Here(outgoing),
         })
     }
 

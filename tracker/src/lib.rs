@@ -1,6 +1,6 @@
 //! The tracker: tells viewers of a stream of each other, and passes their signalling on.
 //!
-//! One process, in memory, nothing else needed. Matchmaking itself is
+//! One process, in memory, nothing else needed; several act as one where there is NATS. Matchmaking itself is
 //! [`swarm_core::directory::Directory`]; this crate gives it sockets, a clock, and knowledge of
 //! networks.
 //!
@@ -14,8 +14,13 @@
 //! - `networks` knows ISPs and places: the operator's rules, MMDB files.
 //! - `reload` reads files again when they change.
 //! - `address` finds a viewer's address behind trusted proxies.
+//! - `api` is what operators see and do.
+//! - `dashboard` is the page that shows it; its files are in `dashboard/`.
+//! - `cluster` makes several nodes one tracker.
+//! - `farewell` sends viewers away, for a restart that they do not notice.
 //! - `webtorrent` serves WebTorrent clients, unchanged, at `/announce`.
 //! - `stun` lets viewers find their public address.
+//! - `webhooks` tells the broadcaster's services that streams start and end.
 //!
 //! The wire is specified in `docs/protocol/tracker.md` and `docs/protocol/webtorrent.md`.
 
@@ -23,11 +28,14 @@ mod address;
 mod admission;
 mod api;
 mod bearers;
+mod cluster;
 mod config;
 mod connection;
+mod dashboard;
 mod entrance;
 mod error;
 mod fake;
+mod farewell;
 mod metrics;
 mod names;
 mod networks;
@@ -37,16 +45,19 @@ mod quota;
 mod reload;
 mod server;
 mod shard;
+mod sink;
 mod socket;
 mod stream;
 mod stun;
 mod tls;
+mod webhooks;
 mod webtorrent;
 
 pub use admission::{
     Admission, Bearer, Grant, JoinRequest, OnFailure, Open, PermissionConfig, SharedToken,
     StreamName, TokensConfig, tokens,
 };
+pub use cluster::{ClusterConfig, SplitBy};
 pub use config::{
     AddressHeader, Config, LimitsConfig, NetworkConfig, P2pMode, StunConfig, SwarmConfig,
     default_config,
@@ -55,4 +66,5 @@ pub use error::Error;
 pub use privacy::PrivacyConfig;
 pub use server::{run, run_with};
 pub use tls::TlsConfig;
+pub use webhooks::WebhooksConfig;
 pub use webtorrent::WebTorrentConfig;

@@ -7,21 +7,78 @@ use std::{
 
 use swarm_core::directory::Stats;
 
-/// What is counted outside the directory.
-#[derive(Debug, Default)]
-pub(crate) struct Counters {
-    pub(crate) connections: AtomicU64,
-    pub(crate) connections_refused: AtomicU64,
-    pub(crate) messages_in: AtomicU64,
-    pub(crate) bad_messages: AtomicU64,
-    pub(crate) over_quota: AtomicU64,
-    pub(crate) refused: AtomicU64,
-    pub(crate) signals: AtomicU64,
-    pub(crate) signals_refused: AtomicU64,
-    pub(crate) signals_dropped: AtomicU64,
-    pub(crate) slow_readers: AtomicU64,
-    pub(crate) stun_answers: AtomicU64,
-    pub(crate) stun_ignored: AtomicU64,
+use crate::shard::Sight;
+
+/// A table of metrics: kind, name, value, and the help that Prometheus shows.
+macro_rules! rows {
+    ($($kind:ident $name:ident ($value:expr) $help:literal)*) => {
+        vec![$(Row {
+            kind: Kind::$kind,
+            name: stringify!($name),
+            help: $help,
+            value: $value,
+        },)*]
+    };
+}
+
+/// Declares [`Counters`] as one table: kind, name, help. Counters get `_total` at the end of their
+/// name.
+macro_rules! table {
+    ($($kind:ident $name:ident $help:literal)*) => {
+        /// What is counted outside the directory.
+        #[derive(Debug, Default)]
+        pub(crate) struct Counters {
+            $(#[doc = $help] pub(crate) $name: AtomicU64,)*
+        }
+
+        impl Counters {
+            fn rows(&self) -> Vec<Row> {
+                rows! { $($kind $name (self.$name.load(Ordering::Relaxed)) $help)* }
+            }
+        }
+    };
+}
+
+table! {
+    Gauge connections "WebSocket connections."
+    Counter connections_refused "Connections refused."
+    Counter messages_in "Messages of viewers."
+    Counter bad_messages "Malformed messages, or out of order."
+    Counter over_quota "Viewers refused for a quota."
+    Counter refused "Viewers refused."
+    Counter signals "Signals passed on."
+    Counter signals_refused "Signals to viewers not introduced."
+    Counter signals_dropped "Signals dropped for slow readers."
+    Counter slow_readers "Connections closed for slow reading."
+    Counter stun_answers "STUN answers."
+    Counter stun_ignored "STUN datagrams without an answer."
+    Gauge draining "1 while the tracker sends its viewers away."
+    Gauge cluster_connected "1 while NATS is there."
+    Gauge cluster_nodes "Nodes that live, this one included."
+    Gauge cluster_visitors "Viewers of other nodes whose stream this node owns."
+    Counter cluster_messages_in "Messages of other nodes."
+    Counter cluster_messages_out "Messages to other nodes."
+    Counter cluster_bad_messages "Messages of other nodes that could not be read."
+    Counter cluster_dropped "Messages to or of other nodes that were dropped."
+    Counter cluster_moves "Viewers of this node that got another owner."
+    Counter cluster_rejoins "Viewers of this node that their owner did not know."
+    Counter webhooks_sent "Webhooks that were taken."
+    Counter webhooks_failed "Attempts to send a webhook that failed."
+    Counter webhooks_dropped "Webhooks given up."
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Gauge,
+    Counter,
+}
+
+/// One line of the table.
+struct Row {
+    kind: Kind,
+    name: &'static str,
+    help: &'static str,
+    value: u64,
 }
 
 impl Counters {
@@ -29,149 +86,112 @@ impl Counters {
         counter.fetch_add(1, Ordering::Relaxed);
     }
 
+    pub(crate) fn add_many(counter: &AtomicU64, count: u64) {
+        counter.fetch_add(count, Ordering::Relaxed);
+    }
+
     pub(crate) fn sub(counter: &AtomicU64) {
         counter.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn set(gauge: &AtomicU64, value: u64) {
+        gauge.store(value, Ordering::Relaxed);
     }
 }
 
 /// What the shard tells of itself.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Gauges {
-    pub(crate) stats: Stats,
-    pub(crate) viewers: usize,
-    pub(crate) groups: usize,
-    pub(crate) streams: usize,
-    pub(crate) bytes_p2p: u64,
-    pub(crate) bytes_cdn: u64,
+    stats: Stats,
+    viewers: u64,
+    groups: u64,
+    streams: u64,
+    bytes_p2p: u64,
+    bytes_cdn: u64,
+}
+
+impl Gauges {
+    pub(crate) fn read(sight: &Sight<'_>) -> Self {
+        let directory = sight.directory;
+        let mut gauges = Self {
+            stats: *directory.stats(),
+            viewers: directory.viewers_len() as u64,
+            groups: directory.groups_len() as u64,
+            ..Self::default()
+        };
+        for stream in directory.streams() {
+            gauges.streams += 1;
+            gauges.bytes_p2p += stream.totals.bytes_p2p;
+            gauges.bytes_cdn += stream.totals.bytes_cdn;
+        }
+        gauges
+    }
+
+    fn rows(&self) -> Vec<Row> {
+        let stats = &self.stats;
+        rows! {
+            Gauge viewers (self.viewers) "Viewers of the streams that this node runs, those that may come back included."
+            Gauge groups (self.groups) "Groups of viewers."
+            Gauge streams (self.streams) "Streams with viewers."
+            Gauge stream_bytes_p2p (self.bytes_p2p) "Bytes from peers, over the streams that have viewers."
+            Gauge stream_bytes_cdn (self.bytes_cdn) "Bytes from the CDN, over the streams that have viewers."
+            Counter joins (stats.joins) "Viewers that joined."
+            Counter resumes (stats.resumes) "Viewers that came back under their name."
+            Counter introductions (stats.introductions) "Pairs introduced."
+            Counter links_up (stats.links_up) "Links that came up."
+            Counter links_failed (stats.links_failed) "Introductions that led to nothing."
+            Counter links_lost (stats.links_lost) "Links that broke."
+            Counter links_misbehaved (stats.links_misbehaved) "Links ended for misbehaviour."
+            Counter group_splits (stats.splits) "Groups cut in two."
+            Counter group_merges (stats.merges) "Thin groups sent elsewhere."
+            Counter group_condensed (stats.condensed) "Groups made of viewers of one place."
+        }
+    }
 }
 
 /// The text that Prometheus scrapes.
-// tidy: long-fn: one entry for each metric
 pub(crate) fn render(counters: &Counters, gauges: &Gauges) -> String {
     let mut text = String::new();
-    let mut line = |kind: &str, name: &str, help: &str, value: u64| {
-        let name = format!("shoal_tracker_{name}");
+    for row in gauges.rows().into_iter().chain(counters.rows()) {
+        let (kind, end) = match row.kind {
+            Kind::Gauge => ("gauge", ""),
+            Kind::Counter => ("counter", "_total"),
+        };
+        let name = format!("shoal_tracker_{}{end}", row.name);
         let _ = writeln!(
             text,
-            "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}"
+            "# HELP {name} {}\n# TYPE {name} {kind}\n{name} {}",
+            row.help, row.value
         );
-    };
-    let stats = &gauges.stats;
-    let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-    for (name, help, value) in [
-        (
-            "connections",
-            "WebSocket connections.",
-            read(&counters.connections),
-        ),
-        (
-            "viewers",
-            "Viewers, those that may come back included.",
-            gauges.viewers as u64,
-        ),
-        ("groups", "Groups of viewers.", gauges.groups as u64),
-        ("streams", "Streams with viewers.", gauges.streams as u64),
-        (
-            "stream_bytes_p2p",
-            "Bytes from peers, over the streams that have viewers.",
-            gauges.bytes_p2p,
-        ),
-        (
-            "stream_bytes_cdn",
-            "Bytes from the CDN, over the streams that have viewers.",
-            gauges.bytes_cdn,
-        ),
-    ] {
-        line("gauge", name, help, value);
-    }
-    for (name, help, value) in [
-        ("joins_total", "Viewers that joined.", stats.joins),
-        (
-            "resumes_total",
-            "Viewers that came back under their name.",
-            stats.resumes,
-        ),
-        (
-            "introductions_total",
-            "Pairs introduced.",
-            stats.introductions,
-        ),
-        ("links_up_total", "Links that came up.", stats.links_up),
-        (
-            "links_failed_total",
-            "Introductions that led to nothing.",
-            stats.links_failed,
-        ),
-        ("links_lost_total", "Links that broke.", stats.links_lost),
-        (
-            "links_misbehaved_total",
-            "Links ended for misbehaviour.",
-            stats.links_misbehaved,
-        ),
-        ("group_splits_total", "Groups cut in two.", stats.splits),
-        (
-            "group_merges_total",
-            "Thin groups sent elsewhere.",
-            stats.merges,
-        ),
-        (
-            "group_condensed_total",
-            "Groups made of viewers of one place.",
-            stats.condensed,
-        ),
-        (
-            "connections_refused_total",
-            "Connections refused.",
-            read(&counters.connections_refused),
-        ),
-        (
-            "messages_in_total",
-            "Messages of viewers.",
-            read(&counters.messages_in),
-        ),
-        (
-            "bad_messages_total",
-            "Malformed messages, or out of order.",
-            read(&counters.bad_messages),
-        ),
-        (
-            "over_quota_total",
-            "Viewers refused for a quota.",
-            read(&counters.over_quota),
-        ),
-        ("refused_total", "Viewers refused.", read(&counters.refused)),
-        (
-            "signals_total",
-            "Signals passed on.",
-            read(&counters.signals),
-        ),
-        (
-            "signals_refused_total",
-            "Signals to viewers not introduced.",
-            read(&counters.signals_refused),
-        ),
-        (
-            "signals_dropped_total",
-            "Signals dropped for slow readers.",
-            read(&counters.signals_dropped),
-        ),
-        (
-            "slow_readers_total",
-            "Connections closed for slow reading.",
-            read(&counters.slow_readers),
-        ),
-        (
-            "stun_answers_total",
-            "STUN answers.",
-            read(&counters.stun_answers),
-        ),
-        (
-            "stun_ignored_total",
-            "STUN datagrams without an answer.",
-            read(&counters.stun_ignored),
-        ),
-    ] {
-        line("counter", name, help, value);
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_metric_has_help_type_and_value_and_its_own_name() {
+        let counters = Counters::default();
+        Counters::add_many(&counters.signals, 7);
+        Counters::set(&counters.cluster_nodes, 3);
+        let text = render(&counters, &Gauges::default());
+        assert!(text.contains("\nshoal_tracker_signals_total 7\n"));
+        assert!(
+            text.contains(
+                "# TYPE shoal_tracker_cluster_nodes gauge\nshoal_tracker_cluster_nodes 3\n"
+            )
+        );
+        let mut names: Vec<&str> = text
+            .lines()
+            .filter(|line| !line.starts_with('#'))
+            .filter_map(|line| line.split(' ').next())
+            .collect();
+        let all = names.len();
+        assert_eq!(text.lines().count(), 3 * all);
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), all);
+    }
 }

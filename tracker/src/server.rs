@@ -7,9 +7,9 @@ use std::{
     pin::pin,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -22,11 +22,11 @@ use hyper::{
     upgrade::{OnUpgrade, Upgraded},
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
-use serde::Serialize;
-use swarm_core::{directory::ConnId, id::StreamId, limits, wire::SUBPROTOCOL};
+use swarm_core::{directory::ConnId, limits, wire::SUBPROTOCOL};
 use tokio::{
     net::{TcpListener, UdpSocket},
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    task::JoinHandle,
     time,
 };
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
@@ -35,12 +35,15 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     Error,
     address::client_address,
-    admission::{self, Admission, origin_allowed, same},
+    admission::{self, Admission, origin_allowed},
+    api,
     bearers::Bearers,
+    cluster::{self, Cluster, Peers},
     config::Config,
     connection::Visit,
+    dashboard,
     entrance::Entrance,
-    metrics::{self, Counters},
+    metrics::Counters,
     names::{self, Names},
     networks::Networks,
     quota::Addresses,
@@ -48,7 +51,7 @@ use crate::{
     shard::{self, Command, Shard},
     socket::flush::Flushers,
     stream::Stream,
-    stun,
+    stun, webhooks,
     webtorrent::{self, Facade},
 };
 
@@ -57,7 +60,7 @@ const HEAD_LEN_MAX: usize = 16 * 1024;
 /// After an error of the listener (no more files), before it is tried again.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-type Answer = Response<Full<Bytes>>;
+pub(crate) type Answer = Response<Full<Bytes>>;
 
 /// What all connections share.
 pub(crate) struct Context {
@@ -68,6 +71,10 @@ pub(crate) struct Context {
     pub(crate) counters: Arc<Counters>,
     pub(crate) shard: mpsc::Sender<Command>,
     pub(crate) stun_port: Option<u16>,
+    pub(crate) node: Node,
+    /// The other nodes, where there may be any.
+    pub(crate) peers: Option<Arc<Peers>>,
+    draining: AtomicBool,
     pub(crate) flushers: Flushers,
     pub(crate) webtorrent: Facade,
     pub(crate) bearers: Arc<Bearers>,
@@ -76,6 +83,13 @@ pub(crate) struct Context {
     conns: AtomicU64,
     stopping: CancellationToken,
     pub(crate) stopped: CancellationToken,
+}
+
+/// This process, as the API names it.
+pub(crate) struct Node {
+    pub(crate) id: String,
+    pub(crate) name: String,
+    pub(crate) started: Instant,
 }
 
 /// Serves viewers on `listener` until `shutdown`; then tells them to come back and returns once
@@ -127,39 +141,39 @@ async fn serve(
         stopped.clone(),
     );
     let stun_port = start_stun(&config, &counters, &stopped).await?;
-    let mut seed = [0; 8];
-    names::fill(&mut seed)?;
+    let mut random = [0; 16];
+    names::fill(&mut random)?;
+    let (seed, id) = (random[..8].try_into(), hex::encode(&random[8..]));
     let (sender, commands) = mpsc::channel(shard::COMMANDS_MAX);
     let shard = Shard::new(
         Arc::new(config.clone()),
         names.clone(),
         Arc::clone(&counters),
-        u64::from_be_bytes(seed),
+        u64::from_be_bytes(seed.unwrap_or_default()),
     );
     let shard = tokio::spawn(shard.serve(commands, stopping.clone()));
+    let cluster = start_cluster(&config, &sender, &counters, &stopping).await?;
     let context = Arc::new(Context {
         addresses: Addresses::new(config.limits.clone()),
         bearers: Bearers::new(&config.limits),
         entrance,
+        node: Node::new(&config, cluster.as_ref(), id),
         config,
         admission,
         names,
         networks,
         counters,
-        shard: sender,
+        shard: cluster.as_ref().map_or(sender, |c| c.commands.clone()),
         stun_port,
+        peers: cluster.as_ref().map(|c| Arc::clone(&c.peers)),
+        draining: AtomicBool::new(false),
         flushers: Flushers::start(&stopped),
         webtorrent,
         conns: AtomicU64::new(1),
         stopping: stopping.clone(),
         stopped,
     });
-    let (facade, until) = (Arc::clone(&context), stopping.clone());
-    tokio::spawn(async move {
-        // Ends too where the server is dropped: what holds the context keeps connections open.
-        let serve = facade.webtorrent.serve(until);
-        facade.stopped.run_until_cancelled(serve).await
-    });
+    let cluster = start_tasks(cluster, &context);
     let connections = Arc::new(Semaphore::new(
         context.config.limits.connections_max as usize,
     ));
@@ -170,10 +184,72 @@ async fn serve(
     if time::timeout(drain, gone).await.is_err() {
         tracing::info!("connections that did not end in time are cut");
     }
-    if let Err(error) = shard.await {
-        tracing::error!(%error, "the directory's task broke off");
+    for task in [Some(shard), cluster].into_iter().flatten() {
+        if let Err(error) = task.await {
+            tracing::error!(%error, "a task broke off");
+        }
     }
     Ok(())
+}
+
+impl Node {
+    /// `id` is for a node that has none of a cluster.
+    fn new(config: &Config, cluster: Option<&Cluster>, id: String) -> Self {
+        Self {
+            id: cluster.map_or(id, |cluster| cluster.peers.node()),
+            name: config.cluster.name.clone(),
+            started: Instant::now(),
+        }
+    }
+}
+
+async fn start_cluster(
+    config: &Config,
+    shard: &mpsc::Sender<Command>,
+    counters: &Arc<Counters>,
+    stopping: &CancellationToken,
+) -> Result<Option<Cluster>, Error> {
+    if !config.cluster.is_on() {
+        return Ok(None);
+    }
+    let started = cluster::start(config, shard.clone(), counters, stopping.clone());
+    Ok(Some(started.await?))
+}
+
+/// What runs beside the connections; the task to wait for at the end.
+fn start_tasks(cluster: Option<Cluster>, context: &Arc<Context>) -> Option<JoinHandle<()>> {
+    if context.config.webhooks.is_on() {
+        spawn_until(&context.stopped, webhooks::serve(Arc::clone(context)));
+    }
+    let (facade, until) = (Arc::clone(context), context.stopping.clone());
+    // Ends too where the server is dropped: what holds the context keeps connections open.
+    spawn_until(&context.stopped, async move {
+        facade.webtorrent.serve(until).await;
+    });
+    let cluster = cluster?;
+    let serve = api::serve_peers(Arc::clone(context), cluster.asked);
+    spawn_until(&context.stopped, serve);
+    Some(cluster.task)
+}
+
+fn spawn_until(stopped: &CancellationToken, task: impl Future<Output = ()> + Send + 'static) {
+    let stopped = stopped.clone();
+    tokio::spawn(async move { stopped.run_until_cancelled(task).await });
+}
+
+impl Context {
+    /// Sends all viewers away over this time and lets no new ones in; `None` ends it. `None` is
+    /// also the answer where the tracker stops anyway.
+    pub(crate) async fn drain(&self, over: Option<Duration>) -> Option<()> {
+        self.draining.store(over.is_some(), Ordering::Relaxed);
+        Counters::set(&self.counters.draining, u64::from(over.is_some()));
+        tracing::info!(?over, draining = over.is_some(), "drain");
+        self.shard.send(Command::Drain(over)).await.ok()
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
 }
 
 async fn start_stun(
@@ -277,9 +353,13 @@ async fn answer(
         "/readyz" if context.stopping.is_cancelled() || context.shard.is_closed() => {
             text(StatusCode::SERVICE_UNAVAILABLE, "stopping\n")
         }
+        "/readyz" if context.is_draining() => text(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
         "/readyz" => text(StatusCode::OK, "ready\n"),
-        "/metrics" => answer_metrics(&request, &context).await,
-        _ if path.starts_with("/api/") => answer_api(&request, &context).await,
+        "/metrics" => api::answer_metrics(&request, &context).await,
+        _ if path == dashboard::PATH || path.starts_with("/dashboard/") => {
+            dashboard::answer(request.method(), path)
+        }
+        _ if path.starts_with("/api/") => api::answer(request, &context).await,
         _ if context.config.paths.iter().any(|p| p == path) => {
             upgrade(request, peer, context, permit, Some(SUBPROTOCOL))
         }
@@ -301,6 +381,9 @@ fn upgrade(
         Counters::add(&context.counters.connections_refused);
         text(status, why)
     };
+    if context.is_draining() {
+        return refuse(StatusCode::SERVICE_UNAVAILABLE, "draining\n");
+    }
     let key = match check_handshake(&request, &context.config, subprotocol) {
         Ok(key) => key,
         Err((status, why)) => return refuse(status, why),
@@ -411,78 +494,6 @@ fn switch_protocols(key: &header::HeaderValue, subprotocol: Option<&'static str>
     answer
 }
 
-async fn answer_metrics(request: &Request<Incoming>, context: &Context) -> Answer {
-    if context.config.admin_token.is_some() && !is_admin(request.headers(), &context.config) {
-        return text(StatusCode::UNAUTHORIZED, "the admin token is needed\n");
-    }
-    let Some(gauges) = ask(context, Command::Gauges).await else {
-        return text(StatusCode::SERVICE_UNAVAILABLE, "stopping\n");
-    };
-    let body = metrics::render(&context.counters, &gauges) + &context.webtorrent.render();
-    let mut answer = text(StatusCode::OK, &body);
-    let kind = header::HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-    answer.headers_mut().insert(header::CONTENT_TYPE, kind);
-    answer
-}
-
-async fn answer_api(request: &Request<Incoming>, context: &Context) -> Answer {
-    let public = context.config.public_api;
-    if !public && !is_admin(request.headers(), &context.config) {
-        return text(StatusCode::UNAUTHORIZED, "the admin token is needed\n");
-    }
-    let stopping = || text(StatusCode::SERVICE_UNAVAILABLE, "stopping\n");
-    let path = request.uri().path();
-    let mut answer = match (request.method(), stream_of(path)) {
-        (&Method::OPTIONS, _) => text(StatusCode::NO_CONTENT, ""),
-        (&Method::GET, None) if path == "/api/streams" => ask(context, Command::Streams)
-            .await
-            .map_or_else(stopping, |streams| json(&streams)),
-        (&Method::GET, Some(stream)) => {
-            match ask(context, |answer| Command::Mesh(stream, answer)).await {
-                Some(Some(mesh)) => json(&mesh),
-                Some(None) => text(StatusCode::NOT_FOUND, "no viewers of this stream\n"),
-                None => stopping(),
-            }
-        }
-        (&Method::GET, None) => text(StatusCode::NOT_FOUND, "not found\n"),
-        _ => text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n"),
-    };
-    if public {
-        let all = header::HeaderValue::from_static("*");
-        let headers = answer.headers_mut();
-        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, all.clone());
-        headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, all);
-    }
-    answer
-}
-
-/// The stream in `/api/streams/{stream}/mesh`.
-fn stream_of(path: &str) -> Option<StreamId> {
-    let hex = path.strip_prefix("/api/streams/")?.strip_suffix("/mesh")?;
-    StreamId::from_hex(hex)
-}
-
-/// Asks the shard; `None` if it has stopped.
-async fn ask<T>(
-    context: &Context,
-    command: impl FnOnce(oneshot::Sender<T>) -> Command,
-) -> Option<T> {
-    let (sender, answer) = oneshot::channel();
-    context.shard.send(command(sender)).await.ok()?;
-    answer.await.ok()
-}
-
-fn is_admin(headers: &HeaderMap, config: &Config) -> bool {
-    let given = headers
-        .get(header::AUTHORIZATION)
-        .map(header::HeaderValue::as_bytes);
-    let given = given.and_then(|value| value.strip_prefix(b"Bearer "));
-    match (given, &config.admin_token) {
-        (Some(given), Some(token)) => same(given, token.as_bytes()),
-        _ => false,
-    }
-}
-
 /// A header as text; one that is none counts as an empty text, not as missing.
 fn text_of<'a>(headers: &'a HeaderMap, name: &header::HeaderName) -> Option<&'a str> {
     Some(headers.get(name)?.to_str().unwrap_or_default())
@@ -512,20 +523,7 @@ fn host_of(headers: &HeaderMap) -> Option<String> {
     (!authority.host().is_empty()).then(|| authority.host().to_owned())
 }
 
-fn json(value: &impl Serialize) -> Answer {
-    let Ok(body) = serde_json::to_vec(value) else {
-        return text(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "the answer cannot be written\n",
-        );
-    };
-    let mut answer = Response::new(Full::new(Bytes::from(body)));
-    let kind = header::HeaderValue::from_static("application/json");
-    answer.headers_mut().insert(header::CONTENT_TYPE, kind);
-    answer
-}
-
-fn text(status: StatusCode, body: &str) -> Answer {
+pub(crate) fn text(status: StatusCode, body: &str) -> Answer {
     let mut answer = Response::new(Full::new(Bytes::copy_from_slice(body.as_bytes())));
     *answer.status_mut() = status;
     let kind = header::HeaderValue::from_static("text/plain; charset=utf-8");

@@ -8,8 +8,8 @@ use std::{
 
 use bytes::Bytes;
 use swarm_core::{
-    directory::{Action, ConnId, Directory, Input, Joined, Outbox},
-    id::{PeerId, StreamId},
+    directory::{Action, ConnId, Directory, Input, Joined, Network, Outbox},
+    id::PeerId,
     rng::Rng,
     time::Instant,
     wire::tracker::{LinkOutcome, RefusalCode, Status, TrackerMsg, Welcome},
@@ -21,11 +21,11 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    api,
     config::Config,
-    metrics::{Counters, Gauges},
+    farewell::{Farewell, send_away},
+    metrics::Counters,
     names::Names,
-    outgoing::Outgoing,
+    sink::Sink,
 };
 
 /// Commands that wait for the shard; connections wait when it is full.
@@ -54,9 +54,31 @@ pub(crate) enum Command {
     },
     Left(ConnId),
     Lost(ConnId),
-    Streams(oneshot::Sender<api::Streams>),
-    Mesh(StreamId, oneshot::Sender<Option<api::Mesh>>),
-    Gauges(oneshot::Sender<Gauges>),
+    /// These viewers were given to another node: nothing is said to them any more.
+    Release(Vec<ConnId>),
+    /// Sends all viewers away, spread over this time; `None` ends it.
+    Drain(Option<Duration>),
+    /// Ends a viewer's stay. Whether it was there.
+    Kick(PeerId, oneshot::Sender<bool>),
+    /// Looks at the directory, for metrics and the API.
+    Look(Box<dyn FnOnce(&Sight<'_>) + Send>),
+}
+
+/// What there is to see of a shard.
+pub(crate) struct Sight<'a> {
+    pub(crate) directory: &'a Directory,
+    /// Names of ISPs by their autonomous system.
+    pub(crate) isps: &'a BTreeMap<u32, String>,
+    /// The operator's names of sites.
+    pub(crate) sites: &'a BTreeMap<u32, String>,
+}
+
+impl Sight<'_> {
+    /// What the operator calls the viewer's site; empty if nothing.
+    pub(crate) fn site_of(&self, network: &Network) -> String {
+        let site = network.site.and_then(|site| self.sites.get(&site));
+        site.cloned().unwrap_or_default()
+    }
 }
 
 /// A viewer that was admitted.
@@ -67,12 +89,12 @@ pub(crate) struct Join {
     pub(crate) site: Option<(u32, String)>,
     /// What it is told of STUN servers.
     pub(crate) stun: Vec<String>,
-    pub(crate) outgoing: Arc<Outgoing>,
+    pub(crate) outgoing: Sink,
 }
 
 struct Conn {
     peer: PeerId,
-    outgoing: Arc<Outgoing>,
+    outgoing: Sink,
 }
 
 pub(crate) struct Shard {
@@ -86,6 +108,7 @@ pub(crate) struct Shard {
     isps: BTreeMap<u32, String>,
     sites: BTreeMap<u32, String>,
     jitter: Rng,
+    farewell: Option<Farewell>,
     frame: Vec<u8>,
 }
 
@@ -108,6 +131,7 @@ impl Shard {
             isps: BTreeMap::new(),
             sites: BTreeMap::new(),
             jitter: Rng::new(!seed),
+            farewell: None,
             frame: Vec::new(),
         }
     }
@@ -137,16 +161,19 @@ impl Shard {
                 }
                 () = sleep_until(wakeup_at) => self.tell(Input::Tick, &[]),
             }
+            self.send_some_away();
         }
         self.send_all_away();
     }
 
     fn wakeup_at(&self) -> time::Instant {
         let idle = Duration::from_secs(3600);
-        self.directory.next_wakeup().map_or_else(
+        let wakeup_at = self.directory.next_wakeup().map_or_else(
             || time::Instant::now() + idle,
             |wakeup| self.started + Duration::from_micros(wakeup.at.as_micros()),
-        )
+        );
+        let farewell_at = self.farewell.as_ref().and_then(Farewell::wakeup_at);
+        farewell_at.map_or(wakeup_at, |at| at.min(wakeup_at))
     }
 
     fn handle(&mut self, command: Command) {
@@ -179,12 +206,26 @@ impl Shard {
                 self.tell(Input::Lost(conn), &[]);
                 self.conns.remove(&conn);
             }
-            // Whoever asked may be gone by now; then nobody misses the answer.
-            Command::Streams(answer) => drop(answer.send(api::streams(&self.directory))),
-            Command::Mesh(stream, answer) => {
-                drop(answer.send(api::mesh(&self.directory, stream, &self.isps, &self.sites)));
+            Command::Release(conns) => {
+                for conn in &conns {
+                    self.conns.remove(conn);
+                }
+                for conn in conns {
+                    self.tell(Input::Left(conn), &[]);
+                }
             }
-            Command::Gauges(answer) => drop(answer.send(self.gauges())),
+            Command::Drain(over) => {
+                let conns = || self.conns.keys().copied().collect();
+                let now = time::Instant::now();
+                self.farewell = over.map(|over| Farewell::new(conns(), now, over));
+            }
+            // Whoever asked may be gone by now; then nobody misses the answer.
+            Command::Kick(peer, answer) => drop(answer.send(self.kick(peer))),
+            Command::Look(look) => look(&Sight {
+                directory: &self.directory,
+                isps: &self.isps,
+                sites: &self.sites,
+            }),
         }
     }
 
@@ -282,31 +323,31 @@ impl Shard {
         }
     }
 
-    fn send_all_away(&mut self) {
-        let limits = &self.config.limits;
-        for (_, conn) in self.conns.drain() {
-            let jitter = self.jitter.at_most(u64::from(limits.reconnect_jitter_ms)) as u32;
-            let after_ms = limits.reconnect_after_ms.saturating_add(jitter);
-            self.frame.clear();
-            TrackerMsg::Reconnect { after_ms }.encode(&mut self.frame);
-            conn.outgoing.push(&self.frame);
-            conn.outgoing.close();
+    fn kick(&mut self, peer: PeerId) -> bool {
+        let conn = self.conns.iter().find(|(_, conn)| conn.peer == peer);
+        let Some(conn) = conn.map(|(conn, _)| *conn) else {
+            return false;
+        };
+        let code = RefusalCode::NotServed;
+        self.carry_out(&Action::Refuse { conn, code }, &[]);
+        self.tell(Input::Left(conn), &[]);
+        true
+    }
+
+    fn send_some_away(&mut self) {
+        let due = self.farewell.as_mut().map(|f| f.due(time::Instant::now()));
+        for conn in due.unwrap_or_default() {
+            if let Some(conn) = self.conns.get(&conn) {
+                send_away(&conn.outgoing, &self.config.limits, &mut self.jitter);
+            }
         }
     }
 
-    fn gauges(&self) -> Gauges {
-        let mut gauges = Gauges {
-            stats: *self.directory.stats(),
-            viewers: self.directory.viewers_len(),
-            groups: self.directory.groups_len(),
-            ..Gauges::default()
-        };
-        for stream in self.directory.streams() {
-            gauges.streams += 1;
-            gauges.bytes_p2p += stream.totals.bytes_p2p;
-            gauges.bytes_cdn += stream.totals.bytes_cdn;
+    fn send_all_away(&mut self) {
+        // Those of other nodes stay there, and get another owner.
+        for (_, conn) in self.conns.drain().filter(|(_, c)| c.outgoing.is_here()) {
+            send_away(&conn.outgoing, &self.config.limits, &mut self.jitter);
         }
-        gauges
     }
 }
 

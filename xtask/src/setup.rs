@@ -32,6 +32,9 @@ const MEDIA_PROGRAMS: [(&str, &[&str]); 3] = [
     ("mpv", &["mpv"]),
     ("cvlc", &["vlc-bin", "vlc-plugin-base"]),
 ];
+/// What trackers of one cluster talk through; the program and its Debian package. Tests start their
+/// own on loopback.
+const NATS_SERVER: &str = "nats-server";
 /// What compiles for wasm32 where rustup cannot fetch that target.
 const DEBIAN_WASM_PACKAGES: [&str; 3] = ["rustc-web", "rust-web-src", "lld-19"];
 /// The packages of `player-shim/js` and `tests/browser` are tested from this Node.js on.
@@ -72,6 +75,8 @@ pub(crate) fn run(args: Args) -> Result<()> {
             );
         }
     }
+    let nats = ensure_program(&apt, NATS_SERVER, &[NATS_SERVER]);
+    note(NATS_SERVER, nats);
     if args.browsers {
         note("chromium", ensure_chromium(&apt));
     }

@@ -8,7 +8,7 @@ const ROOT = fileURLToPath(new URL("../../..", import.meta.url));
 const START_MS_MAX = 30_000;
 
 /** Builds the binary if need be, and returns its path. */
-function binary() {
+export function binary() {
   const build = spawnSync("cargo", ["build", "--quiet", "-p", "shoal", "--message-format=json"], {
     cwd: ROOT,
     encoding: "utf8",
@@ -21,7 +21,7 @@ function binary() {
   return made.executable;
 }
 
-async function freePort() {
+export async function freePort() {
   const server = createServer();
   await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
   const { port } = server.address();

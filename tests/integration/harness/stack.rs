@@ -8,6 +8,9 @@ use tokio::{net::TcpListener, sync::oneshot};
 
 use crate::part::{Part, listen, listen_again};
 
+/// The tracker's admin token.
+const ADMIN_TOKEN: &str = "for tests";
+
 /// What a stack is to be like.
 #[derive(Clone, Debug)]
 pub struct StackOptions {
@@ -108,6 +111,19 @@ impl Stack {
         serde_json::from_str(&text).expect("the answer is JSON")
     }
 
+    /// Tells the tracker to send its viewers away over this time, or to end doing so.
+    pub async fn drain_tracker(&self, over_ms: Option<u64>) {
+        let url = format!("http://{}/api/drain", self.tracker_addr);
+        let client = reqwest::Client::new();
+        let request = match over_ms {
+            Some(ms) => client.post(url).body(format!("{{\"over_ms\": {ms}}}")),
+            None => client.delete(url),
+        };
+        let answer = request.bearer_auth(ADMIN_TOKEN).send().await;
+        let answer = answer.expect("the tracker answers");
+        assert_eq!(answer.status(), 200);
+    }
+
     /// A viewer's settings: loopback only, and the stream's own key.
     pub fn agent_config(&self) -> AgentConfig {
         AgentConfig {
@@ -176,6 +192,7 @@ fn start_proxy(listener: TcpListener, origin: SocketAddr, secret: &str) -> Part 
 fn start_tracker(listener: TcpListener) -> Part {
     let config = tracker::Config {
         public_api: true,
+        admin_token: Some(ADMIN_TOKEN.into()),
         fake_networks: true,
         stun: tracker::StunConfig {
             listen: Some((Ipv4Addr::LOCALHOST, 0).into()),

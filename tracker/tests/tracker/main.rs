@@ -2,16 +2,19 @@
 
 mod abuse;
 mod admission;
+mod cluster;
 mod entrance;
 mod hostile;
 mod http_api;
 mod memory;
 mod mmdb;
 mod networks;
+mod operations;
 mod parsers;
 mod privacy;
 mod tls;
 mod viewers;
+mod webhooks;
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -94,11 +97,24 @@ impl Tracker {
         ended.unwrap().unwrap();
     }
 
-    /// Status and body of a plain GET.
+    /// Status, head and body of a plain GET.
     async fn get(&self, path: &str, headers: &str) -> (u16, String, String) {
+        self.exchange("GET", path, headers, "").await
+    }
+
+    async fn exchange(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &str,
+        body: &str,
+    ) -> (u16, String, String) {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
-        let request =
-            format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}\r\n");
+        let length = body.len();
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\
+             Content-Length: {length}\r\n{headers}\r\n{body}"
+        );
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = String::new();
         timeout(PATIENCE, stream.read_to_string(&mut answer))

@@ -1,0 +1,158 @@
+//! The groups of a stream, and how they are linked.
+
+use std::collections::{BTreeMap, HashMap};
+
+use serde::{Deserialize, Serialize};
+use swarm_core::{directory::ViewerView, id::StreamId};
+
+use super::{Rates, country_name, offload};
+use crate::shard::Sight;
+
+/// Groups in one answer.
+const GROUPS_MAX: usize = 1_000;
+/// Links between groups in one answer.
+const BRIDGES_MAX: usize = 4_000;
+/// Viewers that are looked at.
+const VIEWERS_MAX: usize = 100_000;
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Groups {
+    stream: String,
+    groups: Vec<Group>,
+    bridges: Vec<Bridge>,
+    /// Whether there are more than are listed.
+    truncated: bool,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Group {
+    /// The node that runs it; groups' numbers are the node's.
+    node: String,
+    group: u32,
+    track: String,
+    viewers: u64,
+    /// Where most of its viewers are.
+    country: String,
+    asn: u32,
+    isp: String,
+    links_up: u64,
+    p2p_kbps: u64,
+    cdn_kbps: u64,
+    offload: f64,
+    buffer_ms_min: u32,
+    stalling: u64,
+}
+
+/// Links that are up between two groups of one node.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Bridge {
+    node: String,
+    a: u32,
+    b: u32,
+    links: u32,
+}
+
+/// What is gathered of a group.
+#[derive(Default)]
+struct Gathered {
+    group: Group,
+    places: BTreeMap<([u8; 2], u32), u32>,
+}
+
+impl Groups {
+    pub(super) fn read(sight: &Sight<'_>, stream: StreamId, node: &str) -> Option<Self> {
+        let view = sight.directory.stream(stream)?;
+        let mut groups: BTreeMap<u32, Gathered> = BTreeMap::new();
+        let mut group_of = HashMap::new();
+        let mut truncated = view.viewers > VIEWERS_MAX;
+        for viewer in sight.directory.viewers(stream).take(VIEWERS_MAX) {
+            let Some(group) = viewer.group() else {
+                continue;
+            };
+            group_of.insert(viewer.peer(), group);
+            if groups.len() >= GROUPS_MAX && !groups.contains_key(&group) {
+                truncated = true;
+                continue;
+            }
+            groups.entry(group).or_default().add(&viewer);
+        }
+        let mut bridges: BTreeMap<(u32, u32), u32> = BTreeMap::new();
+        for viewer in sight.directory.viewers(stream).take(VIEWERS_MAX) {
+            let Some(mine) = group_of.get(&viewer.peer()).copied() else {
+                continue;
+            };
+            for pair in viewer.pairs().filter(|pair| pair.up) {
+                match group_of.get(&pair.peer).copied() {
+                    Some(theirs) if theirs == mine => {
+                        if let Some(group) = groups.get_mut(&mine) {
+                            group.group.links_up += 1;
+                        }
+                    }
+                    Some(theirs) if mine < theirs => {
+                        *bridges.entry((mine, theirs)).or_default() += 1;
+                    }
+                    _ => {}
+                }
+            }
+        }
+        truncated |= bridges.len() > BRIDGES_MAX;
+        let finish = |(number, gathered): (u32, Gathered)| gathered.finish(node, number, sight);
+        let listed = bridges.into_iter().take(BRIDGES_MAX);
+        Some(Self {
+            stream: stream.to_string(),
+            groups: groups.into_iter().map(finish).collect(),
+            bridges: listed
+                .map(|((a, b), links)| Bridge {
+                    node: node.to_owned(),
+                    a,
+                    b,
+                    links,
+                })
+                .collect(),
+            truncated,
+        })
+    }
+
+    pub(super) fn merge(&mut self, other: Self) {
+        self.groups.extend(other.groups);
+        self.bridges.extend(other.bridges);
+        self.truncated |= other.truncated;
+        self.truncated |= self.groups.len() > GROUPS_MAX || self.bridges.len() > BRIDGES_MAX;
+        self.groups.truncate(GROUPS_MAX);
+        self.bridges.truncate(BRIDGES_MAX);
+    }
+}
+
+impl Gathered {
+    fn add(&mut self, viewer: &ViewerView<'_>) {
+        let (status, network, rates) = (viewer.status(), viewer.network(), Rates::of(viewer));
+        let group = &mut self.group;
+        group.track = viewer.track().to_string();
+        group.buffer_ms_min = if group.viewers == 0 {
+            status.buffer_ms
+        } else {
+            group.buffer_ms_min.min(status.buffer_ms)
+        };
+        group.viewers += 1;
+        group.p2p_kbps += rates.p2p_kbps;
+        group.cdn_kbps += rates.cdn_kbps;
+        group.stalling += u64::from(status.stalls > 0);
+        let place = (network.country, network.asn);
+        *self.places.entry(place).or_default() += 1;
+    }
+
+    fn finish(self, node: &str, number: u32, sight: &Sight<'_>) -> Group {
+        let mut group = self.group;
+        let most = self.places.into_iter().max_by_key(|(_, count)| *count);
+        let (country, asn) = most.map_or(([0; 2], 0), |(place, _)| place);
+        group.node = node.to_owned();
+        group.group = number;
+        group.country = country_name(country);
+        group.asn = asn;
+        group.isp = sight.isps.get(&asn).cloned().unwrap_or_default();
+        group.offload = offload(group.p2p_kbps, group.cdn_kbps);
+        // Both ends of a link were counted.
+        group.links_up /= 2;
+        group
+    }
+}

@@ -1,0 +1,221 @@
+//! Questions, and how the answers of several nodes become one.
+
+use std::{sync::Arc, time::Duration};
+
+use serde::{Deserialize, Serialize};
+use swarm_core::id::{PeerId, StreamId};
+use tokio::sync::{mpsc, oneshot};
+
+use super::{
+    groups::Groups,
+    mesh::{Mesh, Neighbourhood},
+    stream::Detail,
+    summary::{CENSUS_MAX, Node, STREAMS_MAX, Stream, Streams},
+};
+use crate::{
+    cluster::Asked,
+    metrics::Counters,
+    server::Context,
+    shard::{Command, Sight},
+};
+
+/// Longest time to send viewers away in.
+const DRAIN_MAX: Duration = Duration::from_secs(3600);
+
+/// What can be asked of a node. Streams and viewers are named by their hexadecimal form.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(super) enum Question {
+    Nodes,
+    Streams,
+    /// All streams, far more than a page would show.
+    Census,
+    Stream(String),
+    Groups(String),
+    Mesh {
+        stream: String,
+        group: Option<u32>,
+        /// Only of this node.
+        node: Option<String>,
+    },
+    Viewer(String),
+    Kick(String),
+    /// Sends the viewers of a node away over this many milliseconds; without it, ends doing so.
+    Drain {
+        node: String,
+        over_ms: Option<u64>,
+    },
+}
+
+/// An answer. What is not found here is empty: another node may have it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Reply {
+    Nodes(Vec<Node>),
+    Streams(Streams),
+    Stream(Option<Box<Detail>>),
+    Groups(Option<Groups>),
+    Mesh(Option<Box<Mesh>>),
+    Viewer(Option<Box<Neighbourhood>>),
+    /// Whether there was something to do.
+    Done(bool),
+}
+
+/// What this node answers; `None` if it stops.
+async fn answer_here(context: &Arc<Context>, question: &Question) -> Option<Reply> {
+    let node = context.node.id.clone();
+    match question {
+        Question::Kick(peer) => {
+            let Some(peer) = peer_of(peer) else {
+                return Some(Reply::Done(false));
+            };
+            let kicked = ask(context, |answer| Command::Kick(peer, answer)).await?;
+            Some(Reply::Done(kicked))
+        }
+        Question::Drain { node: of, over_ms } => {
+            if *of != node {
+                return Some(Reply::Done(false));
+            }
+            let over = over_ms.map(|ms| Duration::from_millis(ms).min(DRAIN_MAX));
+            context.drain(over).await?;
+            Some(Reply::Done(true))
+        }
+        Question::Mesh { node: Some(of), .. } if *of != node => Some(Reply::Mesh(None)),
+        Question::Nodes => {
+            let mut about = Node::of(context);
+            let seen = look(context, move |sight| {
+                about.viewers = sight.directory.viewers_len();
+                about.groups = sight.directory.groups_len();
+                about.streams = sight.directory.streams().count();
+                about
+            });
+            Some(Reply::Nodes(vec![seen.await?]))
+        }
+        _ => {
+            let question = question.clone();
+            look(context, move |sight| see(sight, &question, &node)).await
+        }
+    }
+}
+
+/// What the shard can answer by looking.
+fn see(sight: &Sight<'_>, question: &Question, node: &str) -> Reply {
+    let stream = |hex: &str| StreamId::from_hex(hex);
+    match question {
+        Question::Streams => Reply::Streams(Streams::read(sight.directory, STREAMS_MAX)),
+        Question::Census => Reply::Streams(Streams::read(sight.directory, CENSUS_MAX)),
+        Question::Stream(hex) => {
+            let detail = stream(hex).and_then(|id| Detail::read(sight, id));
+            Reply::Stream(detail.map(Box::new))
+        }
+        Question::Groups(hex) => {
+            Reply::Groups(stream(hex).and_then(|id| Groups::read(sight, id, node)))
+        }
+        Question::Mesh {
+            stream: hex, group, ..
+        } => {
+            let mesh = stream(hex).and_then(|id| Mesh::read(sight, id, *group));
+            Reply::Mesh(mesh.map(Box::new))
+        }
+        Question::Viewer(peer) => {
+            let found = peer_of(peer).and_then(|peer| Neighbourhood::read(sight, peer));
+            Reply::Viewer(found.map(Box::new))
+        }
+        Question::Nodes | Question::Kick(_) | Question::Drain { .. } => Reply::Done(false),
+    }
+}
+
+impl Reply {
+    /// Adds what another node answers; an answer to another question is left out.
+    fn merge(&mut self, other: Self) {
+        match (self, other) {
+            (Self::Nodes(all), Self::Nodes(more)) => all.extend(more),
+            (Self::Streams(all), Self::Streams(more)) => all.merge(more),
+            (Self::Stream(all), Self::Stream(more)) => {
+                join(all, more, |all, more| all.merge(*more));
+            }
+            (Self::Groups(all), Self::Groups(more)) => join(all, more, Groups::merge),
+            (Self::Mesh(all), Self::Mesh(more)) => join(all, more, |all, more| all.merge(*more)),
+            (Self::Viewer(all), Self::Viewer(more)) => join(all, more, |_, _| {}),
+            (Self::Done(all), Self::Done(more)) => *all |= more,
+            _ => {}
+        }
+    }
+}
+
+fn join<T>(all: &mut Option<T>, more: Option<T>, merge: impl FnOnce(&mut T, T)) {
+    match (all.as_mut(), more) {
+        (Some(all), Some(more)) => merge(all, more),
+        (None, Some(more)) => *all = Some(more),
+        (_, None) => {}
+    }
+}
+
+/// What this node and all others answer, as one.
+pub(super) async fn ask_all(context: &Arc<Context>, question: &Question) -> Option<Reply> {
+    let others = async {
+        match (&context.peers, serde_json::to_vec(question)) {
+            (Some(peers), Ok(question)) => peers.ask(question).await,
+            _ => Vec::new(),
+        }
+    };
+    let (here, others) = tokio::join!(answer_here(context, question), others);
+    let mut reply = here?;
+    for other in others {
+        if let Ok(other) = serde_json::from_slice(&other) {
+            reply.merge(other);
+        }
+    }
+    Some(reply)
+}
+
+/// The streams of all nodes; `None` if the tracker stops.
+pub(crate) async fn census(context: &Arc<Context>) -> Option<Vec<Stream>> {
+    match ask_all(context, &Question::Census).await? {
+        Reply::Streams(all) => Some(all.streams),
+        _ => None,
+    }
+}
+
+/// Answers what other nodes ask, until they can ask no more.
+pub(crate) async fn serve_peers(context: Arc<Context>, mut asked: mpsc::Receiver<Asked>) {
+    while let Some(Asked { question, answer }) = asked.recv().await {
+        let Ok(question) = serde_json::from_slice::<Question>(&question) else {
+            Counters::add(&context.counters.cluster_bad_messages);
+            continue;
+        };
+        let Some(reply) = answer_here(&context, &question).await else {
+            return;
+        };
+        if let Ok(bytes) = serde_json::to_vec(&reply) {
+            // Whoever asked may have given up.
+            let _ = answer.send(bytes);
+        }
+    }
+}
+
+/// Asks the shard to look at its directory; `None` if it has stopped.
+pub(super) async fn look<T: Send + 'static>(
+    context: &Context,
+    read: impl FnOnce(&Sight<'_>) -> T + Send + 'static,
+) -> Option<T> {
+    ask(context, |answer| {
+        Command::Look(Box::new(move |sight| {
+            // Whoever asked may be gone by now; then nobody misses the answer.
+            let _ = answer.send(read(sight));
+        }))
+    })
+    .await
+}
+
+async fn ask<T>(
+    context: &Context,
+    command: impl FnOnce(oneshot::Sender<T>) -> Command,
+) -> Option<T> {
+    let (sender, answer) = oneshot::channel();
+    context.shard.send(command(sender)).await.ok()?;
+    answer.await.ok()
+}
+
+fn peer_of(hex: &str) -> Option<PeerId> {
+    let whole = hex.len() == 16 && hex.bytes().all(|b| b.is_ascii_hexdigit());
+    whole.then(|| u64::from_str_radix(hex, 16).ok().map(PeerId))?
+}

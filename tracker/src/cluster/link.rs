@@ -1,0 +1,323 @@
+//! The connection to NATS, and the task that serves the router with it.
+
+use std::{
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use async_nats::{Client, ConnectOptions, Event, ServerAddr, Subscriber, connection::State};
+use bytes::Bytes;
+use futures_util::StreamExt;
+use tokio::{
+    sync::{mpsc, oneshot},
+    time,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Output,
+    config::ClusterConfig,
+    members::NodeId,
+    router::{Outgoing, Router},
+};
+use crate::{Error, metrics::Counters, shard::Command};
+
+/// Messages that wait for NATS, here and in the client; more are dropped.
+const PUBLISH_MAX: usize = 1024;
+/// Messages of NATS that wait for the router; more are dropped by the client.
+const RECEIVE_MAX: usize = 16 * 1024;
+/// Commands or outputs that are taken in one turn.
+const TURN_MAX: usize = 256;
+/// For the last words at the end.
+const FLUSH_TIME_MAX: Duration = Duration::from_secs(1);
+/// A silent NATS server is asked for a sign of life this often.
+const PING: Duration = Duration::from_secs(2);
+/// Longest pause between attempts to reach NATS.
+const RETRY_MAX: Duration = Duration::from_secs(2);
+/// For the answers of all nodes to a question of the API.
+const ANSWER_TIME_MAX: Duration = Duration::from_millis(1_500);
+/// Questions of other nodes that wait.
+const ASKED_MAX: usize = 32;
+/// Longest question, in bytes.
+const QUESTION_LEN_MAX: usize = 4096;
+
+/// A connection to NATS, which may not be there yet.
+pub(super) struct Link {
+    client: Client,
+    subject: String,
+    all: Subscriber,
+    mine: Subscriber,
+    publish: mpsc::Sender<(String, Bytes)>,
+    counters: Arc<Counters>,
+    peers: Arc<Peers>,
+}
+
+/// The APIs of the other nodes.
+pub(crate) struct Peers {
+    client: Client,
+    subject: String,
+    me: NodeId,
+    others: AtomicUsize,
+    first: AtomicBool,
+}
+
+/// A question of another node's API.
+pub(crate) struct Asked {
+    pub(crate) question: Bytes,
+    pub(crate) answer: oneshot::Sender<Vec<u8>>,
+}
+
+/// Connects, now or as soon as NATS is there.
+pub(super) async fn connect(
+    config: &ClusterConfig,
+    me: NodeId,
+    counters: &Arc<Counters>,
+) -> Result<(Link, mpsc::Receiver<Asked>), Error> {
+    let servers = config.servers.iter().map(|server| {
+        let parsed = server.parse::<ServerAddr>();
+        parsed.map_err(|error| wrong("servers", &error))
+    });
+    let servers = servers.collect::<Result<Vec<_>, _>>()?;
+    let client = options(config, counters).await?.connect(servers).await;
+    let client = client.map_err(|error| wrong("servers", &error))?;
+    let subject = config.subject.clone();
+    let all = subscribe(&client, format!("{subject}.all")).await?;
+    let mine = subscribe(&client, format!("{subject}.node.{me}")).await?;
+    let questions = subscribe(&client, format!("{subject}.api")).await?;
+    let (asked, questions_asked) = mpsc::channel(ASKED_MAX);
+    tokio::spawn(answer_all(client.clone(), questions, me, asked));
+    let (publish, queue) = mpsc::channel(PUBLISH_MAX);
+    tokio::spawn(publish_all(client.clone(), queue, Arc::clone(counters)));
+    let peers = Arc::new(Peers {
+        client: client.clone(),
+        subject: subject.clone(),
+        me,
+        others: AtomicUsize::new(0),
+        first: AtomicBool::new(true),
+    });
+    let link = Link {
+        client,
+        subject,
+        all,
+        mine,
+        publish,
+        counters: Arc::clone(counters),
+        peers,
+    };
+    Ok((link, questions_asked))
+}
+
+/// Serves the router until `stop`.
+pub(super) async fn serve(
+    mut link: Link,
+    mut router: Router,
+    shard: mpsc::Sender<Command>,
+    mut commands: mpsc::Receiver<Command>,
+    mut outputs: mpsc::Receiver<Output>,
+    stop: CancellationToken,
+) {
+    let (mut said, mut told) = (Vec::new(), Vec::new());
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => break,
+            () = time::sleep_until(router.wakeup_at()) => router.handle_tick(),
+            Some(message) = link.all.next() => {
+                Counters::add(&link.counters.cluster_messages_in);
+                router.handle_broadcast(&message.payload);
+            }
+            Some(message) = link.mine.next() => {
+                Counters::add(&link.counters.cluster_messages_in);
+                router.handle_message(&message.payload);
+            }
+            count = commands.recv_many(&mut said, TURN_MAX) => {
+                if count == 0 {
+                    break;
+                }
+                said.drain(..).for_each(|command| router.handle_command(command));
+            }
+            _ = outputs.recv_many(&mut told, TURN_MAX) => {
+                told.drain(..).for_each(|output| router.handle_output(output));
+            }
+        }
+        link.peers.update(&router);
+        link.send(router.take_messages());
+        for command in router.take_commands() {
+            // Fails only when the tracker stops.
+            let _ = shard.send(command).await;
+        }
+    }
+    router.handle_stop();
+    link.send(router.take_messages());
+    // The publisher ends when it has sent everything.
+    let Link {
+        client, publish, ..
+    } = link;
+    let _ = time::timeout(FLUSH_TIME_MAX, async {
+        let _ = publish.reserve_many(PUBLISH_MAX).await;
+        client.flush().await
+    })
+    .await;
+}
+
+impl Link {
+    pub(super) fn peers(&self) -> Arc<Peers> {
+        Arc::clone(&self.peers)
+    }
+
+    fn send(&self, messages: Vec<Outgoing>) {
+        for message in messages {
+            let (subject, bytes) = match message {
+                Outgoing::ToAll(bytes) => (format!("{}.all", self.subject), bytes),
+                Outgoing::To(node, bytes) => (format!("{}.node.{node}", self.subject), bytes),
+            };
+            if self.publish.try_send((subject, bytes.into())).is_err() {
+                Counters::add(&self.counters.cluster_dropped);
+            }
+        }
+    }
+}
+
+impl Peers {
+    /// This node's number, as the API names it.
+    pub(crate) fn node(&self) -> String {
+        self.me.to_string()
+    }
+
+    /// Whether this is the node that speaks for all.
+    pub(crate) fn is_first(&self) -> bool {
+        self.first.load(Ordering::Relaxed)
+    }
+
+    fn update(&self, router: &Router) {
+        self.others.store(router.others_len(), Ordering::Relaxed);
+        self.first.store(router.is_first(), Ordering::Relaxed);
+    }
+
+    /// What the other nodes answer, as far as they do so in time.
+    pub(crate) async fn ask(&self, question: Vec<u8>) -> Vec<Bytes> {
+        let others = self.others.load(Ordering::Relaxed);
+        if others == 0 || self.client.connection_state() != State::Connected {
+            return Vec::new();
+        }
+        let inbox = self.client.new_inbox();
+        let Ok(answers) = self.client.subscribe(inbox.clone()).await else {
+            return Vec::new();
+        };
+        let subject = format!("{}.api", self.subject);
+        let mut bytes = self.me.0.to_be_bytes().to_vec();
+        bytes.extend_from_slice(&question);
+        let asked = self.client.publish_with_reply(subject, inbox, bytes.into());
+        if asked.await.is_err() {
+            return Vec::new();
+        }
+        let in_time = answers.take_until(time::sleep(ANSWER_TIME_MAX));
+        let answers = pin!(in_time.take(others));
+        answers.map(|answer| answer.payload).collect().await
+    }
+}
+
+async fn options(
+    config: &ClusterConfig,
+    counters: &Arc<Counters>,
+) -> Result<ConnectOptions, Error> {
+    let counters = Arc::clone(counters);
+    let options = ConnectOptions::new()
+        .name("shoal tracker")
+        .retry_on_initial_connect()
+        .ping_interval(PING)
+        .subscription_capacity(RECEIVE_MAX)
+        .client_capacity(PUBLISH_MAX)
+        .reconnect_delay_callback(|attempts| {
+            Duration::from_millis(100 * attempts as u64).min(RETRY_MAX)
+        })
+        .event_callback(move |event| {
+            on_event(&event, &counters);
+            std::future::ready(())
+        });
+    match &config.credentials {
+        None => Ok(options),
+        Some(path) => {
+            let options = options.credentials_file(path).await;
+            options.map_err(|error| wrong("credentials", &error))
+        }
+    }
+}
+
+fn on_event(event: &Event, counters: &Counters) {
+    match event {
+        Event::Connected => {
+            Counters::set(&counters.cluster_connected, 1);
+            tracing::info!("NATS is there: nodes find each other");
+        }
+        Event::Disconnected | Event::Closed => {
+            Counters::set(&counters.cluster_connected, 0);
+            tracing::warn!(
+                "NATS is lost: until it is back, viewers of this node meet each other only"
+            );
+        }
+        Event::SlowConsumer(_) => {
+            Counters::add(&counters.cluster_dropped);
+            tracing::warn!("messages of other nodes are dropped: too many wait");
+        }
+        other => tracing::warn!(event = %other, "NATS"),
+    }
+}
+
+async fn subscribe(client: &Client, subject: String) -> Result<Subscriber, Error> {
+    let subscribed = client.subscribe(subject).await;
+    subscribed.map_err(|error| wrong("subject", &error))
+}
+
+/// What waits while NATS is away is of no use to anybody later, and is dropped.
+async fn publish_all(
+    client: Client,
+    mut queue: mpsc::Receiver<(String, Bytes)>,
+    counters: Arc<Counters>,
+) {
+    while let Some((subject, bytes)) = queue.recv().await {
+        let connected = client.connection_state() == State::Connected;
+        if connected && client.publish(subject, bytes).await.is_ok() {
+            Counters::add(&counters.cluster_messages_out);
+        } else {
+            Counters::add(&counters.cluster_dropped);
+        }
+    }
+}
+
+/// Passes questions of other nodes' APIs on, one at a time.
+async fn answer_all(
+    client: Client,
+    mut questions: Subscriber,
+    me: NodeId,
+    asked: mpsc::Sender<Asked>,
+) {
+    while let Some(message) = questions.next().await {
+        let Some((from, question)) = message.payload.split_first_chunk::<8>() else {
+            continue;
+        };
+        let mine = u64::from_be_bytes(*from) == me.0;
+        let Some(reply) = message.reply.filter(|_| !mine) else {
+            continue;
+        };
+        if question.len() > QUESTION_LEN_MAX {
+            continue;
+        }
+        let question = message.payload.slice_ref(question);
+        let (answer, answered) = oneshot::channel();
+        if asked.send(Asked { question, answer }).await.is_err() {
+            return;
+        }
+        if let Ok(answer) = answered.await {
+            // A question without an answer is one that times out.
+            let _ = client.publish(reply, answer.into()).await;
+        }
+    }
+}
+
+fn wrong(what: &str, error: &dyn std::fmt::Display) -> Error {
+    Error::Config(format!("cluster.{what}: {error}"))
+}

@@ -1,0 +1,178 @@
+//! What operators do: look closely, kick, drain.
+
+use super::*;
+use serde_json::Value;
+use swarm_core::wire::tracker::LinkOutcome;
+
+const BEARER: &str = "Authorization: Bearer secret\r\n";
+
+async fn start_with_token(public_api: bool) -> Tracker {
+    start(Config {
+        public_api,
+        admin_token: Some("secret".into()),
+        fake_networks: true,
+        ..config()
+    })
+    .await
+}
+
+impl Tracker {
+    async fn api(&self, path: &str) -> Value {
+        let (status, _, body) = self.get(path, BEARER).await;
+        assert_eq!(status, 200, "{path}: {body}");
+        serde_json::from_str(&body).unwrap()
+    }
+
+    async fn post(&self, path: &str, body: &str) -> (u16, String) {
+        let (status, _, body) = self.exchange("POST", path, BEARER, body).await;
+        (status, body)
+    }
+}
+
+/// Viewers that are all introduced to each other, and say that their links are up.
+async fn linked(tracker: &Tracker, count: usize) -> Vec<(Viewer, PeerId)> {
+    let mut viewers = Vec::new();
+    for _ in 0..count {
+        let (viewer, name, _) = tracker.join().await;
+        viewers.push((viewer, name));
+    }
+    for (viewer, _) in &mut viewers {
+        for _ in 1..count {
+            let peer = viewer.introduction().await.peer;
+            let outcome = LinkOutcome::Up;
+            let rtt_ms = 9;
+            let up = ViewerMsg::Link {
+                peer,
+                outcome,
+                rtt_ms,
+            };
+            viewer.send(&up).await;
+        }
+        viewer
+            .status(Status {
+                track: TrackId(1),
+                buffer_ms: 5_000,
+                lag_ms: 7_000,
+                bytes_p2p: 300_000,
+                bytes_cdn: 100_000,
+                ..Status::default()
+            })
+            .await;
+    }
+    // A connection's messages are handled in order: an answer to the last one of each comes last.
+    for index in 0..count {
+        let to = viewers[(index + 1) % count].1;
+        let payload = &b"done"[..];
+        viewers[index]
+            .0
+            .send(&ViewerMsg::Signal { to, payload })
+            .await;
+    }
+    for (viewer, _) in &mut viewers {
+        viewer.next().await.expect("the signal");
+    }
+    viewers
+}
+
+#[tokio::test]
+async fn a_stream_is_seen_from_afar_and_closer() {
+    let tracker = start_with_token(false).await;
+    let viewers = linked(&tracker, 4).await;
+    let stream = tracker.api(&format!("/api/streams/{STREAM}")).await;
+    assert_eq!(stream["viewers"], 4);
+    assert_eq!(stream["native"], 4);
+    assert_eq!(stream["links_up"], 6);
+    assert_eq!(stream["offload"], 0.75);
+    assert!(stream["p2p_kbps"].as_u64().unwrap() > 0);
+    let sum = |list: &Value| -> u64 {
+        let list = list.as_array().unwrap().iter();
+        list.map(|share| share["viewers"].as_u64().unwrap()).sum()
+    };
+    for shares in ["countries", "isps", "tracks"] {
+        assert_eq!(sum(&stream[shares]), 4, "{shares}");
+    }
+    for (name, class) in [("buffer_ms", 3), ("lag_ms", 3)] {
+        assert_eq!(stream[name]["counts"][class], 4, "{name}: {stream}");
+    }
+    let groups = tracker.api(&format!("/api/streams/{STREAM}/groups")).await;
+    let group = &groups["groups"][0];
+    assert_eq!(
+        (&group["viewers"], &group["links_up"]),
+        (&4.into(), &6.into())
+    );
+    assert_eq!(groups["truncated"], false);
+    let path = format!("/api/streams/{STREAM}/mesh?group={}", group["group"]);
+    let mesh = tracker.api(&path).await;
+    assert_eq!(mesh["links_up"].as_array().unwrap().len(), 6);
+    let other = tracker
+        .api(&format!("/api/streams/{STREAM}/mesh?group=77"))
+        .await;
+    assert_eq!(other["viewers"].as_array().unwrap().len(), 0);
+    let (_, name) = &viewers[0];
+    let around = tracker.api(&format!("/api/viewers/{name}")).await;
+    assert_eq!(around["viewer"]["id"], name.to_string());
+    let neighbours = around["neighbours"].as_array().unwrap();
+    assert!(neighbours.len() == 3 && neighbours.iter().all(|n| n["up"] == true));
+    let nodes = tracker.api("/api/nodes").await;
+    assert_eq!(nodes.as_array().unwrap().len(), 1);
+    assert_eq!(
+        (&nodes[0]["viewers"], &nodes[0]["connections"]),
+        (&4.into(), &4.into())
+    );
+    for path in [
+        "/api/viewers/12",
+        "/api/viewers/00000000000000zz",
+        "/api/streams/xyz",
+        "/api/nothing",
+    ] {
+        assert_eq!(tracker.get(path, BEARER).await.0, 404, "{path}");
+    }
+    let wrong = format!("/api/streams/{STREAM}/mesh?group=x");
+    assert_eq!(tracker.get(&wrong, BEARER).await.0, 400);
+    tracker.stop().await;
+}
+
+#[tokio::test]
+async fn a_kicked_viewer_is_refused_and_gone() {
+    let tracker = start_with_token(true).await;
+    let mut viewers = linked(&tracker, 2).await;
+    let path = format!("/api/viewers/{}/kick", viewers[0].1);
+    let (status, ..) = tracker.exchange("POST", &path, "", "").await;
+    assert_eq!(status, 401, "a public API lets nobody change anything");
+    assert_eq!(tracker.post(&path, "").await.0, 200);
+    viewers[0].0.expect_refusal(RefusalCode::NotServed).await;
+    let bytes = viewers[1].0.next().await.unwrap();
+    let peer = viewers[0].1;
+    assert_eq!(TrackerMsg::decode(&bytes), Ok(TrackerMsg::Gone { peer }));
+    assert_eq!(tracker.post(&path, "").await.0, 404);
+    tracker.stop().await;
+}
+
+#[tokio::test]
+async fn a_drain_sends_viewers_away_and_lets_none_in_until_it_ends() {
+    let tracker = start_with_token(false).await;
+    let mut viewers = linked(&tracker, 3).await;
+    let (status, _) = tracker.post("/api/drain", "{\"over\": 3}").await;
+    assert_eq!(status, 400);
+    let (status, _) = tracker.post("/api/drain", "{\"over_ms\": 300}").await;
+    assert_eq!(status, 200);
+    assert_eq!(tracker.get("/readyz", "").await.0, 503);
+    assert_eq!(tracker.get("/healthz", "").await.0, 200);
+    assert!(tracker.connect_with(&[]).await.is_err(), "nobody comes in");
+    for (viewer, _) in &mut viewers {
+        let bytes = viewer.next().await.unwrap();
+        match TrackerMsg::decode(&bytes).unwrap() {
+            TrackerMsg::Reconnect { after_ms } => assert!((500..=4_500).contains(&after_ms)),
+            other => panic!("{other:?}"),
+        }
+        // Nobody is said to be gone: whoever has links keeps them.
+        assert_eq!(viewer.next().await, None);
+    }
+    let (status, ..) = tracker.exchange("DELETE", "/api/drain", BEARER, "").await;
+    assert_eq!(status, 200);
+    assert_eq!(tracker.get("/readyz", "").await.0, 200);
+    let (_, head, body) = tracker.get("/metrics", BEARER).await;
+    assert!(head.contains("text/plain") && body.contains("\nshoal_tracker_draining 0\n"));
+    tracker.join().await;
+    tracker.stop().await;
+}
