@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use integration::{Stack, StackOptions, Viewer};
 
-const VIEWERS: usize = 4;
+const VIEWERS: u32 = 4;
 
 /// Waits until `holds` for all viewers. If `linked`, nobody may lose a link meanwhile.
 async fn wait(what: &str, viewers: &[Viewer], linked: bool, holds: impl Fn(&Viewer) -> bool) {
