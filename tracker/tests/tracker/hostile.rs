@@ -60,7 +60,7 @@ async fn frames_that_break_the_rules_end_the_connection_and_nothing_else() {
     let (mut witness, ..) = tracker.join().await;
     let joins = join_bytes();
     let unmasked = [&[0x82, joins.len() as u8][..], &joins].concat();
-    for (what, bytes) in [
+    let broken = [
         ("unmasked", unmasked),
         ("reserved bit", frame(0xc2, joins.len() as u64, &joins)),
         ("reserved opcode", frame(0x83, 1, b"x")),
@@ -81,7 +81,9 @@ async fn frames_that_break_the_rules_end_the_connection_and_nothing_else() {
             [frame(0x02, 8000, &[0; 8000]), frame(0x80, 8000, &[0; 8000])].concat(),
         ),
         ("HTTP", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n".to_vec()),
-    ] {
+    ];
+    // At the same time: those that are wrong get a moment to take leave.
+    futures_util::future::join_all(broken.map(async |(what, bytes)| {
         let mut tcp = upgraded(&tracker).await;
         // It may be cut while it still writes.
         let _ = tcp.write_all(&bytes).await;
@@ -89,7 +91,8 @@ async fn frames_that_break_the_rules_end_the_connection_and_nothing_else() {
         assert!(answer.len() < 1000, "{what}: {} bytes", answer.len());
         let welcome = answer.get(2) == Some(&0x81);
         assert!(!welcome, "{what}: {answer:?}");
-    }
+    }))
+    .await;
     tracker.join().await;
     witness.introduction().await;
     tracker.stop().await;
