@@ -15,10 +15,10 @@ impl Counts {
     pub(crate) fn read(printed: &str) -> Self {
         let mut sum = Self::default();
         for line in printed.lines() {
-            let line = line.trim();
-            if let Some(counts) = read_nextest(line)
+            // Indented, it is the output of a test that `cargo nextest` shows.
+            if let Some(counts) = read_nextest(line.trim())
                 .or_else(|| read_cargo_test(line))
-                .or_else(|| read_node(line))
+                .or_else(|| read_node(line.trim()))
             {
                 sum += counts;
             }
@@ -129,6 +129,13 @@ mod tests {
         );
         let one = "     Summary [   0.004s] 1 test run: 1 passed, 1 skipped\n";
         assert_eq!(Counts::read(one), counts(1, 0));
+    }
+
+    #[test]
+    fn what_a_failed_test_printed_is_not_counted() {
+        let printed = "    test result: FAILED. 0 passed; 1 failed; 0 ignored; 0 measured\n\
+            Summary [   1.0s] 2 tests run: 1 passed, 1 failed, 0 skipped\n";
+        assert_eq!(Counts::read(printed), counts(1, 1));
     }
 
     #[test]
