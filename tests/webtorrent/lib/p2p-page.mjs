@@ -8,8 +8,13 @@ window.play = ({ stream, tracker }) => {
   const books = { down: {}, up: 0, peers: 0, warnings: [], errors: [] };
   const HlsWithP2P = HlsJsP2PEngine.injectMixin(Hls);
   const hls = new HlsWithP2P({
+    // Far enough behind the live edge that segments may come from peers before they are urgent.
+    liveSyncDurationCount: 7,
     p2p: {
       core: {
+        highDemandTimeWindow: 4,
+        httpDownloadTimeWindow: 30,
+        p2pDownloadTimeWindow: 30,
         announceTrackers: [tracker],
         rtcConfig: { iceServers: [] },
         swarmId: "shoal-test",
