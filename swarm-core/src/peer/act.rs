@@ -171,7 +171,7 @@ impl Peer {
     /// everybody.
     pub(super) fn plan_pushes(&mut self, index: usize, bits: u64) {
         let segment = &mut self.segments[index];
-        if !self.bucket.is_open() || segment.push_track.is_none() {
+        if !self.allowance.is_open() || segment.push_track.is_none() {
             return;
         }
         segment.seeded |= bits & segment.mine;
@@ -186,7 +186,7 @@ impl Peer {
 
     /// Whether neighbours may send this viewer what it has not asked for.
     pub(super) fn may_be_pushed(&self) -> bool {
-        !self.player.careful
+        !self.player.careful && self.stats.segments > 0
     }
 
     fn status_weight(&self) -> u16 {
@@ -258,7 +258,7 @@ impl Peer {
             pace_ms: u64::from(self.pace_ms),
             companions: masks.playing.count_ones() as usize,
             pulls_max: self.pulls_max().saturating_sub(self.outstanding_all()),
-            is_pushed: !self.player.careful,
+            is_pushed: self.may_be_pushed(),
             stripe_count: segment.ranks_for.1.max(1),
             len_expected: self.len_expected(segment),
         }
@@ -364,6 +364,7 @@ impl Peer {
         for slot in asked {
             self.ask_less(index, slot, bits, out);
         }
+        self.skip(index, bits, out);
         let segment = &self.segments[index];
         let range = run.and_then(|run| segment.range_of(run));
         self.fetch_count = self.fetch_count.wrapping_add(1);
@@ -433,12 +434,17 @@ impl Peer {
     /// Sends pieces for as long as the rate and the links allow.
     fn send_pieces(&mut self, out: &mut Outbox) {
         let is_due = self.upload_at.is_some_and(|at| at <= self.now);
-        let is_short = self.upload_at.is_some() && !is_due;
+        let is_short = self.upload_at.is_some() && !is_due && !self.uplink_busy;
         if is_short || !(is_due || self.upload_stale) {
             return;
         }
-        (self.upload_at, self.upload_stale) = (None, false);
-        while self.bucket.is_open() {
+        (self.upload_at, self.upload_stale, self.uplink_busy) = (None, false, false);
+        while self.allowance.is_open() {
+            let rate_bps = self.allowance.rate_bps();
+            if let Some(at) = upload::busy_until(&self.neighbours, rate_bps, self.now) {
+                (self.upload_at, self.uplink_busy) = (Some(at), true);
+                return;
+            }
             let next = upload::plan_next(&self.segments, &self.neighbours, &self.remotes, self.now);
             let Some(next) = next else {
                 self.forget_pushed();
@@ -447,14 +453,14 @@ impl Peer {
             let segment = &self.segments[next.index];
             let Some(id) = segment.id() else { return };
             let len = segment.len_of(1 << next.piece);
-            if let Err(at) = self.bucket.take(self.now, len) {
+            if let Err(at) = self.allowance.take(self.now, len) {
                 self.upload_at = Some(at);
                 return;
             }
             let Some(neighbour) = self.neighbours.get_mut(next.slot) else {
                 return;
             };
-            neighbour.buffered = neighbour.buffered.saturating_add(len);
+            neighbour.on_handed(len, self.now);
             neighbour.bytes_out += u64::from(len);
             let row = self.remotes.entry(id, true);
             on_send(row, next.slot, id, next.piece, out);
@@ -482,8 +488,7 @@ fn on_send(row: &mut Row, slot: Slot, segment: SegmentId, piece: u32, out: &mut 
         out.push(Action::SendRecord { slot, segment });
     }
     let cell = row.cell_mut(slot);
-    cell.sent |= 1 << piece;
-    cell.wants &= !(1 << piece);
+    cell.on_send(piece);
     out.push(Action::SendPiece {
         slot,
         segment,

@@ -39,7 +39,7 @@ impl Peer {
 
     /// The tracks that neighbours should push.
     pub(super) fn pushed_tracks(&self) -> &[TrackId] {
-        if self.player.careful {
+        if self.player.careful || self.stats.segments == 0 {
             &[]
         } else {
             self.tracks.ids()
@@ -51,11 +51,11 @@ impl Peer {
         if self.is_paused() || self.player.careful {
             return 0;
         }
-        let weight = self.bucket.rate_bps() / (1000 * WEIGHT_KBPS);
-        let least = u64::from(self.bucket.is_open());
+        let weight = self.allowance.rate_bps() / (1000 * WEIGHT_KBPS);
+        let least = u64::from(self.allowance.is_open());
         if self.environment.nat == Nat::Symmetric {
             // Most of the group cannot reach it: others are better at passing things on.
-            return least as u16;
+            return (weight / 4).clamp(least, u64::from(u16::MAX)) as u16;
         }
         weight.clamp(least, u64::from(u16::MAX)) as u16
     }

@@ -32,7 +32,7 @@ impl Peer {
     }
 
     pub(super) fn upload_kbps(&self) -> u32 {
-        (self.bucket.rate_bps() / 1000).min(u64::from(u32::MAX)) as u32
+        (self.allowance.rate_bps() / 1000).min(u64::from(u32::MAX)) as u32
     }
 
     /// The track that the viewer is grouped by: the one with the largest segments, the video.
@@ -252,6 +252,7 @@ impl Peer {
                 *passer != slot
             });
             segment.seeded |= lost;
+            segment.pushers.retain(|(_, pusher)| *pusher != slot);
             segment.upstream.retain(|(bridge, _)| *bridge != slot);
         }
         self.remotes.forget_slot(slot);
@@ -306,6 +307,11 @@ impl Peer {
                 division,
             } => self.handle_claim(slot, name, (stripes, stripe_count), &division, out),
             PeerMsg::Reject(pieces) => self.handle_reject(slot, pieces),
+            PeerMsg::Skip(pieces) => {
+                if let Some(row) = self.remotes.row_mut(pieces.segment) {
+                    row.cell_mut(slot).on_skip(pieces.bits);
+                }
+            }
             PeerMsg::Bye => self.close(slot, CloseReason::Left, out),
             PeerMsg::Ping(nonce) => self.send(slot, &PeerMsg::Pong(nonce), out),
             PeerMsg::Pong(nonce) => self.handle_pong(slot, nonce, out),
@@ -360,8 +366,7 @@ impl Peer {
                 continue;
             }
             let cell = self.remotes.entry(*id, true).cell_mut(slot);
-            cell.have = *bits;
-            cell.wants &= !bits;
+            cell.on_have(*bits);
             if is_complete && bits & full == full {
                 let mask = self.neighbours.mask(|n| n.plays(known.track));
                 if self.remotes.forget_if_done(*id, full, mask) {
@@ -402,7 +407,7 @@ impl Peer {
     fn handle_want(&mut self, slot: Slot, pieces: Pieces, out: &mut Outbox) {
         let Pieces { segment: id, bits } = pieces;
         let known = self.segments.iter().find(|s| s.id() == Some(id));
-        let able = match known.filter(|_| self.bucket.is_open()) {
+        let able = match known.filter(|_| self.allowance.is_open()) {
             // What is not there yet is on its way.
             Some(segment) if segment.fresh || segment.is_complete() => segment.full(),
             Some(segment) if segment.has_record => segment.have,
@@ -417,9 +422,7 @@ impl Peer {
             self.send(slot, &PeerMsg::Reject(rejected), out);
         }
         if able != 0 && self.neighbours.get(slot).is_some() {
-            // What was sent is on its way, in order and reliably.
-            let cell = self.remotes.entry(id, true).cell_mut(slot);
-            cell.wants = bits & able & !cell.sent;
+            self.remotes.entry(id, true).cell_mut(slot).on_want(bits & able);
             self.upload_stale = true;
         }
     }

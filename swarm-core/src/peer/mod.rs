@@ -6,6 +6,7 @@
 //! two wires.
 
 mod act;
+mod allowance;
 mod announce;
 mod estimate;
 mod io;
@@ -31,6 +32,7 @@ pub use policy::{CloseReason, Policy};
 
 use alloc::{sync::Arc, vec::Vec};
 
+use allowance::Allowance;
 use estimate::Estimate;
 use neighbour::Neighbours;
 use promises::Promise;
@@ -39,7 +41,6 @@ use segment::Segment;
 use timeline::Tracks;
 use tracker_link::{Reported, TrackerLink};
 use transfers::Fetch;
-use upload::Bucket;
 
 use crate::{
     id::{PeerId, Slot},
@@ -136,7 +137,7 @@ pub struct Peer {
     fetch_count: u32,
     tracker: TrackerLink,
     estimate: Estimate,
-    bucket: Bucket,
+    allowance: Allowance,
     links_target: u8,
     /// What neighbours were last told.
     announced_status: PeerStatus,
@@ -147,6 +148,8 @@ pub struct Peer {
     link_check_at: Option<Instant>,
     plan_at: Option<Instant>,
     upload_at: Option<Instant>,
+    /// Enough waits in the links: `upload_at` is when to look again if none of it leaves.
+    uplink_busy: bool,
     /// Something that decides what to send next has changed.
     upload_stale: bool,
     reported: Reported,
@@ -182,7 +185,7 @@ impl Peer {
             fetch_count: 0,
             tracker: TrackerLink::new(&policy),
             estimate: Estimate::default(),
-            bucket: Bucket::new(now),
+            allowance: Allowance::new(),
             links_target: policy.links_target,
             announced_status: PeerStatus::default(),
             pace_ms: 0,
@@ -191,6 +194,7 @@ impl Peer {
             link_check_at: None,
             plan_at: None,
             upload_at: None,
+            uplink_busy: false,
             upload_stale: false,
             reported: Reported::default(),
             stats: Stats::default(),
@@ -271,7 +275,7 @@ impl Peer {
             }
             Input::Sent { slot, buffered } => {
                 if let Some(neighbour) = self.neighbours.get_mut(slot) {
-                    neighbour.buffered = buffered;
+                    neighbour.on_sent(buffered, self.now);
                 }
             }
             Input::Leave => self.handle_leave(out),
@@ -347,8 +351,8 @@ impl Peer {
             .flags
             .has(crate::wire::tracker::ViewerFlags::LEECH);
         self.environment = environment;
-        self.bucket
-            .set_rate(self.now, if leech { 0 } else { environment.upload_bps_max });
+        self.allowance
+            .set_rate(if leech { 0 } else { environment.upload_bps_max });
         self.tracker.hasten_status(self.now);
         self.touch_view();
     }

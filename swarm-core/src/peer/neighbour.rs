@@ -34,6 +34,8 @@ pub(super) struct Neighbour {
     pub(super) status: PeerStatus,
     /// Bytes that wait in the transport.
     pub(super) buffered: u32,
+    /// When some of them left last, or began to wait.
+    pub(super) drained_at: Instant,
     pub(super) ping: Option<(u32, Instant)>,
     pub(super) rtt_ms: u16,
     pub(super) rtt_reported: bool,
@@ -69,6 +71,7 @@ impl Neighbour {
             heard: now,
             status: PeerStatus::default(),
             buffered: 0,
+            drained_at: now,
             ping: None,
             rtt_ms: 0,
             rtt_reported: false,
@@ -77,6 +80,22 @@ impl Neighbour {
             bytes_in: 0,
             bytes_out: 0,
         }
+    }
+
+    /// A piece was handed to its link.
+    pub(super) fn on_handed(&mut self, len: u32, now: Instant) {
+        if self.buffered == 0 {
+            self.drained_at = now;
+        }
+        self.buffered = self.buffered.saturating_add(len);
+    }
+
+    /// So much still waits in its link.
+    pub(super) fn on_sent(&mut self, buffered: u32, now: Instant) {
+        if buffered < self.buffered {
+            self.drained_at = now;
+        }
+        self.buffered = buffered;
     }
 
     pub(super) fn is_ready(&self) -> bool {

@@ -49,7 +49,7 @@ const BACKSTOP_LEN_MIN: u32 = 256 * 1024;
 /// The backstop looks again after this long.
 const BACKSTOP_AGAIN_MS: u64 = 60;
 /// One rank further back, a viewer relays a stripe from another group this much later.
-const RELAY_STAGGER_MS: u64 = 25;
+const RELAY_STAGGER_MS: u64 = 80;
 /// Who never seeds takes what nobody brings for itself alone, after all who might bring it.
 const RANK_LAST: u8 = 16;
 /// How long groups wait for each other: a part of the segment's duration, and only as long as this
@@ -282,7 +282,7 @@ fn need_ms(segment: &Segment, view: &View<'_>, missing: u64, window_ms: u64) -> 
             // Most of what neighbours hold or are about to bring will be there in time; while the
             // segment is young, somebody is about to bring everything.
             let is_young =
-                segment.fresh && view.now < segment.began_at().plus_ms(patience_ms(segment));
+                segment.fresh && view.now < young_until(segment);
             let promised = view.held | segment.claimed(view.now) | segment.pulled();
             let coming = if is_young {
                 missing
@@ -325,7 +325,6 @@ pub(super) struct Ask {
 
 /// Which missing pieces to ask of whom. `outstanding` counts what each neighbour was asked for
 /// already.
-// tidy: long-fn: one decision, from what misses to whom to ask
 pub(super) fn pull<'a>(
     segment: &Segment,
     view: &View<'_>,
@@ -333,75 +332,89 @@ pub(super) fn pull<'a>(
     row: &Row,
     outstanding: impl Fn(Slot) -> u32,
 ) -> (Vec<Ask>, Option<Instant>) {
-    let mut missing = segment.full() & !segment.have & !view.fetching & !segment.pulled();
-    missing &= view.held;
+    let missing = segment.full() & !segment.have & !view.fetching & !segment.pulled() & view.held;
     if !(segment.fresh || segment.is_wanted()) || missing == 0 {
         return (Vec::new(), None);
     }
-    let slack_ms = segment
-        .deadline()
-        .map_or(u64::MAX, |deadline| deadline.ms_since(view.now));
-    let patience_ms = patience_ms(segment);
-    let began_at = segment.began_at();
-    let young_until = began_at.plus_ms(patience_ms);
-    let is_young = segment.fresh && view.now < young_until;
-    let mut wake = None;
-    if segment.fresh && slack_ms > URGENT_MS.min(patience_ms) && view.is_pushed {
-        // Pushes are under way: what somebody else holds meanwhile is asked for only when they
-        // take long, or both would send it. What nobody has promised may not be pushed here at all.
-        let late_at = young_until;
-        let promised = missing & segment.promised();
-        let soon_at = began_at.plus_ms(patience_ms / 3);
-        if view.now < soon_at {
-            missing = 0;
-            wake = Some(soon_at);
-        } else if promised != 0 && view.now < late_at {
-            missing &= !promised;
-            wake = Some(late_at);
-        }
-        if missing == 0 {
-            return (Vec::new(), wake);
-        }
+    let (missing, wake) = not_expected(segment, view, missing);
+    if missing == 0 {
+        return (Vec::new(), wake);
     }
     let held_here = view.held & !view.held_elsewhere;
-    let may_ask_bridges = !is_young || slack_ms <= URGENT_MS;
-    let mut holders: Vec<Holder> = neighbours
+    let is_young = segment.fresh && view.now < young_until(segment);
+    let may_ask_bridges = !is_young || slack_ms(segment, view) <= URGENT_MS;
+    let holders = neighbours
         .filter(|n| n.is_believed() && n.status.weight > 0)
         .filter(|n| !n.bridge || may_ask_bridges)
         .map(|n| {
-            (
-                n,
-                row.cell(n.slot).have & missing & if n.bridge { !held_here } else { u64::MAX },
-            )
-        })
-        .filter(|(_, has)| *has != 0)
-        .map(|(n, has)| Holder {
-            has,
-            load: outstanding(n.slot),
-            strikes: n.strikes,
-            pull_ms: n.pull_ms,
-            ask: Ask {
+            let useful = if n.bridge { !held_here } else { u64::MAX };
+            Holder {
+                has: row.cell(n.slot).have & missing & useful,
+                load: outstanding(n.slot),
+                strikes: n.strikes,
+                pull_ms: n.pull_ms,
                 slot: n.slot,
                 bits: 0,
-            },
+            }
         })
-        .collect();
+        .filter(|holder| holder.has != 0);
+    (share_out(holders.collect(), missing, view.pulls_max), wake)
+}
+
+/// Those of the missing pieces that pushes will not bring, and when to look at the others again. While
+/// pushes are under way, what somebody else holds meanwhile is asked for only when they take long, or
+/// both would send it. What nobody has promised may not be pushed here at all.
+fn not_expected(segment: &Segment, view: &View<'_>, missing: u64) -> (u64, Option<Instant>) {
+    let is_urgent = slack_ms(segment, view) <= URGENT_MS.min(patience_ms(segment));
+    if !segment.fresh || is_urgent || !view.is_pushed {
+        return (missing, None);
+    }
+    let late_at = young_until(segment);
+    let promised = missing & segment.promised();
+    let soon_at = segment.began_at().plus_ms(patience_ms(segment) / 3);
+    if view.now < soon_at {
+        (0, Some(soon_at))
+    } else if promised != 0 && view.now < late_at {
+        (missing & !promised, Some(late_at))
+    } else {
+        (missing, None)
+    }
+}
+
+/// Divides the pieces among those who hold them: each goes to the one who should bring it soonest.
+fn share_out(mut holders: Vec<Holder>, mut missing: u64, most: u32) -> Vec<Ask> {
     missing &= holders.iter().fold(0, |bits, holder| bits | holder.has);
-    let mut left = view.pulls_max;
+    let mut left = most;
     while missing != 0 && left > 0 {
         let piece = missing & missing.wrapping_neg();
         missing &= !piece;
         let free = holders
             .iter_mut()
             .filter(|h| h.has & piece != 0 && h.load < PULL_PIECES_MAX);
-        if let Some(best) = free.min_by_key(|h| (h.expected_ms(), h.ask.slot)) {
+        if let Some(best) = free.min_by_key(|h| (h.expected_ms(), h.slot)) {
             best.load += 1;
             left -= 1;
-            best.ask.bits |= piece;
+            best.bits |= piece;
         }
     }
-    let asks = holders.into_iter().map(|holder| holder.ask);
-    (asks.filter(|ask| ask.bits != 0).collect(), wake)
+    let asked = holders.into_iter().filter(|holder| holder.bits != 0);
+    asked
+        .map(|holder| Ask {
+            slot: holder.slot,
+            bits: holder.bits,
+        })
+        .collect()
+}
+
+fn slack_ms(segment: &Segment, view: &View<'_>) -> u64 {
+    segment
+        .deadline()
+        .map_or(u64::MAX, |deadline| deadline.ms_since(view.now))
+}
+
+/// Until then pushes are expected.
+fn young_until(segment: &Segment) -> Instant {
+    segment.began_at().plus_ms(patience_ms(segment))
 }
 
 fn patience_ms(segment: &Segment) -> u64 {
@@ -419,7 +432,9 @@ struct Holder {
     load: u32,
     strikes: u8,
     pull_ms: u16,
-    ask: Ask,
+    slot: Slot,
+    /// Pieces to ask of it.
+    bits: u64,
 }
 
 impl Holder {

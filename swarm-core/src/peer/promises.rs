@@ -2,12 +2,12 @@
 
 use alloc::vec::Vec;
 
-use super::{Peer, io::Outbox, plan::Ask, segment::Claim};
+use super::{Peer, io::Outbox, neighbour::Neighbour, plan::Ask, segment::Claim};
 use crate::{
     id::{Name, Slot},
     limits::STRIPES_MAX,
     time::Instant,
-    wire::peer::{Division, PeerMsg},
+    wire::peer::{Division, PeerMsg, Pieces},
 };
 
 /// Promises about segments that this viewer has not heard of: of one neighbour, and of all.
@@ -18,7 +18,7 @@ const CLAIM_GRACE_MS: u64 = 1000;
 const CLAIM_WINDOW_PERCENT: u64 = 35;
 
 /// A promise of a neighbour to bring stripes of a segment, as it was made.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Promise {
     pub(super) slot: Slot,
     pub(super) name: Name,
@@ -30,6 +30,8 @@ pub(super) struct Promise {
     mine: u64,
     /// Those of them that nobody who is linked with this viewer will push to it.
     orphans: u64,
+    /// Who of those who are linked with this viewer pushes which of them.
+    pushers: Vec<(u8, Slot)>,
     made: Instant,
 }
 
@@ -52,8 +54,8 @@ impl Peer {
         let theirs = claimant.peer.tag();
         let me = self.tracker.me().map(|me| me.tag());
         let mine = division.of(|tag| Some(tag) == me && tag != theirs);
-        let members = || self.neighbours.ready().filter(|n| !n.bridge);
-        let pushed = division.of(|tag| tag == theirs || members().any(|n| n.peer.tag() == tag));
+        let pushers = self.pushers_of(slot, division);
+        let pushed = pushers.iter().fold(0, |bits, (piece, _)| bits | 1 << piece);
         let promise = Promise {
             slot,
             name,
@@ -62,11 +64,48 @@ impl Peer {
             bits: division.bits,
             mine,
             orphans: division.bits & !mine & !pushed,
+            pushers,
             made: self.now,
         };
         match self.segments.iter().position(|s| s.name == name) {
             Some(index) => self.believe(index, &promise, out),
             None => self.remember(promise),
+        }
+    }
+
+    /// Who pushes what to this viewer, of those who are linked with it.
+    fn pushers_of(&self, claimant: Slot, division: &Division) -> Vec<(u8, Slot)> {
+        let me = self.tracker.me().map(|me| me.tag());
+        let mut rest = division.bits;
+        let mut pushers = Vec::new();
+        for tag in &division.passers {
+            let piece = rest.trailing_zeros();
+            rest &= rest.wrapping_sub(1);
+            let is_pusher = |n: &&Neighbour| {
+                n.peer.tag() == *tag && (n.slot == claimant || (n.is_ready() && !n.bridge))
+            };
+            let pusher = match me.filter(|me| me == tag) {
+                Some(_) => Some(claimant),
+                None => self.neighbours.iter().find(is_pusher).map(|n| n.slot),
+            };
+            pushers.extend(pusher.map(|slot| (piece as u8, slot)));
+        }
+        pushers
+    }
+
+    /// Tells those who are to push these pieces that they come from elsewhere.
+    pub(super) fn skip(&mut self, index: usize, bits: u64, out: &mut Outbox) {
+        let segment = &mut self.segments[index];
+        let Some(id) = segment.id() else { return };
+        let mut told = core::mem::take(&mut segment.pushers);
+        segment.pushers = told.clone();
+        segment.pushers.retain(|(piece, _)| bits >> piece & 1 == 0);
+        told.retain(|(piece, _)| bits >> piece & 1 == 1);
+        while let Some((_, slot)) = told.last().copied() {
+            let theirs = told.iter().filter(|(_, pusher)| *pusher == slot);
+            let bits = theirs.fold(0, |bits, (piece, _)| bits | 1 << piece);
+            told.retain(|(_, pusher)| *pusher != slot);
+            self.send(slot, &PeerMsg::Skip(Pieces { segment: id, bits }), out);
         }
     }
 
@@ -95,7 +134,7 @@ impl Peer {
             if promise.name == name {
                 self.believe(index, promise, out);
             } else if now.ms_since(promise.made) < EARLY_MS_MAX {
-                self.promises.push(*promise);
+                self.promises.push(promise.clone());
             }
         }
     }
@@ -130,6 +169,9 @@ impl Peer {
                 until,
             }),
         }
+        let pushed = promise.pushers.iter();
+        let pushed = pushed.filter(|(piece, _)| segment.have >> piece & 1 == 0);
+        segment.pushers.extend(pushed);
         segment.touch();
         let mine = promise.mine & !segment.have;
         let name = segment.name;
@@ -180,7 +222,8 @@ impl Peer {
 
     pub(super) fn promises_heap_bytes(&self) -> usize {
         let promises: &Vec<Promise> = &self.promises;
-        promises.capacity() * size_of::<Promise>()
+        let pushers: usize = promises.iter().map(|p| p.pushers.capacity()).sum();
+        promises.capacity() * size_of::<Promise>() + pushers * size_of::<(u8, Slot)>()
     }
 }
 

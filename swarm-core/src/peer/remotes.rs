@@ -22,8 +22,39 @@ pub(super) struct Cell {
     pub(super) have: u64,
     /// Pieces that were sent to it.
     pub(super) sent: u64,
+    /// Pieces that it asked for; those of them in `sent` are to be skipped, as if they were sent.
+    wants: u64,
+}
+
+impl Cell {
     /// Pieces that it asked for and has not been sent.
-    pub(super) wants: u64,
+    pub(super) const fn wants(&self) -> u64 {
+        self.wants & !self.sent
+    }
+
+    /// It asks for these pieces, and no others. What was sent is on its way, in order and reliably.
+    pub(super) const fn on_want(&mut self, bits: u64) {
+        let skipped = self.sent & self.wants;
+        self.sent &= !(skipped & bits);
+        self.wants = (bits & !self.sent) | (skipped & !bits);
+    }
+
+    /// These pieces come to it from elsewhere.
+    pub(super) const fn on_skip(&mut self, bits: u64) {
+        let bits = bits & !self.sent;
+        self.sent |= bits;
+        self.wants |= bits;
+    }
+
+    pub(super) const fn on_have(&mut self, bits: u64) {
+        self.have = bits;
+        self.wants &= !bits;
+    }
+
+    pub(super) const fn on_send(&mut self, piece: u32) {
+        self.sent |= 1 << piece;
+        self.wants &= !(1 << piece);
+    }
 }
 
 /// One segment at all neighbours.
@@ -92,7 +123,7 @@ impl Row {
     }
 
     pub(super) fn any_wants(&self) -> bool {
-        self.cells.iter().any(|cell| cell.wants != 0)
+        self.cells.iter().any(|cell| cell.wants() != 0)
     }
 
     /// Whether a neighbour needs the record before the first piece. Notes that it has it then.

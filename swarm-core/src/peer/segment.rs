@@ -82,6 +82,8 @@ pub(super) struct Segment {
     pub(super) relayed: u64,
     pub(super) requests: Vec<Request>,
     pub(super) claims: Vec<Claim>,
+    /// Missing pieces that a neighbour is to push here, each with the neighbour's slot.
+    pub(super) pushers: Vec<(u8, Slot)>,
     /// What bridges bring into their groups.
     pub(super) upstream: Vec<(Slot, u64)>,
     pub(super) pulls: Vec<Pull>,
@@ -135,6 +137,7 @@ impl Segment {
             relayed: 0,
             requests: Vec::new(),
             claims: Vec::new(),
+            pushers: Vec::new(),
             upstream: Vec::new(),
             pulls: Vec::new(),
             bytes_p2p: 0,
@@ -171,7 +174,7 @@ impl Segment {
             + self.claims.capacity() * size_of::<Claim>()
             + self.pulls.capacity() * size_of::<Pull>()
             + self.upstream.capacity() * size_of::<(Slot, u64)>()
-            + self.handed.capacity() * size_of::<(u8, Slot)>()
+            + (self.handed.capacity() + self.pushers.capacity()) * size_of::<(u8, Slot)>()
     }
 
     pub(super) fn id(&self) -> Option<SegmentId> {
@@ -280,6 +283,7 @@ impl Segment {
                 if old.is_some() {
                     // What was promised was the other content.
                     self.claims.clear();
+                    self.pushers.clear();
                     self.mine = 0;
                     self.upstream.clear();
                 }

@@ -20,7 +20,7 @@ const CLAIM_PROGRESS_MS: u64 = 1000;
 /// After this many failed fetches of a segment the player is told.
 const FETCH_FAILURES_MAX: u8 = 3;
 /// While a segment lasts, have-maps are sent at most so many times.
-const HAVE_BATCHES_PER_SEGMENT: u64 = 8;
+const HAVE_BATCHES_PER_SEGMENT: u64 = 12;
 /// Wait before a failed fetch is tried again, doubled each time.
 const FETCH_RETRY_MS: u64 = 250;
 
@@ -91,7 +91,7 @@ impl Peer {
             return;
         };
         let segment = &mut self.segments[index];
-        let segment_ms = segment.duration_ms;
+        let (segment_ms, window_ms) = (segment.duration_ms, segment.window_ms);
         let bits = bits & segment.full() & !segment.have;
         let len = segment.len_of(bits);
         segment.have |= bits;
@@ -119,11 +119,15 @@ impl Peer {
             pull.bits &= !bits;
         }
         segment.pulls.retain(|pull| pull.bits != 0);
+        segment.pushers.retain(|(piece, slot)| {
+            bits >> piece & 1 == 0 || source != Source::Peer(*slot)
+        });
         match source {
             Source::Cdn(_) => segment.bytes_cdn = segment.bytes_cdn.saturating_add(len),
             Source::Peer(slot) => {
                 segment.bytes_p2p = segment.bytes_p2p.saturating_add(len);
-                let theirs = segment.claims.iter().filter(|claim| claim.slot == slot);
+                let is_handed = |claim: &&super::segment::Claim| claim.slot == slot || was_pulled;
+                let theirs = segment.claims.iter().filter(is_handed);
                 segment.mine |= theirs.fold(0, |mine, claim| mine | claim.mine) & bits;
                 // Whoever passes it on, the promise is being kept.
                 let kept = |claim: &&mut super::segment::Claim| claim.bits & bits != 0;
@@ -146,14 +150,19 @@ impl Peer {
                 cell.have |= bits;
             }
         }
+        let lasts_ms = match window_ms {
+            0 => segment_ms,
+            window_ms => segment_ms.min(window_ms),
+        };
         let batch_ms = u64::from(self.policy.have_batch_ms)
-            .max(u64::from(segment_ms) / HAVE_BATCHES_PER_SEGMENT);
+            .max(u64::from(lasts_ms) / HAVE_BATCHES_PER_SEGMENT);
         if was_pulled {
             self.touch_all();
         }
         for slot in asked_elsewhere {
             self.ask_less(index, slot, bits, out);
         }
+        self.skip(index, bits, out);
         self.plan_pushes(index, bits);
         self.note_for_bridges(index, bits);
         let soon_ms = u64::from(self.policy.have_batch_ms);

@@ -89,6 +89,9 @@ pub enum PeerMsg {
     },
     /// The sender cannot send these pieces (evicted, upload limit): ask elsewhere at once.
     Reject(Pieces),
+    /// Do not push these pieces to the sender: they come from elsewhere. What it wants all the same, it
+    /// asks for.
+    Skip(Pieces),
     /// The sender leaves.
     Bye,
     /// To be answered with [`PeerMsg::Pong`] at once; measures the round trip.
@@ -106,6 +109,7 @@ const REJECT: u8 = 0x06;
 const BYE: u8 = 0x07;
 const PING: u8 = 0x08;
 const PONG: u8 = 0x09;
+const SKIP: u8 = 0x0a;
 /// Kind byte of a message that carries a [`crate::record::Record`].
 pub const RECORD: u8 = 0x10;
 /// Kind byte of a message that carries a part of a piece.
@@ -161,6 +165,10 @@ impl PeerMsg {
                 out.u8(REJECT);
                 pieces.encode(&mut out);
             }
+            Self::Skip(pieces) => {
+                out.u8(SKIP);
+                pieces.encode(&mut out);
+            }
             Self::Bye => out.u8(BYE),
             Self::Ping(nonce) => {
                 out.u8(PING);
@@ -205,6 +213,7 @@ impl PeerMsg {
                 division: Division::decode(&mut input)?,
             },
             REJECT => Self::Reject(Pieces::decode(&mut input)?),
+            SKIP => Self::Skip(Pieces::decode(&mut input)?),
             BYE => Self::Bye,
             PING => Self::Ping(input.u32()?),
             PONG => Self::Pong(input.u32()?),

@@ -9,7 +9,7 @@ use swarm_core::{
 
 use super::{
     network::holds,
-    node::{Asker, SlotState, Stored},
+    node::{Asker, SlotState, Stored, sent_max},
     part::Part,
 };
 use crate::measure::Metrics;
@@ -62,14 +62,16 @@ impl Part {
         }
     }
 
-    /// Nobody uploads beyond its cap.
-    pub(super) fn check_upload(&mut self, node: u32) {
-        let entry = &self.nodes[node as usize];
-        let sent = entry.live.as_ref().map_or(0, |live| live.sent_bytes);
-        let most = entry.upload_max(self.now);
+    /// Nobody uploads beyond its cap: not within any four seconds.
+    pub(super) fn check_upload(&mut self, node: u32, len: u32) {
+        let now = self.now;
+        let entry = &mut self.nodes[node as usize];
+        let most = sent_max(entry.viewer.upload_bps, len);
+        let Some(live) = &mut entry.live else { return };
+        let sent = live.sent.add(now, len);
         if sent > most {
             self.broken(node, &|| {
-                format!("uploaded {sent} bytes, its cap allows {most}")
+                format!("uploaded {sent} bytes in four seconds, its cap allows {most}")
             });
         }
     }

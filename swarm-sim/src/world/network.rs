@@ -135,10 +135,7 @@ impl Part {
             self.queue.push(now, Event::Sent { at: here, len });
             return;
         }
-        if let Some(live) = &mut self.nodes[node as usize].live {
-            live.sent_bytes += u64::from(len);
-        }
-        self.check_upload(node);
+        self.check_upload(node, len);
         let Some((end, left, arrival)) = self.transmit(node, slot, len) else {
             return;
         };

@@ -14,8 +14,9 @@ use crate::{
     population::{House, Viewer},
 };
 
-/// Bytes that may be sent beyond rate times time: the bucket's depth and what is under way.
-const UPLOAD_SLACK: u64 = 2 * 1024 * 1024;
+/// The upload cap must hold over this long: as many slots of the second length in microseconds.
+const SENT_SLOTS: usize = 40;
+const SENT_SLOT_US: u64 = 200_000;
 
 /// A viewer, before, during and after its visit.
 pub(crate) struct Node {
@@ -128,7 +129,7 @@ pub(crate) struct Live {
     pub(crate) listed: u64,
     pub(crate) wake: u64,
     pub(crate) joined_at: u64,
-    pub(crate) sent_bytes: u64,
+    pub(crate) sent: SentLately,
 }
 
 impl Node {
@@ -140,15 +141,42 @@ impl Node {
             played: None,
         }
     }
+}
 
-    /// The most that the viewer may have sent by `now`.
-    pub(crate) fn upload_max(&self, now: u64) -> u64 {
-        if self.viewer.upload_bps == 0 {
-            return 0;
+/// What was sent in the last four seconds.
+#[derive(Clone, Debug)]
+pub(crate) struct SentLately {
+    slots: [u32; SENT_SLOTS],
+    newest: u64,
+}
+
+impl Default for SentLately {
+    fn default() -> Self {
+        Self {
+            slots: [0; SENT_SLOTS],
+            newest: 0,
         }
-        let since = self.live.as_ref().map_or(now, |live| live.joined_at);
-        (now - since) / 1000 * self.viewer.upload_bps / 8000 + UPLOAD_SLACK
     }
+}
+
+impl SentLately {
+    /// Counts `len` bytes; says how many were sent in the span that ends now.
+    pub(crate) fn add(&mut self, now: u64, len: u32) -> u64 {
+        let newest = now / SENT_SLOT_US;
+        for slot in self.newest.max(newest.saturating_sub(SENT_SLOTS as u64)) + 1..=newest {
+            self.slots[slot as usize % SENT_SLOTS] = 0;
+        }
+        self.newest = newest;
+        self.slots[newest as usize % SENT_SLOTS] += len;
+        self.slots.iter().map(|bytes| u64::from(*bytes)).sum()
+    }
+}
+
+/// The most that may be sent in that span with a cap of `upload_bps`, in pieces of `len`: a single one
+/// may be larger than that.
+pub(crate) fn sent_max(upload_bps: u64, len: u32) -> u64 {
+    let span_us = SENT_SLOTS as u64 * SENT_SLOT_US;
+    (upload_bps / 8 * span_us / 1_000_000).max(u64::from(len))
 }
 
 impl Live {

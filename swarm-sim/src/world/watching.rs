@@ -10,7 +10,7 @@ use swarm_core::{
 use super::{
     catalog::{Catalog, Place},
     event::Event,
-    node::{Live, Played, SlotState},
+    node::{Live, Played, SentLately, SlotState},
     part::Part,
 };
 use crate::{player::Player, population::Departure};
@@ -61,7 +61,7 @@ impl Part {
             listed: 0,
             wake: 0,
             joined_at: now,
-            sent_bytes: 0,
+            sent: SentLately::default(),
         }));
         self.audience += 1;
         self.input(node, Input::Environment(environment));
