@@ -299,6 +299,7 @@ impl Shard {
                 self.send(conn, &TrackerMsg::Introduce(introduction));
             }
             Action::Gone { conn, peer } => self.send(conn, &TrackerMsg::Gone { peer }),
+            Action::Shun { conn, peer } => self.send(conn, &TrackerMsg::Shun { peer }),
             Action::Refuse { conn, code } => {
                 let text = refusal_text(code);
                 Counters::add(&self.counters.refused);

@@ -92,6 +92,13 @@ pub enum Action {
         /// Who is gone.
         peer: PeerId,
     },
+    /// Tell that a viewer that it may be linked with sends bad bytes: several have said so.
+    Shun {
+        /// Whom to tell.
+        conn: ConnId,
+        /// Whom to give up.
+        peer: PeerId,
+    },
     /// Refuse the viewer and close the connection. [`Input::Lost`] is not expected.
     Refuse {
         /// Its connection.

@@ -277,7 +277,7 @@ impl Directory {
         self.change_upload(viewer, status.upload_kbps);
         self.change_swarm(viewer, status.track, Some(status.lag_ms));
         if doubt && status.links == 0 {
-            self.part_from_all(viewer);
+            self.part_from_all(viewer, |conn, peer| Action::Gone { conn, peer });
             self.fill_viewer(viewer);
         }
         self.expire_pending(viewer);
@@ -316,7 +316,7 @@ impl Directory {
 
     /// Removes a viewer and tells those it was introduced to.
     fn remove_viewer(&mut self, viewer: Key) {
-        self.part_from_all(viewer);
+        self.part_from_all(viewer, |conn, peer| Action::Gone { conn, peer });
         self.leave_group(viewer);
         self.unschedule_release(viewer);
         let Some(v) = self.viewers.remove(viewer) else {

@@ -5,7 +5,7 @@ use core::cmp::Reverse;
 
 use super::{
     Directory,
-    io::{Action, Outbox},
+    io::{Action, ConnId, Outbox},
     slab::Key,
     viewer::{Meeting, Reach, Viewer},
 };
@@ -142,7 +142,7 @@ impl Directory {
         let free = |v: &Viewer| {
             v.conn.is_some()
                 && v.meetings.len() < PAIRS_MAX
-                && !v.is_shunned(self.policy.accusers_max)
+                && !v.is_shunned()
                 && v.may_be_introduced(&self.policy, self.now)
         };
         a != b
@@ -269,8 +269,8 @@ impl Directory {
         }
     }
 
-    /// Ends all pairs of a viewer and tells the others.
-    pub(super) fn part_from_all(&mut self, viewer: Key) {
+    /// Ends all pairs of a viewer and tells the others why.
+    pub(super) fn part_from_all(&mut self, viewer: Key, why: impl Fn(ConnId, PeerId) -> Action) {
         let Some(v) = self.viewers.get_mut(viewer) else {
             return;
         };
@@ -281,7 +281,7 @@ impl Directory {
             };
             other.meetings.retain(|m| m.with != viewer);
             if let Some(conn) = other.conn {
-                self.pending.push(Action::Gone { conn, peer });
+                self.pending.push(why(conn, peer));
             }
             if let Some(group) = other.group {
                 let refill_at = self.now.plus_ms(u64::from(self.policy.refill_after_ms));
@@ -339,8 +339,10 @@ impl Directory {
         let Some(by) = self.viewers.get(accuser).map(|v| v.peer) else {
             return;
         };
-        if let Some(v) = self.viewers.get_mut(accused) {
-            v.on_accused(by, self.policy.accusers_max);
+        let accusers_max = self.policy.accusers_max;
+        let accused_of_late = self.viewers.get_mut(accused);
+        if accused_of_late.is_some_and(|v| v.on_accused(by, accusers_max)) {
+            self.part_from_all(accused, |conn, peer| Action::Shun { conn, peer });
         }
     }
 

@@ -48,7 +48,9 @@ pub struct Policy {
     pub lost_pair_ms: u32,
     /// How long a pair is kept apart after one accused the other of misbehaving, in milliseconds.
     pub misbehaved_pair_ms: u32,
-    /// As many different accusers end the introductions of a viewer.
+    /// A viewer whom as many different ones have caught sending bad bytes is introduced to nobody, and
+    /// everybody is told to give up the link with it. Where fewer than twice as many are linked with it,
+    /// more than half of them, and at least two, are enough.
     pub accusers_max: u8,
     /// Introductions that a viewer may receive in a burst: it learns the addresses of others.
     pub introductions_burst: u16,

@@ -17,6 +17,8 @@ use crate::{
     wire::tracker::{Nat, Status, ViewerFlags},
 };
 
+/// So many different viewers must accuse one, however few there are.
+const ACCUSERS_MIN: usize = 2;
 /// Failed pairs that a viewer remembers.
 const APART_MAX: usize = 64;
 
@@ -99,6 +101,7 @@ pub(super) struct Viewer {
     /// Links that it says it has, to viewers that have not confirmed them.
     pub(super) claims: Vec<PeerId>,
     accusers: Vec<PeerId>,
+    shunned: bool,
     introductions: Ration,
     pub(super) joined_at: Instant,
     status_at: Option<Instant>,
@@ -133,6 +136,7 @@ impl Viewer {
             apart: Vec::new(),
             claims: Vec::new(),
             accusers: Vec::new(),
+            shunned: false,
             introductions: Ration::full(policy.introductions(), now),
             joined_at: now,
             status_at: None,
@@ -218,14 +222,23 @@ impl Viewer {
             .any(|(peer, at)| *peer == from && *at > now)
     }
 
-    pub(super) fn on_accused(&mut self, by: PeerId, accusers_max: u8) {
-        if !self.accusers.contains(&by) && !self.is_shunned(accusers_max) {
-            self.accusers.push(by);
+    /// Somebody has caught it sending bad bytes. Whether that is the last straw: as many as
+    /// `accusers_max` have, or, where fewer could, most of those who are linked with it.
+    pub(super) fn on_accused(&mut self, by: PeerId, accusers_max: u8) -> bool {
+        if self.shunned || self.accusers.contains(&by) {
+            return false;
         }
+        self.accusers.push(by);
+        let linked = self.meetings.iter().filter(|m| m.up).count();
+        let witnesses = linked + self.accusers.len() - 1;
+        let most = (witnesses / 2 + 1).max(ACCUSERS_MIN);
+        self.shunned = self.accusers.len() >= usize::from(accusers_max).min(most);
+        self.shunned
     }
 
-    pub(super) fn is_shunned(&self, accusers_max: u8) -> bool {
-        self.accusers.len() >= usize::from(accusers_max)
+    /// Nobody is introduced to it any more.
+    pub(super) const fn is_shunned(&self) -> bool {
+        self.shunned
     }
 
     pub(super) fn claim(&mut self, peer: PeerId) {

@@ -364,6 +364,7 @@ impl Peer {
         for slot in asked {
             self.ask_less(index, slot, bits, out);
         }
+        self.note_broken(index, bits);
         self.skip(index, bits, out);
         let segment = &self.segments[index];
         let range = run.and_then(|run| segment.range_of(run));

@@ -4,9 +4,9 @@ use crate::time::Instant;
 
 /// The cap holds over every span of this length. Segments come in bursts and are wanted soon: a cap over
 /// less would leave uplinks idle for most of a segment's duration.
-pub(super) const SPAN_MS: u64 = 8000;
+pub(super) const SPAN_MS: u64 = 4000;
 /// What was sent is kept in parts of this length.
-const PART_MS: u64 = 250;
+const PART_MS: u64 = 125;
 /// Every span of [`SPAN_MS`] lies within as many parts.
 const PARTS: usize = (SPAN_MS / PART_MS) as usize + 1;
 

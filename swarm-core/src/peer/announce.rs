@@ -170,6 +170,7 @@ impl Peer {
         for slot in self.slots(Neighbour::is_ready) {
             self.ping(slot, out);
         }
+        self.forgive();
         let has_links = self.neighbours.iter().next().is_some();
         self.link_check_at = has_links.then(|| now.plus_ms(LINK_CHECK_MS));
     }
@@ -228,18 +229,29 @@ impl Peer {
     /// Forgets pulls that took too long, and remembers who owes them.
     pub(super) fn expire_pulls(&mut self) {
         let now = self.now;
-        let (segments, neighbours) = (&mut self.segments, &mut self.neighbours);
-        for segment in segments.iter_mut() {
+        let mut owing = Vec::new();
+        for segment in &mut self.segments {
             segment.pulls.retain(|pull| {
                 let late = now.ms_since(pull.asked) >= plan::PULL_TIMEOUT_MS;
-                if let (true, Some(neighbour)) = (late && pull.held, neighbours.get_mut(pull.slot))
-                {
-                    neighbour.strikes = neighbour.strikes.saturating_add(1);
-                    neighbour.on_pulled(2 * plan::PULL_TIMEOUT_MS);
-                    neighbours.touch_masks();
-                }
+                owing.extend((late && pull.held).then_some(pull.slot));
                 !late
             });
+        }
+        for slot in owing {
+            if let Some(neighbour) = self.neighbours.get_mut(slot) {
+                neighbour.on_pulled(2 * plan::PULL_TIMEOUT_MS);
+            }
+            self.on_broken(slot);
+        }
+    }
+
+    fn forgive(&mut self) {
+        let now = self.now;
+        for slot in self.slots(Neighbour::is_ready) {
+            let neighbour = self.neighbours.get_mut(slot);
+            if neighbour.is_some_and(|n| n.forgive(now)) {
+                self.touch_view();
+            }
         }
     }
 }

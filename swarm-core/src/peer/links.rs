@@ -93,6 +93,12 @@ impl Peer {
                     self.close(slot, CloseReason::Left, out);
                 }
             }
+            TrackerMsg::Shun { peer } => {
+                let shunned = self.neighbours.by_peer(peer).map(|n| n.slot);
+                if let Some(slot) = shunned {
+                    self.close(slot, CloseReason::Misbehaved, out);
+                }
+            }
             TrackerMsg::Reconnect { after_ms } => {
                 self.tracker
                     .handle_reconnect(self.now, after_ms, &self.policy, &mut self.rng, out);
@@ -422,7 +428,10 @@ impl Peer {
             self.send(slot, &PeerMsg::Reject(rejected), out);
         }
         if able != 0 && self.neighbours.get(slot).is_some() {
-            self.remotes.entry(id, true).cell_mut(slot).on_want(bits & able);
+            self.remotes
+                .entry(id, true)
+                .cell_mut(slot)
+                .on_want(bits & able);
             self.upload_stale = true;
         }
     }

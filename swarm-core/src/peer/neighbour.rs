@@ -41,14 +41,21 @@ pub(super) struct Neighbour {
     pub(super) rtt_reported: bool,
     /// How long pieces that it was asked for have taken, on average.
     pub(super) pull_ms: u16,
-    /// Broken promises lately: pulls that timed out.
+    /// Broken promises lately: pulls that timed out, claims and pushes of which nothing came.
     pub(super) strikes: u8,
+    /// When the last of them was noted, or forgiven.
+    pub(super) struck_at: Instant,
+    /// When a piece came from it last.
+    pub(super) gave_at: Instant,
     pub(super) bytes_in: u64,
     pub(super) bytes_out: u64,
 }
 
-/// After this many broken promises in a row a neighbour's have-maps are not believed.
-pub(super) const STRIKES_MAX: u8 = 3;
+/// After this many broken promises in a row a neighbour is not believed: nothing is asked of it, and nothing
+/// is left to it.
+const STRIKES_MAX: u8 = 3;
+/// A broken promise is forgiven after this long.
+const FORGIVEN_AFTER_MS: u64 = 30_000;
 
 /// What a piece that a neighbour is asked for takes, before any has come.
 const PULL_MS_UNKNOWN: u16 = 250;
@@ -77,6 +84,8 @@ impl Neighbour {
             rtt_reported: false,
             pull_ms: PULL_MS_UNKNOWN,
             strikes: 0,
+            struck_at: now,
+            gave_at: now,
             bytes_in: 0,
             bytes_out: 0,
         }
@@ -106,9 +115,35 @@ impl Neighbour {
         self.is_ready() && track.is_some_and(|track| self.status.tracks.contains(&track))
     }
 
-    /// Whether it shares the work on a track's segments: it plays it, and is of the group.
+    /// Whether it shares the work on a track's segments: it plays it, is of the group, and keeps its
+    /// promises.
     pub(super) fn shares(&self, track: Option<TrackId>) -> bool {
-        !self.bridge && self.plays(track)
+        !self.bridge && self.is_believed() && self.plays(track)
+    }
+
+    /// It has broken a promise. Whether it has just lost its credit.
+    pub(super) fn on_broken(&mut self, now: Instant) -> bool {
+        let was_believed = self.is_believed();
+        self.strikes = self.strikes.saturating_add(1);
+        self.struck_at = now;
+        was_believed && !self.is_believed()
+    }
+
+    /// It has kept one. Whether it has its credit back.
+    pub(super) fn on_kept(&mut self) -> bool {
+        let was_believed = self.is_believed();
+        self.strikes = 0;
+        !was_believed && self.is_believed()
+    }
+
+    /// Forgives what lies long back. Whether it has its credit back.
+    pub(super) fn forgive(&mut self, now: Instant) -> bool {
+        let was_believed = self.is_believed();
+        if self.strikes > 0 && now.ms_since(self.struck_at) >= FORGIVEN_AFTER_MS {
+            self.strikes = self.strikes.min(STRIKES_MAX) - 1;
+            self.struck_at = now;
+        }
+        !was_believed && self.is_believed()
     }
 
     pub(super) fn is_believed(&self) -> bool {
@@ -148,6 +183,10 @@ impl Neighbours {
         self.list.iter()
     }
 
+    pub(super) fn iter_mut(&mut self) -> core::slice::IterMut<'_, Neighbour> {
+        self.list.iter_mut()
+    }
+
     pub(super) fn get(&self, slot: Slot) -> Option<&Neighbour> {
         self.list.iter().find(|neighbour| neighbour.slot == slot)
     }
@@ -183,7 +222,7 @@ impl Neighbours {
         self.view
     }
 
-    /// The neighbours sorted for a track, as of the last [`Neighbours::touch_masks`].
+    /// The neighbours sorted for a track, as of the last [`Neighbours::touch_view`].
     pub(super) fn masks(&mut self, track: Option<TrackId>) -> Masks {
         if let Some((known, masks)) = self.masks
             && known == track
@@ -198,11 +237,6 @@ impl Neighbours {
         };
         self.masks = Some((track, masks));
         masks
-    }
-
-    /// Somebody is believed, or no longer.
-    pub(super) const fn touch_masks(&mut self) {
-        self.masks = None;
     }
 
     pub(super) const fn touch_view(&mut self) {

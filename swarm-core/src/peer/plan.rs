@@ -281,8 +281,7 @@ fn need_ms(segment: &Segment, view: &View<'_>, missing: u64, window_ms: u64) -> 
         Some(_) => {
             // Most of what neighbours hold or are about to bring will be there in time; while the
             // segment is young, somebody is about to bring everything.
-            let is_young =
-                segment.fresh && view.now < young_until(segment);
+            let is_young = segment.fresh && view.now < segment.late_at();
             let promised = view.held | segment.claimed(view.now) | segment.pulled();
             let coming = if is_young {
                 missing
@@ -341,7 +340,7 @@ pub(super) fn pull<'a>(
         return (Vec::new(), wake);
     }
     let held_here = view.held & !view.held_elsewhere;
-    let is_young = segment.fresh && view.now < young_until(segment);
+    let is_young = segment.fresh && view.now < segment.late_at();
     let may_ask_bridges = !is_young || slack_ms(segment, view) <= URGENT_MS;
     let holders = neighbours
         .filter(|n| n.is_believed() && n.status.weight > 0)
@@ -369,7 +368,7 @@ fn not_expected(segment: &Segment, view: &View<'_>, missing: u64) -> (u64, Optio
     if !segment.fresh || is_urgent || !view.is_pushed {
         return (missing, None);
     }
-    let late_at = young_until(segment);
+    let late_at = segment.late_at();
     let promised = missing & segment.promised();
     let soon_at = segment.began_at().plus_ms(patience_ms(segment) / 3);
     if view.now < soon_at {
@@ -412,12 +411,7 @@ fn slack_ms(segment: &Segment, view: &View<'_>) -> u64 {
         .map_or(u64::MAX, |deadline| deadline.ms_since(view.now))
 }
 
-/// Until then pushes are expected.
-fn young_until(segment: &Segment) -> Instant {
-    segment.began_at().plus_ms(patience_ms(segment))
-}
-
-fn patience_ms(segment: &Segment) -> u64 {
+pub(super) fn patience_ms(segment: &Segment) -> u64 {
     let usual = PATIENCE_MS + u64::from(segment.duration_ms) * PATIENCE_PERCENT / 100;
     match segment.window_ms {
         0 => usual,
@@ -511,6 +505,7 @@ mod tests {
             bits: 0xfff0,
             mine: 0,
             until,
+            kept: false,
         });
         let (plan, _) = check(&segment, |view| view.now = NOW.plus_ms(60_000));
         assert_eq!(plan.fetch, [0b1111]);

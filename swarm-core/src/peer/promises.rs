@@ -48,7 +48,7 @@ impl Peer {
         if stripe_count == 0 || u32::from(stripe_count) > STRIPES_MAX {
             return;
         }
-        let Some(claimant) = self.neighbours.get(slot) else {
+        let Some(claimant) = self.neighbours.get(slot).filter(|n| n.is_believed()) else {
             return;
         };
         let theirs = claimant.peer.tag();
@@ -167,6 +167,7 @@ impl Peer {
                 bits,
                 mine: promise.mine,
                 until,
+                kept: false,
             }),
         }
         let pushed = promise.pushers.iter();
@@ -196,6 +197,43 @@ impl Peer {
         if orphans != 0 && self.may_be_pushed() {
             let bits = orphans;
             self.ask(index, Ask { slot, bits }, false, out);
+        }
+    }
+
+    /// Notes who has promised these pieces and has not brought any in time.
+    pub(super) fn note_broken(&mut self, index: usize, bits: u64) {
+        let now = self.now;
+        let segment = &self.segments[index];
+        if !segment.fresh || now < segment.late_at() {
+            return;
+        }
+        let late = segment
+            .pushers
+            .iter()
+            .filter(|(piece, _)| bits >> piece & 1 == 1);
+        let late = late.map(|(_, slot)| *slot).filter(|slot| {
+            let pusher = self.neighbours.get(*slot);
+            pusher.is_some_and(|n| n.gave_at < segment.known_at)
+        });
+        let broken = segment.claims.iter();
+        let broken = broken.filter(|c| !c.kept && c.until <= now && c.bits & bits != 0);
+        let slots: Vec<Slot> = late.chain(broken.map(|claim| claim.slot)).collect();
+        for slot in slots {
+            let bit = 1u32.checked_shl(slot.0.into()).unwrap_or(0);
+            if self.segments[index].struck & bit == 0 {
+                self.segments[index].struck |= bit;
+                self.on_broken(slot);
+            }
+        }
+    }
+
+    /// A neighbour has not done what it promised.
+    pub(super) fn on_broken(&mut self, slot: Slot) {
+        let Some(neighbour) = self.neighbours.get_mut(slot) else {
+            return;
+        };
+        if neighbour.on_broken(self.now) {
+            self.touch_view();
         }
     }
 

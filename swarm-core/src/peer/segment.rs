@@ -32,6 +32,8 @@ pub(super) struct Claim {
     pub(super) mine: u64,
     /// Believed until then; moved on by every piece that keeps the promise.
     pub(super) until: Instant,
+    /// Some of it has come.
+    pub(super) kept: bool,
 }
 
 /// Pieces asked of a neighbour.
@@ -82,6 +84,8 @@ pub(super) struct Segment {
     pub(super) relayed: u64,
     pub(super) requests: Vec<Request>,
     pub(super) claims: Vec<Claim>,
+    /// The slots, a bit each, of those who have broken a promise about it.
+    pub(super) struck: u32,
     /// Missing pieces that a neighbour is to push here, each with the neighbour's slot.
     pub(super) pushers: Vec<(u8, Slot)>,
     /// What bridges bring into their groups.
@@ -137,6 +141,7 @@ impl Segment {
             relayed: 0,
             requests: Vec::new(),
             claims: Vec::new(),
+            struck: 0,
             pushers: Vec::new(),
             upstream: Vec::new(),
             pulls: Vec::new(),
@@ -294,6 +299,11 @@ impl Segment {
                 old
             }
         }
+    }
+
+    /// Pushes that have not come by then are late.
+    pub(super) fn late_at(&self) -> Instant {
+        self.began_at().plus_ms(super::plan::patience_ms(self))
     }
 
     /// Pieces that neighbours have promised and are still believed to bring.

@@ -6,7 +6,7 @@ use super::{
     Peer,
     estimate::goodput_bps,
     io::{Action, Event, FetchOutcome, Outbox, Payload, Source},
-    segment::Segment,
+    segment::{Claim, Pull, Segment},
 };
 use crate::{
     id::{FetchId, Name, SegmentId, Slot},
@@ -78,7 +78,6 @@ impl Peer {
         self.believe_all(index, out);
     }
 
-    // tidy: long-fn: what one arrival changes, in order
     pub(super) fn handle_pieces(
         &mut self,
         source: Source,
@@ -86,87 +85,124 @@ impl Peer {
         bits: u64,
         out: &mut Outbox,
     ) {
-        let now = self.now;
         let Some(index) = self.segments.iter().rposition(|s| s.id() == Some(id)) else {
             return;
         };
         let segment = &mut self.segments[index];
-        let (segment_ms, window_ms) = (segment.duration_ms, segment.window_ms);
         let bits = bits & segment.full() & !segment.have;
-        let len = segment.len_of(bits);
-        segment.have |= bits;
-        let age_ms = now.ms_since(segment.known_at).min(u64::from(u32::MAX)) as u32;
-        let began_ms = *segment.began_ms.get_or_insert(age_ms);
-        let is_whole = bits != 0 && segment.is_complete();
-        if is_whole && segment.fresh {
-            let took_ms = age_ms - began_ms;
-            self.pace_ms = (self.pace_ms / 4)
-                .saturating_mul(3)
-                .saturating_add(took_ms / 4);
-        }
-        segment.unannounced = true;
-        let was_pulled = segment.pulled() & bits != 0;
-        let of_source = |pull: &&super::segment::Pull| {
-            pull.held && pull.bits & bits != 0 && source == Source::Peer(pull.slot)
-        };
-        let asked = segment.pulls.iter().find(of_source).map(|pull| pull.asked);
-        let elsewhere = segment
-            .pulls
-            .iter()
-            .filter(|pull| pull.bits & bits != 0 && source != Source::Peer(pull.slot));
-        let asked_elsewhere: Vec<Slot> = elsewhere.map(|pull| pull.slot).collect();
+        let is_whole = bits != 0 && segment.have | bits == segment.full();
+        self.note_progress(index, bits, is_whole);
+        let segment = &mut self.segments[index];
+        let pulls = segment.pulls.iter().filter(|pull| pull.bits & bits != 0);
+        let (theirs, elsewhere): (Vec<Pull>, Vec<Pull>) =
+            pulls.partition(|pull| source == Source::Peer(pull.slot));
         for pull in &mut segment.pulls {
             pull.bits &= !bits;
         }
         segment.pulls.retain(|pull| pull.bits != 0);
-        segment.pushers.retain(|(piece, slot)| {
-            bits >> piece & 1 == 0 || source != Source::Peer(*slot)
-        });
+        segment
+            .pushers
+            .retain(|(piece, slot)| bits >> piece & 1 == 0 || source != Source::Peer(*slot));
+        let was_pulled = !theirs.is_empty() || !elsewhere.is_empty();
         match source {
-            Source::Cdn(_) => segment.bytes_cdn = segment.bytes_cdn.saturating_add(len),
+            Source::Cdn(_) => {
+                let len = segment.len_of(bits);
+                segment.bytes_cdn = segment.bytes_cdn.saturating_add(len);
+            }
             Source::Peer(slot) => {
-                segment.bytes_p2p = segment.bytes_p2p.saturating_add(len);
-                let is_handed = |claim: &&super::segment::Claim| claim.slot == slot || was_pulled;
-                let theirs = segment.claims.iter().filter(is_handed);
-                segment.mine |= theirs.fold(0, |mine, claim| mine | claim.mine) & bits;
-                // Whoever passes it on, the promise is being kept.
-                let kept = |claim: &&mut super::segment::Claim| claim.bits & bits != 0;
-                for claim in segment.claims.iter_mut().filter(kept) {
-                    claim.until = claim.until.max(now.plus_ms(CLAIM_PROGRESS_MS));
-                }
-                self.stats.bytes_p2p += u64::from(len);
-                let mut was_doubted = false;
-                if let Some(neighbour) = self.neighbours.get_mut(slot) {
-                    was_doubted = core::mem::take(&mut neighbour.strikes) > 0;
-                    neighbour.bytes_in += u64::from(len);
-                    if let Some(asked) = asked {
-                        neighbour.on_pulled(now.ms_since(asked));
-                    }
-                }
-                if was_doubted {
-                    self.neighbours.touch_masks();
-                }
-                let cell = self.remotes.entry(id, true).cell_mut(slot);
-                cell.have |= bits;
+                let asked = theirs.iter().find(|pull| pull.held).map(|pull| pull.asked);
+                self.note_gift(index, slot, bits, was_pulled);
+                self.note_giver(slot, asked);
             }
         }
-        let lasts_ms = match window_ms {
-            0 => segment_ms,
-            window_ms => segment_ms.min(window_ms),
-        };
-        let batch_ms = u64::from(self.policy.have_batch_ms)
-            .max(u64::from(lasts_ms) / HAVE_BATCHES_PER_SEGMENT);
         if was_pulled {
             self.touch_all();
         }
-        for slot in asked_elsewhere {
-            self.ask_less(index, slot, bits, out);
+        for pull in elsewhere {
+            self.ask_less(index, pull.slot, bits, out);
         }
+        self.note_broken(index, bits);
         self.skip(index, bits, out);
         self.plan_pushes(index, bits);
         self.note_for_bridges(index, bits);
+        self.announce_soon(index, is_whole);
+    }
+
+    /// Pieces of a segment are there: how it comes along.
+    fn note_progress(&mut self, index: usize, bits: u64, is_whole: bool) {
+        let segment = &mut self.segments[index];
+        segment.have |= bits;
+        segment.unannounced = true;
+        let age_ms = self.now.ms_since(segment.known_at);
+        let age_ms = age_ms.min(u64::from(u32::MAX)) as u32;
+        let began_ms = *segment.began_ms.get_or_insert(age_ms);
+        if is_whole && segment.fresh {
+            let took_ms = age_ms - began_ms;
+            let usual_ms = (self.pace_ms / 4).saturating_mul(3);
+            self.pace_ms = usual_ms.saturating_add(took_ms / 4);
+        }
+    }
+
+    /// A neighbour has sent these pieces: what it means for passing them on, and for promises.
+    fn note_gift(&mut self, index: usize, slot: Slot, bits: u64, was_pulled: bool) {
+        let now = self.now;
+        let segment = &mut self.segments[index];
+        let len = segment.len_of(bits);
+        segment.bytes_p2p = segment.bytes_p2p.saturating_add(len);
+        self.stats.bytes_p2p += u64::from(len);
+        let is_handed = |claim: &&Claim| claim.slot == slot || was_pulled;
+        let handed = segment.claims.iter().filter(is_handed);
+        segment.mine |= handed.fold(0, |mine, claim| mine | claim.mine) & bits;
+        // Whoever passes it on, the promise is being kept.
+        let mut keepers = 0u32;
+        for claim in &mut segment.claims {
+            if claim.bits & bits != 0 {
+                claim.until = claim.until.max(now.plus_ms(CLAIM_PROGRESS_MS));
+                if !core::mem::replace(&mut claim.kept, true) {
+                    keepers |= 1u32.checked_shl(claim.slot.0.into()).unwrap_or(0);
+                }
+            }
+        }
+        if let Some(id) = segment.id() {
+            self.remotes.entry(id, true).cell_mut(slot).have |= bits;
+        }
+        if let Some(giver) = self.neighbours.get_mut(slot) {
+            giver.bytes_in += u64::from(len);
+        }
+        let mut regained = false;
+        for keeper in self.neighbours.iter_mut() {
+            regained |= keepers >> keeper.slot.0 & 1 == 1 && keeper.on_kept();
+        }
+        if regained {
+            self.touch_view();
+        }
+    }
+
+    /// A neighbour has sent something; `asked` is when it was asked for it.
+    fn note_giver(&mut self, slot: Slot, asked: Option<Instant>) {
+        let now = self.now;
+        let Some(neighbour) = self.neighbours.get_mut(slot) else {
+            return;
+        };
+        neighbour.gave_at = now;
+        if let Some(asked) = asked {
+            neighbour.on_pulled(now.ms_since(asked));
+        }
+        if neighbour.on_kept() {
+            self.touch_view();
+        }
+    }
+
+    /// Has the change of a have-map told: soon if the segment is whole, else with what follows.
+    fn announce_soon(&mut self, index: usize, is_whole: bool) {
+        let segment = &self.segments[index];
+        let lasts_ms = match segment.window_ms {
+            0 => segment.duration_ms,
+            window_ms => segment.duration_ms.min(window_ms),
+        };
         let soon_ms = u64::from(self.policy.have_batch_ms);
-        let at = now.plus_ms(if is_whole { soon_ms } else { batch_ms });
+        let batch_ms = soon_ms.max(u64::from(lasts_ms) / HAVE_BATCHES_PER_SEGMENT);
+        let at = self.now.plus_ms(if is_whole { soon_ms } else { batch_ms });
         self.announce_at = Some(self.announce_at.map_or(at, |old| old.min(at)));
     }
 
@@ -175,6 +211,7 @@ impl Peer {
         if let Some(neighbour) = self.neighbours.get_mut(slot) {
             neighbour.heard = self.now;
         }
+        self.note_giver(slot, None);
     }
 
     /// `size` is body bytes, milliseconds to the first byte, and to the end.

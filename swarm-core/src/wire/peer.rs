@@ -404,6 +404,7 @@ mod tests {
                 },
             },
             PeerMsg::Reject(pieces),
+            PeerMsg::Skip(pieces),
             PeerMsg::Bye,
             PeerMsg::Ping(7),
             PeerMsg::Pong(7),

@@ -73,6 +73,7 @@ fn peer_frames() -> Vec<(&'static str, Vec<u8>)> {
             },
         ),
         ("reject", PeerMsg::Reject(pieces)),
+        ("skip", PeerMsg::Skip(pieces)),
         ("bye", PeerMsg::Bye),
         ("ping", PeerMsg::Ping(0xdead_beef)),
         ("pong", PeerMsg::Pong(0xdead_beef)),
@@ -175,6 +176,7 @@ fn tracker_frames() -> Vec<(&'static str, Vec<u8>)> {
             },
         ),
         ("gone", TrackerMsg::Gone { peer: PeerId(9) }),
+        ("shun", TrackerMsg::Shun { peer: PeerId(9) }),
         ("reconnect", TrackerMsg::Reconnect { after_ms: 1500 }),
         (
             "refused",

@@ -16,7 +16,7 @@ use crate::{
 
 /// The upload cap must hold over this long: as many slots of the second length in microseconds.
 const SENT_SLOTS: usize = 40;
-const SENT_SLOT_US: u64 = 200_000;
+const SENT_SLOT_US: u64 = 100_000;
 
 /// A viewer, before, during and after its visit.
 pub(crate) struct Node {

@@ -368,6 +368,7 @@ impl Tracker {
                 self.say(conn, &TrackerMsg::Introduce(introduction));
             }
             Action::Gone { conn, peer } => self.say(conn, &TrackerMsg::Gone { peer }),
+            Action::Shun { conn, peer } => self.say(conn, &TrackerMsg::Shun { peer }),
             Action::Refuse { conn, code } => {
                 self.say(conn, &TrackerMsg::Refused { code, text: "" });
             }

@@ -148,10 +148,9 @@ fn who_sends_bad_bytes_is_dropped_at_once() {
     }
     world.run_ms(15_000);
     let offload = offload_over(&mut world, 40_000);
-    // One bad piece each, and the link is gone. Who was not sent any has nothing to complain of.
-    let links = u64::from(world.nodes[3].peer.stats().links);
-    assert_eq!(total(&world, |s| s.bad_pieces), 7 - links);
-    assert!(links <= 1, "{links}");
+    assert_eq!(world.nodes[3].peer.stats().links, 0);
+    // Who has seen one bad piece drops the link; the others are told.
+    assert!(total(&world, |s| s.bad_pieces) <= 7);
     assert_eq!(stalls(&world), 0);
     assert!(offload > 0.70, "{offload}");
 }

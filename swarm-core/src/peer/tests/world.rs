@@ -2,7 +2,7 @@
 //! Bytes are counted, not moved; the wires are the real ones.
 
 use alloc::{
-    collections::{BTreeMap, BinaryHeap},
+    collections::{BTreeMap, BTreeSet, BinaryHeap},
     sync::Arc,
     vec,
     vec::Vec,
@@ -20,12 +20,16 @@ use crate::{
     timeline::{Content, SegmentInfo},
     wire::{
         peer::PeerMsg,
-        tracker::{Distance, Introduction, Nat, TrackerMsg, ViewerFlags, ViewerMsg, Welcome},
+        tracker::{
+            Distance, Introduction, LinkOutcome, Nat, TrackerMsg, ViewerFlags, ViewerMsg, Welcome,
+        },
     },
 };
 
 pub(super) const TRACK: TrackId = TrackId(7);
 pub(super) const STREAM: StreamId = StreamId([3; 16]);
+/// Accusers whose word is enough for everybody.
+const ACCUSERS_MAX: usize = 3;
 /// Segments that the playlist lists.
 const WINDOW: u64 = 8;
 /// Segments behind the end at which players start.
@@ -161,6 +165,8 @@ pub(super) struct Node {
     buffer_ms: u64,
     stalled: bool,
     buffer_at: Instant,
+    /// Who has told the tracker that it misbehaves.
+    accusers: BTreeSet<usize>,
 }
 
 /// Everything.
@@ -213,6 +219,7 @@ impl World {
             played: Vec::new(),
             backstops: 0,
             reported_bps: Vec::new(),
+            accusers: BTreeSet::new(),
             id: PeerId(self.rng.next_u64()),
             joined_at: self.now,
             links: BTreeMap::new(),

@@ -13,6 +13,7 @@ const WELCOME: u8 = 0x81;
 const INTRODUCE: u8 = 0x82;
 const SIGNALLED: u8 = 0x83;
 const GONE: u8 = 0x84;
+const SHUN: u8 = 0x8a;
 const RECONNECT: u8 = 0x85;
 const REFUSED: u8 = 0x86;
 
@@ -91,6 +92,11 @@ pub enum TrackerMsg<'a> {
         /// Who.
         peer: PeerId,
     },
+    /// Several viewers have caught this one sending bad bytes: give up the link with it.
+    Shun {
+        /// Who.
+        peer: PeerId,
+    },
     /// The tracker goes down or is full: come back after this time, with jitter.
     Reconnect {
         /// In milliseconds.
@@ -157,6 +163,10 @@ impl<'a> TrackerMsg<'a> {
                 out.u8(GONE);
                 out.u64(peer.0);
             }
+            Self::Shun { peer } => {
+                out.u8(SHUN);
+                out.u64(peer.0);
+            }
             Self::Reconnect { after_ms } => {
                 out.u8(RECONNECT);
                 out.u32(*after_ms);
@@ -189,6 +199,9 @@ impl<'a> TrackerMsg<'a> {
                 payload: input.blob("signal", SIGNAL_LEN_MAX)?,
             },
             GONE => Self::Gone {
+                peer: PeerId(input.u64()?),
+            },
+            SHUN => Self::Shun {
                 peer: PeerId(input.u64()?),
             },
             RECONNECT => Self::Reconnect {

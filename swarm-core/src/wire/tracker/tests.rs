@@ -62,6 +62,7 @@ fn tracker_messages_round_trip() {
             payload: b"sig",
         },
         TrackerMsg::Gone { peer: PeerId(7) },
+        TrackerMsg::Shun { peer: PeerId(7) },
         TrackerMsg::Reconnect { after_ms: 800 },
         TrackerMsg::Refused {
             code: RefusalCode::BadToken,

@@ -20,13 +20,13 @@ async fn corrupted_bytes_are_never_played_or_relayed_and_their_sender_is_dropped
     })
     .await;
     tokio::time::sleep(Duration::from_secs(24)).await;
-    // Who has been lied to once has no link with it any more; one may never have been sent anything.
-    let trusting = liar.stats().links;
-    assert!(trusting <= 1, "nobody keeps a link with one that lies");
+    assert_eq!(liar.stats().links, 0, "nobody keeps a link with it");
     let caught: u64 = honest.iter().map(|viewer| viewer.stats().bad_pieces).sum();
     assert!(caught > 0, "it has tried");
-    let links: u32 = honest.iter().map(|viewer| viewer.stats().links).sum();
-    assert_eq!(links, 3 * 2 + trusting, "the others stay together");
+    assert!(
+        honest.iter().all(|viewer| viewer.stats().links == 2),
+        "the others stay together"
+    );
     let mut reports = Vec::new();
     for viewer in honest {
         reports.push(viewer.stop().await);
@@ -64,7 +64,6 @@ async fn promises_that_are_not_kept_cost_no_stall() {
         reports.iter().all(|report| report.stalls == 0),
         "{reports:?}"
     );
-    let share = share_of_peers(&reports, 20);
-    assert!(share > 0.1, "{share}");
+    assert!(share_of_peers(&reports, 20) > 0.3);
     stack.stop().await;
 }

@@ -281,8 +281,15 @@ impl World {
 
     fn tracker_hears(&mut self, index: usize, frame: &[u8]) {
         let message = ViewerMsg::decode(frame).expect("viewers speak the protocol");
-        let (ViewerMsg::Join(join), true) = (message, self.tracker_up) else {
-            return;
+        let join = match message {
+            _ if !self.tracker_up => return,
+            ViewerMsg::Join(join) => join,
+            ViewerMsg::Link {
+                peer,
+                outcome: LinkOutcome::Misbehaved,
+                ..
+            } => return self.accuse(index, peer),
+            _ => return,
         };
         assert_eq!(join.stream, STREAM);
         let welcome = TrackerMsg::Welcome(Welcome {
@@ -308,6 +315,18 @@ impl World {
                     distance: Distance::Metro,
                 });
                 self.tell(to, &introduce);
+            }
+        }
+    }
+
+    /// As the directory does it: the word of some is enough for all.
+    fn accuse(&mut self, by: usize, peer: PeerId) {
+        let Some(accused) = self.nodes.iter_mut().find(|node| node.id == peer) else {
+            return;
+        };
+        if accused.accusers.insert(by) && accused.accusers.len() == ACCUSERS_MAX {
+            for index in 0..self.nodes.len() {
+                self.tell(index, &TrackerMsg::Shun { peer });
             }
         }
     }
