@@ -271,3 +271,26 @@ impl Neighbours {
         self.ready().count()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_breaks_promises_loses_credit_until_it_delivers_or_time_has_passed() {
+        let mut now = Instant::from_millis(1000);
+        let mut neighbour = Neighbour::new(Slot(0), PeerId(1), true, now);
+        neighbour.state = LinkState::Ready;
+        assert!(!neighbour.on_broken(now) && !neighbour.on_broken(now));
+        assert!(neighbour.is_believed());
+        assert!(neighbour.on_broken(now) && !neighbour.is_believed());
+        assert!(neighbour.on_kept() && neighbour.is_believed());
+        for _ in 0..200 {
+            neighbour.on_broken(now);
+        }
+        assert!(!neighbour.forgive(now.plus_ms(FORGIVEN_AFTER_MS - 1)));
+        now = now.plus_ms(FORGIVEN_AFTER_MS);
+        assert!(neighbour.forgive(now) && neighbour.is_believed());
+        assert!(neighbour.on_broken(now), "one more is enough");
+    }
+}

@@ -271,6 +271,19 @@ mod tests {
     }
 
     #[test]
+    fn what_is_skipped_is_not_pushed_but_sent_when_it_is_wanted() {
+        let mut cell = Cell::default();
+        cell.on_send(0);
+        cell.on_skip(0b11);
+        assert_eq!((cell.sent, cell.wants()), (0b11, 0));
+        cell.on_want(0b111);
+        assert_eq!(cell.wants(), 0b110, "what was sent is on its way");
+        assert_eq!(cell.sent, 0b001);
+        cell.on_have(0b010);
+        assert_eq!(cell.wants(), 0b100);
+    }
+
+    #[test]
     fn whoever_takes_a_slot_over_starts_anew() {
         let mut remotes = Remotes::default();
         let row = remotes.entry(SegmentId(1), true);

@@ -315,6 +315,32 @@ fn one_that_several_accuse_is_introduced_no_more() {
 }
 
 #[test]
+fn whom_enough_accuse_all_others_are_told_to_give_up() {
+    // (linked, accusers that are enough)
+    for (linked, enough) in [(2, 2), (3, 2), (5, 3), (9, 3)] {
+        let mut world = World::new(Policy::default());
+        let peers = world.join_many(linked + 1, network(1, 0, 0));
+        world.link_all();
+        for (count, accuser) in peers[1..].iter().enumerate() {
+            let shunned = world.told.iter().filter_map(|action| match action {
+                Action::Shun { peer, conn } if *peer == peers[0] => Some(*conn),
+                _ => None,
+            });
+            let shunned: Vec<ConnId> = shunned.collect();
+            if count < enough {
+                assert_eq!(shunned, [], "{linked} linked, {count} accuse");
+            } else {
+                let others = peers[1 + enough..].iter().map(|peer| world.conn(*peer));
+                assert_eq!(shunned, others.collect::<Vec<_>>(), "{linked} linked");
+                break;
+            }
+            world.link(*accuser, peers[0], LinkOutcome::Misbehaved);
+        }
+        assert_eq!(world.pairs(peers[0]).len(), 0);
+    }
+}
+
+#[test]
 fn inputs_of_unknown_connections_are_ignored() {
     let mut world = World::new(Policy::default());
     let status = Status::default();

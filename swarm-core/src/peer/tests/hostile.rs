@@ -5,7 +5,7 @@ use alloc::{sync::Arc, vec::Vec};
 use proptest::prelude::*;
 
 use crate::{
-    id::{FetchId, Name, RequestId, SegmentId, Slot, StreamId, TrackId},
+    id::{FetchId, Name, PeerId, RequestId, SegmentId, Slot, StreamId, TrackId},
     limits::{FETCHES_MAX, NEIGHBOURS_MAX, SEGMENTS_MAX},
     peer::{Action, Environment, FetchOutcome, Input, Outbox, Peer, Policy, Source},
     record::Record,
@@ -29,7 +29,7 @@ struct Step {
 
 fn step() -> impl Strategy<Value = Step> {
     let raw = prop::collection::vec(any::<u8>(), 0..40);
-    (0..24u8, 0..6u8, any::<u64>(), 0..3000u16, raw).prop_map(|(kind, a, b, wait_ms, raw)| Step {
+    (0..26u8, 0..6u8, any::<u64>(), 0..3000u16, raw).prop_map(|(kind, a, b, wait_ms, raw)| Step {
         kind,
         a,
         b,
@@ -52,41 +52,123 @@ fn record(a: u8, b: u64) -> Record {
     }
 }
 
-// tidy: long-fn: one arm for each input
 fn apply(peer: &mut Peer, now: Instant, step: &Step, out: &mut Outbox) {
+    let slot = Slot(step.a);
+    let infos = listed(step);
+    let record = record(step.a, step.b);
+    let input = if let Some(frame) = from_tracker(step) {
+        return peer.handle(now, Input::TrackerFrame(&frame), out);
+    } else if let Some(bytes) = from_neighbour(step) {
+        let bytes = &bytes;
+        return peer.handle(now, Input::Frame { slot, bytes }, out);
+    } else {
+        other_input(step, &infos, &record)
+    };
+    peer.handle(now, input, out);
+}
+
+fn listed(step: &Step) -> Vec<SegmentInfo> {
     let (a, b) = (step.a, step.b);
-    let slot = Slot(a);
-    let record = record(a, b);
-    let segment = record.id();
+    let content = |i| Content {
+        id: SegmentId(i),
+        len: (b >> 8) as u32,
+        piece_len: (b >> 16) as u32 % 100_000,
+        epoch: (b % 4) as u32,
+    };
+    let info = |i: u64| SegmentInfo {
+        name: Name(i),
+        seq: i.wrapping_add(b % 5),
+        duration_ms: 2000,
+        content: (b & 1 == 0).then(|| content(i)),
+    };
+    (0..u64::from(a)).map(info).collect()
+}
+
+/// Well-formed messages of a tracker that says anything.
+fn from_tracker(step: &Step) -> Option<Vec<u8>> {
+    let (a, b) = (step.a, step.b);
+    let peer = PeerId(b % 40);
+    let message = match step.kind {
+        9 | 10 => TrackerMsg::Introduce(Introduction {
+            peer,
+            offer: a % 2 == 0,
+            flags: ViewerFlags::NATIVE,
+            distance: Distance::Far,
+        }),
+        11 => TrackerMsg::Welcome(Welcome {
+            peer: PeerId(b % 9),
+            secret: b,
+            status_interval_ms: b as u32,
+            links_target: a,
+            stun: Vec::new(),
+        }),
+        23 => TrackerMsg::Shun { peer },
+        _ => return None,
+    };
     let mut frame = Vec::new();
-    let infos: Vec<SegmentInfo> = (0..u64::from(a))
-        .map(|i| SegmentInfo {
-            name: Name(i),
-            seq: i.wrapping_add(b % 5),
-            duration_ms: 2000,
-            content: (b & 1 == 0).then_some(Content {
-                id: SegmentId(i),
-                len: (b >> 8) as u32,
-                piece_len: (b >> 16) as u32 % 100_000,
-                epoch: (b % 4) as u32,
-            }),
-        })
-        .collect();
-    let input = match step.kind {
+    message.encode(&mut frame);
+    Some(frame)
+}
+
+/// Well-formed messages of neighbours that say anything.
+fn from_neighbour(step: &Step) -> Option<Vec<u8>> {
+    let (a, b) = (step.a, step.b);
+    let pieces = Pieces {
+        segment: record(a, b).id(),
+        bits: b,
+    };
+    let message = match step.kind {
+        15 => PeerMsg::Hello {
+            peer: PeerId(b % 40),
+            status: PeerStatus {
+                weight: b as u16,
+                buffer_ms: 0,
+                tracks: [TrackId(0), TrackId(1)].to_vec(),
+            },
+        },
+        16 => PeerMsg::Have([pieces].to_vec()),
+        17 => PeerMsg::Want(pieces),
+        18 => PeerMsg::Claim {
+            name: Name(u64::from(a)),
+            stripes: b as u8,
+            stripe_count: (b >> 8) as u8,
+            division: Division {
+                bits: b & 0b111,
+                passers: alloc::vec![a.into(); (b & 0b111).count_ones() as usize],
+            },
+        },
+        24 => PeerMsg::Skip(pieces),
+        _ => return None,
+    };
+    let mut frame = Vec::new();
+    message.encode(&mut frame);
+    Some(frame)
+}
+
+fn other_input<'a>(step: &'a Step, infos: &'a [SegmentInfo], record: &'a Record) -> Input<'a> {
+    let (a, b) = (step.a, step.b);
+    let (slot, track) = (Slot(a), TrackId(u32::from(a % 2)));
+    let request = RequestId(b as u32 % 8);
+    let outcomes = [
+        FetchOutcome::Verified,
+        FetchOutcome::Unverified,
+        FetchOutcome::Failed,
+    ];
+    match step.kind {
         0 => Input::Join {
             stream: StreamId([a; 16]),
             token: &step.raw,
         },
         1 => Input::Timeline {
-            track: TrackId(u32::from(a % 2)),
-            segments: &infos,
+            track,
+            segments: infos,
         },
-        2 => Input::TrackEnded(TrackId(u32::from(a % 2))),
+        2 => Input::TrackEnded(track),
         3 => Input::Wanted {
-            request: RequestId(b as u32 % 8),
+            request,
             name: Name(u64::from(a)),
         },
-        4 => Input::Abandoned(RequestId(b as u32 % 8)),
+        4 => Input::Abandoned(request),
         5 => Input::Player {
             buffer_ms: b as u32,
             lag_ms: 0,
@@ -95,97 +177,24 @@ fn apply(peer: &mut Peer, now: Instant, step: &Step, out: &mut Outbox) {
         6 => Input::TrackerUp,
         7 => Input::TrackerDown,
         8 => Input::TrackerFrame(&step.raw),
-        9 | 10 => {
-            let message = TrackerMsg::Introduce(Introduction {
-                peer: crate::id::PeerId(b % 40),
-                offer: a % 2 == 0,
-                flags: ViewerFlags::NATIVE,
-                distance: Distance::Far,
-            });
-            message.encode(&mut frame);
-            Input::TrackerFrame(&frame)
-        }
-        11 => {
-            let welcome = Welcome {
-                peer: crate::id::PeerId(b % 9),
-                secret: b,
-                status_interval_ms: b as u32,
-                links_target: a,
-                stun: Vec::new(),
-            };
-            TrackerMsg::Welcome(welcome).encode(&mut frame);
-            Input::TrackerFrame(&frame)
-        }
         12 => Input::LinkUp(slot),
         13 => Input::LinkDown(slot),
         14 => Input::Frame {
             slot,
             bytes: &step.raw,
         },
-        15 => {
-            let tracks = [TrackId(0), TrackId(1)].to_vec();
-            let status = PeerStatus {
-                weight: b as u16,
-                buffer_ms: 0,
-                tracks,
-            };
-            PeerMsg::Hello {
-                peer: crate::id::PeerId(b % 40),
-                status,
-            }
-            .encode(&mut frame);
-            Input::Frame {
-                slot,
-                bytes: &frame,
-            }
-        }
-        16 => {
-            PeerMsg::Have([Pieces { segment, bits: b }].to_vec()).encode(&mut frame);
-            Input::Frame {
-                slot,
-                bytes: &frame,
-            }
-        }
-        17 => {
-            PeerMsg::Want(Pieces { segment, bits: b }).encode(&mut frame);
-            Input::Frame {
-                slot,
-                bytes: &frame,
-            }
-        }
-        18 => {
-            let (stripes, stripe_count) = (b as u8, (b >> 8) as u8);
-            let claim = PeerMsg::Claim {
-                name: Name(u64::from(a)),
-                stripes,
-                stripe_count,
-                division: Division {
-                    bits: b & 0b111,
-                    passers: alloc::vec![a.into(); (b & 0b111).count_ones() as usize],
-                },
-            };
-            claim.encode(&mut frame);
-            Input::Frame {
-                slot,
-                bytes: &frame,
-            }
-        }
         19 => Input::Record {
             source: source(a, b),
-            record: &record,
+            record,
         },
         20 => Input::Pieces {
             source: source(a, b),
-            segment,
+            segment: record.id(),
             bits: b,
         },
         21 => Input::FetchDone {
             fetch: FetchId(b as u32 % 30),
-            outcome: [
-                FetchOutcome::Verified,
-                FetchOutcome::Unverified,
-                FetchOutcome::Failed,
-            ][usize::from(a % 3)],
+            outcome: outcomes[usize::from(a % 3)],
             bytes: b as u32,
             ttfb_ms: (b >> 32) as u32,
             total_ms: (b >> 16) as u32,
@@ -195,8 +204,7 @@ fn apply(peer: &mut Peer, now: Instant, step: &Step, out: &mut Outbox) {
             slot,
             buffered: b as u32 % 100_000,
         },
-    };
-    peer.handle(now, input, out);
+    }
 }
 
 fn source(a: u8, b: u64) -> Source {
