@@ -36,6 +36,8 @@ pub(super) struct Neighbour {
     pub(super) buffered: u32,
     /// When some of them left last, or began to wait.
     pub(super) drained_at: Instant,
+    /// More is to be heard of what waits there: drivers say no more once little is left.
+    pub(super) sends: bool,
     pub(super) ping: Option<(u32, Instant)>,
     pub(super) rtt_ms: u16,
     pub(super) rtt_reported: bool,
@@ -56,6 +58,9 @@ pub(super) struct Neighbour {
 const STRIKES_MAX: u8 = 3;
 /// A broken promise is forgiven after this long.
 const FORGIVEN_AFTER_MS: u64 = 30_000;
+
+/// What waits in a link's transport when its driver last tells of it.
+const LITTLE_BYTES: u32 = 64 * 1024;
 
 /// What a piece that a neighbour is asked for takes, before any has come.
 const PULL_MS_UNKNOWN: u16 = 250;
@@ -79,6 +84,7 @@ impl Neighbour {
             status: PeerStatus::default(),
             buffered: 0,
             drained_at: now,
+            sends: false,
             ping: None,
             rtt_ms: 0,
             rtt_reported: false,
@@ -97,6 +103,7 @@ impl Neighbour {
             self.drained_at = now;
         }
         self.buffered = self.buffered.saturating_add(len);
+        self.sends = true;
     }
 
     /// So much still waits in its link.
@@ -105,6 +112,7 @@ impl Neighbour {
             self.drained_at = now;
         }
         self.buffered = buffered;
+        self.sends = buffered > LITTLE_BYTES;
     }
 
     pub(super) fn is_ready(&self) -> bool {

@@ -5,13 +5,15 @@ use alloc::vec::Vec;
 use super::{Peer, io::Outbox, neighbour::Neighbour, plan::Ask, segment::Claim};
 use crate::{
     id::{Name, Slot},
-    limits::STRIPES_MAX,
+    limits::{PIECES_MAX, STRIPES_MAX},
     time::Instant,
     wire::peer::{Division, PeerMsg, Pieces},
 };
 
 /// Promises about segments that this viewer has not heard of: of one neighbour, and of all.
 const EARLY_MAX: (usize, usize) = (4, 48);
+/// Pushes that are expected of one segment: several may have promised the same piece.
+const PUSHERS_MAX: usize = 2 * PIECES_MAX as usize;
 /// A promise is believed for so long on top of what the CDN should take.
 const CLAIM_GRACE_MS: u64 = 1000;
 /// ... but at least as large a part of the time there is: another group may be slower than the CDN.
@@ -97,10 +99,10 @@ impl Peer {
     pub(super) fn skip(&mut self, index: usize, bits: u64, out: &mut Outbox) {
         let segment = &mut self.segments[index];
         let Some(id) = segment.id() else { return };
-        let mut told = core::mem::take(&mut segment.pushers);
-        segment.pushers = told.clone();
-        segment.pushers.retain(|(piece, _)| bits >> piece & 1 == 0);
-        told.retain(|(piece, _)| bits >> piece & 1 == 1);
+        let pushers = core::mem::take(&mut segment.pushers).into_iter();
+        let (mut told, rest): (Vec<_>, Vec<_>) =
+            pushers.partition(|(piece, _)| bits >> piece & 1 == 1);
+        segment.pushers = rest;
         while let Some((_, slot)) = told.last().copied() {
             let theirs = told.iter().filter(|(_, pusher)| *pusher == slot);
             let bits = theirs.fold(0, |bits, (piece, _)| bits | 1 << piece);
@@ -170,9 +172,13 @@ impl Peer {
                 kept: false,
             }),
         }
-        let pushed = promise.pushers.iter();
-        let pushed = pushed.filter(|(piece, _)| segment.have >> piece & 1 == 0);
-        segment.pushers.extend(pushed);
+        for pusher in &promise.pushers {
+            let is_missing = segment.have >> pusher.0 & 1 == 0;
+            let is_full = segment.pushers.len() >= PUSHERS_MAX;
+            if is_missing && !is_full && !segment.pushers.contains(pusher) {
+                segment.pushers.push(*pusher);
+            }
+        }
         segment.touch();
         let mine = promise.mine & !segment.have;
         let name = segment.name;

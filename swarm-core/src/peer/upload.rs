@@ -38,7 +38,7 @@ pub(super) fn has_room(neighbour: &Neighbour) -> bool {
 
 /// Whether enough waits to leave: the moment to look again, if nothing is heard before.
 pub(super) fn busy_until(neighbours: &Neighbours, rate_bps: u64, now: Instant) -> Option<Instant> {
-    let moves = |n: &&Neighbour| n.buffered > 0 && now < n.drained_at.plus_ms(HELD_UP_MS);
+    let moves = |n: &&Neighbour| n.sends && now < n.drained_at.plus_ms(HELD_UP_MS);
     let moving = neighbours.iter().filter(moves);
     let waiting: u64 = moving.clone().map(|n| u64::from(n.buffered)).sum();
     let most = (rate_bps / 8000 * WAITING_MS_MAX).max(WAITING_BYTES_MIN);
