@@ -11,6 +11,7 @@ use url::Url;
 use crate::{
     body::Body,
     error::Failure,
+    key::public_text,
     proxy::Proxy,
     respond, steering,
     target::{Site, Target},
@@ -147,11 +148,14 @@ fn measure(proxy: &Proxy) {
 
 fn streams(proxy: &Proxy) -> Value {
     let streams = proxy.streams.iter().map(|stream| {
+        let keyring = stream.keys().load();
         json!({
             "name": stream.name,
             "prefix": stream.prefix,
             "stream": stream.id.to_string(),
-            "public_key": stream.public_key(),
+            "stream_key": public_text(&keyring.names),
+            "public_key": public_text(&keyring.public()),
+            "public_keys": keyring.trusted(),
         })
     });
     streams.collect()

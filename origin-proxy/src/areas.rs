@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use crate::{
-    Config, Error, key,
+    Config,
+    keyring::Keys,
     metrics::{Metrics, Scope},
     records::Stream,
 };
@@ -17,8 +18,7 @@ pub(crate) struct Area {
 }
 
 /// All areas that `config` names, the longest prefixes first; the last one has all the rest.
-pub(crate) fn areas(config: &Config, metrics: &Metrics) -> Result<Vec<Area>, Error> {
-    let key = key::load(config)?;
+pub(crate) fn areas(config: &Config, metrics: &Metrics, keys: Option<&Keys>) -> Vec<Area> {
     let records_max = config.records.records_max;
     let elsewhere = config.hosts.iter().enumerate();
     let elsewhere = elsewhere.flat_map(|(index, host)| {
@@ -27,12 +27,13 @@ pub(crate) fn areas(config: &Config, metrics: &Metrics) -> Result<Vec<Area>, Err
     });
     let here = config.streams.iter().map(|stream| (0, stream));
     let new = |(site, stream): (usize, &crate::StreamConfig)| {
-        let signed = |key| Stream::new(&stream.name, &stream.prefix, key, records_max);
+        let signed =
+            |keys: &Keys| Stream::new(&stream.name, &stream.prefix, keys.clone(), records_max);
         Area {
             site,
             prefix: stream.prefix.clone(),
             scope: Arc::new(metrics.scope(&stream.name)),
-            stream: key.clone().map(signed).map(Arc::new),
+            stream: keys.map(signed).map(Arc::new),
         }
     };
     let mut areas: Vec<Area> = here.chain(elsewhere).map(new).collect();
@@ -43,5 +44,5 @@ pub(crate) fn areas(config: &Config, metrics: &Metrics) -> Result<Vec<Area>, Err
         scope: Arc::new(metrics.scope("")),
         stream: None,
     });
-    Ok(areas)
+    areas
 }

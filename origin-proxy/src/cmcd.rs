@@ -21,6 +21,7 @@ pub(crate) struct Cmcd {
 
 /// The four headers that it can come in.
 const HEADERS: [&str; 4] = ["cmcd-object", "cmcd-request", "cmcd-session", "cmcd-status"];
+const HEADERS_PREFIX: &str = "cmcd-";
 /// No more is read of one request, in bytes.
 const TEXT_LEN_MAX: usize = 4096;
 const SESSION_LEN_MAX: usize = 64;
@@ -38,8 +39,10 @@ impl Cmcd {
             is_there = true;
             out.take(&decode(text));
         }
-        for name in HEADERS {
-            let value = headers.get(name).and_then(|value| value.to_str().ok());
+        let is_one = |name: &str| name.starts_with(HEADERS_PREFIX) && HEADERS.contains(&name);
+        for (name, value) in headers {
+            let value = Some(value).filter(|_| is_one(name.as_str()));
+            let value = value.and_then(|value| value.to_str().ok());
             if let Some(text) = value.filter(|text| text.len() <= TEXT_LEN_MAX) {
                 is_there = true;
                 out.take(text);

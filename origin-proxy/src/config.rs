@@ -26,7 +26,7 @@ pub struct Config {
     pub follow_redirects: bool,
     /// The Ed25519 key that signs records, as [`crate::keygen`] gives it.
     pub signing_key: Option<String>,
-    /// A file with that key.
+    /// A file with that key, and with other keys if it changes.
     pub signing_key_file: Option<PathBuf>,
     /// Query arguments that are no part of the cache's keys; `*` at the end stands for any rest.
     pub query_ignore: Vec<String>,
@@ -100,6 +100,8 @@ pub struct RecordsConfig {
     pub prefetch_concurrency: usize,
     /// Records kept for each stream.
     pub records_max: u64,
+    /// How often the key file is read again, in milliseconds.
+    pub key_reload_ms: u64,
 }
 
 /// Caching.
@@ -152,6 +154,9 @@ impl Config {
         }
         if self.records.prefetch_concurrency == 0 {
             return wrong("records.prefetch_concurrency must not be 0");
+        }
+        if self.records.key_reload_ms == 0 {
+            return wrong("records.key_reload_ms must not be 0");
         }
         if self.cache.object_bytes_max > u64::from(u32::MAX) {
             return wrong("cache.object_bytes_max must be below 4 GiB");
@@ -251,6 +256,7 @@ impl Default for RecordsConfig {
             prefetch_segments_max: 6,
             prefetch_concurrency: 8,
             records_max: 4096,
+            key_reload_ms: 10_000,
         }
     }
 }

@@ -331,7 +331,7 @@ fn decode(bytes: &Bytes, key: &str) -> io::Result<Object> {
         raw: None,
         stored: now.checked_sub(age.unwrap_or_default()).unwrap_or(now),
         freshness,
-        record: Default::default(),
+        records: Default::default(),
         prepared: Default::default(),
     })
 }
@@ -359,7 +359,7 @@ mod tests {
                 fresh: Duration::from_secs(60),
                 ..NOT_FRESH
             },
-            record: Default::default(),
+            records: Default::default(),
             prepared: Default::default(),
         }
     }

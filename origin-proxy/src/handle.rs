@@ -57,6 +57,9 @@ impl Answered {
     }
 }
 
+/// Bytes of a header line besides name and value: `: ` and the line end.
+const HEADER_LINE_EXTRA: usize = 4;
+
 /// Answers one request.
 pub(crate) async fn handle<B>(
     proxy: &Arc<Proxy>,
@@ -204,7 +207,7 @@ where
     }
     let site = site_of(&proxy.sites, host);
     if head.uri.path().starts_with(admin::PREFIX) {
-        let body = read_body(body, admin::BODY_BYTES_MAX).await;
+        let body = Box::pin(read_body(body, admin::BODY_BYTES_MAX)).await;
         let response = match body {
             Ok(body) => admin::answer(proxy, site, head, &body),
             Err(failure) => respond::failure(&failure),
@@ -217,7 +220,7 @@ where
     };
     let scope = proxy.scope_of(&target).clone();
     let found = if is_change(&head.method) {
-        change(proxy, &target, asked, body).await
+        Box::pin(change(proxy, &target, asked, body)).await
     } else {
         answer(proxy, &target, asked).await
     };
@@ -250,7 +253,7 @@ async fn answer(proxy: &Arc<Proxy>, target: &Target, asked: &Asked<'_>) -> Resul
                     is_finished: false,
                 });
             }
-            match flight.landing().await {
+            match Box::pin(flight.landing()).await {
                 Landing::Whole(object) => object,
                 Landing::Failed(failure) => return Err(failure),
                 Landing::NotShared => {
@@ -266,8 +269,13 @@ async fn answer(proxy: &Arc<Proxy>, target: &Target, asked: &Asked<'_>) -> Resul
             });
         }
     };
+    let response = respond::whole(&object, asked);
+    if let Some(record) = response.headers().get(RECORD_HEADER) {
+        let len = RECORD_HEADER.len() + record.len() + HEADER_LINE_EXTRA;
+        proxy.scope_of(target).record_bytes.increment(len as u64);
+    }
     Ok(Found {
-        response: respond::whole(&object, asked),
+        response,
         outcome,
         is_finished: asked.added.is_some(),
     })

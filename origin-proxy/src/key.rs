@@ -3,7 +3,7 @@
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use ed25519_dalek::SigningKey;
 
-use crate::{Config, Error, config::AdminConfig};
+use crate::{Error, config::AdminConfig};
 
 /// A new signing key: secret and public half, each 43 characters of base64url.
 ///
@@ -13,7 +13,7 @@ pub fn keygen() -> Result<(String, String), Error> {
     let mut secret = [0; 32];
     getrandom::fill(&mut secret).map_err(|error| Error::Environment(error.to_string()))?;
     let key = SigningKey::from_bytes(&secret);
-    Ok((URL_SAFE_NO_PAD.encode(secret), public_text(&key)))
+    Ok((URL_SAFE_NO_PAD.encode(secret), public_text(&public(&key))))
 }
 
 /// The public half of a secret key, both as [`keygen`] writes them.
@@ -21,24 +21,16 @@ pub fn keygen() -> Result<(String, String), Error> {
 /// # Errors
 /// [`Error::Key`] if `secret` is not such a key.
 pub fn public_key(secret: &str) -> Result<String, Error> {
-    Ok(public_text(&parse(secret)?))
+    Ok(public_text(&public(&parse(secret)?)))
 }
 
-pub(crate) fn public_text(key: &SigningKey) -> String {
-    URL_SAFE_NO_PAD.encode(key.verifying_key().to_bytes())
+/// A public key as [`keygen`] writes it.
+pub(crate) fn public_text(key: &[u8; 32]) -> String {
+    URL_SAFE_NO_PAD.encode(key)
 }
 
-/// The key that `config` names, if any.
-pub(crate) fn load(config: &Config) -> Result<Option<SigningKey>, Error> {
-    match (&config.signing_key, &config.signing_key_file) {
-        (Some(text), _) => parse(text).map(Some),
-        (None, Some(file)) => {
-            let text = std::fs::read_to_string(file)
-                .map_err(|error| Error::Key(format!("{}: {error}", file.display())))?;
-            parse(&text).map(Some)
-        }
-        (None, None) => Ok(None),
-    }
+fn public(key: &SigningKey) -> [u8; 32] {
+    key.verifying_key().to_bytes()
 }
 
 /// The secret of the operator's requests, if `config` names one.
@@ -56,11 +48,16 @@ pub(crate) fn admin_token(config: &AdminConfig) -> Result<Option<String>, Error>
     Ok(Some(token.into()))
 }
 
-fn parse(text: &str) -> Result<SigningKey, Error> {
+/// Reads a secret key.
+pub(crate) fn parse(text: &str) -> Result<SigningKey, Error> {
+    Ok(SigningKey::from_bytes(&parse_public(text)?))
+}
+
+/// Reads 32 bytes: secret and public keys look alike.
+pub(crate) fn parse_public(text: &str) -> Result<[u8; 32], Error> {
     let bytes = URL_SAFE_NO_PAD.decode(text.trim()).ok();
-    let secret: Option<[u8; 32]> = bytes.and_then(|bytes| bytes.try_into().ok());
-    let secret = secret.ok_or_else(|| Error::Key("not 43 characters of base64url".into()))?;
-    Ok(SigningKey::from_bytes(&secret))
+    let key: Option<[u8; 32]> = bytes.and_then(|bytes| bytes.try_into().ok());
+    key.ok_or_else(|| Error::Key("not 43 characters of base64url".into()))
 }
 
 #[cfg(test)]

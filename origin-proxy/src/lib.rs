@@ -6,8 +6,9 @@
 //!
 //! Besides the origin's objects it serves `/healthz`, `/readyz`, `/metrics` (Prometheus), the operator's
 //! requests below `/.shoal/admin/` (`docs/operating/running-an-edge.md`) and `/.shoal/streams`:
-//! a JSON array of `{name, prefix, stream, public_key}`, with the stream's id in hexadecimal and the
-//! key that its records are signed with in base64url.
+//! a JSON array of `{name, prefix, stream, stream_key, public_key, public_keys}`, with the stream's id in
+//! hexadecimal and keys in base64url: the one that makes the id, the one that signs, and all that
+//! viewers may trust.
 
 mod access;
 mod admin;
@@ -17,15 +18,22 @@ mod cmcd;
 mod conditions;
 mod config;
 mod disk;
+mod eager;
 mod error;
 mod freshness;
+#[cfg(any(test, feature = "fuzz"))]
+#[allow(clippy::missing_panics_doc, reason = "panics are what these are for")]
+pub mod fuzz;
+mod gather;
 mod handle;
 mod health;
 mod key;
+mod keyring;
 mod live;
 mod lowlatency;
 mod metrics;
 mod object;
+mod part_list;
 mod pilot;
 mod playlist;
 mod proxy;

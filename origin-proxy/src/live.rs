@@ -1,6 +1,7 @@
 //! What the proxy does with playlists: learn what is listed, sign it, tell viewers.
 
 use std::{
+    collections::{HashMap, HashSet},
     sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -9,16 +10,17 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use swarm_core::{
     id::Name,
-    timeline::{Listed, Track, dash, hls},
+    timeline::{Listed, SegmentInfo, Track, dash, hls},
 };
 
 use crate::{
     freshness::Kind,
     lowlatency::LowLatency,
-    object::Object,
+    object::{Object, Records},
+    part_list::{self, PartList},
     playlist::{Format, annotate_mpd},
     proxy::Proxy,
-    records::{Listing, Stream},
+    records::{Listing, Ranges, Stream},
     target::{Site, Target},
     vary,
 };
@@ -72,21 +74,31 @@ impl Proxy {
         let Some(stream) = stream else {
             return (raw.clone(), kind);
         };
+        // Ranges of pictures overlap those of segments, and are for winding, not for playing.
+        if text.contains("#EXT-X-I-FRAMES-ONLY") {
+            return (raw.clone(), kind);
+        }
         let clock = match low_latency {
             Some(_) => Clock::Overlapping,
             None => Clock::Now,
         };
-        let due = self.note_track(&stream, target, &track, clock);
-        let mut hold = Duration::from_millis(self.config.records.record_hold_ms_max);
-        if let Some(LowLatency { part_target_ms }) = low_latency {
-            hold = hold.min(Duration::from_millis(part_target_ms / PART_HOLD_SHARE));
+        let mut due = self.note_track(&stream, target, &track, clock);
+        if low_latency.is_some() {
+            due.extend(self.note_parts(&stream, target, &track, &PartList::read(text, &url)));
         }
+        let hold = plan_hold(self.config.records.record_hold_ms_max, low_latency);
         self.hold_for(&stream, due, hold).await;
         let content_of = |listed: &Listed| {
-            let is_ours = listed.range.is_none() && site.local(&listed.url).is_some();
+            let is_ours = site.local(&listed.url).is_some();
             is_ours.then(|| stream.content_of(listed)).flatten()
         };
         let tagged = hls::annotate(text, &url, stream.id, content_of);
+        let tagged = match low_latency {
+            Some(_) => part_list::annotate(&tagged, &url, content_of),
+            None => tagged,
+        };
+        let added = tagged.len().saturating_sub(text.len());
+        self.metrics.tag_bytes.increment(added as u64);
         (Bytes::from(tagged), kind)
     }
 
@@ -127,7 +139,8 @@ impl Proxy {
         (Bytes::from(annotate_mpd(text, stream.id)), kind)
     }
 
-    /// Notes what a track lists. Returns the newest segments of a live one that have no record.
+    /// Notes what a track lists. Returns the segments without a record that are due: the newest of a live
+    /// one, and what the cache has.
     fn note_track(
         &self,
         stream: &Stream,
@@ -138,7 +151,7 @@ impl Proxy {
         if !track.ended {
             stream.on_target(u64::from(track.target_ms));
         }
-        let source = Name::of(&format!("{}#{}", target.path, track.track));
+        let source = source_of(target, track);
         let last_seq = track.segments.last().map_or(0, |last| last.info.seq);
         // Ahead of its time, the last number is not what the next manifest has to be measured by.
         let era = match clock {
@@ -146,30 +159,113 @@ impl Proxy {
             Clock::Overlapping => stream.on_window(source, last_seq, OVERLAP_SEGMENTS),
             Clock::Ahead => stream.era(source),
         };
-        let mut listed = Vec::with_capacity(track.segments.len());
-        for segment in track
-            .segments
-            .iter()
-            .filter(|segment| segment.range.is_none())
-        {
-            let Some(place) = self.site_of(target).local(&segment.url) else {
+        let listed = self.note_listed(stream, target, source, era, &track.segments);
+        let ahead = if track.ended {
+            0
+        } else {
+            self.config.records.prefetch_segments_max
+        };
+        // Further back, what is there anyway: it may have been asked for before it was listed.
+        let is_due = |(index, (name, place)): &(usize, (Name, Target))| {
+            stream.record_of(*name).is_none()
+                && !stream.has_failed(*name)
+                && (*index < ahead || self.is_there(place))
+        };
+        let newest = listed.into_iter().rev().enumerate().filter(is_due);
+        newest.map(|(_, due)| due).collect()
+    }
+
+    /// Notes the parts of a track. Returns those that are there and have no record: they are not
+    /// fetched ahead of viewers, who may want whole segments only.
+    fn note_parts(
+        &self,
+        stream: &Stream,
+        target: &Target,
+        track: &Track,
+        parts: &PartList,
+    ) -> Vec<(Name, Target)> {
+        let of_segments = source_of(target, track);
+        let era = stream.era(of_segments);
+        // Parts and segments have the same numbers.
+        let source = Name::of(&format!("{of_segments}#parts"));
+        if let Some(hinted) = &parts.hinted {
+            let SegmentInfo {
+                name,
+                seq,
+                duration_ms,
+                ..
+            } = hinted.info;
+            let listing = Listing {
+                seq,
+                duration_ms,
+                era,
+            };
+            stream.on_hinted(name, listing);
+        }
+        let listed = self.note_listed(stream, target, source, era, &parts.listed);
+        let unsigned = listed
+            .into_iter()
+            .filter(|(name, place)| stream.record_of(*name).is_none() && self.is_there(place));
+        unsigned.collect()
+    }
+
+    /// Whether the cache has an object that may be signed.
+    fn is_there(&self, target: &Target) -> bool {
+        let object = self.cached(target);
+        object.is_some_and(|object| object.is_fresh() && object.status == http::StatusCode::OK)
+    }
+
+    /// Notes what a playlist lists: names, and what of this proxy or its origin they stand for.
+    fn note_listed(
+        &self,
+        stream: &Stream,
+        target: &Target,
+        source: Name,
+        era: u64,
+        segments: &[Listed],
+    ) -> Vec<(Name, Target)> {
+        let site = self.site_of(target);
+        let mut listed: Vec<(Name, Target)> = Vec::with_capacity(segments.len());
+        // Of each object that has ranges.
+        let mut ranged: HashMap<String, (Target, Ranges)> = HashMap::new();
+        for segment in segments {
+            let Some(place) = site.local(&segment.url) else {
                 continue;
             };
             if stream.on_listed(source, era, segment) {
                 tracing::info!(path = place.path, "name is used again");
                 self.distrust(&place);
             }
+            if let Some(range) = segment.range {
+                let of = ranged.entry(place.key.clone());
+                let (_, ranges) = of.or_insert_with(|| (place.clone(), Ranges::new()));
+                ranges.insert(range, segment.info.name);
+            }
             listed.push((segment.info.name, place));
         }
-        let ahead = if track.ended {
-            0
-        } else {
-            self.config.records.prefetch_segments_max
+        for (place, ranges) in ranged.into_values() {
+            self.note_ranges(stream, &place, ranges);
+        }
+        listed
+    }
+
+    /// Notes the ranges of an object that are segments. One that is shorter in the cache has grown.
+    fn note_ranges(&self, stream: &Stream, place: &Target, ranges: Ranges) {
+        let ends = ranges.keys().map(|(first, len)| first.saturating_add(*len));
+        let end = ends.max().unwrap_or(0);
+        stream.on_ranges(Name::of_url(&place.path), ranges);
+        let is_grown = |object: &Arc<Object>| {
+            object.status == http::StatusCode::OK && (object.body.len() as u64) < end
         };
-        let newest = listed.into_iter().rev().take(ahead);
-        newest
-            .filter(|(name, _)| stream.record_of(*name).is_none() && !stream.has_failed(*name))
-            .collect()
+        if self
+            .cached(place)
+            .filter(|object| object.is_fresh())
+            .as_ref()
+            .is_some_and(is_grown)
+        {
+            tracing::debug!(path = place.path, "object has grown");
+            self.distrust(place);
+        }
     }
 
     /// Has `due` fetched and signed, and waits for it as long as a playlist may be held.
@@ -215,33 +311,62 @@ impl Proxy {
         stream.listing(name)
     }
 
-    /// Signs `object` as the segment `name`, if it is listed and the same for all viewers.
-    pub(crate) async fn sign(
-        &self,
-        stream: &Arc<Stream>,
-        site: usize,
-        name: Name,
-        object: &Object,
-    ) {
+    /// Signs what of `object` is listed, if it is the same for all viewers.
+    pub(crate) async fn sign(&self, stream: &Arc<Stream>, target: &Target, object: &Object) {
         if vary::names(&object.headers).is_none_or(|names| !names.is_empty()) {
             return;
         }
-        let Some(listing) = self.listing_of(stream, site, name) else {
+        let name = Name::of_url(&target.path);
+        let whole = self.listing_of(stream, target.site, name);
+        let ranges = stream.ranges(name);
+        if whole.is_none() && ranges.is_empty() {
             return;
-        };
+        }
         let (stream, body) = (stream.clone(), object.body.clone());
-        let took = self.metrics.sign_seconds.clone();
+        let metrics = self.metrics.clone();
         let work = move || {
-            let started = Instant::now();
-            let signed = stream.sign(name, listing, &body);
-            took.record(started.elapsed());
-            signed
+            let started = (Instant::now(), thread_cpu());
+            let ranges = ranges.iter().filter_map(|((first, len), name)| {
+                let end = first.checked_add(*len)?;
+                let bytes = body.get(usize::try_from(*first).ok()?..usize::try_from(end).ok()?)?;
+                let signed = stream.sign(*name, stream.listing(*name)?, bytes)?;
+                Some((*first, end, signed))
+            });
+            let records = Records {
+                ranges: ranges.collect(),
+                whole: whole.and_then(|listing| stream.sign(name, listing, &body)),
+            };
+            let count = records.ranges.len() + usize::from(records.whole.is_some());
+            metrics.records_signed.increment(count as u64);
+            metrics.sign_seconds.record(started.0.elapsed());
+            let cpu = thread_cpu().saturating_sub(started.1);
+            metrics
+                .sign_cpu_us
+                .increment(u64::try_from(cpu.as_micros()).unwrap_or(0));
+            records
         };
-        if let Ok(Some(signed)) = tokio::task::spawn_blocking(work).await {
-            object.set_record(signed);
-            self.metrics.records_signed.increment(1);
+        if let Ok(records) = tokio::task::spawn_blocking(work).await {
+            object.set_records(records);
         }
     }
+}
+
+/// What this thread has had of the processor.
+fn thread_cpu() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::try_from(time).unwrap_or_default()
+}
+
+/// What the numbers of a track are counted for.
+fn source_of(target: &Target, track: &Track) -> Name {
+    Name::of(&format!("{}#{}", target.path, track.track))
+}
+
+/// How long a playlist may be held back for records.
+fn plan_hold(hold_ms_max: u64, low_latency: Option<LowLatency>) -> Duration {
+    let part_target_ms = low_latency.map(|low_latency| low_latency.part_target_ms);
+    let bound_ms = part_target_ms.map_or(u64::MAX, |part_ms| part_ms / PART_HOLD_SHARE);
+    Duration::from_millis(hold_ms_max.min(bound_ms))
 }
 
 /// At what time a track is read.
@@ -280,8 +405,11 @@ fn hls_kind(target: &Target, track: &Track, low_latency: Option<LowLatency>) -> 
 }
 
 async fn prepare_all(proxy: Arc<Proxy>, stream: Arc<Stream>, due: Vec<(Name, Target)>) {
+    // One object may be several segments.
+    let mut seen = HashSet::new();
     let each = due
         .iter()
+        .filter(|(_, target)| seen.insert(&target.key))
         .map(|(name, target)| prepare(&proxy, &stream, *name, target));
     join_all(each).await;
 }
@@ -296,7 +424,7 @@ async fn prepare(proxy: &Arc<Proxy>, stream: &Arc<Stream>, name: Name, target: &
     }
     match proxy.cached(target).filter(|object| object.is_fresh()) {
         Some(object) if object.status == http::StatusCode::OK => {
-            proxy.sign(stream, target.site, name, &object).await;
+            proxy.sign(stream, target, &object).await;
         }
         Some(_) => {}
         None => {
@@ -310,4 +438,24 @@ async fn prepare(proxy: &Arc<Proxy>, stream: &Arc<Stream>, name: Name, target: &
 fn now_unix_ms() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     now.map_or(0, |now| u64::try_from(now.as_millis()).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_low_latency_playlist_is_held_for_a_quarter_of_a_part_at_most() {
+        let parts = |part_target_ms| Some(LowLatency { part_target_ms });
+        for (hold_ms_max, low_latency, expected_ms) in [
+            (400, None, 400),
+            (400, parts(500), 125),
+            (400, parts(4000), 400),
+            (0, parts(500), 0),
+            (400, parts(3), 0),
+        ] {
+            let expected = Duration::from_millis(expected_ms);
+            assert_eq!(plan_hold(hold_ms_max, low_latency), expected);
+        }
+    }
 }

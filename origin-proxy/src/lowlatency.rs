@@ -27,7 +27,7 @@ pub(crate) struct Parts {
 const PARTS_TTL: Duration = Duration::from_secs(60);
 const PARTS_MAX: u64 = 50_000;
 /// More of one playlist are not noted.
-const PARTS_PER_PLAYLIST_MAX: usize = 512;
+pub(crate) const PARTS_PER_PLAYLIST_MAX: usize = 512;
 
 impl Default for Parts {
     fn default() -> Self {
@@ -80,7 +80,7 @@ impl Parts {
 }
 
 /// The value of `name` in an attribute list (RFC 8216 section 4.2), without its quotes.
-fn attribute<'a>(list: &'a str, name: &str) -> Option<&'a str> {
+pub(crate) fn attribute<'a>(list: &'a str, name: &str) -> Option<&'a str> {
     let mut rest = list;
     while !rest.is_empty() {
         let (key, after) = rest.split_once('=')?;
@@ -99,7 +99,8 @@ fn attribute<'a>(list: &'a str, name: &str) -> Option<&'a str> {
     None
 }
 
-fn milliseconds(seconds: &str) -> Option<u64> {
+/// Decimal seconds as milliseconds.
+pub(crate) fn milliseconds(seconds: &str) -> Option<u64> {
     let seconds: f64 = seconds.trim().parse().ok()?;
     let is_sound = seconds.is_finite() && seconds > 0.0 && seconds < 3600.0;
     is_sound.then_some((seconds * 1000.0) as u64)

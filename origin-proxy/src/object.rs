@@ -1,13 +1,15 @@
 //! Objects that are whole and in memory, and those still on their way.
 
 use std::{
-    sync::{Arc, Mutex, OnceLock, PoisonError, RwLock},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     time::{Duration, Instant},
 };
 
+use arc_swap::ArcSwapOption;
 use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, stream};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
+use swarm_core::record::Record;
 use tokio::sync::watch;
 
 use crate::{
@@ -29,9 +31,31 @@ pub(crate) struct Object {
     pub(crate) origin_etag: Option<HeaderValue>,
     pub(crate) stored: Instant,
     pub(crate) freshness: Freshness,
-    pub(crate) record: RwLock<Option<Arc<Signed>>>,
+    pub(crate) records: ArcSwapOption<Records>,
     /// The headers of an answer with all of it, with room for what each answer adds.
     pub(crate) prepared: OnceLock<HeaderMap>,
+}
+
+/// What is signed of an object.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Records {
+    /// All of it, if it is a segment.
+    pub(crate) whole: Option<Arc<Signed>>,
+    /// Those of its ranges that are segments: first byte, end (exclusive), record.
+    pub(crate) ranges: Vec<(u64, u64, Arc<Signed>)>,
+}
+
+impl Records {
+    /// The record of the segment that the bytes from `first` to `end` (exclusive) are, or are part of.
+    pub(crate) fn of_range(&self, first: u64, end: u64) -> Option<&Arc<Signed>> {
+        let of_it = |range: &&(u64, u64, Arc<Signed>)| range.0 <= first && end <= range.1;
+        // Where segments overlap, the viewer's own is the one that it asks all of.
+        let is_it = |(from, to, _): &(u64, u64, Arc<Signed>)| (*from, *to) == (first, end);
+        let ranges = || self.ranges.iter().filter(of_it);
+        let exact = ranges().find(|range| is_it(range));
+        let range = exact.or_else(|| ranges().max_by_key(|(from, to, _)| to - from));
+        range.map(|(_, _, signed)| signed).or(self.whole.as_ref())
+    }
 }
 
 /// Headers that answers add to those of their objects.
@@ -62,7 +86,7 @@ impl Object {
             origin_etag: self.origin_etag.clone(),
             stored: self.stored,
             freshness: NOT_FRESH,
-            record: Default::default(),
+            records: Default::default(),
             prepared: Default::default(),
         }
     }
@@ -93,13 +117,31 @@ impl Object {
         age_s(&self.headers).saturating_add(self.stored.elapsed().as_secs())
     }
 
-    pub(crate) fn record(&self) -> Option<Arc<Signed>> {
-        let record = self.record.read().unwrap_or_else(PoisonError::into_inner);
-        record.clone()
+    pub(crate) fn set_records(&self, records: Records) {
+        self.records.store(Some(Arc::new(records)));
     }
 
-    pub(crate) fn set_record(&self, signed: Arc<Signed>) {
-        *self.record.write().unwrap_or_else(PoisonError::into_inner) = Some(signed);
+    /// Puts the records that `look` finds in the place of those that it has.
+    pub(crate) fn renew_records(&self, look: impl Fn(&Record) -> Option<Arc<Signed>>) {
+        let Some(before) = self.records.load_full() else {
+            return;
+        };
+        let renew = |signed: &mut Arc<Signed>| {
+            let next = look(&signed.record);
+            // That of other bytes is no record of this object.
+            if let Some(next) = next.filter(|next| next.record.id() == signed.record.id()) {
+                *signed = next;
+            }
+        };
+        let mut records = Records::clone(&before);
+        records.whole.iter_mut().for_each(renew);
+        records
+            .ranges
+            .iter_mut()
+            .for_each(|(_, _, signed)| renew(signed));
+        // Whoever has signed it meanwhile has done so with the keys that are in force.
+        let after = Some(Arc::new(records));
+        self.records.compare_and_swap(&Some(before), after);
     }
 
     /// Bytes that it takes in memory, about.

@@ -7,7 +7,7 @@ use std::{
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
-use swarm_core::{id::Name, record::RECORD_HEADER, timeline::PLAYLIST_LEN_MAX};
+use swarm_core::{record::RECORD_HEADER, timeline::PLAYLIST_LEN_MAX};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::{
@@ -244,7 +244,7 @@ impl Pilot {
             origin_etag: prior.origin_etag.clone(),
             stored: arrived,
             freshness: plan.unwrap_or(NOT_FRESH),
-            record: Default::default(),
+            records: Default::default(),
             prepared: Default::default(),
         };
         self.sign(&object).await;
@@ -302,7 +302,7 @@ impl Pilot {
             raw: None,
             stored: arrived,
             freshness: plan.unwrap_or(NOT_FRESH),
-            record: Default::default(),
+            records: Default::default(),
             prepared: Default::default(),
         };
         if is_certain {
@@ -316,9 +316,7 @@ impl Pilot {
             return;
         }
         if let Some(stream) = self.proxy.stream_of(&self.target) {
-            let name = Name::of_url(&self.target.path);
-            let site = self.target.site;
-            self.proxy.sign(stream, site, name, object).await;
+            self.proxy.sign(stream, &self.target, object).await;
         }
     }
 
@@ -344,7 +342,7 @@ impl Pilot {
             origin_etag: None,
             stored: arrived,
             freshness: plan.unwrap_or(NOT_FRESH),
-            record: Default::default(),
+            records: Default::default(),
             prepared: Default::default(),
         };
         self.keep((object, plan.is_some()))

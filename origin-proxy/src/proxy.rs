@@ -10,6 +10,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use moka::sync::Cache;
@@ -24,6 +25,7 @@ use crate::{
     error::Failure,
     freshness::{Kind, NOT_FRESH, is_for_authorized, is_only_if_cached, plan_freshness},
     key,
+    keyring::{self, Keys},
     lowlatency::Parts,
     metrics::{Metrics, Scope},
     object::{Flight, Head, Landing, Object, Progress, end_to_end},
@@ -41,9 +43,11 @@ use crate::{
 /// Everything that requests share.
 pub(crate) struct Proxy {
     pub(crate) config: Config,
-    pub(crate) metrics: Metrics,
+    pub(crate) metrics: Arc<Metrics>,
     pub(crate) sites: Vec<Site>,
     pub(crate) streams: Vec<Arc<Stream>>,
+    /// None if nothing is signed.
+    pub(crate) keys: Option<Keys>,
     /// What belongs to which stream, the longest prefixes first; the last one has all the rest.
     areas: Vec<Area>,
     pub(crate) prefetch_permits: Semaphore,
@@ -124,8 +128,9 @@ enum Landed {
 impl Proxy {
     pub(crate) fn new(config: Config) -> Result<Arc<Self>, Error> {
         config.check()?;
-        let metrics = Metrics::new()?;
-        let areas = areas(&config, &metrics)?;
+        let metrics = Arc::new(Metrics::new()?);
+        let keys = keyring::load(&config)?.map(|keyring| Arc::new(ArcSwap::from_pointee(keyring)));
+        let areas = areas(&config, &metrics, keys.as_ref());
         let started = SystemTime::now().duration_since(UNIX_EPOCH);
         let salt = u64::try_from(started.unwrap_or_default().as_millis()).unwrap_or(0);
         Ok(Arc::new(Self {
@@ -134,6 +139,7 @@ impl Proxy {
                 .filter_map(|area| area.stream.clone())
                 .collect(),
             areas,
+            keys,
             sites: sites(&config)?,
             upstream: Upstream::new(&config)?,
             prefetch_permits: Semaphore::new(config.records.prefetch_concurrency),
@@ -256,12 +262,21 @@ impl Proxy {
         viewer: &HeaderMap,
         method: &Method,
     ) -> Result<(Answer, Outcome), Failure> {
-        if let Some(found) = self.at_hand(target, viewer) {
-            return Ok(found);
+        match self.at_hand(target, viewer) {
+            Some(found) => Ok(found),
+            None if is_only_if_cached(viewer) => Err(Failure::NotCached),
+            // Every connection has room for what answers it: little, as long as the cache has all.
+            None => Box::pin(self.seek(target, viewer, method)).await,
         }
-        if is_only_if_cached(viewer) {
-            return Err(Failure::NotCached);
-        }
+    }
+
+    /// Finds an answer that the cache does not have.
+    async fn seek(
+        self: &Arc<Self>,
+        target: &Target,
+        viewer: &HeaderMap,
+        method: &Method,
+    ) -> Result<(Answer, Outcome), Failure> {
         let is_authorized = viewer.contains_key(header::AUTHORIZATION);
         for _ in 0..BOARDINGS_MAX {
             if self.unshared.contains_key(&target.key) {
@@ -376,12 +391,14 @@ impl Proxy {
         }
         let stream = self.stream_of(target)?;
         let name = Name::of_url(&target.path);
-        stream.listing(name).or_else(|| {
-            stream
-                .is_refresh_due()
-                .then(|| self.listing_of(stream, target.site, name))
-                .flatten()
-        })?;
+        if stream.ranges(name).is_empty() {
+            stream.listing(name).or_else(|| {
+                stream
+                    .is_refresh_due()
+                    .then(|| self.listing_of(stream, target.site, name))
+                    .flatten()
+            })?;
+        }
         Some(Duration::from_millis(
             self.config.records.segment_hold_ms_max,
         ))
@@ -531,7 +548,7 @@ impl Proxy {
             origin_etag,
             stored: arrived,
             freshness: plan.unwrap_or(NOT_FRESH),
-            record: Default::default(),
+            records: Default::default(),
             prepared: Default::default(),
         };
         (object, plan.is_some())

@@ -1,6 +1,7 @@
 //! The records of one stream: what is listed, what is signed, under which epoch.
 
 use std::{
+    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -8,9 +9,9 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use ed25519_dalek::{Signer, SigningKey};
+use ed25519_dalek::Signer;
 use http::HeaderValue;
-use moka::sync::Cache;
+use moka::{ops::compute::Op, sync::Cache};
 use swarm_core::{
     id::{Name, StreamId},
     limits::SEGMENT_LEN_MAX,
@@ -18,11 +19,15 @@ use swarm_core::{
     timeline::{Content, Listed, SegmentInfo},
 };
 
+use crate::keyring::Keys;
+
 /// A record, and as the value of its header.
 #[derive(Debug)]
 pub(crate) struct Signed {
     pub(crate) record: Record,
     pub(crate) header: HeaderValue,
+    /// The public half of the key that has signed it.
+    key: [u8; 32],
     /// As in the listing that it was made for.
     era: u64,
 }
@@ -43,13 +48,18 @@ struct Numbering {
     era: u64,
 }
 
+/// First byte and length of segments that are ranges of an object, and their names.
+pub(crate) type Ranges = BTreeMap<(u64, u64), Name>;
+
 /// One stream's book.
 pub(crate) struct Stream {
     pub(crate) name: String,
     pub(crate) prefix: String,
     pub(crate) id: StreamId,
-    key: SigningKey,
+    keys: Keys,
     listings: Cache<Name, Listing>,
+    /// Segments that are ranges of an object, by the object's name: first byte and length.
+    ranges: Cache<Name, Arc<Ranges>>,
     /// Number and era of a name in each playlist: HLS and DASH may count differently.
     numbers: Cache<(Name, Name), (u64, u64)>,
     /// By the name of a playlist and its track.
@@ -69,6 +79,10 @@ pub(crate) struct Stream {
 
 /// Listings outnumber records: those of a long DVR window are noted, but signed on demand.
 const LISTINGS_PER_RECORD: u64 = 4;
+/// Segments that one object may have; further ones take the place of all that were there.
+const RANGES_MAX: usize = 4096;
+/// Objects whose ranges are followed.
+const RANGED_OBJECTS_MAX: u64 = 1024;
 /// Playlists and tracks of manifests whose numbering is followed.
 const NUMBERINGS_MAX: u64 = 1024;
 /// How long a segment that could not be fetched is left to viewers.
@@ -78,13 +92,14 @@ const REFRESH_PAUSE_MS: u64 = 250;
 const MANIFESTS_MAX: u64 = 16;
 
 impl Stream {
-    pub(crate) fn new(name: &str, prefix: &str, key: SigningKey, records_max: u64) -> Self {
+    pub(crate) fn new(name: &str, prefix: &str, keys: Keys, records_max: u64) -> Self {
         Self {
             name: name.into(),
             prefix: prefix.into(),
-            id: StreamId::of(&key.verifying_key().to_bytes(), name),
-            key,
+            id: StreamId::of(&keys.load().names, name),
+            keys,
             listings: Cache::new(records_max.saturating_mul(LISTINGS_PER_RECORD)),
+            ranges: Cache::new(RANGED_OBJECTS_MAX),
             numbers: Cache::new(records_max.saturating_mul(LISTINGS_PER_RECORD)),
             numberings: Cache::new(NUMBERINGS_MAX),
             eras: AtomicU64::new(0),
@@ -100,8 +115,8 @@ impl Stream {
         }
     }
 
-    pub(crate) fn public_key(&self) -> String {
-        crate::key::public_text(&self.key)
+    pub(crate) fn keys(&self) -> &Keys {
+        &self.keys
     }
 
     /// Notes the last number of the track that `source` names. Returns the era that it is in: another
@@ -149,6 +164,33 @@ impl Stream {
             self.listings.insert(name, listing);
         }
         is_again
+    }
+
+    /// Notes that a part is announced, which has no number of its own yet.
+    pub(crate) fn on_hinted(&self, name: Name, listing: Listing) {
+        if !self.listings.contains_key(&name) {
+            self.listings.insert(name, listing);
+        }
+    }
+
+    /// Notes segments that are ranges of the object `of`.
+    pub(crate) fn on_ranges(&self, of: Name, ranges: Ranges) {
+        let known = self.ranges.get(&of).unwrap_or_default();
+        if ranges.keys().all(|range| known.contains_key(range)) {
+            return;
+        }
+        let mut all = if known.len() + ranges.len() > RANGES_MAX {
+            Ranges::new()
+        } else {
+            Ranges::clone(&known)
+        };
+        all.extend(ranges);
+        self.ranges.insert(of, Arc::new(all));
+    }
+
+    /// The segments that are ranges of the object `of`.
+    pub(crate) fn ranges(&self, of: Name) -> Arc<Ranges> {
+        self.ranges.get(&of).unwrap_or_default()
     }
 
     pub(crate) fn on_failed(&self, name: Name) {
@@ -202,6 +244,11 @@ impl Stream {
         (signed.record.seq == listing.seq && signed.era == listing.era).then_some(signed)
     }
 
+    /// The last record of a segment.
+    pub(crate) fn signed(&self, name: Name) -> Option<Arc<Signed>> {
+        self.records.get(&name)
+    }
+
     /// What goes into the playlist for a segment.
     pub(crate) fn content_of(&self, listed: &Listed) -> Option<Content> {
         let signed = self.record_of(listed.info.name)?;
@@ -241,15 +288,41 @@ impl Stream {
                 next_epoch(before.record.epoch)
             };
         }
-        record.signature = self.key.sign(&record.signed_bytes()).to_bytes();
-        let header = HeaderValue::try_from(record.to_header()).ok()?;
-        let signed = Arc::new(Signed {
-            record,
-            header,
-            era: listing.era,
-        });
+        let signed = self.seal(record, listing.era)?;
         self.records.insert(name, signed.clone());
         Some(signed)
+    }
+
+    fn seal(&self, mut record: Record, era: u64) -> Option<Arc<Signed>> {
+        let keyring = self.keys.load();
+        record.signature = keyring.signs.sign(&record.signed_bytes()).to_bytes();
+        let header = HeaderValue::try_from(record.to_header()).ok()?;
+        let key = keyring.public();
+        Some(Arc::new(Signed {
+            record,
+            header,
+            key,
+            era,
+        }))
+    }
+
+    /// Signs again what another key has signed. The bytes are as they were, and so are ids and epochs.
+    /// Returns how many records that were.
+    pub(crate) fn resign(&self) -> usize {
+        let key = self.keys.load().public();
+        let outdated = self.records.iter().filter(|(_, signed)| signed.key != key);
+        let resigned = outdated.filter_map(|(name, before)| {
+            let signed = self.seal(before.record.clone(), before.era)?;
+            let is_still = |now: &Arc<Signed>| Arc::ptr_eq(now, &before);
+            // Other bytes may have come under the name meanwhile.
+            let entry = self.records.entry(*name);
+            entry.and_compute_with(|now| match now {
+                Some(now) if is_still(now.value()) => Op::Put(signed),
+                _ => Op::Nop,
+            });
+            Some(())
+        });
+        resigned.count()
     }
 }
 
@@ -262,10 +335,27 @@ fn next_epoch(epoch: u32) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use arc_swap::ArcSwap;
+    use ed25519_dalek::SigningKey;
+
     use super::*;
+    use crate::keyring::Keyring;
+
+    fn keyring(secret: u8) -> Keyring {
+        Keyring::of(SigningKey::from_bytes(&[secret; 32]))
+    }
 
     fn stream() -> Stream {
-        Stream::new("main", "/", SigningKey::from_bytes(&[7; 32]), 100)
+        let keys = Arc::new(ArcSwap::from_pointee(keyring(7)));
+        Stream::new("main", "/", keys, 100)
+    }
+
+    fn is_by(signed: &Signed, secret: u8) -> bool {
+        let record = Record::from_header(signed.header.to_str().unwrap()).unwrap();
+        let signature = ed25519_dalek::Signature::from_bytes(&record.signature);
+        let key = keyring(secret).signs.verifying_key();
+        key.verify_strict(&record.signed_bytes(), &signature)
+            .is_ok()
     }
 
     const LISTING: Listing = Listing {
@@ -279,12 +369,8 @@ mod tests {
         let stream = stream();
         let body = vec![3; 40_000];
         let first = stream.sign(Name(1), LISTING, &body).unwrap();
-        let record = Record::from_header(first.header.to_str().unwrap()).unwrap();
-        let signature = ed25519_dalek::Signature::from_bytes(&record.signature);
-        let key = stream.key.verifying_key();
-        key.verify_strict(&record.signed_bytes(), &signature)
-            .unwrap();
-        assert!(record.verify_piece(0, &body[..16_384]));
+        assert!(is_by(&first, 7) && !is_by(&first, 8));
+        assert!(first.record.verify_piece(0, &body[..16_384]));
         let again = stream.sign(Name(1), LISTING, &body).unwrap();
         assert_eq!(again.record.epoch, 0);
         let renumbered = Listing { seq: 5, ..LISTING };
@@ -300,5 +386,39 @@ mod tests {
         let third = stream.sign(Name(1), LISTING, &[3; 100]).unwrap();
         assert!(0 < second.record.epoch && second.record.epoch < third.record.epoch);
         assert!(stream.sign(Name(1), LISTING, &[]).is_none());
+    }
+
+    #[test]
+    fn another_key_signs_the_same_records_of_the_same_stream() {
+        let stream = stream();
+        let before = stream.sign(Name(1), LISTING, &[1; 100]).unwrap();
+        let next = Keyring {
+            names: keyring(7).names,
+            ..keyring(8)
+        };
+        stream.keys().store(Arc::new(next));
+        assert_eq!((stream.resign(), stream.resign()), (1, 0));
+        stream.on_hinted(Name(1), LISTING);
+        let after = stream.record_of(Name(1)).unwrap();
+        assert!(is_by(&before, 7) && is_by(&after, 8));
+        assert_eq!(before.record.signed_bytes(), after.record.signed_bytes());
+        let signed = stream.sign(Name(2), LISTING, &[2; 100]).unwrap();
+        assert!(is_by(&signed, 8) && signed.record.stream == before.record.stream);
+    }
+
+    #[test]
+    fn ranges_add_up_and_are_bounded() {
+        let stream = stream();
+        let of = |range: std::ops::Range<u64>| -> Ranges {
+            range.map(|n| ((n * 10, 10), Name(n))).collect()
+        };
+        stream.on_ranges(Name(0), of(0..3));
+        stream.on_ranges(Name(0), of(2..5));
+        assert_eq!(*stream.ranges(Name(0)), of(0..5));
+        stream.on_ranges(Name(0), of(5..RANGES_MAX as u64));
+        assert_eq!(stream.ranges(Name(0)).len(), RANGES_MAX);
+        stream.on_ranges(Name(0), of(9000..9003));
+        assert_eq!(*stream.ranges(Name(0)), of(9000..9003));
+        assert!(stream.ranges(Name(1)).is_empty());
     }
 }

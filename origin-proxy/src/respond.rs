@@ -30,7 +30,8 @@ pub(crate) fn whole(object: &Object, asked: &Asked<'_>) -> Response<Body> {
     if let age_s @ 1.. = object.age_s() {
         headers.insert(header::AGE, age_s.into());
     }
-    if let Some(signed) = object.record() {
+    let records = object.records.load();
+    if let Some(signed) = records.as_ref().and_then(|records| records.whole.as_ref()) {
         headers.insert(RECORD_HEADER, signed.header.clone());
     }
     if object.status != StatusCode::OK {
@@ -59,6 +60,10 @@ pub(crate) fn whole(object: &Object, asked: &Asked<'_>) -> Response<Body> {
         Ranges::Whole => assemble(StatusCode::OK, headers, Body::empty()),
         Ranges::One(first, end) => {
             headers.insert(header::CONTENT_RANGE, content_range(first, end, len));
+            let records = records.as_ref();
+            if let Some(signed) = records.and_then(|records| records.of_range(first, end)) {
+                headers.insert(RECORD_HEADER, signed.header.clone());
+            }
             let part = object.body.slice(first as usize..end as usize);
             with_body(StatusCode::PARTIAL_CONTENT, headers, part, asked)
         }

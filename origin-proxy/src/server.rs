@@ -9,7 +9,7 @@ use std::{
 use http::{HeaderValue, Request};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
+    rt::{TokioIo, TokioTimer},
     server::{
         conn::auto,
         graceful::{GracefulShutdown, Watcher},
@@ -26,7 +26,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     Config, Error,
+    eager::EagerExecutor,
+    gather::Gather,
     handle::{Client, handle},
+    keyring,
     proxy::Proxy,
     quic,
     tls::Certificates,
@@ -146,6 +149,10 @@ fn chores(proxy: &Arc<Proxy>) -> JoinSet<()> {
             upkeep.metrics.tidy();
         }
     });
+    if let Some(keys) = proxy.keys.clone() {
+        let pause = Duration::from_millis(proxy.config.records.key_reload_ms);
+        chores.spawn(keyring::watch(proxy.clone(), keys, pause));
+    }
     let Some(path) = proxy.config.upstream.health_path.clone() else {
         return chores;
     };
@@ -169,8 +176,8 @@ fn advertisement(socket: &UdpSocket, seconds: u32) -> Option<HeaderValue> {
     HeaderValue::try_from(format!("h3=\":{port}\"; ma={seconds}")).ok()
 }
 
-fn builder(config: &Config) -> auto::Builder<TokioExecutor> {
-    let mut builder = auto::Builder::new(TokioExecutor::new());
+fn builder(config: &Config) -> auto::Builder<EagerExecutor> {
+    let mut builder = auto::Builder::new(EagerExecutor);
     builder
         .http1()
         .timer(TokioTimer::new())
@@ -190,7 +197,7 @@ fn builder(config: &Config) -> auto::Builder<TokioExecutor> {
 struct Door {
     proxy: Arc<Proxy>,
     connections: Arc<Semaphore>,
-    builder: auto::Builder<TokioExecutor>,
+    builder: auto::Builder<EagerExecutor>,
     tls: Option<TlsAcceptor>,
     alt_svc: Option<HeaderValue>,
     /// For a TLS handshake.
@@ -242,9 +249,20 @@ async fn greet(door: &Door, socket: TcpStream, address: IpAddr, watcher: Watcher
         address,
         alt_svc: door.alt_svc.clone(),
     };
-    let Some(tls) = &door.tls else {
-        return converse(door, socket, client, watcher).await;
-    };
+    match &door.tls {
+        None => converse(door, socket, client, watcher).await,
+        // In a place of its own: connections without TLS need no room for it.
+        Some(tls) => Box::pin(shake_hands(door, tls, socket, client, watcher)).await,
+    }
+}
+
+async fn shake_hands(
+    door: &Door,
+    tls: &TlsAcceptor,
+    socket: TcpStream,
+    client: Client,
+    watcher: Watcher,
+) {
     match tokio::time::timeout(door.head, tls.accept(socket)).await {
         Ok(Ok(socket)) => converse(door, socket, client, watcher).await,
         Ok(Err(error)) => tracing::debug!(%error, "client failed at the TLS handshake"),
@@ -264,8 +282,11 @@ where
             Ok::<_, std::convert::Infallible>(handle(&proxy, &client, &head, body).await)
         }
     });
-    let connection = door.builder.serve_connection(TokioIo::new(socket), service);
-    if let Err(error) = watcher.watch(connection.into_owned()).await {
+    let connection = Gather::new(socket).drive(|socket| {
+        let connection = door.builder.serve_connection(TokioIo::new(socket), service);
+        Box::pin(watcher.watch(connection.into_owned()))
+    });
+    if let Err(error) = connection.await {
         tracing::debug!(%error, "connection ended early");
     }
 }

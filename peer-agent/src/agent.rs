@@ -29,6 +29,8 @@ const EVENTS_MAX: usize = 1024;
 const OBSERVE: Duration = Duration::from_millis(500);
 /// First and longest pause between attempts to get keys from the CDN.
 const KEYS_RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+/// How often the CDN is asked again: a broadcaster names a new key some time before it signs.
+const KEYS_RENEWAL: Duration = Duration::from_secs(300);
 /// How long open answers may take when the agent ends.
 const DRAIN: Duration = Duration::from_secs(2);
 
@@ -257,17 +259,21 @@ async fn observe(
     }
 }
 
-/// Asks the CDN for the streams' keys until it has some.
+/// Asks the CDN for the streams' keys until it has some, and now and then for new ones.
 async fn fetch_keys(gateway: Arc<Gateway>, trust: Arc<Trust>, cdn: Arc<str>) {
     let url = format!("{cdn}{STREAMS_PATH}");
     let mut pause = KEYS_RETRY.0;
     loop {
         match try_keys(&gateway.origin, &url).await {
             Ok(keys) if !keys.is_empty() => {
-                for (key, stream) in &keys {
-                    trust.add(key, Some(*stream));
+                let added = keys
+                    .iter()
+                    .filter(|(key, stream)| trust.add(key, Some(*stream)));
+                if added.count() > 0 {
+                    gateway.driver.tell(Command::KeysKnown).await;
                 }
-                return gateway.driver.tell(Command::KeysKnown).await;
+                tokio::time::sleep(KEYS_RENEWAL).await;
+                continue;
             }
             Ok(_) => tracing::debug!(url, "origin names no streams yet"),
             Err(error) => tracing::debug!(url, error, "no keys from the CDN"),

@@ -38,16 +38,18 @@ impl Trust {
         trust
     }
 
-    /// Trusts one more key, for one stream or for all.
-    pub(crate) fn add(&self, key: &[u8; 32], stream: Option<StreamId>) {
+    /// Trusts one more key, for one stream or for all. Returns whether it was not trusted before.
+    pub(crate) fn add(&self, key: &[u8; 32], stream: Option<StreamId>) -> bool {
         let Ok(key) = VerifyingKey::from_bytes(key) else {
-            return;
+            return false;
         };
         let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
         let trusted = Trusted { key, stream };
-        if keys.len() < KEYS_MAX && !keys.contains(&trusted) {
+        let is_new = keys.len() < KEYS_MAX && !keys.contains(&trusted);
+        if is_new {
             keys.push(trusted);
         }
+        is_new
     }
 
     /// Whether a key is trusted that may sign this stream: without one nothing is shared.
@@ -84,19 +86,29 @@ impl Trusted {
 }
 
 /// Reads the answer from [`STREAMS_PATH`]: keys, and the stream that each may sign. A stream's id
-/// is a hash of its key and name, so a key can only vouch for streams of its own.
+/// is a hash of its name and of the key that signed it first; others may sign it after that one.
 pub(crate) fn parse_streams(text: &[u8]) -> Result<Vec<([u8; 32], StreamId)>, serde_json::Error> {
     #[derive(Deserialize)]
     struct Stream {
         name: String,
         public_key: String,
+        stream_key: Option<String>,
+        #[serde(default)]
+        public_keys: Vec<String>,
     }
     let streams: Vec<Stream> = serde_json::from_slice(text)?;
     let read = |stream: &Stream| {
-        let key = crate::config::parse_key(&stream.public_key).ok()?;
-        Some((key, StreamId::of(&key, &stream.name)))
+        let first = stream.stream_key.as_ref().unwrap_or(&stream.public_key);
+        let first = crate::config::parse_key(first).ok()?;
+        let id = StreamId::of(&first, &stream.name);
+        let texts = std::iter::once(&stream.public_key).chain(&stream.public_keys);
+        let keys = texts.filter_map(|text| crate::config::parse_key(text).ok());
+        Some(keys.map(|key| (key, id)).collect::<Vec<_>>())
     };
-    Ok(streams.iter().take(KEYS_MAX).filter_map(read).collect())
+    let mut keys: Vec<_> = streams.iter().filter_map(read).flatten().collect();
+    keys.dedup();
+    keys.truncate(KEYS_MAX);
+    Ok(keys)
 }
 
 #[cfg(test)]
@@ -135,5 +147,19 @@ mod tests {
         let expected = ([1; 32], StreamId::of(&[1; 32], "main"));
         assert_eq!(parse_streams(list.as_bytes()).unwrap(), [expected]);
         assert!(parse_streams(b"<html>").is_err());
+    }
+
+    #[test]
+    fn the_key_that_signs_next_may_sign_the_same_stream() {
+        let (old, new) = ("AQEB".repeat(10) + "AQE", "AgIC".repeat(10) + "AgI");
+        let list = format!(
+            r#"[{{"name":"main","public_key":"{new}","stream_key":"{old}","public_keys":["{new}","{old}"]}}]"#
+        );
+        let stream = StreamId::of(&[1; 32], "main");
+        let expected = [([2; 32], stream), ([1; 32], stream)];
+        assert_eq!(parse_streams(list.as_bytes()).unwrap(), expected);
+        let trust = Trust::new(&[]);
+        let public = key().verifying_key().to_bytes();
+        assert!(trust.add(&public, Some(stream)) && !trust.add(&public, Some(stream)));
     }
 }

@@ -1,6 +1,9 @@
 //! What the proxy signs, and how it tells.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use ed25519_dalek::{Signature, VerifyingKey};
@@ -8,8 +11,9 @@ use origin_proxy::Config;
 use swarm_core::{
     id::{Name, StreamId},
     record::Record,
-    timeline::{Track, dash, hls},
+    timeline::{Listed, Track, dash, hls},
 };
+use tokio::sync::watch;
 
 use crate::support::{HLS, Origin, Proxy, header, playlist, respond, segment};
 
@@ -159,6 +163,86 @@ async fn a_playlist_is_held_no_longer_than_its_bound() {
     let track = read(&proxy.text(INDEX).await);
     assert!(track.segments[1].info.content.is_some());
     assert_eq!(proxy.origin.count("/live/v/seg-2.m4s"), 1);
+}
+
+/// Has the segments 1 to `last` come when told so.
+fn gate(origin: &Origin, last: u64) -> Arc<watch::Sender<bool>> {
+    let gate = Arc::new(watch::Sender::new(false));
+    for number in 1..=last {
+        let gate = gate.clone();
+        origin.on(&format!("/live/v/seg-{number}.m4s"), move |_| {
+            let mut open = gate.subscribe();
+            async move {
+                open.wait_for(|is_open| *is_open).await.unwrap();
+                respond::<&str>(200, &[], segment(number, 40_000))
+            }
+        });
+    }
+    gate
+}
+
+#[tokio::test]
+async fn hashing_before_release_adds_no_more_than_the_fetch() {
+    // What ends the hold is the last segment, long before the bound.
+    let patient = |config: &mut Config| config.records.record_hold_ms_max = 600_000;
+    let proxy = Proxy::start_with(Origin::default(), patient).await;
+    publish(&proxy.origin, 1, 3);
+    let gate = gate(&proxy.origin, 3);
+    let fetched = async {
+        while (1..=3).any(|n| proxy.origin.count(&format!("/live/v/seg-{n}.m4s")) == 0) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert!(
+            proxy.origin.count(INDEX) == 1,
+            "segments are fetched for a playlist"
+        );
+        gate.send_replace(true);
+    };
+    let (text, ()) = tokio::join!(proxy.text(INDEX), fetched);
+    let track = read(&text);
+    let has_content = |listed: &Listed| listed.info.content.is_some();
+    assert!(track.segments.iter().all(has_content), "{text}");
+    assert_eq!(proxy.metric("shoal_proxy_hold_seconds_count").await, 1.0);
+    assert_eq!(proxy.metric("shoal_proxy_tags_missing_total").await, 0.0);
+}
+
+#[tokio::test]
+async fn an_origin_that_never_answers_does_not_keep_playlists() {
+    // Fewer places than segments: the wait for a place counts, too.
+    let narrow = |config: &mut Config| config.records.prefetch_concurrency = 1;
+    let proxy = Proxy::start_with(Origin::default(), narrow).await;
+    publish(&proxy.origin, 1, 6);
+    let _shut = gate(&proxy.origin, 6);
+    for round in 1..=3 {
+        let text = proxy.text(INDEX).await;
+        let (_, parsed) = m3u8_rs::parse_media_playlist(text.as_bytes()).unwrap();
+        assert_eq!(parsed.segments.len(), 6);
+        assert_eq!(text.matches("#EXT-X-SHOAL-SEG").count(), 0);
+        let missing = proxy.metric("shoal_proxy_tags_missing_total").await;
+        assert_eq!(missing, f64::from(6 * round));
+    }
+}
+
+#[tokio::test]
+async fn what_records_cost_is_counted() {
+    let proxy = live(1, 2).await;
+    let text = proxy.text(INDEX).await;
+    let added = text.len() - playlist(1, 2).len();
+    let answer = proxy.get("/live/v/seg-1.m4s").await;
+    let line = "shoal-record: \r\n".len() + header(&answer, "shoal-record").len();
+    let record_bytes = "shoal_proxy_stream_record_bytes_total{stream=\"main\"}";
+    assert_eq!(proxy.metric(record_bytes).await, line as f64);
+    assert_eq!(
+        proxy.metric("shoal_proxy_tag_bytes_total").await,
+        added as f64
+    );
+    assert_eq!(proxy.metric("shoal_proxy_records_signed_total").await, 2.0);
+    assert!(
+        proxy
+            .metric("shoal_proxy_sign_cpu_microseconds_total")
+            .await
+            > 0.0
+    );
 }
 
 #[tokio::test]

@@ -29,6 +29,7 @@ struct Inner {
 }
 
 impl Origin {
+    /// Answers requests for `path`; for all paths that have no handler, if it is `*`.
     pub(crate) fn on<F, R>(&self, path: &str, handler: F)
     where
         F: Fn(Request) -> R + Send + Sync + 'static,
@@ -75,7 +76,8 @@ async fn handle(State(origin): State<Origin>, request: Request) -> Response {
     let handler = {
         let mut inner = origin.0.lock().unwrap();
         inner.asked.push(request.uri().to_string());
-        inner.handlers.get(request.uri().path()).cloned()
+        let own = inner.handlers.get(request.uri().path());
+        own.or_else(|| inner.handlers.get("*")).cloned()
     };
     match handler {
         Some(handler) => handler(request).await,
@@ -132,7 +134,10 @@ impl Proxy {
             ..Config::default()
         };
         change(&mut config);
-        let public_key = origin_proxy::public_key(config.signing_key.as_ref().unwrap()).unwrap();
+        let secret = config.signing_key.as_ref();
+        let public_key = secret.map_or_else(String::new, |secret| {
+            origin_proxy::public_key(secret).unwrap()
+        });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
@@ -166,6 +171,18 @@ impl Proxy {
 
     pub(crate) async fn text(&self, path: &str) -> String {
         self.get(path).await.text().await.unwrap()
+    }
+
+    /// What is counted as `name`, with its labels if it has any.
+    pub(crate) async fn metric(&self, name: &str) -> f64 {
+        let text = self.text("/metrics").await;
+        let value = text
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value
+            .unwrap_or_else(|| panic!("no {name}"))
+            .parse()
+            .unwrap()
     }
 }
 

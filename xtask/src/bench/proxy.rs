@@ -4,12 +4,12 @@
 //! the CPU time that its processes take for a request: wall-clock rates are reported, too, but suffer
 //! from whatever else runs on the machine. Servers take turns in every round, and medians count.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use super::proxy_load::{Load, Loaded, Version, first_byte, get_text, poll};
+use super::proxy_load::{Audience, Load, Loaded, Version, first_byte, get_text, load_http3};
 use super::proxy_origin::Origin;
 use super::proxy_servers::{self as servers, Server};
 use super::{Better, Output, Report};
@@ -26,11 +26,14 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 32)]
     connections: usize,
     /// Viewers that poll a live stream: a playlist each 2 s and a segment each 4 s.
-    #[arg(long, default_value_t = 2000)]
+    #[arg(long, default_value_t = 10_000)]
     viewers: usize,
-    /// Measure this build of the example `edge` instead of an optimised one.
-    #[arg(long, value_name = "FILE")]
-    program: Option<PathBuf>,
+    /// For how many seconds they do.
+    #[arg(long, default_value_t = 20)]
+    live_seconds: u64,
+    /// Measure the examples `edge` and `h3load` in this folder instead of an optimised build.
+    #[arg(long, value_name = "FOLDER")]
+    programs: Option<PathBuf>,
     #[command(flatten)]
     pub(super) output: Output,
 }
@@ -47,7 +50,12 @@ const WARM_UP_REQUESTS: usize = 3;
 pub(crate) fn run(args: &Args) -> Result<Report> {
     ensure!(args.rounds > 0, "`--rounds` must be 1 at least");
     let origin = Origin::start()?;
-    let servers = servers::start_all(origin.address(), args.program.as_deref())?;
+    let programs = match &args.programs {
+        Some(folder) => folder.clone(),
+        None => servers::build_ours()?,
+    };
+    servers::make_way()?;
+    let servers = servers::start_all(origin.address(), &programs)?;
     let mut report = Report::new("proxy");
     for (label, path, len) in OBJECTS {
         for version in [Version::Http1, Version::Http2] {
@@ -62,7 +70,11 @@ pub(crate) fn run(args: &Args) -> Result<Report> {
             report_load(&mut report, &name, len, &servers, &rounds);
         }
     }
+    report_http3(args, &mut report, &servers[0], &programs)?;
     report_cold(args, &mut report, &servers)?;
+    // What they have kept so far is no part of what viewers of a live stream cost.
+    drop(servers);
+    let servers = servers::start_all(origin.address(), &programs)?;
     report_live(args, &mut report, &servers, &origin)?;
     Ok(report)
 }
@@ -115,6 +127,27 @@ fn report_load(
     }
 }
 
+/// Ours alone: the others, as they come with Debian, have no HTTP/3.
+fn report_http3(args: &Args, report: &mut Report, server: &Server, programs: &Path) -> Result<()> {
+    for (label, path, len) in OBJECTS {
+        let mut rounds = Vec::new();
+        for _ in 0..args.rounds {
+            first_byte(server.address(Version::Http1), path, Version::Http1)?;
+            let load = Load {
+                path,
+                // Its own; what counts is the rest.
+                version: Version::Http2,
+                seconds: args.seconds,
+                connections: args.connections,
+            };
+            rounds.push(load_http3(server, programs, &load)?);
+        }
+        let name = format!("{label}, HTTP/3");
+        report_load(report, &name, len, std::slice::from_ref(server), &[rounds]);
+    }
+    Ok(())
+}
+
 fn report_cold(args: &Args, report: &mut Report, servers: &[Server]) -> Result<()> {
     let mut medians = vec![Vec::new(); servers.len()];
     for round in 0..args.rounds {
@@ -148,22 +181,17 @@ fn report_live(
     let mut copies = Vec::new();
     let mut signing = 0.0;
     for (index, server) in servers.iter().enumerate() {
-        let before_bytes = server.resident_bytes()?;
-        let seconds = Duration::from_secs(12);
+        let seconds = Duration::from_secs(args.live_seconds);
+        let address = server.address(Version::Http1);
+        let mut audience = Audience::connect(address, server.name, args.viewers)?;
         let before_s = server.cpu_s()?;
-        let polled = poll(
-            server.address(Version::Http1),
-            server.name,
-            args.viewers,
-            seconds,
-        )?;
+        let polled = audience.poll(seconds)?;
         let spent_s = server.cpu_s()? - before_s;
+        memory.push(server.resident_bytes()? as f64 / 1e6);
         if index == 0 {
-            signing = sign_s(server)? / spent_s * 100.0;
+            signing = sign_cpu_s(server)? / spent_s * 100.0;
         }
         cpu.push(spent_s / seconds.as_secs_f64() * 100.0);
-        let grown_bytes = server.resident_bytes()?.saturating_sub(before_bytes);
-        memory.push(grown_bytes as f64 / 1e6);
         copies.push(origin.asked_per_segment(server.name));
         eprintln!(
             "{}: {} viewers made {} requests, {} of them too late",
@@ -181,7 +209,7 @@ fn report_live(
     );
     add(
         report,
-        name("memory that it takes more"),
+        name("resident memory"),
         "MB",
         Better::Less,
         servers,
@@ -200,12 +228,16 @@ fn report_live(
     Ok(())
 }
 
-/// Time that our proxy has spent signing.
-fn sign_s(server: &Server) -> Result<f64> {
+/// CPU time that our proxy has spent hashing and signing.
+fn sign_cpu_s(server: &Server) -> Result<f64> {
     let metrics = get_text(server.address(Version::Http1), "/metrics")?;
-    let mut lines = metrics.lines();
-    let line = lines.find_map(|line| line.strip_prefix("shoal_proxy_sign_seconds_sum "));
-    Ok(line.context("no metric of signing")?.trim().parse()?)
+    let name = "shoal_proxy_sign_cpu_microseconds_total ";
+    let line = metrics.lines().find_map(|line| line.strip_prefix(name));
+    Ok(line
+        .context("no metric of signing")?
+        .trim()
+        .parse::<f64>()?
+        / 1e6)
 }
 
 /// The first server is ours.

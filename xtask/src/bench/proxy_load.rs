@@ -4,6 +4,7 @@ use std::{
     fs,
     io::{BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpStream},
+    path::Path,
     process::Command,
     thread,
     time::{Duration, Instant},
@@ -11,7 +12,7 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::proxy_servers::{LOAD_CORE, Server};
+use super::proxy_servers::{LOAD_CORE, Server, on_load_core};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Version {
@@ -89,6 +90,34 @@ impl Load<'_> {
     }
 }
 
+/// The same by HTTP/3, with our own generator in the folder `programs`.
+pub(crate) fn load_http3(server: &Server, programs: &Path, load: &Load<'_>) -> Result<Loaded> {
+    let (address, certificate) = server.http3()?;
+    let mut command = on_load_core(&programs.join("h3load"));
+    command.args([&address.to_string(), load.path]);
+    command.arg(certificate);
+    command.args([
+        &load.seconds.to_string(),
+        &load.connections.to_string(),
+        STREAMS,
+    ]);
+    let before_s = server.cpu_s()?;
+    let started = Instant::now();
+    let output = command.output().context("cannot start h3load")?;
+    let wall_s = started.elapsed().as_secs_f64();
+    let cpu_s = server.cpu_s()? - before_s;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let failure = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "h3load failed:\n{failure}");
+    let (requests, p99_ms) = text.trim().split_once(' ').context("h3load says nothing")?;
+    Ok(Loaded {
+        requests: requests.parse()?,
+        wall_s,
+        cpu_s: cpu_s.max(0.01),
+        p99_ms: p99_ms.parse()?,
+    })
+}
+
 /// How long each request took in microseconds, the shortest first. A line is: start, status, time.
 fn read_log(text: &str, server: &str) -> Result<Vec<u64>> {
     let mut times = Vec::new();
@@ -147,7 +176,8 @@ impl Viewer {
         socket.set_nodelay(true)?;
         socket.set_read_timeout(Some(Duration::from_secs(20)))?;
         Ok(Self {
-            socket: BufReader::with_capacity(64 * 1024, socket),
+            // Enough for a head; there may be ten thousand of them.
+            socket: BufReader::with_capacity(2048, socket),
         })
     }
 
@@ -173,11 +203,16 @@ impl Viewer {
     }
 
     fn skip(&mut self, len: usize) -> Result<()> {
-        let copied = std::io::copy(
-            &mut self.socket.by_ref().take(len as u64),
-            &mut std::io::sink(),
-        )?;
-        ensure!(copied == len as u64, "a body broke off");
+        let buffered = self.socket.buffer().len().min(len);
+        self.socket.consume(buffered);
+        let mut left = len - buffered;
+        let mut scratch = [0; 64 * 1024];
+        while left > 0 {
+            let room = left.min(scratch.len());
+            let read = self.socket.get_mut().read(&mut scratch[..room])?;
+            ensure!(read > 0, "a body broke off");
+            left -= read;
+        }
         Ok(())
     }
 }
@@ -195,69 +230,108 @@ const PLAYLIST_EVERY: Duration = Duration::from_secs(2);
 const PLAYLISTS_PER_SEGMENT: u64 = 2;
 const THREADS: usize = 16;
 
-/// Has `viewers`, each with a connection of its own, read a playlist each 2 s and a segment each 4 s.
-pub(crate) fn poll(
-    address: SocketAddr,
-    name: &str,
+/// Viewers of a live stream, each with a connection of its own.
+pub(crate) struct Audience {
+    name: String,
     viewers: usize,
-    length: Duration,
-) -> Result<Polled> {
-    let started = Instant::now() + Duration::from_secs(1);
-    let workers: Vec<_> = (0..THREADS)
-        .map(|worker| {
-            let mine: Vec<usize> = (worker..viewers).step_by(THREADS).collect();
-            let name = name.to_owned();
-            thread::spawn(move || poll_some(address, &name, &mine, viewers, started, length))
-        })
-        .collect();
-    let mut polled = Polled::default();
-    for worker in workers {
-        let some = worker.join().expect("a worker panicked")?;
-        polled.requests += some.requests;
-        polled.late += some.late;
-    }
-    Ok(polled)
+    /// By thread.
+    connections: Vec<Vec<Viewer>>,
 }
 
-fn poll_some(
-    address: SocketAddr,
-    name: &str,
-    mine: &[usize],
+impl Audience {
+    /// Connects `viewers` of the stream `name` to a server.
+    pub(crate) fn connect(address: SocketAddr, name: &str, viewers: usize) -> Result<Self> {
+        let mine = |worker: usize| (worker..viewers).step_by(THREADS);
+        let connect = |worker| mine(worker).map(|_| Viewer::connect(address)).collect();
+        let connections: Result<_> = (0..THREADS).map(connect).collect();
+        Ok(Self {
+            name: name.into(),
+            viewers,
+            connections: connections.context("cannot connect all viewers (`ulimit -n`?)")?,
+        })
+    }
+
+    /// Has each viewer read a playlist each 2 s and a segment each 4 s.
+    pub(crate) fn poll(&mut self, length: Duration) -> Result<Polled> {
+        let Self {
+            name,
+            viewers,
+            connections,
+        } = self;
+        let started = Instant::now();
+        thread::scope(|scope| {
+            let workers: Vec<_> = connections
+                .iter_mut()
+                .enumerate()
+                .map(|(worker, mine)| {
+                    let plan = Plan {
+                        name,
+                        worker,
+                        viewers: *viewers,
+                        started,
+                        length,
+                    };
+                    scope.spawn(move || plan.poll(mine))
+                })
+                .collect();
+            let mut polled = Polled::default();
+            for worker in workers {
+                let some = worker.join().expect("a worker panicked")?;
+                polled.requests += some.requests;
+                polled.late += some.late;
+            }
+            Ok(polled)
+        })
+    }
+}
+
+/// What one thread does.
+struct Plan<'a> {
+    name: &'a str,
+    worker: usize,
     viewers: usize,
     started: Instant,
     length: Duration,
-) -> Result<Polled> {
-    let connect = |_: &usize| Viewer::connect(address);
-    let mut connections: Vec<Viewer> = mine.iter().map(connect).collect::<Result<_>>()?;
-    let mut polled = Polled::default();
-    thread::sleep(started.saturating_duration_since(Instant::now()));
-    for round in 0.. {
-        for (connection, viewer) in connections.iter_mut().zip(mine) {
-            // Viewers are spread evenly over the two seconds.
-            let offset = PLAYLIST_EVERY.mul_f64(*viewer as f64 / viewers as f64);
-            let due = PLAYLIST_EVERY * round + offset;
-            if due >= length {
-                return Ok(polled);
-            }
-            if let Some(early) = due.checked_sub(started.elapsed()) {
-                thread::sleep(early);
-            } else if started.elapsed() > due + Duration::from_secs(1) {
-                polled.late += 1;
-            }
-            let len = connection.ask(&format!("/live/{name}/index.m3u8"))?;
-            connection.skip(len)?;
-            polled.requests += 1;
-            let number = u64::from(round) + *viewer as u64 % PLAYLISTS_PER_SEGMENT;
-            if number.is_multiple_of(PLAYLISTS_PER_SEGMENT) {
+}
+
+impl Plan<'_> {
+    fn poll(&self, connections: &mut [Viewer]) -> Result<Polled> {
+        let mut polled = Polled::default();
+        for round in 0.. {
+            for (index, connection) in connections.iter_mut().enumerate() {
+                let viewer = self.worker + index * THREADS;
+                // Viewers are spread evenly over the two seconds.
+                let offset = PLAYLIST_EVERY.mul_f64(viewer as f64 / self.viewers as f64);
+                let due = PLAYLIST_EVERY * round + offset;
+                if due >= self.length {
+                    return Ok(polled);
+                }
+                if let Some(early) = due.checked_sub(self.started.elapsed()) {
+                    thread::sleep(early);
+                } else if self.started.elapsed() > due + Duration::from_secs(1) {
+                    polled.late += 1;
+                }
+                let number = u64::from(round) + viewer as u64;
+                let has_segment = number.is_multiple_of(PLAYLISTS_PER_SEGMENT);
                 // The newest segment by the clock, as all viewers see it.
-                let segment = due.as_secs() / 4;
-                let len = connection.ask(&format!("/live/{name}/{segment}.m4s"))?;
-                connection.skip(len)?;
-                polled.requests += 1;
+                let segment = has_segment.then_some(due.as_secs() / 4);
+                polled.requests += self.visit(connection, segment)?;
             }
         }
+        Ok(polled)
     }
-    Ok(polled)
+
+    fn visit(&self, connection: &mut Viewer, segment: Option<u64>) -> Result<u64> {
+        let name = self.name;
+        let len = connection.ask(&format!("/live/{name}/index.m3u8"))?;
+        connection.skip(len)?;
+        let Some(segment) = segment else {
+            return Ok(1);
+        };
+        let len = connection.ask(&format!("/live/{name}/{segment}.m4s"))?;
+        connection.skip(len)?;
+        Ok(2)
+    }
 }
 
 #[cfg(test)]

@@ -13,8 +13,8 @@ use anyhow::{Context, Result};
 
 /// Length of what is below `/cold/`.
 const COLD_LEN: usize = 1 << 20;
-/// Length of what is below `/live/`: 4 s of 1 Mbit/s, so that the generator keeps up.
-const SEGMENT_LEN: usize = 500_000;
+/// Length of what is below `/live/`: 4 s of 200 kbit/s, so that the generator keeps up with thousands.
+const SEGMENT_LEN: usize = 100_000;
 /// Seconds of a segment.
 const SEGMENT_S: u64 = 4;
 

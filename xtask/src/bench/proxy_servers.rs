@@ -3,13 +3,13 @@
 use std::{
     fs,
     net::{SocketAddr, TcpListener, TcpStream},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use tempfile::TempDir;
 
 use super::proxy_load::Version;
@@ -18,6 +18,8 @@ use crate::shell;
 /// The core of the servers; the load generator has [`LOAD_CORE`].
 const SERVER_CORE: &str = "0";
 pub(crate) const LOAD_CORE: &str = "1";
+/// Where the address of HTTP/3 is noted.
+const HTTP3_FILE: &str = "http3";
 const START_PATIENCE: Duration = Duration::from_secs(60);
 
 /// A running proxy. It stops when dropped.
@@ -26,7 +28,7 @@ pub(crate) struct Server {
     http1: SocketAddr,
     http2: SocketAddr,
     process: Child,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Server {
@@ -35,6 +37,13 @@ impl Server {
             Version::Http1 => self.http1,
             Version::Http2 => self.http2,
         }
+    }
+
+    /// The address of HTTP/3, and the file with the certificate that is used there.
+    pub(crate) fn http3(&self) -> Result<(SocketAddr, PathBuf)> {
+        let address = fs::read_to_string(self.folder.path().join(HTTP3_FILE))?;
+        let certificate = self.folder.path().join("certificate.pem");
+        Ok((address.parse()?, certificate))
     }
 
     /// CPU time that the server's processes have taken.
@@ -115,8 +124,8 @@ fn read_stat(text: &str) -> Option<Process> {
 }
 
 /// Ours first, and those that are installed.
-pub(crate) fn start_all(origin: SocketAddr, program: Option<&Path>) -> Result<Vec<Server>> {
-    let mut servers = vec![start_ours(origin, program)?];
+pub(crate) fn start_all(origin: SocketAddr, programs: &Path) -> Result<Vec<Server>> {
+    let mut servers = vec![start_ours(origin, programs)?];
     for (program, start) in [
         ("nginx", start_nginx as fn(SocketAddr) -> Result<Server>),
         ("varnishd", start_varnish),
@@ -140,22 +149,21 @@ fn find(program: &str) -> Option<String> {
         .find(|path| Path::new(path).exists())
 }
 
-fn start_ours(origin: SocketAddr, program: Option<&Path>) -> Result<Server> {
-    let built = shell::root().join("target/release/examples/edge");
-    if program.is_none() {
-        let build = [
-            "build",
-            "--release",
-            "-p",
-            "origin-proxy",
-            "--example",
-            "edge",
-        ];
-        shell::run(shell::cargo().args(build))?;
-    }
-    let program = program.unwrap_or(&built).to_string_lossy().into_owned();
+/// Builds our proxy as it is delivered, and the load generator for HTTP/3 beside it. Returns their folder.
+pub(crate) fn build_ours() -> Result<PathBuf> {
+    let build = ["build", "--release", "-p", "origin-proxy", "--examples"];
+    shell::run(shell::cargo().args(build))?;
+    Ok(shell::root().join("target/release/examples"))
+}
+
+fn start_ours(origin: SocketAddr, programs: &Path) -> Result<Server> {
+    let program = programs.join("edge").to_string_lossy().into_owned();
     let folder = tempfile::tempdir()?;
-    let address = free()?;
+    let (address, tls) = (free()?, free()?);
+    fs::write(folder.path().join(HTTP3_FILE), tls.to_string())?;
+    let mut certificate = shell::command(&program);
+    certificate.arg("--certificate").arg(folder.path());
+    shell::run(&mut certificate)?;
     // Signed, as in earnest.
     let (is_done, printed) = shell::run_recorded(shell::command(&program).arg("--keygen"))?;
     let key = printed.lines().find(|line| line.starts_with("signing_key"));
@@ -164,7 +172,10 @@ fn start_ours(origin: SocketAddr, program: Option<&Path>) -> Result<Server> {
         .context("`edge --keygen` prints no key")?;
     let config = format!(
         "listen = \"{address}\"\norigin = \"http://{origin}/\"\n{key}\n\
-         [[streams]]\nname = \"bench\"\nprefix = \"/live/\"\n"
+         [[streams]]\nname = \"bench\"\nprefix = \"/live/\"\n\
+         [tls]\nlisten = \"{tls}\"\ncertificate_file = \"{at}/certificate.pem\"\n\
+         key_file = \"{at}/key.pem\"\n",
+        at = folder.path().display()
     );
     let file = folder.path().join("proxy.toml");
     fs::write(&file, config)?;
@@ -216,9 +227,28 @@ fn start_varnish(origin: SocketAddr) -> Result<Server> {
         .args(["-F", "-j", "none", "-a", &format!("{address},HTTP")])
         .args(["-b", &origin.to_string(), "-s", "malloc,1g"])
         .args(["-p", "feature=+http2", "-p", "thread_pools=1"])
+        .args(["-p", "timeout_idle=60"])
         .arg("-n")
         .arg(folder.path());
     start("varnish", command, address, address, folder)
+}
+
+/// Leaves the servers' core to them: this process and all its threads move to the other one.
+pub(crate) fn make_way() -> Result<()> {
+    let pid = std::process::id().to_string();
+    let output = Command::new("taskset")
+        .args(["-a", "-c", "-p", LOAD_CORE, &pid])
+        .output();
+    let output = output.context("environment: cannot start taskset")?;
+    ensure!(output.status.success(), "environment: taskset failed");
+    Ok(())
+}
+
+/// A program that runs as the servers do, on the load generator's core.
+pub(crate) fn on_load_core(program: &Path) -> Command {
+    let mut command = Command::new("taskset");
+    command.args(["-c", LOAD_CORE]).arg(program);
+    command
 }
 
 fn pinned(program: &str) -> Command {
@@ -249,7 +279,7 @@ fn start(
         http1,
         http2,
         process,
-        _folder: folder,
+        folder,
     };
     let started = Instant::now();
     while TcpStream::connect(http1).is_err() || TcpStream::connect(http2).is_err() {
