@@ -29,7 +29,7 @@ use crate::{
     server::Context,
     shard::{Command, Join, refusal_text},
     sink::Sink,
-    socket::{Ended, Incoming, Socket, Timing},
+    socket::{Ended, Incoming, Limits, Socket},
 };
 
 /// Close code of a connection that ends as it should (RFC 6455 section 7.4.1).
@@ -51,6 +51,13 @@ enum End {
 pub(crate) struct Visit {
     pub(crate) context: Arc<Context>,
     pub(crate) conn: ConnId,
+    pub(crate) held: Held,
+    /// Its share of all connections.
+    pub(crate) _permit: Arc<OwnedSemaphorePermit>,
+}
+
+/// What is known of a viewer from its handshake, and needed until it has joined.
+pub(crate) struct Caller {
     pub(crate) address: IpAddr,
     /// The host at which it reached the tracker.
     pub(crate) host: Option<String>,
@@ -58,50 +65,53 @@ pub(crate) struct Visit {
     pub(crate) origin: Option<Box<str>>,
     /// The token in the address that it connected to.
     pub(crate) token: Option<Box<str>>,
-    pub(crate) held: Held,
-    /// Its share of all connections.
-    pub(crate) _permit: Arc<OwnedSemaphorePermit>,
 }
 
 impl Visit {
     /// Speaks with the viewer until one of the two ends it, or the tracker stops. Not an `async fn`:
     /// those keep their arguments twice.
-    pub(crate) fn serve(mut self, upgraded: Upgraded) -> impl Future<Output = ()> + Send + 'static {
-        let context = Arc::clone(&self.context);
-        let limits = &context.config.limits;
-        let timing = Timing {
+    pub(crate) fn serve(
+        self,
+        caller: Box<Caller>,
+        upgraded: Upgraded,
+    ) -> impl Future<Output = ()> + Send + 'static {
+        let limits = &self.context.config.limits;
+        let limits = Limits {
             ping_ms: limits.ping_ms,
             message_len_max: TRACKER_FRAME_LEN_MAX as u32,
+            queue_bytes_max: limits.queue_bytes_max,
         };
-        let flusher = context.flushers.of(self.conn.0);
-        let mut socket = Socket::new(upgraded, timing, flusher, limits.queue_bytes_max);
-        async move {
-            tokio::select! {
-                biased;
-                () = context.stopped.cancelled() => {}
-                () = self.stay(&mut socket) => {}
-            }
-        }
+        let mut socket = Socket::new(upgraded, limits, &self.context.sockets, self.conn.0);
+        async move { self.stay(&mut socket, caller).await }
     }
 
-    async fn stay(&mut self, socket: &mut Socket) {
+    // What takes much room is boxed, and let go before the viewer settles down.
+    async fn stay(&self, socket: &mut Socket, caller: Box<Caller>) {
         Counters::add(&self.context.counters.connections);
-        let end = match Box::pin(self.join(socket)).await {
-            Ok((early, _pass)) => self.converse(socket, early).await,
+        let joined = match Box::pin(self.first_messages(socket)).await {
+            Ok(messages) => Box::pin(self.join(socket, caller, messages)).await,
+            Err(end) => Err(end),
+        };
+        let end = match joined {
+            Ok((early, _pass)) => {
+                let end = self.exchange(socket, early).await;
+                Box::pin(self.tell_end(&end)).await;
+                end
+            }
             Err(end) => end,
         };
         Counters::sub(&self.context.counters.connections);
         Box::pin(self.finish(socket, end)).await;
     }
 
-    /// Waits for the join message and admits the viewer. Returns what came right behind it, and its
-    /// right to be here.
-    async fn join(&mut self, socket: &mut Socket) -> Result<(Vec<Bytes>, Pass), End> {
-        let limit = Duration::from_millis(u64::from(self.context.config.limits.join_ms));
-        let first = time::timeout(limit, first_messages(socket));
-        let mut messages = first
-            .await
-            .map_err(|_| End::Refused(RefusalCode::BadMessage))??;
+    /// Admits a viewer by the first of its messages. Returns those that came right behind it, and
+    /// its right to be here.
+    async fn join(
+        &self,
+        socket: &Socket,
+        caller: Box<Caller>,
+        mut messages: Vec<Bytes>,
+    ) -> Result<(Box<[Bytes]>, Pass), End> {
         let bytes = messages.remove(0);
         if !self.held.may_join() {
             return Err(End::Refused(RefusalCode::Quota));
@@ -109,8 +119,7 @@ impl Visit {
         let ViewerMsg::Join(join) = decode(&bytes)? else {
             return Err(End::Refused(RefusalCode::BadMessage));
         };
-        let in_address = self.token.take().unwrap_or_default();
-        let origin = self.origin.take();
+        let in_address = caller.token.as_deref().unwrap_or_default();
         let request = JoinRequest {
             stream: StreamName::Shoal(join.stream),
             token: if join.token.is_empty() {
@@ -118,20 +127,43 @@ impl Visit {
             } else {
                 join.token
             },
-            address: self.address,
-            origin: origin.as_deref(),
+            address: caller.address,
+            origin: caller.origin.as_deref(),
         };
         let context = &self.context;
         let checked = admission::check(&*context.admission, &context.bearers, request).await;
         let pass = checked.map_err(End::Refused)?;
-        let join = self.admitted(&join, &pass, Arc::clone(socket.outgoing()))?;
-        self.host = None;
+        let join = self.admitted(&caller, &join, &pass, Arc::clone(socket.outgoing()))?;
         self.tell(Command::Join(Box::new(join))).await?;
-        Ok((messages, pass))
+        Ok((messages.into(), pass))
+    }
+
+    /// What comes first, soon: at least one message.
+    async fn first_messages(&self, socket: &mut Socket) -> Result<Vec<Bytes>, End> {
+        let mut messages = Vec::new();
+        let first = async {
+            while messages.is_empty() {
+                let read = socket.read(|incoming| match incoming {
+                    Incoming::Binary(bytes) => {
+                        messages.push(Bytes::copy_from_slice(bytes));
+                        ControlFlow::Continue(())
+                    }
+                    Incoming::Control => ControlFlow::Continue(()),
+                    Incoming::Text(_) => ControlFlow::Break(()),
+                });
+                read.await.map_err(end_of)?;
+            }
+            Ok(())
+        };
+        let limit = Duration::from_millis(u64::from(self.context.config.limits.join_ms));
+        let came = time::timeout(limit, first).await;
+        came.map_err(|_| End::Refused(RefusalCode::BadMessage))??;
+        Ok(messages)
     }
 
     fn admitted(
         &self,
+        caller: &Caller,
         join: &tracker::Join<'_>,
         pass: &Pass,
         outgoing: Arc<Outgoing>,
@@ -147,7 +179,7 @@ impl Visit {
                 End::Refused(RefusalCode::Unavailable)
             })?,
         };
-        let mut found = context.networks.find(self.address);
+        let mut found = context.networks.find(caller.address);
         if context.config.fake_networks && found.network.asn == 0 {
             let mode = found.network.mode;
             found = fake::network_of(peer);
@@ -174,37 +206,36 @@ impl Visit {
             joined,
             isp: found.isp,
             site: found.network.site.zip(found.label),
-            stun: self.stun_servers(),
+            stun: self.stun_servers(caller),
             outgoing: Sink::Here(outgoing),
         })
     }
 
-    fn stun_servers(&self) -> Vec<String> {
+    fn stun_servers(&self, caller: &Caller) -> Vec<String> {
         let context = &self.context;
         let configured = &context.config.stun.advertise;
         if !configured.is_empty() {
             return configured.clone();
         }
-        let own = context.stun_port.zip(self.host.as_ref());
+        let own = context.stun_port.zip(caller.host.as_ref());
         own.map(|(port, host)| format!("{host}:{port}"))
             .filter(|address| address.len() <= TEXT_LEN_MAX)
             .into_iter()
             .collect()
     }
 
-    /// Passes messages both ways until the end; the shard is told of it.
-    async fn converse(&self, socket: &mut Socket, early: Vec<Bytes>) -> End {
-        let end = self.exchange(socket, early).await;
+    /// Tells the shard that the viewer is gone, and how.
+    async fn tell_end(&self, end: &End) {
         let command = match end {
             End::Left | End::Refused(_) => Command::Left(self.conn),
             End::Gone | End::Closed => Command::Lost(self.conn),
         };
         // Fails only when the tracker stops: then there is nobody to tell.
-        let _ = Box::pin(self.tell(command)).await;
-        end
+        let _ = self.tell(command).await;
     }
 
-    async fn exchange(&self, socket: &mut Socket, early: Vec<Bytes>) -> End {
+    /// Passes messages both ways until the end.
+    async fn exchange(&self, socket: &mut Socket, early: Box<[Bytes]>) -> End {
         let mut quota = Quota::new(self);
         let mut waiting = Vec::new();
         let mut result = early
@@ -391,21 +422,4 @@ fn decode(bytes: &[u8]) -> Result<ViewerMsg<'_>, End> {
         tracing::debug!(%error, "bad message of a viewer");
         End::Refused(RefusalCode::BadMessage)
     })
-}
-
-/// What comes first: at least one message.
-async fn first_messages(socket: &mut Socket) -> Result<Vec<Bytes>, End> {
-    let mut messages = Vec::new();
-    while messages.is_empty() {
-        let read = socket.read(|incoming| match incoming {
-            Incoming::Binary(bytes) => {
-                messages.push(Bytes::copy_from_slice(bytes));
-                ControlFlow::Continue(())
-            }
-            Incoming::Control => ControlFlow::Continue(()),
-            Incoming::Text(_) => ControlFlow::Break(()),
-        });
-        read.await.map_err(end_of)?;
-    }
-    Ok(messages)
 }

@@ -109,14 +109,15 @@ async fn more(tcp: &mut TcpStream, early: &mut Vec<u8>) -> io::Result<()> {
 }
 
 #[derive(Debug, PartialEq, Eq)]
-enum Header {
+pub(crate) enum Header {
     Partial,
     Bad,
     /// Its length, and the address that it names; health checks of proxies name none.
     Named(usize, Option<IpAddr>),
 }
 
-fn parse_header(bytes: &[u8]) -> Header {
+/// Reads a header of the PROXY protocol, of either version.
+pub(crate) fn parse_header(bytes: &[u8]) -> Header {
     let bytes = if bytes.starts_with(&v2::PROTOCOL_PREFIX[..bytes.len().min(12)]) {
         bytes
     } else {

@@ -28,6 +28,7 @@ mod address;
 mod admission;
 mod api;
 mod bearers;
+mod clock;
 mod cluster;
 mod config;
 mod connection;
@@ -36,6 +37,8 @@ mod entrance;
 mod error;
 mod fake;
 mod farewell;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod metrics;
 mod names;
 mod networks;

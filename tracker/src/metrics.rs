@@ -12,8 +12,8 @@ use crate::shard::Sight;
 /// A table of metrics: kind, name, value, and the help that Prometheus shows.
 macro_rules! rows {
     ($($kind:ident $name:ident ($value:expr) $help:literal)*) => {
-        vec![$(Row {
-            kind: Kind::$kind,
+        vec![$($crate::metrics::Row {
+            kind: $crate::metrics::Kind::$kind,
             name: stringify!($name),
             help: $help,
             value: $value,
@@ -21,25 +21,32 @@ macro_rules! rows {
     };
 }
 
-/// Declares [`Counters`] as one table: kind, name, help. Counters get `_total` at the end of their
-/// name.
+/// Declares a set of counters as one table: kind, name, help. Counters get `_total` at the end of
+/// their name.
 macro_rules! table {
-    ($($kind:ident $name:ident $help:literal)*) => {
-        /// What is counted outside the directory.
+    ($(#[$doc:meta])* $set:ident: $($kind:ident $name:ident $help:literal)*) => {
+        $(#[$doc])*
         #[derive(Debug, Default)]
-        pub(crate) struct Counters {
-            $(#[doc = $help] pub(crate) $name: AtomicU64,)*
+        pub(crate) struct $set {
+            $(#[doc = $help] pub(crate) $name: std::sync::atomic::AtomicU64,)*
         }
 
-        impl Counters {
-            fn rows(&self) -> Vec<Row> {
-                rows! { $($kind $name (self.$name.load(Ordering::Relaxed)) $help)* }
+        impl $set {
+            fn rows(&self) -> Vec<$crate::metrics::Row> {
+                let read = |counter: &std::sync::atomic::AtomicU64| {
+                    counter.load(std::sync::atomic::Ordering::Relaxed)
+                };
+                $crate::metrics::rows! { $($kind $name (read(&self.$name)) $help)* }
             }
         }
     };
 }
 
+pub(crate) use {rows, table};
+
 table! {
+    /// What is counted outside the directory.
+    Counters:
     Gauge connections "WebSocket connections."
     Counter connections_refused "Connections refused."
     Counter messages_in "Messages of viewers."
@@ -68,17 +75,17 @@ table! {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+pub(crate) enum Kind {
     Gauge,
     Counter,
 }
 
 /// One line of the table.
-struct Row {
-    kind: Kind,
-    name: &'static str,
-    help: &'static str,
-    value: u64,
+pub(crate) struct Row {
+    pub(crate) kind: Kind,
+    pub(crate) name: &'static str,
+    pub(crate) help: &'static str,
+    pub(crate) value: u64,
 }
 
 impl Counters {
@@ -151,13 +158,18 @@ impl Gauges {
 
 /// The text that Prometheus scrapes.
 pub(crate) fn render(counters: &Counters, gauges: &Gauges) -> String {
+    render_rows("", gauges.rows().into_iter().chain(counters.rows()))
+}
+
+/// The text of some metrics; `family` stands before their names.
+pub(crate) fn render_rows(family: &str, rows: impl IntoIterator<Item = Row>) -> String {
     let mut text = String::new();
-    for row in gauges.rows().into_iter().chain(counters.rows()) {
+    for row in rows {
         let (kind, end) = match row.kind {
             Kind::Gauge => ("gauge", ""),
             Kind::Counter => ("counter", "_total"),
         };
-        let name = format!("shoal_tracker_{}{end}", row.name);
+        let name = format!("shoal_tracker_{family}{}{end}", row.name);
         let _ = writeln!(
             text,
             "# HELP {name} {}\n# TYPE {name} {kind}\n{name} {}",

@@ -1,28 +1,39 @@
-//! The bounded queue of one connection, which everybody who has something for it writes to.
+//! One connection as everybody who has something for it sees it: a bounded queue before the wire.
 //!
 //! Frames wait as bytes, one after the other, so that an idle connection holds nothing and all that
 //! came in one turn goes out in one write.
 
 use std::{
     io,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use futures_util::task::AtomicWaker;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
-use crate::socket::{
-    Ended,
-    flush::Flusher,
-    frames::{write_close, write_header},
-    io::Writer,
+use crate::{
+    clock,
+    socket::{
+        Ended, Limits,
+        flush::Flusher,
+        frames::{write_close, write_header},
+        io::Wire,
+    },
 };
 
 /// Queues that have grown to this are written at once.
 const WRITE_NOW_LEN: usize = 16 * 1024;
 /// Close code: the endpoint is going away (RFC 6455 section 7.4.1).
 const GOING_AWAY: u16 = 1001;
+/// Times the interval of pings: one that is silent for longer is gone.
+const SILENT_PINGS_MAX: u32 = 3;
+/// For a viewer whose place somebody else asks for to show that it is there, in milliseconds.
+const PROBE_MS_MAX: u32 = 5_000;
 
 /// What waits for a connection.
 #[derive(Debug, Default)]
@@ -38,29 +49,80 @@ struct Queue {
     closing: bool,
     overflowed: bool,
     broken: bool,
-    /// Somebody wants to know whether the other side is still there.
+    /// Somebody waits to learn whether the other side is still there.
     probed: bool,
 }
 
-/// The sending half of a connection.
+/// A connection; all of it but what its own task keeps of incomplete messages.
 #[derive(Debug)]
 pub(crate) struct Outgoing {
-    writer: Writer,
+    wire: Mutex<Wire>,
     queue: Mutex<Queue>,
     task: AtomicWaker,
     flusher: Arc<Flusher>,
     bytes_max: u32,
+    ping_ms: u32,
+    heard_ms: AtomicU32,
+    pinged_ms: AtomicU32,
+    /// Since when a message is incomplete; 0 if none is.
+    incomplete_ms: AtomicU32,
 }
 
 impl Outgoing {
-    pub(crate) fn new(writer: Writer, flusher: Arc<Flusher>, bytes_max: u32) -> Arc<Self> {
+    pub(crate) fn new(wire: Wire, flusher: Arc<Flusher>, limits: Limits) -> Arc<Self> {
+        let now_ms = clock::now_ms();
         Arc::new(Self {
-            writer,
+            wire: Mutex::new(wire),
             queue: Mutex::default(),
             task: AtomicWaker::new(),
             flusher,
-            bytes_max,
+            bytes_max: limits.queue_bytes_max,
+            ping_ms: limits.ping_ms,
+            heard_ms: AtomicU32::new(now_ms),
+            pinged_ms: AtomicU32::new(now_ms),
+            incomplete_ms: AtomicU32::new(0),
         })
+    }
+
+    /// For the connection's task: bytes that were read into `buffer`; 0 at the end.
+    pub(crate) fn poll_read(
+        &self,
+        cx: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        self.wire().poll_read(cx, buffer)
+    }
+
+    /// Notes that the other side was heard, and whether it has left a message incomplete behind
+    /// `complete` others.
+    pub(crate) fn on_heard(&self, complete: bool, incomplete: bool) {
+        let now_ms = clock::now_ms();
+        self.heard_ms.store(now_ms, Ordering::Relaxed);
+        if !incomplete {
+            self.incomplete_ms.store(0, Ordering::Relaxed);
+        } else if complete || self.incomplete_ms.load(Ordering::Relaxed) == 0 {
+            self.incomplete_ms.store(now_ms.max(1), Ordering::Relaxed);
+        }
+    }
+
+    /// Pings a silent connection, ends one that is silent for too long, or that has left a message
+    /// incomplete for a whole interval.
+    pub(crate) fn look_after(self: &Arc<Self>, now_ms: u32) {
+        let since_ms =
+            |then_ms: &AtomicU32| clock::since_ms(then_ms.load(Ordering::Relaxed), now_ms);
+        let silent_ms = since_ms(&self.heard_ms);
+        if silent_ms >= self.ping_ms.saturating_mul(SILENT_PINGS_MAX) {
+            return self.cut();
+        }
+        let incomplete = self.incomplete_ms.load(Ordering::Relaxed) != 0;
+        if incomplete && since_ms(&self.incomplete_ms) >= self.ping_ms {
+            self.lock().overflowed = true;
+            return self.task.wake();
+        }
+        if silent_ms >= self.ping_ms && since_ms(&self.pinged_ms) >= self.ping_ms {
+            self.pinged_ms.store(now_ms, Ordering::Relaxed);
+            self.push_ping();
+        }
     }
 
     /// Queues a binary message. Where it does not fit the connection is closed: the viewer comes
@@ -111,15 +173,30 @@ impl Outgoing {
         self.task.wake();
     }
 
-    /// Asks whether the other side is still there: if not, the connection ends soon.
-    pub(crate) fn probe(&self) {
-        self.lock().probed = true;
+    /// Ends the connection as if the other side were gone.
+    pub(crate) fn cut(&self) {
+        self.lock().broken = true;
         self.task.wake();
     }
 
-    /// Whether somebody has asked, since the last time.
-    pub(crate) fn take_probe(&self) -> bool {
-        std::mem::take(&mut self.lock().probed)
+    /// Asks whether the other side is still there: if not, the connection ends soon.
+    pub(crate) fn probe(self: &Arc<Self>) {
+        if std::mem::replace(&mut self.lock().probed, true) {
+            return;
+        }
+        self.push_ping();
+        let probed = Arc::downgrade(self);
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(u64::from(PROBE_MS_MAX))).await;
+            let Some(probed) = probed.upgrade() else {
+                return;
+            };
+            probed.lock().probed = false;
+            let heard_ms = probed.heard_ms.load(Ordering::Relaxed);
+            if clock::since_ms(heard_ms, clock::now_ms()) >= PROBE_MS_MAX {
+                probed.cut();
+            }
+        });
     }
 
     /// Writes what is queued, as far as the network takes it now.
@@ -127,7 +204,8 @@ impl Outgoing {
         let mut queue = self.lock();
         queue.dirty = false;
         while !queue.blocked && !queue.broken && queue.written < queue.bytes.len() {
-            match self.writer.try_write(&queue.bytes[queue.written..]) {
+            let written = self.wire().try_write(&queue.bytes[queue.written..]);
+            match written {
                 Ok(written) => queue.on_written(written),
                 Err(error) => {
                     queue.blocked = error.kind() == io::ErrorKind::WouldBlock;
@@ -164,13 +242,13 @@ impl Outgoing {
 
     fn poll_drain(&self, queue: &mut Queue, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while queue.written < queue.bytes.len() {
-            let written = ready!(self.writer.poll_write(cx, &queue.bytes[queue.written..]))?;
+            let written = ready!(self.wire().poll_write(cx, &queue.bytes[queue.written..]))?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             queue.on_written(written);
         }
-        self.writer.poll_flush(cx)
+        self.wire().poll_flush(cx)
     }
 
     /// Whether it was queued.
@@ -215,6 +293,11 @@ impl Outgoing {
         true
     }
 
+    /// Taken after the queue's lock, never before it.
+    fn wire(&self) -> MutexGuard<'_, Wire> {
+        self.wire.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn lock(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -244,18 +327,22 @@ mod tests {
 
     use super::*;
 
-    /// A connection's sending half, and the other end of it.
-    async fn pair(bytes_max: u32) -> (Arc<Outgoing>, Arc<Flusher>, TcpStream) {
+    const PING_MS: u32 = 1_000;
+
+    /// A connection, and the other end of it.
+    async fn pair(queue_bytes_max: u32) -> (Arc<Outgoing>, Arc<Flusher>, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let there = TcpStream::connect(listener.local_addr().unwrap())
             .await
             .unwrap();
         let (here, _) = listener.accept().await.unwrap();
-        let (read, write) = here.into_split();
-        // The reading half lives as long as the test.
-        std::mem::forget(read);
         let flusher = Arc::new(Flusher::default());
-        let outgoing = Outgoing::new(Writer::Plain(write), Arc::clone(&flusher), bytes_max);
+        let limits = Limits {
+            ping_ms: PING_MS,
+            queue_bytes_max,
+            ..Limits::default()
+        };
+        let outgoing = Outgoing::new(Wire::Plain(here), Arc::clone(&flusher), limits);
         (outgoing, flusher, there)
     }
 
@@ -301,5 +388,35 @@ mod tests {
         there.read_exact(&mut bytes).await.unwrap();
         assert!(bytes[10..10 + message.len()] == message);
         assert_eq!(task.await.unwrap(), Ended::Said);
+    }
+
+    #[tokio::test]
+    async fn the_silent_are_pinged_once_an_interval_and_then_given_up() {
+        let (outgoing, _flusher, _there) = pair(1000).await;
+        let heard_ms = outgoing.heard_ms.load(Ordering::Relaxed);
+        let mut pings = Vec::new();
+        for tenth in 1..30 {
+            outgoing.look_after(heard_ms + tenth * PING_MS / 10);
+            pings.push(outgoing.lock().bytes.len() / 2);
+        }
+        assert_eq!([pings[8], pings[9], pings[18], pings[19]], [0, 1, 1, 2]);
+        assert!(!outgoing.lock().broken);
+        outgoing.look_after(heard_ms + 3 * PING_MS);
+        assert_eq!(poll_fn(|cx| outgoing.poll_end(cx)).await, Ended::Gone);
+    }
+
+    #[tokio::test]
+    async fn who_leaves_a_message_incomplete_for_an_interval_is_too_slow() {
+        let (outgoing, _flusher, _there) = pair(1000).await;
+        outgoing.on_heard(false, true);
+        let began_ms = outgoing.incomplete_ms.load(Ordering::Relaxed);
+        outgoing.look_after(began_ms + PING_MS - 1);
+        assert!(!outgoing.lock().overflowed);
+        outgoing.on_heard(true, false);
+        outgoing.look_after(began_ms + PING_MS);
+        assert!(!outgoing.lock().overflowed, "it came");
+        outgoing.on_heard(true, true);
+        outgoing.look_after(outgoing.incomplete_ms.load(Ordering::Relaxed) + PING_MS);
+        assert_eq!(poll_fn(|cx| outgoing.poll_end(cx)).await, Ended::Slow);
     }
 }

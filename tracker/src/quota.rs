@@ -4,10 +4,10 @@ use std::{
     collections::HashMap,
     net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
-use crate::config::LimitsConfig;
+use crate::{clock, config::LimitsConfig};
 
 /// Addresses that are remembered; beyond it those without connections are forgotten.
 const ADDRESSES_MAX: usize = 200_000;
@@ -16,22 +16,23 @@ const ADDRESSES_MAX: usize = 200_000;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bucket {
     tokens: f32,
-    at: Instant,
+    at_ms: u32,
 }
 
 impl Bucket {
     pub(crate) fn full(burst: u32, now: Instant) -> Self {
         Self {
             tokens: burst as f32,
-            at: now,
+            at_ms: clock::ms_of(now),
         }
     }
 
     /// Whether one more is allowed.
     pub(crate) fn take(&mut self, burst: u32, per_s: u32, now: Instant) -> bool {
-        let earned = now.duration_since(self.at).as_secs_f32() * per_s as f32;
+        let now_ms = clock::ms_of(now);
+        let earned = clock::since_ms(self.at_ms, now_ms) as f32 / 1000.0 * per_s as f32;
         self.tokens = (self.tokens + earned).min(burst as f32);
-        self.at = now;
+        self.at_ms = now_ms;
         let allowed = self.tokens >= 1.0;
         if allowed {
             self.tokens -= 1.0;
@@ -39,8 +40,9 @@ impl Bucket {
         allowed
     }
 
-    fn refill_time(burst: u32, per_s: u32) -> Duration {
-        Duration::from_secs(u64::from(burst / per_s.max(1)) + 1)
+    fn is_full(&self, burst: u32, per_s: u32, now: Instant) -> bool {
+        let refill_s = burst / per_s.max(1) + 1;
+        clock::since_ms(self.at_ms, clock::ms_of(now)) / 1000 >= refill_s
     }
 }
 
@@ -61,7 +63,8 @@ struct Used {
 #[derive(Debug)]
 pub(crate) struct Held {
     addresses: Arc<Addresses>,
-    key: u128,
+    /// Its key, as bytes: one is kept for every connection, and a `u128` wants to be aligned.
+    key: [u8; 16],
 }
 
 impl Addresses {
@@ -78,8 +81,8 @@ impl Addresses {
         let now = Instant::now();
         let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
         if used.len() >= ADDRESSES_MAX {
-            let full = Bucket::refill_time(self.limits.joins_burst, self.limits.joins_per_s);
-            used.retain(|_, u| u.connections > 0 || now.duration_since(u.joins.at) < full);
+            let (burst, per_s) = (self.limits.joins_burst, self.limits.joins_per_s);
+            used.retain(|_, u| u.connections > 0 || !u.joins.is_full(burst, per_s, now));
         }
         let entry = used.entry(key).or_insert_with(|| Used {
             connections: 0,
@@ -91,17 +94,21 @@ impl Addresses {
         entry.connections += 1;
         Some(Held {
             addresses: Arc::clone(self),
-            key,
+            key: key.to_ne_bytes(),
         })
     }
 }
 
 impl Held {
+    const fn key(&self) -> u128 {
+        u128::from_ne_bytes(self.key)
+    }
+
     /// Whether the address may join once more.
     pub(crate) fn may_join(&self) -> bool {
         let limits = &self.addresses.limits;
         let mut used = self.lock();
-        used.get_mut(&self.key).is_some_and(|entry| {
+        used.get_mut(&self.key()).is_some_and(|entry| {
             entry
                 .joins
                 .take(limits.joins_burst, limits.joins_per_s, Instant::now())
@@ -116,7 +123,7 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        if let Some(entry) = self.lock().get_mut(&self.key) {
+        if let Some(entry) = self.lock().get_mut(&self.key()) {
             entry.connections = entry.connections.saturating_sub(1);
         }
     }
@@ -132,6 +139,8 @@ pub(crate) fn household_key(address: IpAddr) -> u128 {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]

@@ -40,7 +40,7 @@ use crate::{
     bearers::Bearers,
     cluster::{self, Cluster, Peers},
     config::Config,
-    connection::Visit,
+    connection::{Caller, Visit},
     dashboard,
     entrance::Entrance,
     metrics::Counters,
@@ -49,7 +49,7 @@ use crate::{
     quota::Addresses,
     reload::Reloader,
     shard::{self, Command, Shard},
-    socket::flush::Flushers,
+    socket::Sockets,
     stream::Stream,
     stun, webhooks,
     webtorrent::{self, Facade},
@@ -75,7 +75,7 @@ pub(crate) struct Context {
     /// The other nodes, where there may be any.
     pub(crate) peers: Option<Arc<Peers>>,
     draining: AtomicBool,
-    pub(crate) flushers: Flushers,
+    pub(crate) sockets: Sockets,
     pub(crate) webtorrent: Facade,
     pub(crate) bearers: Arc<Bearers>,
     entrance: Entrance,
@@ -152,6 +152,7 @@ async fn serve(
         u64::from_be_bytes(seed.unwrap_or_default()),
     );
     let shard = tokio::spawn(shard.serve(commands, stopping.clone()));
+    let ping_ms = config.limits.ping_ms.min(config.webtorrent.ping_ms);
     let cluster = start_cluster(&config, &sender, &counters, &stopping).await?;
     let context = Arc::new(Context {
         addresses: Addresses::new(config.limits.clone()),
@@ -167,7 +168,7 @@ async fn serve(
         stun_port,
         peers: cluster.as_ref().map(|c| Arc::clone(&c.peers)),
         draining: AtomicBool::new(false),
-        flushers: Flushers::start(&stopped),
+        sockets: Sockets::start(ping_ms, &stopped),
         webtorrent,
         conns: AtomicU64::new(1),
         stopping: stopping.clone(),
@@ -406,17 +407,19 @@ fn upgrade(
     let token = token_of(request.uri()).map(Into::into);
     let upgraded = hyper::upgrade::on(&mut request);
     if subprotocol.is_some() {
-        let visit = Visit {
-            conn: ConnId(conn),
+        let caller = Box::new(Caller {
             address,
             host: host_of(request.headers()),
             origin,
             token,
+        });
+        let visit = Visit {
+            conn: ConnId(conn),
             held,
             _permit: permit,
             context,
         };
-        spawn_visit(upgraded, |upgraded| visit.serve(upgraded));
+        spawn_visit(upgraded, |upgraded| visit.serve(caller, upgraded));
     } else {
         let visit = webtorrent::Visit {
             conn,

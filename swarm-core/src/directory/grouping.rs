@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 
 use super::{
-    Directory,
+    Directory, NO_GROUP,
     place::Place,
     slab::Key,
     swarm::{Group, SwarmId},
@@ -195,6 +195,7 @@ impl Directory {
             swarm.add_displaced(place, viewer);
         }
         v.group = Some(group);
+        self.group_of[viewer.0 as usize] = group;
         let thin_at = self.now.plus_ms(u64::from(self.policy.merge_after_ms));
         if g.members.len() == 1 {
             self.schedule_group(group, thin_at);
@@ -209,6 +210,7 @@ impl Directory {
         let Some(group) = v.group.take() else {
             return;
         };
+        self.group_of[viewer.0 as usize] = NO_GROUP;
         let Some(g) = self.groups.get_mut(group) else {
             return;
         };

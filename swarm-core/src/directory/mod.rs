@@ -52,6 +52,9 @@ use crate::{
     wire::tracker::{Nat, RefusalCode, Status},
 };
 
+/// Stands for none in [`Directory::group_of`].
+const NO_GROUP: Key = Key(u32::MAX);
+
 /// What a directory has done since it was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
@@ -87,6 +90,9 @@ pub struct Directory {
     began: Instant,
     now: Instant,
     viewers: Slab<Viewer>,
+    /// The group of each viewer once more, by its key: those of a hundred viewers are compared for
+    /// one decision, and fetching each viewer for that is slow where there are many.
+    group_of: Vec<Key>,
     groups: Slab<Group>,
     swarms: BTreeMap<SwarmId, Swarm>,
     streams: BTreeMap<StreamId, StreamEntry>,
@@ -108,6 +114,7 @@ impl Directory {
             began: now,
             now,
             viewers: Slab::new(),
+            group_of: Vec::new(),
             groups: Slab::new(),
             swarms: BTreeMap::new(),
             streams: BTreeMap::new(),
@@ -201,6 +208,9 @@ impl Directory {
         let viewer = self
             .viewers
             .insert(Viewer::new(joined, &self.policy, self.now));
+        if self.group_of.len() <= viewer.0 as usize {
+            self.group_of.push(NO_GROUP);
+        }
         self.conns.insert(conn, viewer);
         self.names.insert(joined.peer, viewer);
         self.streams

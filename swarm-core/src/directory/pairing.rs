@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 use core::cmp::Reverse;
 
 use super::{
-    Directory,
+    Directory, NO_GROUP,
     io::{Action, ConnId, Outbox},
     slab::Key,
     viewer::{Meeting, Reach, Viewer},
@@ -156,7 +156,8 @@ impl Directory {
 
     /// Pairs with members of the viewer's own group.
     pub(super) fn count_local(&self, v: &Viewer) -> usize {
-        let local = |m: &&Meeting| self.viewers.get(m.with).is_some_and(|o| o.group == v.group);
+        let own = v.group.unwrap_or(NO_GROUP);
+        let local = |m: &&Meeting| self.group_of.get(m.with.0 as usize) == Some(&own);
         v.meetings.iter().filter(local).count()
     }
 
@@ -236,7 +237,7 @@ impl Directory {
         let since_ms = self.age_ms();
         for (me, with) in [(a, b), (b, a)] {
             if let Some(v) = self.viewers.get_mut(me) {
-                v.meetings.push(Meeting {
+                v.add_meeting(Meeting {
                     with,
                     since_ms,
                     rtt_ms: 0,

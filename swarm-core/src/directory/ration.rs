@@ -7,6 +7,8 @@ use crate::time::Instant;
 const HOUR_MS: u64 = 3_600_000;
 /// Addresses above which those whose ration is whole again are forgotten.
 const ADDRESSES_MIN: usize = 1024;
+/// Addresses that are looked at for that with each new one: so no single one pays for all.
+const FORGET_STEP: usize = 4;
 
 /// What one viewer, or all viewers of one address, may still receive.
 #[derive(Clone, Copy, Debug)]
@@ -59,14 +61,15 @@ impl Ration {
 #[derive(Debug)]
 pub(super) struct AddressRations {
     rations: BTreeMap<u128, Ration>,
-    forget_at: usize,
+    /// Where looking for those to forget goes on.
+    forget_from: u128,
 }
 
 impl AddressRations {
     pub(super) const fn new() -> Self {
         Self {
             rations: BTreeMap::new(),
-            forget_at: ADDRESSES_MIN,
+            forget_from: 0,
         }
     }
 
@@ -80,12 +83,31 @@ impl AddressRations {
         if address == 0 {
             return;
         }
-        if self.rations.len() >= self.forget_at && !self.rations.contains_key(&address) {
-            self.rations.retain(|_, ration| !ration.is_whole(rate, now));
-            self.forget_at = (self.rations.len() * 2).max(ADDRESSES_MIN);
+        if let Some(ration) = self.rations.get_mut(&address) {
+            return ration.take(rate, now);
         }
-        let ration = self.rations.entry(address);
-        ration.or_insert(Ration::full(rate, now)).take(rate, now);
+        if self.rations.len() >= ADDRESSES_MIN {
+            self.forget_some(rate, now);
+        }
+        let mut ration = Ration::full(rate, now);
+        ration.take(rate, now);
+        self.rations.insert(address, ration);
+    }
+
+    fn forget_some(&mut self, rate: Rate, now: Instant) {
+        let mut seen = self.rations.range(self.forget_from..);
+        let next: [_; FORGET_STEP] = core::array::from_fn(|_| seen.next());
+        let whole = next.map(|entry| {
+            let (address, ration) = entry?;
+            ration.is_whole(rate, now).then_some(*address)
+        });
+        self.forget_from = match next.last() {
+            Some(Some((address, _))) => address.wrapping_add(1),
+            _ => 0,
+        };
+        for address in whole.into_iter().flatten() {
+            self.rations.remove(&address);
+        }
     }
 
     #[cfg(test)]

@@ -22,6 +22,9 @@ const ACCUSERS_MIN: usize = 2;
 /// Failed pairs that a viewer remembers.
 const APART_MAX: usize = 64;
 
+/// Meetings that room is made for at once.
+const MEETINGS_STEP: usize = 6;
+
 /// Sums over a viewer's reports.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
@@ -172,6 +175,14 @@ impl Viewer {
 
     pub(super) fn meeting(&mut self, with: Key) -> Option<&mut Meeting> {
         self.meetings.iter_mut().find(|m| m.with == with)
+    }
+
+    pub(super) fn add_meeting(&mut self, meeting: Meeting) {
+        // Doubling would leave much of it empty.
+        if self.meetings.len() == self.meetings.capacity() {
+            self.meetings.reserve_exact(MEETINGS_STEP);
+        }
+        self.meetings.push(meeting);
     }
 
     pub(super) fn has_met(&self, other: Key) -> bool {

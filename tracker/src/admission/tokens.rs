@@ -296,6 +296,49 @@ pub fn claims_lasting(lifetime: Duration) -> Claims {
     }
 }
 
+/// Nobody's bytes are a token; and whatever a token of ours says, it is for the stream it names.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn assert_checked(bytes: &[u8]) {
+    static KEYS: std::sync::LazyLock<(String, Tokens)> = std::sync::LazyLock::new(|| {
+        let pair = new_key_pair(KeyKind::Ed25519).expect("a key");
+        let public = keys::read_public(pair.public_pem.as_bytes()).expect("its public half");
+        let read = move || Ok(Keys::from([("key".to_owned(), public.clone())]));
+        let keys = Live::open("token keys", Vec::new(), read).expect("it is there");
+        let config = TokensConfig::default();
+        let keys = Arc::new(keys);
+        (pair.private_pem, Tokens { config, keys })
+    });
+    let (private_pem, tokens) = &*KEYS;
+    let now = UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+    let check = |token: &[u8]| {
+        let stream = StreamName::InfoHash([7; 20]);
+        tokens.check(
+            &JoinRequest {
+                stream,
+                token,
+                address: IpAddr::from([192, 0, 2, 1]),
+                origin: None,
+            },
+            now,
+        )
+    };
+    assert!(check(bytes).is_err());
+    let Ok(claims) = serde_json::from_slice::<serde_json::Value>(bytes) else {
+        return;
+    };
+    let (algorithm, key) = keys::read_private(private_pem.as_bytes()).expect("it was made here");
+    let signed = jsonwebtoken::encode(&Header::new(algorithm), &claims, &key);
+    if let Ok(token) = signed
+        && check(token.as_bytes()).is_ok()
+    {
+        let said = claims["stream"].to_string().to_ascii_lowercase();
+        assert!(
+            said.contains('*') || said.contains(&"07".repeat(20)),
+            "{said}"
+        );
+    }
+}
+
 #[cfg(test)]
 #[path = "tokens_tests.rs"]
 mod tests;

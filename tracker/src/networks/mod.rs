@@ -3,7 +3,7 @@
 //! Files are read again when they change, while the tracker runs.
 
 mod databases;
-mod subnets;
+pub(crate) mod subnets;
 
 use std::{collections::HashMap, net::IpAddr, sync::Arc};
 

@@ -43,7 +43,8 @@ pub(super) fn read(path: &Path) -> Result<Vec<NetworkConfig>, Error> {
     parse(&text).map_err(wrong)
 }
 
-fn parse(text: &str) -> Result<Vec<NetworkConfig>, String> {
+/// Reads the table. All of it must be right.
+pub(crate) fn parse(text: &str) -> Result<Vec<NetworkConfig>, String> {
     let mut reader = ReaderBuilder::new()
         .trim(Trim::All)
         .comment(Some(b'#'))

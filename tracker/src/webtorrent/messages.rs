@@ -352,5 +352,29 @@ pub(super) const fn failure_parts<'a>(info_hash: Option<Spelt<'a>>, why: &'a str
     ]
 }
 
+/// What is passed on of any text that a client may send must be JSON.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn assert_passes_json_on(text: &str) {
+    let is_json = |parts: &[&str]| {
+        let said = parts.concat();
+        let read = serde_json::from_str::<serde::de::IgnoredAny>(&said);
+        assert!(read.is_ok(), "{said}");
+    };
+    match parse(text) {
+        Ok(Message::Announce(announce)) => {
+            for offer in &announce.offers {
+                is_json(&offer_parts(&announce, offer));
+            }
+            let mut reply = String::new();
+            Reply::default().write(announce.info_hash, &mut reply);
+            is_json(&[&reply]);
+            is_json(&failure_parts(Some(announce.info_hash), "no"));
+        }
+        Ok(Message::Answer(answer)) => is_json(&answer_parts(&answer)),
+        Ok(Message::Scrape(hashes)) => assert!(hashes.len() <= SCRAPE_MAX),
+        Err(malformed) => is_json(&failure_parts(None, &malformed.to_string())),
+    }
+}
+
 #[cfg(test)]
 mod tests;

@@ -12,7 +12,7 @@
 
 mod allowed;
 mod config;
-mod messages;
+pub(crate) mod messages;
 mod metrics;
 mod swarm;
 mod swarms;
@@ -32,7 +32,7 @@ use std::{
 
 use tokio_util::sync::CancellationToken;
 
-use crate::{Error, config::Config, names, outgoing::Outgoing};
+use crate::{Error, config::Config, metrics::Counters, names, outgoing::Outgoing};
 use allowed::Allowed;
 use messages::InfoHash;
 use metrics::FacadeCounters;
@@ -100,7 +100,7 @@ impl Facade {
         let mut ticks = tokio::time::interval(LOAD_INTERVAL);
         let (mut count, mut before) = (0_u64, 0);
         while stopping.run_until_cancelled(ticks.tick()).await.is_some() {
-            let announces = self.counters.announces();
+            let announces = self.counters.announces.load(Ordering::Relaxed);
             self.on_load(announces - before);
             before = announces;
             count += 1;
@@ -126,7 +126,7 @@ impl Facade {
         let now_s = self.now_s();
         for shard in 0..SHARDS {
             let removed = self.lock(shard).sweep(now_s);
-            self.counters.on_expired(removed);
+            Counters::add_many(&self.counters.expired, removed as u64);
             tokio::task::yield_now().await;
         }
     }

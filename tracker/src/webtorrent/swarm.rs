@@ -15,6 +15,8 @@ pub(super) const OFFER_S_MAX: u32 = 50;
 pub(super) const MET_MAX: usize = 32;
 /// A viewer that does not announce again is gone after its interval, this often.
 pub(super) const INTERVALS_MAX: u32 = 2;
+/// Meetings that room is made for at once.
+const MET_STEP: usize = 4;
 /// Places in a ladder.
 const LADDER_MAX: usize = 5;
 
@@ -69,8 +71,33 @@ pub(super) struct Viewer<L> {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Met {
     pub(super) with: u32,
-    pub(super) at_s: u32,
-    pub(super) answered: bool,
+    /// When, times two; one more if it was answered. There are many of these.
+    packed: u32,
+}
+
+impl Met {
+    const fn new(with: u32, at_s: u32) -> Self {
+        Self {
+            with,
+            packed: at_s << 1,
+        }
+    }
+
+    pub(super) const fn at_s(self) -> u32 {
+        self.packed >> 1
+    }
+
+    pub(super) const fn answered(self) -> bool {
+        self.packed & 1 == 1
+    }
+
+    const fn met_again(&mut self, at_s: u32) {
+        self.packed = at_s << 1 | self.packed & 1;
+    }
+
+    const fn on_answered(&mut self) {
+        self.packed |= 1;
+    }
 }
 
 /// An offer that waits for its answer.
@@ -143,6 +170,8 @@ impl<L: Clone> Swarm<L> {
 
     pub(super) fn insert(&mut self, now_s: u32, guest: &Guest<L>, id: Id20, burst: u16) -> u32 {
         let key = self.free.pop().unwrap_or_else(|| {
+            let step = self.viewers.len() / 8 + 1;
+            grow(&mut self.viewers, step);
             self.viewers.push(None);
             self.viewers.len() as u32 - 1
         });
@@ -228,7 +257,10 @@ impl<L: Clone> Swarm<L> {
             viewer.allowance -= 1.0;
             let known = viewer.met.iter().position(|met| met.with == with);
             let full = viewer.met.len() >= MET_MAX;
-            let oldest = viewer.met.iter().min_by_key(|met| (met.answered, met.at_s));
+            let oldest = viewer
+                .met
+                .iter()
+                .min_by_key(|met| (met.answered(), met.at_s()));
             let oldest = oldest
                 .map(|met| met.with)
                 .filter(|_| full && known.is_none());
@@ -237,12 +269,11 @@ impl<L: Clone> Swarm<L> {
             }
             if let Some(viewer) = self.get_mut(key) {
                 match known {
-                    Some(index) => viewer.met[index].at_s = at_s,
-                    None => viewer.met.push(Met {
-                        with,
-                        at_s,
-                        answered: false,
-                    }),
+                    Some(index) => viewer.met[index].met_again(at_s),
+                    None => {
+                        grow(&mut viewer.met, MET_STEP);
+                        viewer.met.push(Met::new(with, at_s));
+                    }
                 }
             }
         }
@@ -262,8 +293,8 @@ impl<L: Clone> Swarm<L> {
             let Some(met) = viewer.met.iter_mut().find(|met| met.with == with) else {
                 continue;
             };
-            if !met.answered {
-                met.answered = true;
+            if !met.answered() {
+                met.on_answered();
                 viewer.partners += 1;
             }
         }
@@ -278,7 +309,7 @@ impl<L: Clone> Swarm<L> {
             viewer.pending.retain(|pending| pending.from != with);
             if let Some(index) = viewer.met.iter().position(|met| met.with == with) {
                 let met = viewer.met.swap_remove(index);
-                viewer.partners -= u8::from(met.answered);
+                viewer.partners -= u8::from(met.answered());
             }
         }
     }
@@ -313,5 +344,12 @@ impl<L: Clone> Swarm<L> {
             }
         }
         gone.len()
+    }
+}
+
+/// Makes room for `step` more where there is none: doubling would leave much of it empty.
+fn grow<T>(list: &mut Vec<T>, step: usize) {
+    if list.len() == list.capacity() {
+        list.reserve_exact(step);
     }
 }

@@ -247,8 +247,11 @@ impl Matching<'_> {
         let (now_s, met_s) = (self.now_s, self.config.met_s);
         let stale: Vec<u32> = swarm.get(key).map_or_else(Vec::new, |viewer| {
             let is_stale = |met: &&Met| {
-                let age_s = now_s.saturating_sub(met.at_s);
-                (met.answered && age_s >= met_s) || (!met.answered && age_s > OFFER_S_MAX)
+                let age_s = now_s.saturating_sub(met.at_s());
+                match met.answered() {
+                    true => age_s >= met_s,
+                    false => age_s > OFFER_S_MAX,
+                }
             };
             viewer
                 .met

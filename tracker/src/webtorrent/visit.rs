@@ -11,7 +11,6 @@ use super::{
     messages::{
         self, Announce, Answer, InfoHash, Message, Spelt, answer_parts, failure_parts, offer_parts,
     },
-    metrics::FacadeCounters,
     swarms::{Guest, Membership, Refusal, Saying},
 };
 use crate::{
@@ -22,7 +21,7 @@ use crate::{
     quota::{Bucket, Held},
     server::Context,
     shard::refusal_text,
-    socket::{Ended, Incoming, Socket, Timing},
+    socket::{Ended, Incoming, Limits, Socket},
 };
 
 /// Malformed messages after which a connection is closed.
@@ -81,20 +80,14 @@ impl Visit {
     /// those keep their arguments twice.
     pub(crate) fn serve(self, upgraded: Upgraded) -> impl Future<Output = ()> + Send + 'static {
         let config = &self.context.config;
-        let timing = Timing {
+        let limits = Limits {
             ping_ms: config.webtorrent.ping_ms,
             message_len_max: config.webtorrent.message_bytes_max,
+            queue_bytes_max: config.limits.queue_bytes_max,
         };
-        let flusher = self.context.flushers.of(self.conn);
-        let mut socket = Socket::new(upgraded, timing, flusher, config.limits.queue_bytes_max);
+        let mut socket = Socket::new(upgraded, limits, &self.context.sockets, self.conn);
         let mut known = self.get_to_know(&socket);
-        async move {
-            tokio::select! {
-                biased;
-                () = self.context.stopped.cancelled() => {}
-                () = self.stay(&mut socket, &mut known) => {}
-            }
-        }
+        async move { self.stay(&mut socket, &mut known).await }
     }
 
     async fn stay(&self, socket: &mut Socket, known: &mut Known) {
@@ -210,9 +203,13 @@ impl Visit {
             Taken::Unadmitted(hash) => hash,
         };
         match self.admit(hash, known).await {
-            Ok(pass) => known.passes.push((hash, pass)),
+            Ok(pass) => {
+                // Nearly all are in one swarm.
+                known.passes.reserve_exact(1);
+                known.passes.push((hash, pass));
+            }
             Err(why) => {
-                FacadeCounters::add(&self.facade().counters.refused);
+                Counters::add(&self.facade().counters.refused);
                 let spelt = match messages::parse(text) {
                     Ok(Message::Announce(announce)) => Some(announce.info_hash),
                     _ => None,
@@ -274,16 +271,16 @@ impl Visit {
                 if !is_member && !announce.stopped && admitted != Some(hash) {
                     return Taken::Unadmitted(hash);
                 }
-                FacadeCounters::add(&counters.announces);
+                Counters::add(&counters.announces);
                 SCRATCH.with_borrow_mut(|scratch| self.on_announce(&announce, known, scratch));
             }
             Ok(Message::Answer(answer)) => self.on_answer(&answer),
             Ok(Message::Scrape(hashes)) => {
-                FacadeCounters::add(&counters.scrapes);
+                Counters::add(&counters.scrapes);
                 self.on_scrape(&hashes, known);
             }
             Err(malformed) => {
-                FacadeCounters::add(&counters.malformed);
+                Counters::add(&counters.malformed);
                 known.malformed += 1;
                 if known.malformed >= MALFORMED_MAX {
                     return Taken::Over;
@@ -336,17 +333,18 @@ impl Visit {
         let announced = match announced {
             Ok(announced) => announced,
             Err(Refusal::Taken(other)) => {
-                FacadeCounters::add(&facade.counters.taken);
+                Counters::add(&facade.counters.ids_taken);
                 other.probe();
                 return self.refuse(announce, known, "this peer_id is in use; try again soon");
             }
             Err(_) => return self.refuse(announce, known, "this swarm is full"),
         };
         if is_new {
+            known.memberships.reserve_exact(1);
             known.memberships.push(member);
         }
         if announced.joined {
-            FacadeCounters::add(&facade.counters.joins);
+            Counters::add(&facade.counters.joins);
         }
         announced.reply.write(announce.info_hash, &mut scratch.text);
         known.guest.link.push_text(&[&scratch.text]);
@@ -361,7 +359,7 @@ impl Visit {
     }
 
     fn refuse(&self, announce: &Announce<'_>, known: &Known, why: &str) {
-        FacadeCounters::add(&self.facade().counters.refused);
+        Counters::add(&self.facade().counters.refused);
         let parts = failure_parts(Some(announce.info_hash), why);
         known.guest.link.push_text(&parts);
     }
@@ -380,7 +378,7 @@ impl Visit {
             .swarms(member.info_hash)
             .answer(now_s, self.conn, member, to, offer);
         let passed = receiver.is_ok_and(|to| to.push_text_droppable(&answer_parts(answer)));
-        FacadeCounters::add(if passed {
+        Counters::add(if passed {
             &facade.counters.answers
         } else {
             &facade.counters.answers_refused

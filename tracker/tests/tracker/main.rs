@@ -4,6 +4,8 @@ mod abuse;
 mod admission;
 mod cluster;
 mod entrance;
+#[path = "../harness/mod.rs"]
+mod harness;
 mod hostile;
 mod http_api;
 mod memory;
@@ -19,6 +21,7 @@ mod webhooks;
 use std::{net::SocketAddr, time::Duration};
 
 use futures_util::{SinkExt, StreamExt};
+use harness::{PATIENCE, Tracker, limits, start};
 use swarm_core::{
     id::{PeerId, StreamId, TrackId},
     wire::{
@@ -31,8 +34,6 @@ use swarm_core::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
-    sync::oneshot,
-    task::JoinHandle,
     time::timeout,
 };
 use tokio_tungstenite::{
@@ -41,17 +42,9 @@ use tokio_tungstenite::{
         Bytes, Message, client::IntoClientRequest, handshake::client::Request, http::HeaderValue,
     },
 };
-use tracker::{Config, Error, LimitsConfig, StunConfig};
+use tracker::{Config, LimitsConfig, StunConfig};
 
-/// Nothing takes longer unless it hangs.
-const PATIENCE: Duration = Duration::from_secs(20);
 const STREAM: StreamId = StreamId([3; 16]);
-
-struct Tracker {
-    address: SocketAddr,
-    stop: Option<oneshot::Sender<()>>,
-    task: JoinHandle<Result<(), Error>>,
-}
 
 /// A configuration for tests: loopback, and free ports.
 fn config() -> Config {
@@ -66,73 +59,7 @@ fn config() -> Config {
     }
 }
 
-/// Connections that tests leave open are not waited for.
-fn limits() -> LimitsConfig {
-    LimitsConfig {
-        drain_ms: 300,
-        ..LimitsConfig::default()
-    }
-}
-
-async fn start(config: Config) -> Tracker {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let (stop, stopped) = oneshot::channel::<()>();
-    let shutdown = async move {
-        let _ = stopped.await;
-    };
-    let task = tokio::spawn(tracker::run(listener, config, shutdown));
-    Tracker {
-        address,
-        stop: Some(stop),
-        task,
-    }
-}
-
 impl Tracker {
-    /// Tells it to stop and waits until it has.
-    async fn stop(mut self) {
-        drop(self.stop.take());
-        let ended = timeout(PATIENCE, self.task).await.expect("stops in time");
-        ended.unwrap().unwrap();
-    }
-
-    /// Status, head and body of a plain GET.
-    async fn get(&self, path: &str, headers: &str) -> (u16, String, String) {
-        self.exchange("GET", path, headers, "").await
-    }
-
-    async fn exchange(
-        &self,
-        method: &str,
-        path: &str,
-        headers: &str,
-        body: &str,
-    ) -> (u16, String, String) {
-        let mut stream = TcpStream::connect(self.address).await.unwrap();
-        let length = body.len();
-        let request = format!(
-            "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\
-             Content-Length: {length}\r\n{headers}\r\n{body}"
-        );
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        timeout(PATIENCE, stream.read_to_string(&mut answer))
-            .await
-            .unwrap()
-            .unwrap();
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-        (status, head.to_lowercase(), body.to_owned())
-    }
-
-    async fn metric(&self, name: &str) -> u64 {
-        let (_, _, body) = self.get("/metrics", "").await;
-        let name = format!("shoal_tracker_{name} ");
-        let line = body.lines().find_map(|line| line.strip_prefix(&name));
-        line.expect("the metric is there").parse().unwrap()
-    }
-
     async fn mesh(&self) -> serde_json::Value {
         let (status, _, body) = self.get(&format!("/api/streams/{STREAM}/mesh"), "").await;
         assert_eq!(status, 200, "{body}");

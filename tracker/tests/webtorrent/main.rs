@@ -1,17 +1,18 @@
 //! WebTorrent clients over real sockets.
 
+#[path = "../harness/mod.rs"]
+mod harness;
 mod hostile;
 mod rules;
 
-use std::{net::SocketAddr, time::Duration};
+use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
+use harness::{PATIENCE, Tracker, limits, start};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
-    sync::oneshot,
-    task::JoinHandle,
+    net::TcpStream,
     time::timeout,
 };
 use tokio_tungstenite::{
@@ -20,18 +21,10 @@ use tokio_tungstenite::{
         Error as WsError, Message, client::IntoClientRequest, protocol::frame::coding::CloseCode,
     },
 };
-use tracker::{Config, Error, LimitsConfig, StunConfig, WebTorrentConfig};
+use tracker::{Config, LimitsConfig, StunConfig, WebTorrentConfig};
 
-/// Nothing takes longer unless it hangs.
-const PATIENCE: Duration = Duration::from_secs(20);
 const HASH: &str = "ZHBTleY378bqpgBu7IvG";
 const SDP: &str = "v=0\r\no=- 4611 2 IN IP4 127.0.0.1\r\ns=-\r\n";
-
-struct Tracker {
-    address: SocketAddr,
-    stop: Option<oneshot::Sender<()>>,
-    task: JoinHandle<Result<(), Error>>,
-}
 
 fn config() -> Config {
     Config {
@@ -46,14 +39,6 @@ fn config() -> Config {
     }
 }
 
-/// Connections that tests leave open are not waited for.
-fn limits() -> LimitsConfig {
-    LimitsConfig {
-        drain_ms: 300,
-        ..LimitsConfig::default()
-    }
-}
-
 fn with(webtorrent: WebTorrentConfig) -> Config {
     Config {
         webtorrent,
@@ -61,39 +46,7 @@ fn with(webtorrent: WebTorrentConfig) -> Config {
     }
 }
 
-async fn start(config: Config) -> Tracker {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let (stop, stopped) = oneshot::channel::<()>();
-    let shutdown = async move {
-        let _ = stopped.await;
-    };
-    let task = tokio::spawn(tracker::run(listener, config, shutdown));
-    Tracker {
-        address,
-        stop: Some(stop),
-        task,
-    }
-}
-
 impl Tracker {
-    async fn stop(mut self) {
-        drop(self.stop.take());
-        let ended = timeout(PATIENCE, self.task).await.expect("stops in time");
-        ended.unwrap().unwrap();
-    }
-
-    async fn metric(&self, name: &str) -> u64 {
-        let mut stream = TcpStream::connect(self.address).await.unwrap();
-        let request = b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
-        stream.write_all(request).await.unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.unwrap();
-        let name = format!("shoal_tracker_{name} ");
-        let line = answer.lines().find_map(|line| line.strip_prefix(&name));
-        line.expect("the metric is there").parse().unwrap()
-    }
-
     async fn connect(&self) -> Client {
         self.connect_at("/announce", "198.51.100.1").await.unwrap()
     }

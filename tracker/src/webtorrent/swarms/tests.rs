@@ -390,7 +390,7 @@ impl<L: Clone> Swarms<L> {
                         key as u32
                     );
                 }
-                let answered = viewer.met.iter().filter(|met| met.answered).count();
+                let answered = viewer.met.iter().filter(|met| met.answered()).count();
                 assert_eq!(answered, usize::from(viewer.partners));
                 assert!(viewer.met.len() <= MET_MAX);
                 for met in &viewer.met {

@@ -15,7 +15,7 @@ pub(crate) fn run(report: &mut Report) -> Result<()> {
             "bench",
             "--quiet",
             "-p",
-            "tracker",
+            "swarm-core",
             "--bench",
             "directory",
             "--",

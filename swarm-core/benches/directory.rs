@@ -1,7 +1,7 @@
 //! The directory machine as it grows: what a viewer takes and what a join costs, with the decisions
 //! that fall due meanwhile. Prints one JSON object for each size.
 //!
-//!     cargo bench -p tracker --bench directory -- [VIEWERS ...]
+//!     cargo bench -p swarm-core --bench directory -- [VIEWERS ...]
 
 use std::{fs, hint::black_box, sync::Arc, time};
 
