@@ -161,6 +161,12 @@ impl Agent {
         self.events.subscribe()
     }
 
+    /// Says whether the person agrees to peers; the last word counts. Without agreement all
+    /// neighbours are left and everything comes from the CDN, until there is one.
+    pub async fn set_consent(&self, agreed: bool) {
+        self.gateway.driver.tell(Command::Consent(agreed)).await;
+    }
+
     /// The stream that was configured.
     pub fn stream(&self) -> &Url {
         &self.stream

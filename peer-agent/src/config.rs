@@ -12,7 +12,10 @@ use url::Url;
 
 use crate::error::ConfigError;
 use crate::fault::Misbehaviour;
+use crate::rtc::IceServer;
 
+/// Entries of `ice_servers`.
+const ICE_SERVERS_MAX: usize = 16;
 /// Smallest store that can hold what the swarm core keeps of a stream, in bytes.
 const STORE_BYTES_MIN: u64 = 16 * 1024 * 1024;
 
@@ -46,6 +49,15 @@ pub struct Config {
     pub store_bytes_max: u64,
     /// Local addresses for WebRTC; an unspecified address stands for all of its family.
     pub bind_ips: Vec<IpAddr>,
+    /// STUN and TURN servers beside those that the tracker names; at most 16, with URLs that begin
+    /// with `stun:` or `turn:`.
+    pub ice_servers: Vec<IceServer>,
+    /// Whether links use relays (TURN) alone, so that neighbours do not learn this viewer's address.
+    /// Without a relay there are no links.
+    pub relay_only: bool,
+    /// Whether the person has agreed to peers. Left out: nobody was asked, and the tracker decides
+    /// whether that is enough. `false`: no peers, until [`crate::Agent::set_consent`] says otherwise.
+    pub consent: Option<bool>,
     /// Most stripes that one segment is fetched in; 1 where the CDN does not cache ranges.
     pub stripes_max: u8,
     /// Whether deliveries from peers are slowed down to the bandwidth that the player should
@@ -78,6 +90,9 @@ impl Default for Config {
             upload_bps_max: 10_000_000,
             store_bytes_max: 256 * 1024 * 1024,
             bind_ips: vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()],
+            ice_servers: Vec::new(),
+            relay_only: false,
+            consent: None,
             stripes_max: 8,
             pace: true,
             connect_timeout_ms: 4_000,
@@ -133,6 +148,7 @@ impl Config {
         if self.bind_ips.is_empty() {
             return Err(ConfigError::NoBindIp);
         }
+        check_ice_servers(&self.ice_servers)?;
         Ok(Checked {
             stream: parse_url("stream", &self.stream, &["http", "https"])?,
             tracker: match self.tracker.as_str() {
@@ -169,6 +185,22 @@ fn parse_url(setting: &'static str, text: &str, schemes: &[&str]) -> Result<Url,
     let url = Url::parse(text).map_err(|_| bad())?;
     let usable = schemes.contains(&url.scheme()) && url.host().is_some();
     if usable { Ok(url) } else { Err(bad()) }
+}
+
+fn check_ice_servers(servers: &[IceServer]) -> Result<(), ConfigError> {
+    let known = |url: &&String| {
+        ["stun:", "turn:", "turns:"]
+            .iter()
+            .any(|s| url.starts_with(s))
+    };
+    let mut urls = servers.iter().flat_map(|server| &server.urls);
+    match urls.find(|url| !known(url)) {
+        Some(url) => Err(ConfigError::IceServer(url.clone())),
+        None if servers.len() > ICE_SERVERS_MAX => {
+            Err(ConfigError::TooManyIceServers(ICE_SERVERS_MAX))
+        }
+        None => Ok(()),
+    }
 }
 
 fn timeout(setting: &'static str, millis: u64) -> Result<Duration, ConfigError> {
@@ -231,6 +263,17 @@ mod tests {
                 ..good.clone()
             })
             .contains("store_bytes_max")
+        );
+        let server = IceServer {
+            urls: vec!["http://turn.example".into()],
+            ..IceServer::default()
+        };
+        assert!(
+            message(Config {
+                ice_servers: vec![server],
+                ..good.clone()
+            })
+            .contains("`ice_servers`")
         );
         assert!(
             message(Config {

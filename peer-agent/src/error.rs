@@ -37,6 +37,12 @@ pub enum ConfigError {
     /// A store that cannot hold a live window.
     #[error("configuration: `store_bytes_max` is {0}, at least {1} are needed")]
     StoreTooSmall(u64, u64),
+    /// An ICE server of an unknown kind.
+    #[error("configuration: `ice_servers` must hold stun: and turn: URLs, not {0:?}")]
+    IceServer(String),
+    /// More ICE servers than anybody needs.
+    #[error("configuration: `ice_servers` must have at most {0} entries")]
+    TooManyIceServers(usize),
     /// No address for WebRTC.
     #[error("configuration: `bind_ips` is empty; set `p2p = false` to do without peers")]
     NoBindIp,

@@ -119,6 +119,11 @@ pub const KINDS: &[Kind] = &[
     kind("evict", &[("segment", Type::Id)]),
     kind("useStun", &[("servers", Type::Bytes)]),
     kind(
+        "useRelays",
+        &[("servers", Type::Bytes), ("only", Type::Bool)],
+    ),
+    kind("useTracker", &[("place", Type::Bytes)]),
+    kind(
         "delivered",
         &[
             ("name", Type::Id),

@@ -3,6 +3,11 @@
 //!
 //!     cargo bench -p swarm-core --bench directory -- [VIEWERS ...]
 
+#![expect(
+    clippy::disallowed_types,
+    reason = "the machine's time is an argument; that of the benchmark is real"
+)]
+
 use std::{fs, hint::black_box, sync::Arc, time};
 
 use swarm_core::{

@@ -18,10 +18,14 @@ pub const TRACKER_FRAME_LEN_MAX: usize = 8 * 1024;
 pub const SIGNAL_LEN_MAX: usize = 2 * 1024;
 /// Largest join token, in bytes.
 pub const TOKEN_LEN_MAX: usize = 2 * 1024;
-/// Longest text in a refusal or a STUN address, in bytes.
+/// Longest text in a refusal, an address or a credential, in bytes.
 pub const TEXT_LEN_MAX: usize = 256;
 /// Entries in one have-map message.
 pub const HAVE_ENTRIES_MAX: usize = 64;
+/// Trackers that a viewer is sent to at a time.
+pub const PLACES_MAX: usize = 4;
+/// TURN servers that a viewer is told of.
+pub const RELAYS_MAX: usize = 4;
 /// STUN addresses in one welcome.
 pub const STUN_MAX: usize = 4;
 /// Tracks that a viewer plays at the same time (video, audio and a switch under way).

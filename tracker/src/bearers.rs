@@ -3,10 +3,10 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::SystemTime,
+    time::{Instant, SystemTime},
 };
 
-use crate::{admission::Bearer, config::LimitsConfig};
+use crate::{admission::Bearer, config::LimitsConfig, quota::Bucket};
 
 /// Tokens that are remembered; beyond it no new ones are accepted until some have ended.
 const BEARERS_MAX: usize = 1_000_000;
@@ -16,6 +16,7 @@ const BEARERS_MAX: usize = 1_000_000;
 pub(crate) struct Bearers {
     connections_max: u32,
     joins_max: u32,
+    messages: (u32, u32),
     used: Mutex<HashMap<u128, Used>>,
 }
 
@@ -24,6 +25,8 @@ struct Used {
     connections: u32,
     joins: u32,
     until: SystemTime,
+    /// What its connections may still say, all together.
+    messages: Arc<Mutex<Bucket>>,
 }
 
 /// One connection with a token; given back when dropped.
@@ -31,6 +34,7 @@ struct Used {
 pub(crate) struct HeldBearer {
     bearers: Arc<Bearers>,
     key: u128,
+    messages: Arc<Mutex<Bucket>>,
 }
 
 impl Bearers {
@@ -38,6 +42,10 @@ impl Bearers {
         Arc::new(Self {
             connections_max: limits.connections_per_token_max,
             joins_max: limits.joins_per_token_max,
+            messages: (
+                limits.messages_per_token_burst,
+                limits.messages_per_token_per_s,
+            ),
             used: Mutex::new(HashMap::new()),
         })
     }
@@ -56,6 +64,7 @@ impl Bearers {
             connections: 0,
             joins: 0,
             until: bearer.until,
+            messages: Arc::new(Mutex::new(Bucket::full(self.messages.0, Instant::now()))),
         });
         if bearer.until > entry.until {
             // A newer token of the same subject.
@@ -69,11 +78,21 @@ impl Bearers {
         Some(HeldBearer {
             bearers: Arc::clone(self),
             key: bearer.key,
+            messages: Arc::clone(&entry.messages),
         })
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<u128, Used>> {
         self.used.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl HeldBearer {
+    /// Whether the token's holders may say one thing more.
+    pub(crate) fn take_message(&self, now: Instant) -> bool {
+        let (burst, per_s) = self.bearers.messages;
+        let mut bucket = self.messages.lock().unwrap_or_else(PoisonError::into_inner);
+        bucket.take(burst, per_s, now)
     }
 }
 
@@ -90,6 +109,26 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+
+    #[test]
+    fn all_connections_of_a_token_share_its_messages() {
+        let bearers = Bearers::new(&LimitsConfig {
+            messages_per_token_burst: 3,
+            messages_per_token_per_s: 1,
+            ..LimitsConfig::default()
+        });
+        let until = SystemTime::now() + Duration::from_secs(60);
+        let hold = |key| bearers.hold(Bearer { key, until }).unwrap();
+        let (first, second, other) = (hold(1), hold(1), hold(2));
+        let now = Instant::now();
+        assert!(first.take_message(now) && second.take_message(now) && first.take_message(now));
+        assert!(!first.take_message(now) && !second.take_message(now));
+        assert!(other.take_message(now), "others are not concerned");
+        drop((first, second));
+        let again = hold(1);
+        assert!(!again.take_message(now), "a new connection is no way out");
+        assert!(again.take_message(now + Duration::from_secs(2)));
+    }
 
     #[test]
     fn a_token_has_a_number_of_connections_and_of_joins() {

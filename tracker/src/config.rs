@@ -10,7 +10,9 @@ use crate::{
     Error, WebTorrentConfig,
     admission::{PermissionConfig, TokensConfig},
     cluster::ClusterConfig,
+    farewell::DrainConfig,
     privacy::PrivacyConfig,
+    relay::RelayConfig,
     tls::TlsConfig,
     webhooks::WebhooksConfig,
 };
@@ -62,12 +64,16 @@ pub struct Config {
     pub privacy: PrivacyConfig,
     /// The embedded STUN server.
     pub stun: StunConfig,
+    /// Relays for links that find no direct way.
+    pub relay: RelayConfig,
     /// Groups and links.
     pub swarm: SwarmConfig,
     /// WebTorrent clients.
     pub webtorrent: WebTorrentConfig,
     /// Bounds.
     pub limits: LimitsConfig,
+    /// Where viewers go when this tracker sends them away.
+    pub drain: DrainConfig,
     /// Several nodes that act as one tracker.
     pub cluster: ClusterConfig,
     /// Who is told that streams start and end.
@@ -98,6 +104,8 @@ pub struct NetworkConfig {
     pub p2p: P2pMode,
     /// Whether its viewers meet viewers of other sites.
     pub wan: bool,
+    /// Whether its viewers are told of the relays.
+    pub relay: bool,
 }
 
 /// Where trusted proxies write the address that a request comes from. The other header is not looked
@@ -186,6 +194,10 @@ pub struct LimitsConfig {
     pub connections_per_token_max: u32,
     /// Joins with one token in its life.
     pub joins_per_token_max: u32,
+    /// Messages of all connections with one token in a burst, signals counted.
+    pub messages_per_token_burst: u32,
+    /// Messages of all connections with one token in a second beyond the burst, signals counted.
+    pub messages_per_token_per_s: u32,
     /// Messages of one connection in a burst, signals not counted.
     pub messages_burst: u32,
     /// Messages of one connection in a second beyond the burst, signals not counted.
@@ -263,6 +275,8 @@ impl Config {
         {
             return wrong("stun.advertise: at most 4 addresses of 256 bytes");
         }
+        self.relay.check()?;
+        self.drain.check()?;
         self.cluster.check(self.name_key.is_some())?;
         self.webhooks.check()?;
         if self.reload_ms == 0 {
@@ -339,6 +353,7 @@ impl Default for NetworkConfig {
             label: None,
             p2p: P2pMode::On,
             wan: true,
+            relay: false,
         }
     }
 }
@@ -367,9 +382,11 @@ impl Default for Config {
             tls: TlsConfig::default(),
             privacy: PrivacyConfig::default(),
             stun: StunConfig::default(),
+            relay: RelayConfig::default(),
             swarm: SwarmConfig::default(),
             webtorrent: WebTorrentConfig::default(),
             limits: LimitsConfig::default(),
+            drain: DrainConfig::default(),
             cluster: ClusterConfig::default(),
             webhooks: WebhooksConfig::default(),
         }
@@ -415,6 +432,8 @@ impl Default for LimitsConfig {
             joins_per_s: 50,
             connections_per_token_max: 10,
             joins_per_token_max: 100,
+            messages_per_token_burst: 4_000,
+            messages_per_token_per_s: 150,
             messages_burst: 200,
             messages_per_s: 10,
             signals_burst: 600,
@@ -470,6 +489,10 @@ mod tests {
                 label: Some(String::new()),
                 ..NetworkConfig::default()
             }],
+            relay: RelayConfig {
+                secret: Some(String::new()),
+                ..RelayConfig::default()
+            },
             cluster: ClusterConfig {
                 credentials: Some(PathBuf::new()),
                 ..ClusterConfig::default()
@@ -510,6 +533,11 @@ mod tests {
             ("[webhooks]\nsecret = \"short\"", "webhooks.secret"),
             ("[cluster]\nsubject = \"a b\"", "cluster.subject"),
             ("[cluster]\nlost_after_ms = 1500", "cluster.lost_after_ms"),
+            ("[relay]\nurls = [\"stun:h\"]", "relay.urls"),
+            ("[relay]\nurls = [\"turn:h\"]", "relay.secret"),
+            ("[relay]\nlifetime_s = 1", "relay.lifetime_s"),
+            ("[drain]\nplaces = [\"http://h/\"]", "drain.places"),
+            ("[cluster]\nurl = \"h:80\"", "cluster.url"),
             ("paths = [\"shoal\"]", "paths"),
             ("[webtorrent]\npaths = [\"x\"]", "webtorrent.paths"),
             ("[webtorrent]\ninterval_s_min = 200", "interval_s_min"),

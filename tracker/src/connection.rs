@@ -26,6 +26,7 @@ use crate::{
     outgoing::Outgoing,
     privacy,
     quota::{Bucket, Held},
+    relay::Lease,
     server::Context,
     shard::{Command, Join, refusal_text},
     sink::Sink,
@@ -67,6 +68,15 @@ pub(crate) struct Caller {
     pub(crate) token: Option<Box<str>>,
 }
 
+/// What a viewer that was let in has.
+struct Entered {
+    /// What came right behind the join.
+    early: Box<[Bytes]>,
+    lease: Option<Box<Lease>>,
+    /// Its right to be here.
+    pass: Pass,
+}
+
 impl Visit {
     /// Speaks with the viewer until one of the two ends it, or the tracker stops. Not an `async fn`:
     /// those keep their arguments twice.
@@ -93,8 +103,8 @@ impl Visit {
             Err(end) => Err(end),
         };
         let end = match joined {
-            Ok((early, _pass)) => {
-                let end = self.exchange(socket, early).await;
+            Ok(entered) => {
+                let end = self.exchange(socket, entered).await;
                 Box::pin(self.tell_end(&end)).await;
                 end
             }
@@ -104,14 +114,13 @@ impl Visit {
         Box::pin(self.finish(socket, end)).await;
     }
 
-    /// Admits a viewer by the first of its messages. Returns those that came right behind it, and
-    /// its right to be here.
+    /// Admits a viewer by the first of its messages.
     async fn join(
         &self,
         socket: &Socket,
         caller: Box<Caller>,
         mut messages: Vec<Bytes>,
-    ) -> Result<(Box<[Bytes]>, Pass), End> {
+    ) -> Result<Entered, End> {
         let bytes = messages.remove(0);
         if !self.held.may_join() {
             return Err(End::Refused(RefusalCode::Quota));
@@ -133,9 +142,19 @@ impl Visit {
         let context = &self.context;
         let checked = admission::check(&*context.admission, &context.bearers, request).await;
         let pass = checked.map_err(End::Refused)?;
-        let join = self.admitted(&caller, &join, &pass, Arc::clone(socket.outgoing()))?;
+        let (join, may_relay) =
+            self.admitted(&caller, &join, &pass, Arc::clone(socket.outgoing()))?;
+        let only = context.config.privacy.relay_only;
+        let lease = may_relay.then(|| {
+            let (config, peer) = (&context.config.relay, join.joined.peer);
+            Box::new(Lease::give(config, peer, only, socket.outgoing()))
+        });
         self.tell(Command::Join(Box::new(join))).await?;
-        Ok((messages.into(), pass))
+        Ok(Entered {
+            early: messages.into(),
+            lease,
+            pass,
+        })
     }
 
     /// What comes first, soon: at least one message.
@@ -161,13 +180,14 @@ impl Visit {
         Ok(messages)
     }
 
+    /// What the shard is told, and whether the viewer is told of relays.
     fn admitted(
         &self,
         caller: &Caller,
         join: &tracker::Join<'_>,
         pass: &Pass,
         outgoing: Arc<Outgoing>,
-    ) -> Result<Join, End> {
+    ) -> Result<(Join, bool), End> {
         let context = &self.context;
         let proven = join
             .resume
@@ -202,13 +222,17 @@ impl Visit {
             upload_kbps: join.upload_kbps,
             network: found.network,
         };
-        Ok(Join {
+        let relay_only = context.config.privacy.relay_only;
+        let has_relays = found.relay && !context.config.relay.urls.is_empty();
+        let may_relay = found.network.mode != P2pMode::Off && (relay_only || has_relays);
+        let join = Join {
             joined,
             isp: found.isp,
             site: found.network.site.zip(found.label),
             stun: self.stun_servers(caller),
             outgoing: Sink::Here(outgoing),
-        })
+        };
+        Ok((join, may_relay))
     }
 
     fn stun_servers(&self, caller: &Caller) -> Vec<String> {
@@ -235,8 +259,13 @@ impl Visit {
     }
 
     /// Passes messages both ways until the end.
-    async fn exchange(&self, socket: &mut Socket, early: Box<[Bytes]>) -> End {
-        let mut quota = Quota::new(self);
+    async fn exchange(&self, socket: &mut Socket, entered: Entered) -> End {
+        let Entered {
+            early,
+            mut lease,
+            pass,
+        } = entered;
+        let mut quota = Quota::new(self, &pass);
         let mut waiting = Vec::new();
         let mut result = early
             .iter()
@@ -266,7 +295,11 @@ impl Visit {
                 }
             });
             match read.await {
-                Ok(()) | Err(Ended::Enough) => {}
+                Ok(()) | Err(Ended::Enough) => {
+                    if let Some(lease) = &mut lease {
+                        lease.renew(&self.context.config.relay, socket.outgoing());
+                    }
+                }
                 Err(ended) => result = Err(self.on_ended(ended)),
             }
         }
@@ -382,15 +415,17 @@ fn end_of(ended: Ended) -> End {
 /// What one connection may still send.
 struct Quota<'a> {
     visit: &'a Visit,
+    pass: &'a Pass,
     messages: Bucket,
     signals: Bucket,
 }
 
 impl<'a> Quota<'a> {
-    fn new(visit: &'a Visit) -> Self {
+    fn new(visit: &'a Visit, pass: &'a Pass) -> Self {
         let (limits, now) = (&visit.context.config.limits, Instant::now());
         Self {
             visit,
+            pass,
             messages: Bucket::full(limits.messages_burst, now),
             signals: Bucket::full(limits.signals_burst, now),
         }
@@ -399,13 +434,15 @@ impl<'a> Quota<'a> {
     fn take_message(&mut self) -> Result<(), End> {
         let limits = &self.visit.context.config.limits;
         let (burst, per_s) = (limits.messages_burst, limits.messages_per_s);
-        allowed(self.messages.take(burst, per_s, Instant::now()))
+        let now = Instant::now();
+        allowed(self.messages.take(burst, per_s, now) && self.pass.take_message(now))
     }
 
     fn take_signal(&mut self) -> Result<(), End> {
         let limits = &self.visit.context.config.limits;
         let (burst, per_s) = (limits.signals_burst, limits.signals_per_s);
-        allowed(self.signals.take(burst, per_s, Instant::now()))
+        let now = Instant::now();
+        allowed(self.signals.take(burst, per_s, now) && self.pass.take_message(now))
     }
 }
 

@@ -19,6 +19,7 @@
 //! - `cluster` makes several nodes one tracker.
 //! - `farewell` sends viewers away, for a restart that they do not notice.
 //! - `webtorrent` serves WebTorrent clients, unchanged, at `/announce`.
+//! - `relay` tells viewers of TURN servers.
 //! - `stun` lets viewers find their public address.
 //! - `webhooks` tells the broadcaster's services that streams start and end.
 //!
@@ -45,6 +46,7 @@ mod networks;
 mod outgoing;
 mod privacy;
 mod quota;
+mod relay;
 mod reload;
 mod server;
 mod shard;
@@ -66,7 +68,9 @@ pub use config::{
     default_config,
 };
 pub use error::Error;
+pub use farewell::DrainConfig;
 pub use privacy::PrivacyConfig;
+pub use relay::RelayConfig;
 pub use server::{run, run_with};
 pub use tls::TlsConfig;
 pub use webhooks::WebhooksConfig;

@@ -43,6 +43,7 @@ use crate::{
     connection::{Caller, Visit},
     dashboard,
     entrance::Entrance,
+    farewell::Places,
     metrics::Counters,
     names::{self, Names},
     networks::Networks,
@@ -141,19 +142,19 @@ async fn serve(
         stopped.clone(),
     );
     let stun_port = start_stun(&config, &counters, &stopped).await?;
-    let mut random = [0; 16];
-    names::fill(&mut random)?;
-    let (seed, id) = (random[..8].try_into(), hex::encode(&random[8..]));
+    let (seed, id) = draw()?;
+    let places = Arc::new(Places::new(&config.drain));
     let (sender, commands) = mpsc::channel(shard::COMMANDS_MAX);
     let shard = Shard::new(
         Arc::new(config.clone()),
         names.clone(),
         Arc::clone(&counters),
-        u64::from_be_bytes(seed.unwrap_or_default()),
+        Arc::clone(&places),
+        seed,
     );
     let shard = tokio::spawn(shard.serve(commands, stopping.clone()));
     let ping_ms = config.limits.ping_ms.min(config.webtorrent.ping_ms);
-    let cluster = start_cluster(&config, &sender, &counters, &stopping).await?;
+    let cluster = start_cluster(&config, places, &sender, &counters, &stopping).await?;
     let context = Arc::new(Context {
         addresses: Addresses::new(config.limits.clone()),
         bearers: Bearers::new(&config.limits),
@@ -193,6 +194,15 @@ async fn serve(
     Ok(())
 }
 
+/// A seed, and a name for this process.
+fn draw() -> Result<(u64, String), Error> {
+    let mut random = [0; 16];
+    names::fill(&mut random)?;
+    let (seed, id) = random.split_at(8);
+    let seed = u64::from_be_bytes(seed.try_into().unwrap_or_default());
+    Ok((seed, hex::encode(id)))
+}
+
 impl Node {
     /// `id` is for a node that has none of a cluster.
     fn new(config: &Config, cluster: Option<&Cluster>, id: String) -> Self {
@@ -206,6 +216,7 @@ impl Node {
 
 async fn start_cluster(
     config: &Config,
+    places: Arc<Places>,
     shard: &mpsc::Sender<Command>,
     counters: &Arc<Counters>,
     stopping: &CancellationToken,
@@ -213,7 +224,7 @@ async fn start_cluster(
     if !config.cluster.is_on() {
         return Ok(None);
     }
-    let started = cluster::start(config, shard.clone(), counters, stopping.clone());
+    let started = cluster::start(config, places, shard.clone(), counters, stopping.clone());
     Ok(Some(started.await?))
 }
 
@@ -245,6 +256,7 @@ impl Context {
         self.draining.store(over.is_some(), Ordering::Relaxed);
         Counters::set(&self.counters.draining, u64::from(over.is_some()));
         tracing::info!(?over, draining = over.is_some(), "drain");
+        self.webtorrent.drain(over);
         self.shard.send(Command::Drain(over)).await.ok()
     }
 

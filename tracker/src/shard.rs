@@ -10,7 +10,6 @@ use bytes::Bytes;
 use swarm_core::{
     directory::{Action, ConnId, Directory, Input, Joined, Network, Outbox},
     id::PeerId,
-    rng::Rng,
     time::Instant,
     wire::tracker::{LinkOutcome, RefusalCode, Status, TrackerMsg, Welcome},
 };
@@ -22,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::Config,
-    farewell::{Farewell, send_away},
+    farewell::{Farewell, Goodbye, Places},
     metrics::Counters,
     names::Names,
     sink::Sink,
@@ -107,7 +106,7 @@ pub(crate) struct Shard {
     conns: HashMap<ConnId, Conn>,
     isps: BTreeMap<u32, String>,
     sites: BTreeMap<u32, String>,
-    jitter: Rng,
+    goodbye: Goodbye,
     farewell: Option<Farewell>,
     frame: Vec<u8>,
 }
@@ -117,10 +116,12 @@ impl Shard {
         config: Arc<Config>,
         names: Names,
         counters: Arc<Counters>,
+        places: Arc<Places>,
         seed: u64,
     ) -> Self {
         let policy = Arc::new(config.policy());
         Self {
+            goodbye: Goodbye::new(&config.limits, places, !seed),
             config,
             names,
             counters,
@@ -130,7 +131,6 @@ impl Shard {
             conns: HashMap::new(),
             isps: BTreeMap::new(),
             sites: BTreeMap::new(),
-            jitter: Rng::new(!seed),
             farewell: None,
             frame: Vec::new(),
         }
@@ -339,7 +339,7 @@ impl Shard {
         let due = self.farewell.as_mut().map(|f| f.due(time::Instant::now()));
         for conn in due.unwrap_or_default() {
             if let Some(conn) = self.conns.get(&conn) {
-                send_away(&conn.outgoing, &self.config.limits, &mut self.jitter);
+                self.goodbye.say(&conn.outgoing);
             }
         }
     }
@@ -347,7 +347,7 @@ impl Shard {
     fn send_all_away(&mut self) {
         // Those of other nodes stay there, and get another owner.
         for (_, conn) in self.conns.drain().filter(|(_, c)| c.outgoing.is_here()) {
-            send_away(&conn.outgoing, &self.config.limits, &mut self.jitter);
+            self.goodbye.say(&conn.outgoing);
         }
     }
 }

@@ -35,6 +35,9 @@ const MEDIA_PROGRAMS: [(&str, &[&str]); 3] = [
 /// What trackers of one cluster talk through; the program and its Debian package. Tests start their
 /// own on loopback.
 const NATS_SERVER: &str = "nats-server";
+/// What relays links where there is no direct way; the program and its Debian package. Tests start
+/// their own on loopback.
+const TURN_SERVER: (&str, &str) = ("turnserver", "coturn");
 /// What compiles for wasm32 where rustup cannot fetch that target.
 const DEBIAN_WASM_PACKAGES: [&str; 3] = ["rustc-web", "rust-web-src", "lld-19"];
 /// The packages of `player-shim/js` and `tests/browser` are tested from this Node.js on.
@@ -77,6 +80,8 @@ pub(crate) fn run(args: Args) -> Result<()> {
     }
     let nats = ensure_program(&apt, NATS_SERVER, &[NATS_SERVER]);
     note(NATS_SERVER, nats);
+    let (turn, package) = TURN_SERVER;
+    note(turn, ensure_program(&apt, turn, &[package]));
     if args.browsers {
         note("chromium", ensure_chromium(&apt));
     }

@@ -11,8 +11,9 @@ use swarm_core::limits::REQUESTS_MAX;
 use swarm_core::peer::{Action, Event, FetchOutcome, Input, Outbox, Payload};
 use swarm_core::timeline::Track;
 use tokio::sync::oneshot;
+use url::Url;
 
-use super::{Answer, Driver, Pending, RunningFetch};
+use super::{Answer, Driver, Pending, RunningFetch, flags};
 use crate::fetch::{Done, Job};
 use crate::snapshot::AgentEvent;
 use crate::tracker_link::TrackerLink;
@@ -74,6 +75,14 @@ impl Driver {
             Action::UseStun(servers) => {
                 let servers = std::str::from_utf8(outbox.bytes(servers)).unwrap_or_default();
                 self.links.use_stun(servers.split_whitespace());
+            }
+            Action::UseRelays { servers, only } => {
+                let lines = std::str::from_utf8(outbox.bytes(servers)).unwrap_or_default();
+                self.links.use_relays(lines, *only);
+            }
+            Action::UseTracker(place) => {
+                let place = std::str::from_utf8(outbox.bytes(place)).unwrap_or_default();
+                self.tracker_place = place_of(place, self.tracker_url.as_ref());
             }
             Action::Emit(event) => self.emit(event),
         }
@@ -177,7 +186,7 @@ impl Driver {
     }
 
     fn connect_tracker(&mut self) {
-        let Some(url) = &self.tracker_url else {
+        let Some(url) = self.tracker_place.as_ref().or(self.tracker_url.as_ref()) else {
             return self.pending.push_back(Pending::TrackerDown);
         };
         self.tracker_number = self.tracker_number.wrapping_add(1);
@@ -254,16 +263,71 @@ impl Driver {
 
     /// Joins the swarm of the stream that is played, once there is a key to trust.
     pub(super) fn join(&mut self) {
-        let Some(stream) = self.seen else { return };
+        let Some(stream) = self.seen.filter(|_| self.consent != Some(false)) else {
+            return;
+        };
         if self.joined == Some(stream) || !self.shared.trust.knows(stream) {
             return;
         }
         self.joined = Some(stream);
         self.shared.trust.set_stream(stream);
+        self.enter(stream);
+    }
+
+    fn enter(&mut self, stream: StreamId) {
         let token = self.token.clone();
         self.handle(Input::Join {
             stream,
             token: &token,
         });
+    }
+
+    /// The person has agreed to peers: a tracker that refused for want of it is asked again. Or has
+    /// not: everybody is told goodbye.
+    pub(super) fn handle_consent(&mut self, agreed: bool) {
+        if self.consent.replace(agreed) == Some(agreed) {
+            return;
+        }
+        self.environment.flags = flags(&self.config, self.consent);
+        self.handle(Input::Environment(self.environment));
+        match self.joined {
+            Some(stream) if agreed => self.enter(stream),
+            None if agreed => self.join(),
+            _ => {
+                self.joined = None;
+                self.handle(Input::Leave);
+            }
+        }
+    }
+}
+
+/// The address that the tracker sends us to; `None` for our own. Not from an encrypted connection to
+/// one that is not: the token goes there.
+fn place_of(place: &str, own: Option<&Url>) -> Option<Url> {
+    let place = Url::parse(place).ok()?;
+    let worse = place.scheme() != "wss" && own.is_some_and(|own| own.scheme() == "wss");
+    if worse || !["ws", "wss"].contains(&place.scheme()) || place.host().is_none() {
+        tracing::warn!(
+            host = place.host_str(),
+            "tracker names another one that is not safe"
+        );
+        return None;
+    }
+    Some(place)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_is_led_from_an_encrypted_tracker_to_a_plain_one() {
+        let [plain, safe] = ["ws://a.example/", "wss://a.example/"].map(|u| Url::parse(u).unwrap());
+        let goes = |place: &str, own: &Url| place_of(place, Some(own)).is_some();
+        assert!(goes("ws://b.example/", &plain) && goes("wss://b.example/", &plain));
+        assert!(goes("wss://b.example:9/x", &safe) && !goes("ws://b.example/", &safe));
+        for place in ["", "http://b.example/", "wss://", "b.example"] {
+            assert!(!goes(place, &plain), "{place}");
+        }
     }
 }

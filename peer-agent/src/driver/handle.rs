@@ -33,6 +33,8 @@ pub(crate) enum Command {
     TrackEnded(TrackId),
     /// Keys have come to be trusted.
     KeysKnown,
+    /// Whether the person agrees to peers.
+    Consent(bool),
     /// Say goodbye and end.
     Shutdown(oneshot::Sender<()>),
 }

@@ -15,6 +15,7 @@ use swarm_core::wire::peer::{
 };
 use tokio::sync::mpsc;
 
+use super::servers::Servers;
 use super::{Driver, GOODBYE, Pending};
 use crate::fault::Saboteur;
 use crate::reassembly::Reassembly;
@@ -37,8 +38,9 @@ const BACKLOG_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// All neighbours of one viewer.
 pub(super) struct Links {
     config: RtcConfig,
+    servers: Servers,
     events: mpsc::Sender<RtcEvent>,
-    /// Made when first needed, and again for other STUN servers.
+    /// Made when first needed, and again for other servers.
     transport: Option<Arc<Transport>>,
     slots: HashMap<Slot, Link>,
     keys: HashMap<PeerKey, Slot>,
@@ -64,12 +66,15 @@ struct Link {
 
 impl Links {
     pub(super) fn new(
-        bind_ips: &[IpAddr],
+        settings: &crate::Config,
         events: mpsc::Sender<RtcEvent>,
         saboteur: Saboteur,
     ) -> Self {
+        let (bind_ips, servers) = (&settings.bind_ips, Servers::new(settings));
         let config = RtcConfig {
-            bind_ips: bind_ips.to_vec(),
+            ice_servers: servers.all(),
+            relay_only: servers.relay_only(),
+            bind_ips: bind_ips.clone(),
             mdns: !bind_ips.iter().all(IpAddr::is_loopback),
             send_queue_bytes_max: SEND_QUEUE_BYTES_MAX,
             message_bytes_max: PEER_FRAME_LEN_MAX,
@@ -77,6 +82,7 @@ impl Links {
         };
         Self {
             config,
+            servers,
             events,
             transport: None,
             slots: HashMap::new(),
@@ -88,9 +94,21 @@ impl Links {
 
     /// Uses these STUN servers (`host:port`) for links set up from now on.
     pub(super) fn use_stun<'a>(&mut self, servers: impl Iterator<Item = &'a str>) {
-        let urls: Vec<_> = servers.map(|server| format!("stun:{server}")).collect();
-        if urls != self.config.stun_urls {
-            self.config.stun_urls = urls;
+        self.servers.on_stun(servers);
+        self.on_servers();
+    }
+
+    /// Uses these TURN servers (lines with user name, credential and addresses) for links set up
+    /// from now on.
+    pub(super) fn use_relays(&mut self, lines: &str, only: bool) {
+        self.servers.on_relays(lines, only);
+        self.on_servers();
+    }
+
+    fn on_servers(&mut self) {
+        let (servers, relay_only) = (self.servers.all(), self.servers.relay_only());
+        if servers != self.config.ice_servers || relay_only != self.config.relay_only {
+            (self.config.ice_servers, self.config.relay_only) = (servers, relay_only);
             self.transport = None;
         }
     }

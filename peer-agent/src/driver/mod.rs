@@ -5,6 +5,7 @@
 mod act;
 mod handle;
 mod links;
+mod servers;
 mod tracks;
 
 pub(crate) use handle::{Answer, Command, DriverHandle, Request};
@@ -72,11 +73,16 @@ pub(crate) struct Driver {
     links: Links,
     tracks: Tracks,
     tracker_url: Option<Url>,
+    /// Where the tracker has sent us.
+    tracker_place: Option<Url>,
     tracker: Option<TrackerLink>,
     tracker_up: bool,
     tracker_number: u32,
     tracker_events: mpsc::Sender<TrackerEvent>,
     token: Vec<u8>,
+    config: crate::Config,
+    environment: Environment,
+    consent: Option<bool>,
     /// The stream to join, the one that was joined, and when a playlist last had that in it.
     seen: Option<StreamId>,
     joined: Option<StreamId>,
@@ -157,14 +163,18 @@ pub(crate) fn spawn(
         fetcher,
         fetches: HashMap::new(),
         failures: VecDeque::new(),
-        links: Links::new(&config.bind_ips, rtc, Saboteur::new(config.misbehaviour)),
+        links: Links::new(config, rtc, Saboteur::new(config.misbehaviour)),
         tracks: Tracks::default(),
         tracker_url: checked.tracker.clone(),
+        tracker_place: None,
         tracker: None,
         tracker_up: false,
         tracker_number: 0,
         tracker_events,
         token: config.token.clone().into_bytes(),
+        config: config.clone(),
+        environment: environment(config),
+        consent: config.consent,
         seen: None,
         joined: None,
         joined_seen: tokio::time::Instant::now(),
@@ -172,40 +182,45 @@ pub(crate) fn spawn(
         peer_name: None,
         shared: shared.clone(),
     };
-    let environment = environment(config);
     let ears = Ears {
         commands: hear_commands,
         rtc: hear_rtc,
         fetches: hear_fetches,
         tracker: hear_tracker,
     };
-    let task = tokio::spawn(driver.run(environment, ears));
+    let task = tokio::spawn(driver.run(ears));
     (DriverHandle::new(commands, shared.store.clone()), task)
 }
 
 fn environment(config: &crate::Config) -> Environment {
-    let mut flags = ViewerFlags::NATIVE;
-    if config.leech || config.upload_bps_max == 0 {
-        flags = flags.with(ViewerFlags::LEECH);
-    }
-    if config.synthetic {
-        flags = flags.with(ViewerFlags::SYNTHETIC);
-    }
     let upload_bps_max = if config.leech {
         0
     } else {
         config.upload_bps_max
     };
     Environment {
-        flags,
+        flags: flags(config, config.consent),
         nat: Nat::Unknown,
         upload_bps_max,
     }
 }
 
+fn flags(config: &crate::Config, consent: Option<bool>) -> ViewerFlags {
+    let facts = [
+        (
+            config.leech || config.upload_bps_max == 0,
+            ViewerFlags::LEECH,
+        ),
+        (config.synthetic, ViewerFlags::SYNTHETIC),
+        (consent == Some(true), ViewerFlags::CONSENT),
+    ];
+    let facts = facts.into_iter().filter(|(holds, _)| *holds);
+    facts.fold(ViewerFlags::NATIVE, |flags, (_, flag)| flags.with(flag))
+}
+
 impl Driver {
-    async fn run(mut self, environment: Environment, mut ears: Ears) {
-        self.handle(Input::Environment(environment));
+    async fn run(mut self, mut ears: Ears) {
+        self.handle(Input::Environment(self.environment));
         let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
         housekeeping.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut closing = None;
@@ -319,6 +334,7 @@ impl Driver {
                 }
             }
             Some(Command::KeysKnown) => self.join(),
+            Some(Command::Consent(agreed)) => self.handle_consent(agreed),
         }
         None
     }

@@ -3,12 +3,39 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
+/// STUN or TURN servers with the same credential, as `RTCIceServer` in browsers.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct IceServer {
+    /// `stun:host:port`, or `turn:host:port` (RFC 7064, RFC 7065). TURN servers are reached by UDP;
+    /// `?transport=tcp` and `turns:` are for browsers and are passed over here.
+    pub urls: Vec<String>,
+    /// The user name at TURN servers.
+    pub username: String,
+    /// Its password.
+    pub credential: String,
+}
+
+impl std::fmt::Debug for IceServer {
+    /// Leaves the credential out, so that logs cannot leak it.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("IceServer")
+            .field("urls", &self.urls)
+            .finish_non_exhaustive()
+    }
+}
+
 /// Settings of a [`super::Transport`]. The defaults suit a viewer at home.
 #[derive(Debug, Clone)]
 pub struct RtcConfig {
-    /// STUN servers, as `stun:host:port`. They tell us our public address; without one, only peers
-    /// on the same network or with a public address of their own can reach us. Default: none.
-    pub stun_urls: Vec<String>,
+    /// STUN and TURN servers. The former tell us our public address; without one, only peers on the
+    /// same network or with a public address of their own can reach us. The latter relay where
+    /// there is no direct way. Default: none.
+    pub ice_servers: Vec<IceServer>,
+    /// Whether only relays are used, so that peers do not learn our address. Default: false.
+    pub relay_only: bool,
     /// Local addresses to use. An unspecified address stands for every interface of its family
     /// but loopback. Default: `0.0.0.0` and `::`. `127.0.0.1` keeps everything on this machine.
     pub bind_ips: Vec<IpAddr>,
@@ -55,7 +82,8 @@ pub struct RtcConfig {
 impl Default for RtcConfig {
     fn default() -> Self {
         Self {
-            stun_urls: Vec::new(),
+            ice_servers: Vec::new(),
+            relay_only: false,
             bind_ips: vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()],
             mdns: true,
             connections_max: 40,

@@ -24,7 +24,7 @@ mod tests;
 
 use swarm_core::wire::{sdp, session as signal};
 
-pub use config::{PeerKey, PeerKind, Role, RtcConfig};
+pub use config::{IceServer, PeerKey, PeerKind, Role, RtcConfig};
 pub use outbox::SendOutcome;
 pub use swarm_core::wire::sdp::{MESSAGE_BYTES_MAX, SDP_BYTES_MAX, SdpError, from_sdp, to_sdp};
 pub use swarm_core::wire::session::{

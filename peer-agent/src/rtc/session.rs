@@ -6,15 +6,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use ::rtc::ice::mdns::MulticastDnsMode;
+use ::rtc::ice::url::{ProtoType, Url};
 use ::rtc::peer_connection::configuration::setting_engine::SctpMaxMessageSize;
 use tokio::sync::mpsc;
 use webrtc::data_channel::{DataChannel, RTCDataChannelInit};
 use webrtc::error::Error as StackError;
 use webrtc::peer_connection::{
     PeerConnection, PeerConnectionBuilder, PeerConnectionEventHandler, RTCConfigurationBuilder,
-    RTCIceCandidateInit, RTCIceGatheringState, RTCIceServer, RTCPeerConnectionIceEvent,
-    RTCPeerConnectionState, RTCSessionDescription, SettingEngine, SettingEngineBuilder,
-    StatsSelector,
+    RTCIceCandidateInit, RTCIceGatheringState, RTCIceServer, RTCIceTransportPolicy,
+    RTCPeerConnectionIceEvent, RTCPeerConnectionState, RTCSessionDescription, SettingEngine,
+    SettingEngineBuilder, StatsSelector,
 };
 
 use super::config::{PeerKind, RtcConfig};
@@ -77,18 +78,23 @@ impl Session {
         let (settled, gate) = (runtime.settled.clone(), runtime.gate.clone());
         // Unbounded is safe: the stack reports each local candidate and each change of state once.
         let (reports, events) = mpsc::unbounded_channel();
-        let ice_servers = config.stun_urls.iter().map(|url| RTCIceServer {
-            urls: vec![url.clone()],
-            ..RTCIceServer::default()
-        });
+        let policy = if config.relay_only {
+            RTCIceTransportPolicy::Relay
+        } else {
+            RTCIceTransportPolicy::All
+        };
         let builder = PeerConnectionBuilder::new()
             .with_configuration(
                 RTCConfigurationBuilder::default()
-                    .with_ice_servers(ice_servers.collect())
+                    .with_ice_servers(ice_servers(config))
+                    .with_ice_transport_policy(policy)
                     .build(),
             )
             .with_setting_engine(settings(config, kind, receive_window_bytes))
-            .with_handler(Arc::new(Reporter { reports }))
+            .with_handler(Arc::new(Reporter {
+                reports,
+                relay_only: config.relay_only,
+            }))
             .with_runtime(Arc::new(runtime))
             .with_udp_addrs(
                 config
@@ -182,6 +188,20 @@ impl Session {
     }
 }
 
+/// The servers that the stack can use; one that it cannot read would break every connection.
+fn ice_servers(config: &RtcConfig) -> Vec<RTCIceServer> {
+    let usable = |text: &&String| {
+        Url::parse_url(text)
+            .is_ok_and(|url| url.proto == ProtoType::Udp && !url.is_secure() && url.port != 0)
+    };
+    let servers = config.ice_servers.iter().map(|server| RTCIceServer {
+        urls: server.urls.iter().filter(usable).cloned().collect(),
+        username: server.username.clone(),
+        credential: server.credential.clone(),
+    });
+    servers.filter(|server| !server.urls.is_empty()).collect()
+}
+
 fn settings(config: &RtcConfig, kind: PeerKind, receive_window_bytes: u32) -> SettingEngine {
     let resolves_names = config.mdns && kind == PeerKind::Browser && !config.is_loopback_only();
     let mdns = if resolves_names {
@@ -222,6 +242,7 @@ fn own_description(description: &RTCSessionDescription) -> Result<Description, S
 /// Forwards the stack's callbacks. It must not wait, as it runs on the connection's own task.
 struct Reporter {
     reports: mpsc::UnboundedSender<SessionEvent>,
+    relay_only: bool,
 }
 
 #[async_trait::async_trait]
@@ -229,7 +250,8 @@ impl PeerConnectionEventHandler for Reporter {
     async fn on_ice_candidate(&self, event: RTCPeerConnectionIceEvent) {
         let line = event.candidate.to_json().ok().map(|init| init.candidate);
         let candidate = line.and_then(|line| Candidate::parse(&line).ok());
-        if let Some(candidate) = candidate.filter(is_reachable) {
+        let fits = |c: &Candidate| is_reachable(c) && (c.is_relay() || !self.relay_only);
+        if let Some(candidate) = candidate.filter(fits) {
             let _ = self.reports.send(SessionEvent::Candidate(candidate));
         }
     }

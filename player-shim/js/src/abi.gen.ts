@@ -18,6 +18,8 @@ export type Action =
   | { kind: "sendTracker"; frame: Uint8Array }
   | { kind: "evict"; segment: string }
   | { kind: "useStun"; servers: Uint8Array }
+  | { kind: "useRelays"; servers: Uint8Array; only: boolean }
+  | { kind: "useTracker"; place: Uint8Array }
   | { kind: "delivered"; name: string; track: number; seq: number; bytesP2p: number; bytesCdn: number; waitedMs: number }
   | { kind: "joined"; peer: string }
   | { kind: "trackerLost"; retryMs: number }
@@ -47,6 +49,8 @@ export const KINDS: readonly (readonly [Action["kind"], readonly Field[]])[] = [
   ["sendTracker", [["frame", 4]]],
   ["evict", [["segment", 2]]],
   ["useStun", [["servers", 4]]],
+  ["useRelays", [["servers", 4], ["only", 1]]],
+  ["useTracker", [["place", 4]]],
   ["delivered", [["name", 2], ["track", 0], ["seq", 3], ["bytesP2p", 0], ["bytesCdn", 0], ["waitedMs", 0]]],
   ["joined", [["peer", 2]]],
   ["trackerLost", [["retryMs", 0]]],

@@ -21,8 +21,18 @@ export interface ShoalOptions {
   storeBytesMax?: number;
   /** Where `shoal_bg.wasm` is. Default: beside the script. */
   wasmUrl?: string;
-  /** ICE servers beside those that the tracker names. */
+  /** ICE servers (STUN, TURN) beside those that the tracker names. */
   iceServers?: RTCIceServer[];
+  /**
+   * `true`: connections use relays (TURN) alone, so that other viewers do not learn this one's
+   * address. Without a relay there are none.
+   */
+  relayOnly?: boolean;
+  /**
+   * Whether the person has agreed to peers. Left out: nobody was asked, and the tracker decides
+   * whether that is enough. `false`: everything comes from the CDN until `setConsent(true)`.
+   */
+  consent?: boolean;
   /**
    * Changes the requests for segments, as `xhrSetup` does for the player's own: credentials, headers.
    */
@@ -125,6 +135,11 @@ export interface ShoalHandle {
   getStats(): ShoalStats;
   /** Listens; the function returned stops it. */
   on<E extends keyof ShoalEvents>(event: E, listener: (value: ShoalEvents[E]) => void): () => void;
+  /**
+   * The person agrees to peers, or does not any more: then all other viewers are left, and everything
+   * comes from the CDN until there is agreement again.
+   */
+  setConsent(agreed: boolean): void;
   /** Leaves the swarm and gives the player its own loader back. The player goes on playing. */
   destroy(): void;
 }

@@ -11,8 +11,9 @@ import { Store } from "./store";
 import { Transport } from "./transport";
 import type { Verifier } from "./verify";
 
-/** The machine's flag for viewers that give nothing. */
+/** The machine's flags for viewers that give nothing, and for those who have agreed to peers. */
 const LEECH = 2;
+const CONSENT = 16;
 
 /** What a request got. */
 export interface Delivery {
@@ -42,6 +43,8 @@ export interface EngineOptions {
   connectionsMax: number;
   storeBytesMax: number;
   iceServers: RTCIceServer[];
+  relayOnly: boolean;
+  consent: boolean | null;
   request: (url: string, init: RequestInit) => RequestInit;
   policy: string;
   log: (level: "debug" | "warn", message: string) => void;
@@ -69,12 +72,16 @@ export class Engine {
   private joining = "";
   private stopped = false;
   private leech = false;
+  private consent: boolean | null;
+  /** The stream that was played last, joined or not. */
+  private seen = "";
 
   constructor(
     private readonly options: EngineOptions,
     private readonly events: EngineEvents,
   ) {
     const { module, verifier } = options;
+    this.consent = options.consent;
     const [low, high] = crypto.getRandomValues(new Uint32Array(2));
     const shim = new module.Shim(options.policy, low ?? 0, high ?? 0, performance.now());
     this.core = new Core(shim, (action) => this.act(action), (error) => this.fault(error));
@@ -103,6 +110,22 @@ export class Engine {
     // Segments of a stream that was not joined are the CDN's alone.
     if (!stream || stream === this.joining) this.core.run((shim, now) => shim.timeline(now, track));
     return track;
+  }
+
+  /**
+   * The person agrees to peers: a tracker that refused for want of it is asked again. Or does not:
+   * everybody is told goodbye.
+   */
+  setConsent(agreed: boolean): void {
+    if (this.stopped || this.consent === agreed) return;
+    this.consent = agreed;
+    this.onDevice();
+    if (!agreed) {
+      this.stream = this.joining = "";
+      this.core.run((shim, now) => shim.leave(now));
+      this.setTracker("off");
+    } else if (this.stream) void this.renewToken();
+    else if (this.seen) void this.join(this.seen);
   }
 
   /** The player no longer plays it. */
@@ -205,7 +228,8 @@ export class Engine {
   /** Joins the stream's swarm, with a fresh token. */
   private async join(stream: string): Promise<void> {
     const { verifier, token } = this.options;
-    if (!verifier || stream === this.joining) return;
+    this.seen = stream;
+    if (!verifier || this.consent === false || stream === this.joining) return;
     this.joining = stream;
     try {
       const bytes = await token();
@@ -270,6 +294,10 @@ export class Engine {
         const servers = new TextDecoder().decode(action.servers).split(" ");
         return transport?.useStun(servers.filter((server) => server !== ""));
       }
+      case "useRelays":
+        return transport?.useRelays(new TextDecoder().decode(action.servers), action.only);
+      case "useTracker":
+        return this.signalling.useTracker(new TextDecoder().decode(action.place));
       case "trackerConnect":
         this.setTracker("connecting");
         return this.signalling.open();
@@ -352,8 +380,8 @@ export class Engine {
 
   private createTransport(verifier: Verifier): Transport {
     const { core, store } = this;
-    const { module, iceServers, connectionsMax, rtc, log } = this.options;
-    const options = { module, store, verifier, iceServers, connectionsMax, enabled: rtc };
+    const { module, iceServers, relayOnly, connectionsMax, rtc, log } = this.options;
+    const options = { module, store, verifier, iceServers, relayOnly, connectionsMax, enabled: rtc };
     return new Transport(options, {
       onSignal: (slot, payload) => core.run((shim, now) => shim.signal(now, slot, payload)),
       onUp: (slot) => core.run((shim, now) => shim.link_up(now, slot)),
@@ -386,8 +414,9 @@ export class Engine {
     const link = navigatorConnection();
     this.leech = link?.saveData === true || link?.type === "cellular";
     const { uploadBpsMax } = this.options;
-    const flags = this.leech || uploadBpsMax <= 0 ? LEECH : 0;
-    this.core.run((shim, now) => shim.environment(now, flags, flags ? 0 : uploadBpsMax));
+    const leech = this.leech || uploadBpsMax <= 0;
+    const flags = (leech ? LEECH : 0) | (this.consent ? CONSENT : 0);
+    this.core.run((shim, now) => shim.environment(now, flags, leech ? 0 : uploadBpsMax));
   };
 }
 

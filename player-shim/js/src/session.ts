@@ -39,6 +39,7 @@ export class Session implements ShoalHandle, LoaderHost {
   private ownBytes = 0;
   private refusals = 0;
   private destroyed = false;
+  private consent: boolean | null;
   /** The counts of an engine that has stopped. */
   private last = { bytesP2p: 0, bytesCdn: 0, bytesUp: 0, bytesWasted: 0, badPieces: 0, backstops: 0 };
   private readonly timer: ReturnType<typeof setInterval>;
@@ -51,6 +52,7 @@ export class Session implements ShoalHandle, LoaderHost {
     private readonly options: ShoalOptions,
     load: () => Promise<Module>,
   ) {
+    this.consent = options.consent ?? null;
     this.timer = setInterval(() => {
       if (this.emitter.has("stats")) this.emitter.emit("stats", this.getStats());
     }, STATS_MS);
@@ -90,6 +92,11 @@ export class Session implements ShoalHandle, LoaderHost {
 
   on<E extends keyof ShoalEvents>(event: E, listener: (value: ShoalEvents[E]) => void): () => void {
     return this.emitter.on(event, listener);
+  }
+
+  setConsent(agreed: boolean): void {
+    this.consent = agreed;
+    this.engine?.setConsent(agreed);
   }
 
   destroy(): void {
@@ -143,6 +150,7 @@ export class Session implements ShoalHandle, LoaderHost {
       onTracker: (state: TrackerState) => this.emitter.emit("tracker", { state }),
       onFault: (reason) => this.stop("failed", reason),
     });
+    if (this.consent !== null) this.engine.setConsent(this.consent);
     this.state = "ready";
     this.onReady();
   }
@@ -192,6 +200,8 @@ function engineOptions(
     connectionsMax: options.connectionsMax ?? CONNECTIONS_MAX,
     storeBytesMax: options.storeBytesMax ?? STORE_BYTES_MAX,
     iceServers: options.iceServers ?? [],
+    relayOnly: options.relayOnly === true,
+    consent: options.consent ?? null,
     request: options.request ?? ((_url, init) => init),
     policy: Object.entries(options.policy ?? {})
       .map(([name, value]) => `${name}=${value}`)

@@ -15,12 +15,24 @@ export interface SignallingEvents {
 
 export class Signalling {
   private socket: WebSocket | null = null;
+  private url: string;
   private timer: ReturnType<typeof setTimeout> | undefined;
 
   constructor(
-    private readonly url: string,
+    private readonly home: string,
     private readonly events: SignallingEvents,
-  ) {}
+  ) {
+    this.url = home;
+  }
+
+  /**
+   * From the next `open` on, the tracker at `place`; the page's own if that is empty, or would lead
+   * from an encrypted connection to a plain one.
+   */
+  useTracker(place: string): void {
+    const usable = /^wss:/i.test(this.home) ? /^wss:\/\//.test(place) : /^wss?:\/\//.test(place);
+    this.url = usable ? place : this.home;
+  }
 
   open(): void {
     this.close();

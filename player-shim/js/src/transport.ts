@@ -26,6 +26,7 @@ export interface TransportOptions {
   store: Store;
   verifier: Verifier;
   iceServers: RTCIceServer[];
+  relayOnly: boolean;
   /** `false`: every connection fails at once. */
   enabled: boolean;
   connectionsMax: number;
@@ -42,25 +43,40 @@ interface Neighbour {
 export class Transport {
   private readonly neighbours = new Map<number, Neighbour>();
   private stun: RTCIceServer[] = [];
+  private relays: RTCIceServer[] = [];
+  private relayOnly: boolean;
 
   constructor(
     private readonly options: TransportOptions,
     private readonly events: TransportEvents,
-  ) {}
+  ) {
+    this.relayOnly = options.relayOnly;
+  }
 
   /** Uses these STUN servers (`host:port`) for links set up from now on. */
   useStun(servers: string[]): void {
     this.stun = servers.map((server) => ({ urls: `stun:${server}` }));
   }
 
+  /**
+   * Uses these TURN servers (lines with user name, credential and addresses) for links set up from
+   * now on. `only`: and nothing else.
+   */
+  useRelays(lines: string, only: boolean): void {
+    const [username = "", credential = "", ...urls] = lines.split("\n");
+    this.relays = urls.length > 0 ? [{ urls, username, credential }] : [];
+    this.relayOnly = only || this.options.relayOnly;
+  }
+
   connect(slot: number, offer: boolean): void {
     this.close(slot);
     const max = Math.min(this.options.connectionsMax, NEIGHBOURS_MAX);
     if (!this.options.enabled || this.neighbours.size >= max) return this.events.onDown(slot);
-    const iceServers = [...this.options.iceServers, ...this.stun];
+    const iceServers = [...this.options.iceServers, ...this.stun, ...this.relays];
+    const iceTransportPolicy = this.relayOnly ? "relay" : "all";
     try {
       const link: Link = new Link(
-        { iceServers, bundlePolicy: "max-bundle" },
+        { iceServers, iceTransportPolicy, bundlePolicy: "max-bundle" },
         this.options.module,
         this.linkEvents(slot, () => link),
         offer,

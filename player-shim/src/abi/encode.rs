@@ -53,6 +53,8 @@ pub fn encode(action: &Action, words: &mut Vec<u32>) {
         Action::SendTracker(frame) => out.kind(14).span(frame),
         Action::Evict(segment) => out.kind(15).wide(segment.0),
         Action::UseStun(servers) => out.kind(16).span(servers),
+        Action::UseRelays { servers, only } => out.kind(17).span(servers).u32((*only).into()),
+        Action::UseTracker(place) => out.kind(18).span(place),
         Action::Emit(event) => encode_event(event, &mut out),
     };
 }
@@ -67,18 +69,18 @@ fn encode_event<'a, 'b>(event: &Event, out: &'a mut Words<'b>) -> &'a mut Words<
             bytes_cdn,
             waited_ms,
         } => {
-            let out = out.kind(17).wide(name.0).u32(track.0).wide(*seq);
+            let out = out.kind(19).wide(name.0).u32(track.0).wide(*seq);
             out.u32(*bytes_p2p).u32(*bytes_cdn).u32(*waited_ms)
         }
-        Event::Joined { peer } => out.kind(18).wide(peer.0),
-        Event::TrackerLost { retry_ms } => out.kind(19).u32(*retry_ms),
-        Event::Refused => out.kind(20),
-        Event::PeerUp { slot, peer } => out.kind(21).u32(slot.0.into()).wide(peer.0),
+        Event::Joined { peer } => out.kind(20).wide(peer.0),
+        Event::TrackerLost { retry_ms } => out.kind(21).u32(*retry_ms),
+        Event::Refused => out.kind(22),
+        Event::PeerUp { slot, peer } => out.kind(23).u32(slot.0.into()).wide(peer.0),
         Event::PeerDown { slot, peer, reason } => {
-            let out = out.kind(22).u32(slot.0.into());
+            let out = out.kind(24).u32(slot.0.into());
             out.wide(peer.0).u32(index_of(*reason))
         }
-        Event::Backstop { name, missing } => out.kind(23).wide(name.0).u32(*missing),
+        Event::Backstop { name, missing } => out.kind(25).wide(name.0).u32(*missing),
     }
 }
 
@@ -169,6 +171,14 @@ mod tests {
             ("sendTracker", Action::SendTracker(4..9)),
             ("evict", Action::Evict(segment)),
             ("useStun", Action::UseStun(0..0)),
+            (
+                "useRelays",
+                Action::UseRelays {
+                    servers: 1..9,
+                    only: true,
+                },
+            ),
+            ("useTracker", Action::UseTracker(0..4)),
         ]
     }
 

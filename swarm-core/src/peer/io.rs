@@ -269,6 +269,17 @@ pub enum Action {
     Evict(SegmentId),
     /// Use these STUN servers (`host:port`, separated by spaces) for links set up from now on.
     UseStun(Span),
+    /// Use these TURN servers for links set up from now on, instead of those before: user name,
+    /// credential and addresses, a line each.
+    UseRelays {
+        /// The lines.
+        servers: Span,
+        /// Whether links are to use relays alone; then no other address may be signalled.
+        only: bool,
+    },
+    /// Connect to the tracker at this address (`ws://` or `wss://`) from now on; to the one that was
+    /// configured if empty, or if the address is worse: `ws://` instead of `wss://`.
+    UseTracker(Span),
     /// For logs, panels and metrics.
     Emit(Event),
 }

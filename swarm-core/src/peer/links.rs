@@ -99,9 +99,17 @@ impl Peer {
                     self.close(slot, CloseReason::Misbehaved, out);
                 }
             }
-            TrackerMsg::Reconnect { after_ms } => {
+            TrackerMsg::Reconnect { after_ms, places } => {
+                self.tracker.handle_places(&places, out);
                 self.tracker
                     .handle_reconnect(self.now, after_ms, &self.policy, &mut self.rng, out);
+            }
+            TrackerMsg::Relays(relays) => {
+                let words = [relays.username, relays.credential].into_iter();
+                let words: Vec<&str> = words.chain(relays.urls.iter().copied()).collect();
+                let servers = out.write(|bytes| bytes.extend(words.join("\n").into_bytes()));
+                let only = relays.only;
+                out.push(Action::UseRelays { servers, only });
             }
             TrackerMsg::Refused { code, .. } => {
                 self.tracker

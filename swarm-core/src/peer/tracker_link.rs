@@ -1,6 +1,6 @@
 //! The viewer's side of the tracker protocol: joining, reporting, and coming back.
 
-use alloc::vec::Vec;
+use alloc::{boxed::Box, string::String, vec::Vec};
 
 use super::{
     io::{Action, Event, Outbox},
@@ -37,9 +37,18 @@ pub(super) struct TrackerLink {
     stream: Option<StreamId>,
     token: Vec<u8>,
     me: Option<(PeerId, u64)>,
+    elsewhere: Option<Box<Elsewhere>>,
     backoff_ms: u32,
     status_interval_ms: u32,
     status_at: Option<Instant>,
+}
+
+/// Where the tracker has sent this viewer.
+#[derive(Clone, Debug)]
+struct Elsewhere {
+    places: Vec<String>,
+    /// Which of them is used; the configured address comes behind the last one.
+    at: usize,
 }
 
 /// What goes into a join that the link does not know itself.
@@ -58,6 +67,7 @@ impl TrackerLink {
             stream: None,
             token: Vec::new(),
             me: None,
+            elsewhere: None,
             backoff_ms: policy.tracker_backoff_ms.0,
             status_interval_ms: STATUS_INTERVAL_MS_MAX,
             status_at: None,
@@ -65,7 +75,14 @@ impl TrackerLink {
     }
 
     pub(super) fn heap_bytes(&self) -> usize {
-        self.token.capacity()
+        let elsewhere = self.elsewhere.as_deref().map_or(0, |elsewhere| {
+            let texts = elsewhere.places.iter();
+            size_of::<Elsewhere>()
+                + texts
+                    .map(|p| p.capacity() + size_of::<String>())
+                    .sum::<usize>()
+        });
+        self.token.capacity() + elsewhere
     }
 
     pub(super) const fn stream(&self) -> Option<StreamId> {
@@ -91,6 +108,7 @@ impl TrackerLink {
                 out.push(Action::TrackerClose);
                 self.state = State::Idle;
             }
+            self.come_home(out);
         }
         if self.state == State::Idle {
             self.connect(out);
@@ -128,6 +146,9 @@ impl TrackerLink {
     ) {
         if matches!(self.state, State::Idle | State::BackingOff(_)) {
             return;
+        }
+        if self.state != State::Joined {
+            self.try_next_place(out);
         }
         let wait_ms = self.backoff_ms / 2 + rng.at_most(u64::from(self.backoff_ms / 2)) as u32;
         self.backoff_ms = self
@@ -168,6 +189,38 @@ impl TrackerLink {
         renamed
     }
 
+    /// The tracker names others to go to. Without any, the viewer comes back to the same one.
+    pub(super) fn handle_places(&mut self, places: &[&str], out: &mut Outbox) {
+        if places.is_empty() {
+            return;
+        }
+        let places = places.iter().map(|place| (*place).into()).collect();
+        self.elsewhere = Some(Box::new(Elsewhere { places, at: 0 }));
+        self.use_place(out);
+    }
+
+    /// The tracker in use cannot be had: the next attempt goes to the next one.
+    fn try_next_place(&mut self, out: &mut Outbox) {
+        if let Some(elsewhere) = &mut self.elsewhere {
+            elsewhere.at = (elsewhere.at + 1) % (elsewhere.places.len() + 1);
+            self.use_place(out);
+        }
+    }
+
+    fn come_home(&mut self, out: &mut Outbox) {
+        if self.elsewhere.take().is_some() {
+            self.use_place(out);
+        }
+    }
+
+    fn use_place(&self, out: &mut Outbox) {
+        let elsewhere = self.elsewhere.as_deref();
+        let place = elsewhere.and_then(|elsewhere| elsewhere.places.get(elsewhere.at));
+        let place = place.map_or("", String::as_str);
+        let span = out.write(|bytes| bytes.extend_from_slice(place.as_bytes()));
+        out.push(Action::UseTracker(span));
+    }
+
     /// The tracker asks to come back later: with jitter, so that not all do at once.
     pub(super) fn handle_reconnect(
         &mut self,
@@ -192,6 +245,9 @@ impl TrackerLink {
         out: &mut Outbox,
     ) {
         if code.may_retry() {
+            if self.state != State::Joined {
+                self.try_next_place(out);
+            }
             self.handle_reconnect(now, policy.tracker_backoff_ms.1 / 2, policy, rng, out);
             return;
         }
@@ -238,6 +294,7 @@ impl TrackerLink {
         if !matches!(self.state, State::Idle | State::BackingOff(_)) {
             out.push(Action::TrackerClose);
         }
+        self.come_home(out);
         self.state = State::Idle;
         self.stream = None;
         self.status_at = None;
@@ -269,5 +326,120 @@ impl Reported {
         status.stalls = (to.stalls - self.stalls).min(u32::from(u16::MAX)) as u16;
         status.stalled_ms = (to.stalled_ms - self.stalled_ms).min(u64::from(u32::MAX)) as u32;
         *self = to;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Viewer {
+        link: TrackerLink,
+        policy: Policy,
+        rng: Rng,
+        now: Instant,
+        /// The addresses told to the driver since the last look.
+        used: Vec<String>,
+    }
+
+    impl Viewer {
+        fn joined() -> Self {
+            let policy = Policy::default();
+            let mut viewer = Self {
+                link: TrackerLink::new(&policy),
+                policy,
+                rng: Rng::new(1),
+                now: Instant::ORIGIN,
+                used: Vec::new(),
+            };
+            viewer.tell(|v, out| v.link.handle_join(StreamId([1; 16]), b"", out));
+            viewer.join();
+            viewer
+        }
+
+        fn tell(&mut self, step: impl FnOnce(&mut Self, &mut Outbox)) {
+            let mut out = Outbox::new();
+            step(self, &mut out);
+            for action in out.actions() {
+                if let Action::UseTracker(span) = action {
+                    let text = core::str::from_utf8(out.bytes(span)).unwrap();
+                    self.used.push(text.into());
+                }
+            }
+        }
+
+        fn join(&mut self) {
+            let welcome = Welcome {
+                peer: PeerId(1),
+                secret: 2,
+                status_interval_ms: 5_000,
+                links_target: 14,
+                stun: Vec::new(),
+            };
+            self.tell(|v, out| {
+                _ = v.link.handle_welcome(v.now, &welcome, &v.policy, out);
+            });
+        }
+
+        fn send_away(&mut self, places: &[&str]) {
+            self.tell(|v, out| {
+                v.link.handle_places(places, out);
+                v.link
+                    .handle_reconnect(v.now, 500, &v.policy, &mut v.rng, out);
+            });
+            self.connect();
+        }
+
+        fn lose(&mut self) {
+            self.tell(|v, out| v.link.handle_down(v.now, &v.policy, &mut v.rng, out));
+            self.connect();
+        }
+
+        /// Waits for the end of the pause.
+        fn connect(&mut self) {
+            self.now = self.link.next_wakeup().unwrap();
+            self.tell(|v, out| v.link.handle_tick(v.now, out));
+            assert_eq!(self.link.state, State::Connecting);
+        }
+
+        fn used(&mut self) -> Vec<String> {
+            core::mem::take(&mut self.used)
+        }
+    }
+
+    #[test]
+    fn places_are_tried_in_turn_and_the_own_one_after_them() {
+        let mut viewer = Viewer::joined();
+        viewer.send_away(&["wss://a", "wss://b"]);
+        assert_eq!(viewer.used(), ["wss://a"]);
+        for place in ["wss://b", "", "wss://a", "wss://b"] {
+            viewer.lose();
+            assert_eq!(viewer.used(), [place]);
+        }
+        viewer.join();
+        // Whoever was in comes back to where it was, at first.
+        viewer.lose();
+        assert!(viewer.used().is_empty());
+        viewer.tell(|v, out| {
+            let code = RefusalCode::Unavailable;
+            v.link
+                .handle_refused(v.now, code, &v.policy, &mut v.rng, out);
+        });
+        assert_eq!(viewer.used(), [""]);
+    }
+
+    #[test]
+    fn without_a_place_the_viewer_comes_back_and_another_stream_is_sought_at_home() {
+        let mut viewer = Viewer::joined();
+        viewer.send_away(&[]);
+        assert!(viewer.used().is_empty());
+        viewer.join();
+        viewer.send_away(&["wss://a"]);
+        viewer.join();
+        assert_eq!(viewer.used(), ["wss://a"]);
+        viewer.tell(|v, out| v.link.handle_join(StreamId([1; 16]), b"new", out));
+        assert!(viewer.used().is_empty());
+        viewer.tell(|v, out| v.link.handle_join(StreamId([2; 16]), b"", out));
+        assert_eq!(viewer.used(), [""]);
     }
 }

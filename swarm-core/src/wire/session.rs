@@ -115,7 +115,8 @@ impl Candidate {
     /// Checks the form of a candidate line and keeps what Shoal needs of it.
     ///
     /// Browser extensions after the type and related address (`generation`, `ufrag`,
-    /// `network-id`, `network-cost`) are cut off: the receiver has no use for them.
+    /// `network-id`, `network-cost`) are cut off: the receiver has no use for them. Nor has it for
+    /// the address that a relay hides: [`HIDDEN`] stands for it.
     pub fn parse(line: &str) -> Result<Self, SignalError> {
         if line.len() > CANDIDATE_BYTES_MAX {
             return Err(SignalError::CandidateTooLong(line.len()));
@@ -158,6 +159,9 @@ impl Candidate {
         if rest.iter().any(|word| word.is_empty()) {
             return Err(malformed("extensions"));
         }
+        if *kind == RELAY {
+            return Ok(Self(format!("candidate:{} {HIDDEN}", words[..8].join(" "))));
+        }
         let kept = 8 + kept_extension_words(rest);
         Ok(Self(format!("candidate:{}", words[..kept].join(" "))))
     }
@@ -165,6 +169,11 @@ impl Candidate {
     /// The line, with its `candidate:` prefix.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// Whether it names a relay (TURN).
+    pub fn is_relay(&self) -> bool {
+        self.0.split(' ').nth(7) == Some(RELAY)
     }
 
     /// The address field: an IP address or a `.local` name.
@@ -205,6 +214,10 @@ pub enum PayloadError {
 }
 
 const CANDIDATE_PREFIX: &str = "candidate:";
+/// The type of a relay's candidate.
+const RELAY: &str = "relay";
+/// What stands for the address behind a relay: some stacks want to read one.
+const HIDDEN: &str = "raddr 0.0.0.0 rport 0";
 
 /// The payload of a signal; `None` if it is longer than the tracker accepts.
 pub fn encode(signal: &Signal) -> Option<Vec<u8>> {
@@ -265,10 +278,9 @@ pub fn decode(payload: &[u8]) -> Result<Signal, PayloadError> {
 }
 
 fn short(candidate: &Candidate) -> &str {
-    candidate
-        .as_str()
-        .strip_prefix(CANDIDATE_PREFIX)
-        .unwrap_or_default()
+    let text = candidate.as_str();
+    let text = text.strip_prefix(CANDIDATE_PREFIX).unwrap_or_default();
+    text.strip_suffix(HIDDEN).unwrap_or(text).trim_end()
 }
 
 fn long(text: &str) -> Result<Candidate, SignalError> {
@@ -314,6 +326,21 @@ fn kept_extension_words(rest: &[&str]) -> usize {
 mod tests {
     use super::*;
     use alloc::vec;
+
+    #[test]
+    fn nobody_learns_what_is_behind_a_relay() {
+        let line = "candidate:2 1 udp 16777215 203.0.113.9 50000 typ relay";
+        let behind = format!("{line} raddr 192.0.2.1 rport 40000 generation 0");
+        for line in [line, &behind] {
+            let candidate = Candidate::parse(line).unwrap();
+            assert!(candidate.is_relay());
+            assert!(!candidate.as_str().contains("192.0.2.1"));
+            let signal = Signal::Candidate(candidate);
+            let payload = encode(&signal).unwrap();
+            assert!(payload.ends_with(b"typ relay"));
+            assert_eq!(decode(&payload), Ok(signal));
+        }
+    }
 
     #[test]
     fn signals_survive_the_way() {

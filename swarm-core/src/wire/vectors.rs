@@ -9,8 +9,8 @@ use crate::{
     wire::{
         peer::{Chunk, DataFrame, Division, PeerMsg, PeerStatus, Pieces},
         tracker::{
-            Distance, Introduction, Join, LinkOutcome, Nat, RefusalCode, Status, TrackerMsg,
-            ViewerFlags, ViewerMsg, Welcome,
+            Distance, Introduction, Join, LinkOutcome, Nat, RefusalCode, Relays, Status,
+            TrackerMsg, ViewerFlags, ViewerMsg, Welcome,
         },
     },
 };
@@ -121,6 +121,15 @@ fn tracker_frames() -> Vec<(&'static str, Vec<u8>)> {
         resume: Some((PeerId(7), 8)),
         token: b"token",
     });
+    let agreed = ViewerMsg::Join(Join {
+        stream: StreamId::of(&[7; 32], "main"),
+        track: TrackId(5),
+        flags: ViewerFlags::CONSENT,
+        nat: Nat::Unknown,
+        upload_kbps: 8000,
+        resume: None,
+        token: b"",
+    });
     let status = ViewerMsg::Status(Status {
         track: TrackId(5),
         buffer_ms: 8000,
@@ -141,6 +150,7 @@ fn tracker_frames() -> Vec<(&'static str, Vec<u8>)> {
     };
     let from_viewer = [
         ("join", join),
+        ("join_consent", agreed),
         ("status", status),
         (
             "signal",
@@ -165,6 +175,16 @@ fn tracker_frames() -> Vec<(&'static str, Vec<u8>)> {
         flags: ViewerFlags::NATIVE,
         distance: Distance::Isp,
     });
+    let reconnect = TrackerMsg::Reconnect {
+        after_ms: 1500,
+        places: vec!["wss://b.example/shoal"],
+    };
+    let relays = TrackerMsg::Relays(Relays {
+        only: true,
+        username: "1795000000:0000000000000007",
+        credential: "c2VjcmV0",
+        urls: vec!["turn:relay.example:3478?transport=udp"],
+    });
     let from_tracker = [
         ("welcome", welcome),
         ("introduce", introduce),
@@ -177,7 +197,8 @@ fn tracker_frames() -> Vec<(&'static str, Vec<u8>)> {
         ),
         ("gone", TrackerMsg::Gone { peer: PeerId(9) }),
         ("shun", TrackerMsg::Shun { peer: PeerId(9) }),
-        ("reconnect", TrackerMsg::Reconnect { after_ms: 1500 }),
+        ("reconnect", reconnect),
+        ("relays", relays),
         (
             "refused",
             TrackerMsg::Refused {

@@ -138,7 +138,11 @@ impl Part {
                 }
             }
             Action::Emit(Fact::Backstop { .. }) => context.backstop = true,
-            Action::Signal { .. } | Action::UseStun(_) | Action::Emit(_) => {}
+            Action::Signal { .. }
+            | Action::UseStun(_)
+            | Action::UseRelays { .. }
+            | Action::UseTracker(_)
+            | Action::Emit(_) => {}
         }
     }
 

@@ -3,7 +3,11 @@
 
 mod part;
 mod stack;
+mod trackers;
+mod turn;
 mod viewer;
 
 pub use stack::{Stack, StackOptions};
-pub use viewer::{Viewer, share_of_peers};
+pub use trackers::OwnTracker;
+pub use turn::{TURN_SECRET, TurnServer};
+pub use viewer::{Viewer, share_of_peers, wait_for};

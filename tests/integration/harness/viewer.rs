@@ -1,6 +1,6 @@
 //! Native viewers with a virtual player.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use peer_agent::{
     Agent, Config, Snapshot,
@@ -10,6 +10,11 @@ use sha2::{Digest, Sha256};
 use tokio::{sync::oneshot, task::JoinHandle};
 
 use crate::Stack;
+
+/// For what must come true.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Between two looks at it.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// A viewer that plays until it is stopped.
 #[derive(Debug)]
@@ -52,6 +57,11 @@ impl Viewer {
         self.agent.stats()
     }
 
+    /// The person agrees to peers, or does not any more.
+    pub async fn set_consent(&self, agreed: bool) {
+        self.agent.set_consent(agreed).await;
+    }
+
     /// Ends playback, leaves the swarm, and reports.
     pub async fn stop(self) -> Report {
         _ = self.stop.send(());
@@ -66,6 +76,19 @@ impl Viewer {
     pub fn kill(self) {
         self.playing.abort();
     }
+}
+
+/// Waits for what must come true within a minute, and says what has not.
+///
+/// # Panics
+/// If it has not.
+pub async fn wait_for(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let waited = tokio::time::timeout(PATIENCE, async {
+        while !holds().await {
+            tokio::time::sleep(LOOK).await;
+        }
+    });
+    assert!(waited.await.is_ok(), "in vain: {what}");
 }
 
 /// The peers' share of the bytes of the segments from the `skip`th on.

@@ -9,7 +9,12 @@ pub mod tokens;
 pub use permission::{OnFailure, PermissionConfig};
 pub use tokens::TokensConfig;
 
-use std::{fmt, net::IpAddr, sync::Arc, time::SystemTime};
+use std::{
+    fmt,
+    net::IpAddr,
+    sync::Arc,
+    time::{Instant, SystemTime},
+};
 
 use async_trait::async_trait;
 use swarm_core::{id::StreamId, wire::tracker::RefusalCode};
@@ -147,7 +152,15 @@ pub(crate) fn from_config(
 #[derive(Debug)]
 pub(crate) struct Pass {
     pub(crate) leech: bool,
-    _bearer: Option<HeldBearer>,
+    bearer: Option<HeldBearer>,
+}
+
+impl Pass {
+    /// Whether its token may be used to say one thing more.
+    pub(crate) fn take_message(&self, now: Instant) -> bool {
+        let bearer = self.bearer.as_ref();
+        bearer.is_none_or(|bearer| bearer.take_message(now))
+    }
 }
 
 /// Whether a viewer may join: asks `admission`, then counts what its token is used for. The join
@@ -164,7 +177,7 @@ pub(crate) async fn check(
     };
     Ok(Pass {
         leech: grant.leech,
-        _bearer: bearer,
+        bearer,
     })
 }
 

@@ -104,6 +104,12 @@ async fn question_of(
                 node: argument(&query, "node").map(str::to_owned),
             })
         }
+        (&Method::GET, ["swarms"]) => Ok(Question::Swarms),
+        (&Method::GET, ["swarms", swarm]) => Ok(Question::Swarm(owned(swarm))),
+        (&Method::POST, ["swarms", swarm, "viewers", viewer, "kick"]) => Ok(Question::KickFrom {
+            swarm: owned(swarm),
+            viewer: owned(viewer),
+        }),
         (&Method::GET, ["viewers", viewer]) => Ok(Question::Viewer(owned(viewer))),
         (&Method::POST, ["viewers", viewer, "kick"]) => Ok(Question::Kick(owned(viewer))),
         (&Method::POST, ["drain"]) => drain(request, mine()).await,
@@ -163,6 +169,8 @@ async fn answer_question(context: &Arc<Context>, question: &Question) -> Answer 
         Reply::Groups(found) => found.map_or_else(no_viewers, |found| json(&found)),
         Reply::Mesh(found) => found.map_or_else(no_viewers, |found| json(&found)),
         Reply::Viewer(Some(found)) => json(&found),
+        Reply::Swarms(swarms) => json(&swarms.shown()),
+        Reply::Swarm(found) => found.map_or_else(no_viewers, |found| json(&found)),
         Reply::Viewer(None) | Reply::Done(false) => {
             text(StatusCode::NOT_FOUND, "no such viewer or node\n")
         }

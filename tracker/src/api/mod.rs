@@ -3,6 +3,7 @@
 //! - `http` checks who asks, and turns paths into questions.
 //! - `question` is answered by the shard of each node; `merge` makes one answer of all nodes'.
 //! - `stream`, `groups` and `mesh` look at one stream: from afar, and closer.
+//! - `swarms` are those of WebTorrent viewers.
 //!
 //! An answer has a bounded size whatever the audience: lists are cut, large streams are sampled.
 
@@ -12,6 +13,7 @@ mod mesh;
 mod question;
 mod stream;
 mod summary;
+mod swarms;
 
 pub(crate) use http::{answer, answer_metrics};
 pub(crate) use question::{census, serve_peers};

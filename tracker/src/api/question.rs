@@ -11,12 +11,14 @@ use super::{
     mesh::{Mesh, Neighbourhood},
     stream::Detail,
     summary::{CENSUS_MAX, Node, STREAMS_MAX, Stream, Streams},
+    swarms::SwarmList,
 };
 use crate::{
     cluster::Asked,
     metrics::Counters,
     server::Context,
     shard::{Command, Sight},
+    webtorrent::{Id20, SwarmDetail},
 };
 
 /// Longest time to send viewers away in.
@@ -39,6 +41,13 @@ pub(super) enum Question {
     },
     Viewer(String),
     Kick(String),
+    /// WebTorrent viewers: their swarms, one of them, and the end of one viewer's stay there.
+    Swarms,
+    Swarm(String),
+    KickFrom {
+        swarm: String,
+        viewer: String,
+    },
     /// Sends the viewers of a node away over this many milliseconds; without it, ends doing so.
     Drain {
         node: String,
@@ -55,6 +64,8 @@ pub(super) enum Reply {
     Groups(Option<Groups>),
     Mesh(Option<Box<Mesh>>),
     Viewer(Option<Box<Neighbourhood>>),
+    Swarms(SwarmList),
+    Swarm(Option<Box<SwarmDetail>>),
     /// Whether there was something to do.
     Done(bool),
 }
@@ -68,6 +79,16 @@ async fn answer_here(context: &Arc<Context>, question: &Question) -> Option<Repl
                 return Some(Reply::Done(false));
             };
             let kicked = ask(context, |answer| Command::Kick(peer, answer)).await?;
+            Some(Reply::Done(kicked))
+        }
+        Question::Swarms => Some(Reply::Swarms(SwarmList::new(context.webtorrent.lines()))),
+        Question::Swarm(hex) => {
+            let found = id20_of(hex).and_then(|hash| context.webtorrent.detail(hash, &node));
+            Some(Reply::Swarm(found.map(Box::new)))
+        }
+        Question::KickFrom { swarm, viewer } => {
+            let named = id20_of(swarm).zip(id20_of(viewer));
+            let kicked = named.is_some_and(|(hash, id)| context.webtorrent.kick(hash, id));
             Some(Reply::Done(kicked))
         }
         Question::Drain { node: of, over_ms } => {
@@ -119,7 +140,13 @@ fn see(sight: &Sight<'_>, question: &Question, node: &str) -> Reply {
             let found = peer_of(peer).and_then(|peer| Neighbourhood::read(sight, peer));
             Reply::Viewer(found.map(Box::new))
         }
-        Question::Nodes | Question::Kick(_) | Question::Drain { .. } => Reply::Done(false),
+        // Not the directory's business.
+        Question::Nodes
+        | Question::Kick(_)
+        | Question::Drain { .. }
+        | Question::Swarms
+        | Question::Swarm(_)
+        | Question::KickFrom { .. } => Reply::Done(false),
     }
 }
 
@@ -135,6 +162,10 @@ impl Reply {
             (Self::Groups(all), Self::Groups(more)) => join(all, more, Groups::merge),
             (Self::Mesh(all), Self::Mesh(more)) => join(all, more, |all, more| all.merge(*more)),
             (Self::Viewer(all), Self::Viewer(more)) => join(all, more, |_, _| {}),
+            (Self::Swarms(all), Self::Swarms(more)) => all.merge(more),
+            (Self::Swarm(all), Self::Swarm(more)) => {
+                join(all, more, |all, more| all.merge(*more));
+            }
             (Self::Done(all), Self::Done(more)) => *all |= more,
             _ => {}
         }
@@ -213,6 +244,11 @@ async fn ask<T>(
     let (sender, answer) = oneshot::channel();
     context.shard.send(command(sender)).await.ok()?;
     answer.await.ok()
+}
+
+fn id20_of(text: &str) -> Option<Id20> {
+    let mut id = [0; 20];
+    hex::decode_to_slice(text, &mut id).ok().map(|()| Id20(id))
 }
 
 fn peer_of(hex: &str) -> Option<PeerId> {

@@ -50,6 +50,8 @@ pub(crate) struct Node {
     pub(crate) viewers: usize,
     pub(crate) groups: usize,
     pub(crate) streams: usize,
+    /// WebTorrent viewers, each as often as it is in a swarm.
+    pub(crate) webtorrent_viewers: usize,
     pub(crate) draining: bool,
 }
 
@@ -63,6 +65,7 @@ impl Node {
             version: env!("CARGO_PKG_VERSION").into(),
             uptime_s: node.started.elapsed().as_secs(),
             connections: context.counters.connections.load(Ordering::Relaxed),
+            webtorrent_viewers: context.webtorrent.viewers_len(),
             draining: context.is_draining(),
             ..Self::default()
         }

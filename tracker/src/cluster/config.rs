@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use swarm_core::wire::tracker::is_place;
 
 use super::members::NAME_LEN_MAX;
 use crate::Error;
@@ -20,6 +21,9 @@ pub struct ClusterConfig {
     pub subject: String,
     /// The node's name on the dashboard; a random one without it.
     pub name: String,
+    /// Where viewers reach this node, past any load balancer, as `ws://` or `wss://`: other nodes send
+    /// their viewers there when they stop. Empty: they do not.
+    pub url: String,
     /// How often a node shows that it lives, in milliseconds.
     pub heartbeat_ms: u32,
     /// A node that is not heard for this long is lost, in milliseconds.
@@ -50,6 +54,7 @@ impl Default for ClusterConfig {
             credentials: None,
             subject: "shoal".into(),
             name: String::new(),
+            url: String::new(),
             heartbeat_ms: 1_000,
             lost_after_ms: 4_000,
             viewers_max: 1_000_000,
@@ -78,6 +83,9 @@ impl ClusterConfig {
         }
         if self.name.len() > NAME_LEN_MAX {
             return wrong("name must not exceed 64 bytes");
+        }
+        if !self.url.is_empty() && !is_place(&self.url) {
+            return wrong("url must be ws:// or wss:// and a host, at most 256 bytes");
         }
         if self.heartbeat_ms == 0 || self.lost_after_ms / 2 < self.heartbeat_ms {
             return wrong("lost_after_ms must be at least twice heartbeat_ms, which is not 0");

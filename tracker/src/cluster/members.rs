@@ -30,6 +30,8 @@ impl std::fmt::Display for NodeId {
 pub(super) struct Hello {
     pub(super) node: NodeId,
     pub(super) name: String,
+    /// Where viewers reach it; empty if it does not say.
+    pub(super) url: String,
     /// It owns nothing any more and is about to end.
     pub(super) draining: bool,
     /// Viewers that are connected to it.
@@ -83,6 +85,13 @@ impl Members {
     /// The other nodes that live: number, name, viewers, whether they are draining.
     pub(super) fn others(&self) -> impl Iterator<Item = &Hello> {
         self.others.values().map(|other| &other.hello)
+    }
+
+    /// Where viewers reach the other nodes that take them in.
+    pub(super) fn places(&self) -> Vec<String> {
+        let staying = self.others().filter(|hello| !hello.draining);
+        let urls = staying.map(|hello| hello.url.clone());
+        urls.filter(|url| !url.is_empty()).collect()
     }
 
     pub(super) fn is_alive(&self, node: NodeId) -> bool {
@@ -265,6 +274,18 @@ mod tests {
         }
         assert_eq!(owned.len(), 3);
         assert!(owned.values().all(|count| *count > 50), "{owned:?}");
+    }
+
+    #[test]
+    fn viewers_are_sent_to_nodes_that_stay_and_say_where() {
+        let mut members = members(1, &[2]);
+        let mut told = hello(3);
+        told.url = "wss://three.example".into();
+        members.on_hello(0, told.clone());
+        assert_eq!(members.places(), ["wss://three.example"]);
+        told.draining = true;
+        members.on_hello(0, told);
+        assert!(members.places().is_empty());
     }
 
     #[test]

@@ -7,7 +7,7 @@ use swarm_core::{
     limits::{STUN_MAX, TEXT_LEN_MAX, TRACKER_FRAME_LEN_MAX},
     wire::{
         DecodeError, Reader, Writer,
-        tracker::{self, ViewerMsg},
+        tracker::{self, ViewerMsg, is_place},
     },
 };
 
@@ -93,6 +93,7 @@ impl Broadcast {
                 out.u8(u8::from(hello.draining));
                 out.u32(hello.viewers);
                 out.blob(hello.name.as_bytes());
+                out.blob(hello.url.as_bytes());
                 out.u8(hello.splits.len().min(SPLITS_MAX) as u8);
                 for stream in hello.splits.iter().take(SPLITS_MAX) {
                     out.bytes(&stream.0);
@@ -119,6 +120,10 @@ impl Broadcast {
                 let (node, draining) = (NodeId(reader.u64()?), flag(&mut reader)?);
                 let viewers = reader.u32()?;
                 let name = reader.text("name", NAME_LEN_MAX)?.to_owned();
+                let url = reader.text("url", TEXT_LEN_MAX)?.to_owned();
+                if !url.is_empty() && !is_place(&url) {
+                    return Err(DecodeError::OutOfRange("url"));
+                }
                 let count = reader.count("splits", SPLITS_MAX)?;
                 let splits = (0..count)
                     .map(|_| reader.array().map(StreamId))
@@ -130,6 +135,7 @@ impl Broadcast {
                 Self::Hello(Hello {
                     node,
                     name,
+                    url,
                     draining,
                     viewers,
                     splits,
@@ -431,6 +437,7 @@ mod tests {
         Broadcast::Hello(Hello {
             node: NodeId(1),
             name: "fra-1".into(),
+            url: "wss://fra-1.example/".into(),
             draining: true,
             viewers: 12,
             splits: vec![StreamId([1; 16])],

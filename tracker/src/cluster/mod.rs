@@ -30,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     Error,
     config::Config,
+    farewell::Places,
     metrics::Counters,
     names,
     shard::{COMMANDS_MAX, Command},
@@ -55,6 +56,7 @@ pub(crate) struct Cluster {
 /// [`Error::Config`] where servers or credentials cannot be used.
 pub(crate) async fn start(
     config: &Config,
+    places: Arc<Places>,
     shard: mpsc::Sender<Command>,
     counters: &Arc<Counters>,
     stop: CancellationToken,
@@ -72,7 +74,7 @@ pub(crate) async fn start(
         counters: Arc::clone(counters),
     };
     let seed = (random >> 64) as u64;
-    let router = Router::new(me, seed, config, visitors, Arc::clone(counters));
+    let router = Router::new(me, seed, config, visitors, places, Arc::clone(counters));
     let task = tokio::spawn(link::serve(link, router, shard, received, outputs, stop));
     Ok(Cluster {
         commands,

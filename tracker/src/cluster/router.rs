@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use swarm_core::{directory::ConnId, id::StreamId, rng::Rng, wire::tracker::ViewerMsg};
+use swarm_core::{directory::ConnId, id::StreamId, wire::tracker::ViewerMsg};
 use tokio::time::Instant;
 
 use super::{
@@ -19,8 +19,8 @@ use super::{
     message::{self, Arrival, Broadcast, Entry, PLACE_LEN_MAX, Remote},
 };
 use crate::{
-    config::{Config, LimitsConfig},
-    farewell::{Farewell, send_away},
+    config::Config,
+    farewell::{Farewell, Goodbye, Places},
     metrics::Counters,
     shard::{Command, Join},
     sink::Sink,
@@ -55,7 +55,8 @@ struct Visit {
 pub(super) struct Router {
     me: NodeId,
     name: String,
-    limits: LimitsConfig,
+    url: String,
+    places: Arc<Places>,
     heartbeat_ms: u64,
     silence_ms: u64,
     viewers_max: usize,
@@ -70,7 +71,7 @@ pub(super) struct Router {
     unanswered: VecDeque<(u64, ConnId, u32)>,
     farewell: Option<Farewell>,
     heartbeat_at_ms: u64,
-    jitter: Rng,
+    goodbye: Goodbye,
     counters: Arc<Counters>,
     to_shard: Vec<Command>,
     to_nodes: BTreeMap<NodeId, Vec<u8>>,
@@ -90,6 +91,7 @@ impl Router {
         seed: u64,
         config: &Config,
         visitors: Visitors,
+        places: Arc<Places>,
         counters: Arc<Counters>,
     ) -> Self {
         let mut name = config.cluster.name.clone();
@@ -100,7 +102,9 @@ impl Router {
         Self {
             me,
             name,
-            limits: config.limits.clone(),
+            url: config.cluster.url.clone(),
+            goodbye: Goodbye::new(&config.limits, Arc::clone(&places), seed),
+            places,
             heartbeat_ms: u64::from(config.cluster.heartbeat_ms),
             silence_ms: 2 * u64::from(config.swarm.silence_ms_max),
             viewers_max: config.cluster.viewers_max as usize,
@@ -114,7 +118,6 @@ impl Router {
             unanswered: VecDeque::new(),
             farewell: None,
             heartbeat_at_ms: 0,
-            jitter: Rng::new(seed),
             counters,
             to_shard: Vec::new(),
             to_nodes: BTreeMap::new(),
@@ -198,12 +201,14 @@ impl Router {
                     self.say_hello();
                 }
                 if changed {
+                    self.places.set_nodes(self.members.places());
                     self.rebalance();
                 }
             }
             Ok(Broadcast::Bye(node)) => {
                 if self.members.on_bye(node) {
                     tracing::info!(%node, "a node has left the cluster");
+                    self.places.set_nodes(self.members.places());
                     self.on_node_lost(node);
                     self.rebalance();
                 }
@@ -230,7 +235,7 @@ impl Router {
         let due = self.farewell.as_mut().map(|f| f.due(now));
         for conn in due.unwrap_or_default() {
             if let Some(local) = self.locals.get(&conn) {
-                send_away(&local.sink, &self.limits, &mut self.jitter);
+                self.goodbye.say(&local.sink);
             }
         }
         let now_ms = self.now_ms();
@@ -240,6 +245,9 @@ impl Router {
         self.heartbeat_at_ms = now_ms + self.heartbeat_ms;
         let lost = self.members.expire(now_ms);
         let mut changed = !lost.is_empty();
+        if changed {
+            self.places.set_nodes(self.members.places());
+        }
         for node in lost {
             tracing::warn!(%node, "a node of the cluster is lost");
             self.on_node_lost(node);
@@ -263,7 +271,7 @@ impl Router {
     pub(super) fn handle_stop(&mut self) {
         for local in self.locals.values() {
             if local.owner != self.me {
-                send_away(&local.sink, &self.limits, &mut self.jitter);
+                self.goodbye.say(&local.sink);
             }
         }
         let bye = Broadcast::Bye(self.me).encode();
@@ -460,6 +468,7 @@ impl Router {
         let hello = Hello {
             node: self.me,
             name: self.name.clone(),
+            url: self.url.clone(),
             draining: self.members.draining(),
             viewers: self.locals.len() as u32,
             splits: self.members.own_splits(),

@@ -26,6 +26,8 @@ pub(crate) struct Found {
     pub(crate) network: Network,
     pub(crate) isp: Option<String>,
     pub(crate) label: Option<String>,
+    /// Whether its viewers are told of relays.
+    pub(crate) relay: bool,
 }
 
 /// Looks addresses up.
@@ -120,6 +122,7 @@ fn apply_rule(rule: &NetworkConfig, found: &mut Found) {
     }
     network.site = rule.site.as_deref().map(site_id);
     network.local_only = !rule.wan;
+    found.relay = rule.relay;
     network.mode = match rule.p2p {
         P2pMode::On => directory::P2pMode::On,
         P2pMode::Off => directory::P2pMode::Off,
@@ -175,6 +178,7 @@ mod tests {
             longitude = 13.4
             p2p = "leech"
             site = "office"
+            relay = true
             wan = false
             "#,
         )
@@ -192,6 +196,8 @@ mod tests {
         assert_eq!(inner.site, outer.site);
         assert!(inner.local_only);
         assert_eq!(find("192.0.2.1").asn, 0);
+        let relay = |text: &str| networks.find(text.parse().unwrap()).relay;
+        assert!(relay("10.1.2.3") && !relay("10.2.0.1") && !relay("192.0.2.1"));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The operator's table of subnets.
 //!
-//! CSV with a header line: `group,cidrs,p2p,wan,label,country`. `group` and `cidrs` (separated by
+//! CSV with a header line: `group,cidrs,p2p,wan,label,country,relay`. `group` and `cidrs` (separated by
 //! spaces or semicolons) must be there, the rest may be empty or left out.
 
 use std::{fs, net::IpAddr, path::Path};
@@ -17,6 +17,8 @@ use crate::{
 /// Largest file, in bytes, and most networks in it.
 const FILE_LEN_MAX: u64 = 16 * 1024 * 1024;
 const CIDRS_MAX: usize = 200_000;
+/// The columns, in any order.
+const COLUMNS: [&str; 7] = ["group", "cidrs", "p2p", "wan", "label", "country", "relay"];
 
 #[derive(Debug, Deserialize)]
 struct Row {
@@ -30,6 +32,8 @@ struct Row {
     label: String,
     #[serde(default)]
     country: String,
+    #[serde(default)]
+    relay: String,
 }
 
 /// Reads the file as rules for networks. All of it must be right.
@@ -52,7 +56,7 @@ pub(crate) fn parse(text: &str) -> Result<Vec<NetworkConfig>, String> {
     let mut headers = reader.headers().map_err(|e| e.to_string())?.clone();
     headers = headers.iter().map(str::to_ascii_lowercase).collect();
     for name in &headers {
-        if !["group", "cidrs", "p2p", "wan", "label", "country"].contains(&name) {
+        if !COLUMNS.contains(&name) {
             return Err(format!("line 1: unknown column {name:?}"));
         }
     }
@@ -89,23 +93,30 @@ fn rule_of(record: &StringRecord, headers: &StringRecord) -> Result<NetworkConfi
         "leech" => P2pMode::Leech,
         other => return Err(format!("p2p {other:?} is none of On, Off, Leech")),
     };
-    let wan = match row.wan.to_ascii_lowercase().as_str() {
-        "" | "on" => true,
-        "off" => false,
-        other => return Err(format!("wan {other:?} is neither On nor Off")),
-    };
+    let wan = switch("wan", &row.wan, true)?;
+    let relay = switch("relay", &row.relay, false)?;
     let set = |text: String| (!text.is_empty()).then_some(text);
     let rule = NetworkConfig {
         cidrs,
         site: Some(row.group),
         p2p,
         wan,
+        relay,
         label: set(row.label),
         country: set(row.country.to_ascii_uppercase()),
         ..NetworkConfig::default()
     };
     rule.check().map_err(|error| error.to_string())?;
     Ok(rule)
+}
+
+fn switch(column: &str, text: &str, unset: bool) -> Result<bool, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "" => Ok(unset),
+        "on" => Ok(true),
+        "off" => Ok(false),
+        other => Err(format!("{column} {other:?} is neither On nor Off")),
+    }
 }
 
 /// A network, or a single address.
@@ -139,6 +150,8 @@ mod tests {
         assert_eq!((rules[2].p2p, rules[2].label.clone()), (P2pMode::Off, None));
         assert_eq!(parse("group,cidrs\nx,10.0.0.0/8\n").unwrap().len(), 1);
         assert_eq!(parse("group,cidrs\n").unwrap(), []);
+        let relayed = parse("group,relay,cidrs\nx,On,10.0.0.0/8\n").unwrap();
+        assert!(relayed[0].relay && !hq.relay);
     }
 
     #[test]
@@ -151,6 +164,7 @@ mod tests {
             ("group,cidrs\nx,\n", "cidrs"),
             ("group,cidrs,p2p\nx,10.0.0.0/8,perhaps\n", "perhaps"),
             ("group,cidrs,wan\nx,10.0.0.0/8,perhaps\n", "wan"),
+            ("group,cidrs,relay\nx,10.0.0.0/8,perhaps\n", "relay"),
             ("group,cidrs,country\nx,10.0.0.0/8,Germany\n", "country"),
             ("group,cidrs\nx,10.0.0.0/8,more\n", "line: 2"),
         ] {

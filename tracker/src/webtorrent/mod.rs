@@ -3,6 +3,7 @@
 //!
 //! - `messages` is the JSON that clients speak.
 //! - `swarms` decides who is offered to whom, and what may be answered; `swarm` is one of them.
+//! - `view` is what operators see of them.
 //! - `visit` speaks with one connection.
 //! - `allowed` is the list of swarms that are served.
 //!
@@ -16,9 +17,12 @@ pub(crate) mod messages;
 mod metrics;
 mod swarm;
 mod swarms;
+mod view;
 mod visit;
 
 pub use config::WebTorrentConfig;
+pub(crate) use messages::Id20;
+pub(crate) use view::{SwarmDetail, SwarmLine};
 pub(crate) use visit::Visit;
 
 use std::{
@@ -30,9 +34,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::{Error, config::Config, metrics::Counters, names, outgoing::Outgoing};
+use crate::{
+    Error, config::Config, farewell::Farewell, metrics::Counters, names, outgoing::Outgoing,
+};
 use allowed::Allowed;
 use messages::InfoHash;
 use metrics::FacadeCounters;
@@ -58,6 +65,9 @@ pub(crate) struct Facade {
     hasher: RandomState,
     started: Instant,
     load_percent: AtomicU32,
+    farewell: Mutex<Option<Farewell<Arc<Outgoing>>>>,
+    /// The farewell has changed.
+    drained: Notify,
 }
 
 impl Facade {
@@ -87,6 +97,8 @@ impl Facade {
             hasher: RandomState::new(),
             started: Instant::now(),
             load_percent: AtomicU32::new(100),
+            farewell: Mutex::default(),
+            drained: Notify::new(),
         })
     }
 
@@ -99,7 +111,13 @@ impl Facade {
     pub(crate) async fn serve(&self, stopping: CancellationToken) {
         let mut ticks = tokio::time::interval(LOAD_INTERVAL);
         let (mut count, mut before) = (0_u64, 0);
-        while stopping.run_until_cancelled(ticks.tick()).await.is_some() {
+        loop {
+            tokio::select! {
+                () = stopping.cancelled() => break,
+                () = self.drained.notified() => continue,
+                () = self.send_some_away() => continue,
+                _ = ticks.tick() => {}
+            }
             let announces = self.counters.announces.load(Ordering::Relaxed);
             self.on_load(announces - before);
             before = announces;
@@ -112,6 +130,36 @@ impl Facade {
         for shard in 0..SHARDS {
             self.lock(shard).links().for_each(Outgoing::close);
         }
+    }
+
+    /// Closes all connections, spread over this time; `None` ends it. These clients connect again by
+    /// themselves, after a time of their own, and are refused while the tracker drains.
+    pub(crate) fn drain(&self, over: Option<Duration>) {
+        let farewell = over.map(|over| {
+            let links = (0..SHARDS).flat_map(|shard| {
+                let swarms = self.lock(shard);
+                swarms.links().cloned().collect::<Vec<_>>()
+            });
+            Farewell::new(links.collect(), tokio::time::Instant::now(), over)
+        });
+        *self.farewell() = farewell;
+        self.drained.notify_one();
+    }
+
+    /// Waits until somebody is to go, and closes those connections; for ever where nobody is.
+    async fn send_some_away(&self) {
+        let wakeup_at = self.farewell().as_ref().and_then(Farewell::wakeup_at);
+        match wakeup_at {
+            Some(at) => tokio::time::sleep_until(at).await,
+            None => std::future::pending().await,
+        }
+        let now = tokio::time::Instant::now();
+        let due = self.farewell().as_mut().map(|farewell| farewell.due(now));
+        due.iter().flatten().for_each(Outgoing::close);
+    }
+
+    fn farewell(&self) -> MutexGuard<'_, Option<Farewell<Arc<Outgoing>>>> {
+        self.farewell.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The text that Prometheus scrapes.

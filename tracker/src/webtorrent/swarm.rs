@@ -34,6 +34,8 @@ pub(super) enum Refusal<L> {
     /// The id belongs to another connection, of another household. That one may be gone.
     Taken(L),
     SwarmFull,
+    /// The operator has sent it away.
+    Kicked,
     /// Nothing was announced under this id on this connection.
     NotAnnounced,
     /// No such offer was passed on to this viewer, it is too old, or its sender is gone.

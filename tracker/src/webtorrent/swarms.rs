@@ -22,6 +22,9 @@ use super::{
 
 /// Viewers of one place that are looked at for one offer's receiver.
 const SCAN_MAX: usize = 16;
+/// For how long a viewer that was kicked is refused, in seconds, and how many are remembered.
+const KICKED_S: u32 = 600;
+const KICKED_MAX: usize = 1_000;
 /// Of as many offers one goes to somebody from anywhere.
 const LONG_OFFERS_EVERY: u64 = 10;
 
@@ -60,6 +63,8 @@ pub(super) struct Swarms<L> {
     viewers_min: u32,
     rng: Rng,
     swarms: HashMap<InfoHash, Swarm<L>>,
+    /// Until when.
+    kicked: HashMap<(InfoHash, Id20), u32>,
 }
 
 impl<L: Clone> Swarms<L> {
@@ -79,6 +84,7 @@ impl<L: Clone> Swarms<L> {
             viewers_min,
             rng: Rng::new(seed),
             swarms: HashMap::new(),
+            kicked: HashMap::new(),
         }
     }
 
@@ -93,6 +99,10 @@ impl<L: Clone> Swarms<L> {
         receivers: &mut Vec<(usize, L)>,
     ) -> Result<Announced, Refusal<L>> {
         let member = saying.member;
+        let kicked = self.kicked.get(&(member.info_hash, member.peer_id));
+        if kicked.is_some_and(|until_s| *until_s > now_s) {
+            return Err(Refusal::Kicked);
+        }
         let swarm = self
             .swarms
             .entry(member.info_hash)
@@ -196,6 +206,30 @@ impl<L: Clone> Swarms<L> {
         }
     }
 
+    /// Removes a viewer, and refuses it from now on. Its link.
+    pub(super) fn kick(&mut self, now_s: u32, info_hash: InfoHash, id: Id20) -> Option<L> {
+        let swarm = self.swarms.get_mut(&info_hash)?;
+        let key = *swarm.by_id.get(&id)?;
+        let link = swarm.get(key)?.guest.link.clone();
+        swarm.remove(key);
+        if swarm.by_id.is_empty() {
+            self.swarms.remove(&info_hash);
+        }
+        if self.kicked.len() < KICKED_MAX {
+            self.kicked.insert((info_hash, id), now_s + KICKED_S);
+        }
+        Some(link)
+    }
+
+    pub(super) fn get(&self, info_hash: InfoHash) -> Option<&Swarm<L>> {
+        self.swarms.get(&info_hash)
+    }
+
+    /// All swarms, in no order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (InfoHash, &Swarm<L>)> {
+        self.swarms.iter().map(|(hash, swarm)| (*hash, swarm))
+    }
+
     /// Viewers that have everything, those that have not, and how often somebody got everything.
     pub(super) fn scrape(&self, info_hash: InfoHash) -> (u32, u32, u32) {
         self.swarms.get(&info_hash).map_or((0, 0, 0), |swarm| {
@@ -208,6 +242,7 @@ impl<L: Clone> Swarms<L> {
     /// viewers were removed.
     pub(super) fn sweep(&mut self, now_s: u32) -> usize {
         let mut removed = 0;
+        self.kicked.retain(|_, until_s| *until_s > now_s);
         self.swarms.retain(|_, swarm| {
             removed += swarm.sweep(now_s);
             !swarm.by_id.is_empty()

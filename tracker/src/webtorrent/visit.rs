@@ -163,7 +163,9 @@ impl Visit {
     ) -> ControlFlow<()> {
         let limits = &self.context.config.limits;
         let (burst, per_s) = (limits.messages_burst, limits.messages_per_s);
-        if !known.messages.take(burst, per_s, Instant::now()) {
+        let now = Instant::now();
+        let passes = || known.passes.iter().all(|(_, pass)| pass.take_message(now));
+        if !(known.messages.take(burst, per_s, now) && passes()) {
             Counters::add(&self.context.counters.over_quota);
             return ControlFlow::Break(());
         }
@@ -225,6 +227,9 @@ impl Visit {
     }
 
     async fn admit(&self, hash: InfoHash, known: &Known) -> Result<Pass, &'static str> {
+        if self.context.is_draining() {
+            return Err("the tracker is about to stop");
+        }
         if !self.facade().allowed.contains(hash) {
             return Err("this swarm is not served here");
         }
@@ -336,6 +341,9 @@ impl Visit {
                 Counters::add(&facade.counters.ids_taken);
                 other.probe();
                 return self.refuse(announce, known, "this peer_id is in use; try again soon");
+            }
+            Err(Refusal::Kicked) => {
+                return self.refuse(announce, known, "the operator refuses this viewer");
             }
             Err(_) => return self.refuse(announce, known, "this swarm is full"),
         };

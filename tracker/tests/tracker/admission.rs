@@ -137,6 +137,50 @@ async fn a_token_that_is_passed_on_is_of_little_use() {
 }
 
 #[tokio::test]
+async fn all_connections_of_a_token_say_no_more_than_one_may() {
+    let (folder, mint) = issuer();
+    let limits = LimitsConfig {
+        messages_per_token_burst: 20,
+        messages_per_token_per_s: 0,
+        ..limits()
+    };
+    let tracker = start(Config {
+        limits,
+        ..with_tokens(&folder)
+    })
+    .await;
+    let token = mint(claims());
+    let own = mint(Claims {
+        sub: Some("somebody else".into()),
+        ..claims()
+    });
+    let mut first = joins_with(&tracker, &token).await;
+    let mut second = joins_with(&tracker, &token).await;
+    let mut other = joins_with(&tracker, &own).await;
+    for _ in 0..12 {
+        other.status(Status::default()).await;
+        first.status(Status::default()).await;
+    }
+    first.send(&ViewerMsg::Leave).await;
+    while first.next().await.is_some() {}
+    // What the first one has left is too little.
+    for _ in 0..12 {
+        second.status(Status::default()).await;
+    }
+    second.expect_refusal(RefusalCode::Quota).await;
+    for _ in 0..6 {
+        other.status(Status::default()).await;
+    }
+    other.send(&ViewerMsg::Leave).await;
+    while let Some(bytes) = other.next().await {
+        let heard = TrackerMsg::decode(&bytes).unwrap();
+        assert!(!matches!(heard, TrackerMsg::Refused { .. }), "{heard:?}");
+    }
+    assert_eq!(tracker.metric("over_quota_total").await, 1);
+    tracker.stop().await;
+}
+
+#[tokio::test]
 async fn a_viewer_that_is_in_stays_when_its_token_ends_and_needs_another_to_come_back() {
     let (folder, mint) = issuer();
     let tokens = TokensConfig {

@@ -161,7 +161,10 @@ impl Viewer {
 
     async fn join(&mut self, join: &Join<'_>) -> (PeerId, u64, Vec<String>) {
         self.send(&ViewerMsg::Join(join.clone())).await;
-        let bytes = self.next().await.expect("a welcome");
+        let mut bytes = self.next().await.expect("a welcome");
+        if let Ok(TrackerMsg::Relays(_)) = TrackerMsg::decode(&bytes) {
+            bytes = self.next().await.expect("a welcome behind the relays");
+        }
         match TrackerMsg::decode(&bytes).unwrap() {
             TrackerMsg::Welcome(welcome) => {
                 let stun = welcome.stun.iter().map(ToString::to_string).collect();

@@ -162,7 +162,7 @@ async fn a_drain_sends_viewers_away_and_lets_none_in_until_it_ends() {
     for (viewer, _) in &mut viewers {
         let bytes = viewer.next().await.unwrap();
         match TrackerMsg::decode(&bytes).unwrap() {
-            TrackerMsg::Reconnect { after_ms } => assert!((500..=4_500).contains(&after_ms)),
+            TrackerMsg::Reconnect { after_ms, .. } => assert!((500..=4_500).contains(&after_ms)),
             other => panic!("{other:?}"),
         }
         // Nobody is said to be gone: whoever has links keeps them.

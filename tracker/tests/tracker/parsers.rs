@@ -35,7 +35,11 @@ fn right() -> Vec<Vec<u8>> {
             }
             .encode(out)
         }),
-        encoded(&|out| TrackerMsg::Reconnect { after_ms: 9 }.encode(out)),
+        encoded(&|out| {
+            let places = vec!["wss://b.example/"];
+            let after_ms = 9;
+            TrackerMsg::Reconnect { after_ms, places }.encode(out);
+        }),
         encoded(&|out| {
             TrackerMsg::Refused {
                 code: RefusalCode::Quota,

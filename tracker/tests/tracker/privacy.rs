@@ -2,7 +2,7 @@
 
 use super::*;
 use swarm_core::wire::signal::Signal;
-use tracker::{NetworkConfig, PrivacyConfig};
+use tracker::{NetworkConfig, PrivacyConfig, RelayConfig};
 
 fn private(privacy: PrivacyConfig) -> Config {
     Config {
@@ -128,5 +128,74 @@ async fn with_relays_only_no_other_address_passes() {
         Signal::decode(payload),
         Ok(Signal::Candidate(candidates[2]))
     );
+    tracker.stop().await;
+}
+
+/// Joins, and returns the relays that come before the welcome, if any: whether they alone are to be
+/// used, user name, credential and addresses.
+async fn relays_of(
+    viewer: &mut Viewer,
+    join: &Join<'_>,
+) -> Option<(bool, [String; 2], Vec<String>)> {
+    viewer.send(&ViewerMsg::Join(join.clone())).await;
+    let bytes = viewer.next().await.expect("an answer");
+    let TrackerMsg::Relays(relays) = TrackerMsg::decode(&bytes).unwrap() else {
+        return None;
+    };
+    let credential = [relays.username, relays.credential].map(str::to_owned);
+    let urls = relays.urls.iter().map(ToString::to_string).collect();
+    Some((relays.only, credential, urls))
+}
+
+#[tokio::test]
+async fn relays_are_told_to_their_networks_alone_or_to_all_where_nothing_else_is_used() {
+    let relay = RelayConfig {
+        urls: vec!["turn:relay.example:3478".into()],
+        secret: Some("shared".into()),
+        ..RelayConfig::default()
+    };
+    let office = NetworkConfig {
+        cidrs: vec!["198.51.100.0/24".parse().unwrap()],
+        relay: true,
+        ..NetworkConfig::default()
+    };
+    let tracker = start(Config {
+        relay: relay.clone(),
+        networks: vec![office],
+        trusted_proxies: vec!["127.0.0.1/32".parse().unwrap()],
+        ..config()
+    })
+    .await;
+    for (address, told) in [("198.51.100.7", true), ("203.0.113.7", false)] {
+        let mut viewer = tracker
+            .connect_with(&[("X-Forwarded-For", address)])
+            .await
+            .unwrap();
+        let relays = relays_of(&mut viewer, &join()).await;
+        assert_eq!(relays.is_some(), told, "{address}");
+        if let Some((only, [username, credential], urls)) = relays {
+            assert!(!only && urls == relay.urls && credential.len() == 28);
+            let until: u64 = username.split(':').next().unwrap().parse().unwrap();
+            let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+            let left = until - now.unwrap().as_secs();
+            assert!((3_500..=3_600).contains(&left), "{left} s");
+        }
+    }
+    tracker.stop().await;
+    let tracker = start(private(PrivacyConfig {
+        relay_only: true,
+        consent: true,
+        ..PrivacyConfig::default()
+    }))
+    .await;
+    let agreed = Join {
+        flags: ViewerFlags::CONSENT,
+        ..join()
+    };
+    let relays = relays_of(&mut tracker.connect().await, &agreed).await;
+    let (only, _, urls) = relays.expect("it is told that nothing else is used");
+    assert!(only && urls.is_empty());
+    let refused = relays_of(&mut tracker.connect().await, &join()).await;
+    assert_eq!(refused, None, "who may not use peers needs no relay");
     tracker.stop().await;
 }

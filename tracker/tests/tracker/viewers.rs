@@ -192,7 +192,7 @@ async fn a_shutdown_tells_viewers_when_to_come_back() {
     let stopping = tokio::spawn(tracker.stop());
     let bytes = a.next().await.unwrap();
     match TrackerMsg::decode(&bytes).unwrap() {
-        TrackerMsg::Reconnect { after_ms } => assert!((700..=1000).contains(&after_ms)),
+        TrackerMsg::Reconnect { after_ms, .. } => assert!((700..=1000).contains(&after_ms)),
         other => panic!("{other:?}"),
     }
     assert_eq!(a.next().await, None);

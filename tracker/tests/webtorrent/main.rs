@@ -3,6 +3,7 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 mod hostile;
+mod operations;
 mod rules;
 
 use std::time::Duration;

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use super::{ViewerFlags, one_of};
 use crate::{
     id::PeerId,
-    limits::{SIGNAL_LEN_MAX, STUN_MAX, TEXT_LEN_MAX},
+    limits::{PLACES_MAX, RELAYS_MAX, SIGNAL_LEN_MAX, STUN_MAX, TEXT_LEN_MAX},
     wire::{DecodeError, Reader, Writer},
 };
 
@@ -13,9 +13,10 @@ const WELCOME: u8 = 0x81;
 const INTRODUCE: u8 = 0x82;
 const SIGNALLED: u8 = 0x83;
 const GONE: u8 = 0x84;
-const SHUN: u8 = 0x8a;
 const RECONNECT: u8 = 0x85;
 const REFUSED: u8 = 0x86;
+const RELAYS: u8 = 0x87;
+const SHUN: u8 = 0x88;
 
 /// The tracker's answer to [`super::Join`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,6 +74,21 @@ pub struct Introduction {
     pub distance: Distance,
 }
 
+/// Relays for links, with a credential that ends (`draft-uberti-behave-turn-rest-00`). Sent behind a
+/// welcome, and again before the credential ends. Only to viewers that may use relays.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Relays<'a> {
+    /// Whether links are to use relays alone, so that nobody learns anybody's address. Then `urls`
+    /// may be empty: viewers that have no relay of their own have no links.
+    pub only: bool,
+    /// The user name at all of them: visible ASCII.
+    pub username: &'a str,
+    /// Its password: visible ASCII.
+    pub credential: &'a str,
+    /// TURN servers (RFC 7065): `turn:` or `turns:`, visible ASCII ([`is_relay`]).
+    pub urls: Vec<&'a str>,
+}
+
 /// From the tracker to a viewer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TrackerMsg<'a> {
@@ -97,11 +113,15 @@ pub enum TrackerMsg<'a> {
         /// Who.
         peer: PeerId,
     },
-    /// The tracker goes down or is full: come back after this time, with jitter.
+    /// The tracker goes down or is full: come back after this time, jittered already.
     Reconnect {
         /// In milliseconds.
         after_ms: u32,
+        /// The operator's other trackers, the best one first ([`is_place`]); empty: to this one.
+        places: Vec<&'a str>,
     },
+    /// Relays that links may use from now on, instead of those told before.
+    Relays(Relays<'a>),
     /// The connection is refused and will be closed.
     Refused {
         /// Why, and whether trying again can help.
@@ -167,10 +187,15 @@ impl<'a> TrackerMsg<'a> {
                 out.u8(SHUN);
                 out.u64(peer.0);
             }
-            Self::Reconnect { after_ms } => {
+            Self::Reconnect { after_ms, places } => {
                 out.u8(RECONNECT);
                 out.u32(*after_ms);
+                out.u8(places.len().min(PLACES_MAX) as u8);
+                for place in places.iter().take(PLACES_MAX) {
+                    out.blob(place.as_bytes());
+                }
             }
+            Self::Relays(relays) => relays.encode(&mut out),
             Self::Refused { code, text } => {
                 out.u8(REFUSED);
                 out.u8(*code as u8);
@@ -206,7 +231,11 @@ impl<'a> TrackerMsg<'a> {
             },
             RECONNECT => Self::Reconnect {
                 after_ms: input.u32()?,
+                places: (0..input.count("places", PLACES_MAX)?)
+                    .map(|_| text(&mut input, "place", is_place))
+                    .collect::<Result<_, _>>()?,
             },
+            RELAYS => Self::Relays(Relays::decode(&mut input)?),
             REFUSED => Self::Refused {
                 code: one_of(&RefusalCode::ALL, input.u8()?, "code")?,
                 text: input.text("text", TEXT_LEN_MAX)?,
@@ -216,6 +245,66 @@ impl<'a> TrackerMsg<'a> {
         input.finish()?;
         Ok(message)
     }
+}
+
+/// Whether this is a tracker's address in the form that viewers are sent: `ws://` or `wss://` and a
+/// host, visible ASCII, at most [`TEXT_LEN_MAX`] bytes.
+pub fn is_place(text: &str) -> bool {
+    let rest = ["wss://", "ws://"]
+        .iter()
+        .find_map(|scheme| text.strip_prefix(scheme));
+    is_word(text) && rest.is_some_and(|rest| !rest.is_empty() && !rest.starts_with(['/', '?', '#']))
+}
+
+/// Whether this is a TURN server's address in the form that viewers are told: `turn:` or `turns:` and
+/// a host, visible ASCII, at most [`TEXT_LEN_MAX`] bytes.
+pub fn is_relay(text: &str) -> bool {
+    let rest = text
+        .strip_prefix("turn:")
+        .or_else(|| text.strip_prefix("turns:"));
+    is_word(text) && rest.is_some_and(|rest| !rest.is_empty() && !rest.starts_with(['/', '?']))
+}
+
+/// Visible ASCII within the limit.
+fn is_word(text: &str) -> bool {
+    text.len() <= TEXT_LEN_MAX && text.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+impl<'a> Relays<'a> {
+    fn encode(&self, out: &mut Writer) {
+        out.u8(RELAYS);
+        out.u8(u8::from(self.only));
+        out.blob(self.username.as_bytes());
+        out.blob(self.credential.as_bytes());
+        out.u8(self.urls.len().min(RELAYS_MAX) as u8);
+        for url in self.urls.iter().take(RELAYS_MAX) {
+            out.blob(url.as_bytes());
+        }
+    }
+
+    fn decode(input: &mut Reader<'a>) -> Result<Self, DecodeError> {
+        let only = input.u8()? != 0;
+        Ok(Self {
+            only,
+            username: text(input, "username", is_word)?,
+            credential: text(input, "credential", is_word)?,
+            urls: (0..input.count("relays", RELAYS_MAX)?)
+                .map(|_| text(input, "relay", is_relay))
+                .collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+/// A text that must be of a certain form.
+fn text<'a>(
+    input: &mut Reader<'a>,
+    field: &'static str,
+    holds: impl Fn(&str) -> bool,
+) -> Result<&'a str, DecodeError> {
+    let text = input.text(field, TEXT_LEN_MAX)?;
+    holds(text)
+        .then_some(text)
+        .ok_or(DecodeError::OutOfRange(field))
 }
 
 impl<'a> Welcome<'a> {

@@ -7,7 +7,9 @@ mod answers;
 #[cfg(test)]
 mod tests;
 
-pub use answers::{Distance, Introduction, RefusalCode, TrackerMsg, Welcome};
+pub use answers::{
+    Distance, Introduction, RefusalCode, Relays, TrackerMsg, Welcome, is_place, is_relay,
+};
 
 use alloc::vec::Vec;
 

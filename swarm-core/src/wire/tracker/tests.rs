@@ -1,4 +1,5 @@
 use super::*;
+use crate::limits::PLACES_MAX;
 use alloc::vec;
 use proptest::prelude::*;
 
@@ -63,7 +64,16 @@ fn tracker_messages_round_trip() {
         },
         TrackerMsg::Gone { peer: PeerId(7) },
         TrackerMsg::Shun { peer: PeerId(7) },
-        TrackerMsg::Reconnect { after_ms: 800 },
+        TrackerMsg::Reconnect {
+            after_ms: 800,
+            places: vec!["wss://b.example/shoal", "ws://[::1]:8083"],
+        },
+        TrackerMsg::Relays(Relays {
+            only: true,
+            username: "1795000000:0123456789abcdef",
+            credential: "c2VjcmV0",
+            urls: vec!["turn:relay.example:3478?transport=udp"],
+        }),
         TrackerMsg::Refused {
             code: RefusalCode::BadToken,
             text: "expired",
@@ -97,6 +107,71 @@ fn what_is_over_a_limit_is_refused() {
         Err(DecodeError::Trailing(1))
     );
     assert_eq!(ViewerMsg::decode(&[]), Err(DecodeError::Truncated));
+}
+
+#[test]
+fn viewers_are_sent_to_trackers_only() {
+    let long = alloc::format!("wss://{}", "x".repeat(crate::limits::TEXT_LEN_MAX));
+    for (place, good) in [
+        ("wss://tracker.example/shoal?a=b", true),
+        ("ws://127.0.0.1:8083", true),
+        ("http://tracker.example/", false),
+        ("javascript:alert(1)", false),
+        ("wss://", false),
+        ("wss:///path", false),
+        ("wss://a b", false),
+        ("wss://a\nb", false),
+        ("wss://\u{e4}.example", false),
+        ("WSS://tracker.example", false),
+        ("", false),
+        (long.as_str(), false),
+    ] {
+        assert_eq!(is_place(place), good, "{place}");
+        let message = TrackerMsg::Reconnect {
+            after_ms: 1,
+            places: vec![place],
+        };
+        let mut bytes = vec![];
+        message.encode(&mut bytes);
+        let expected = good
+            .then_some(message)
+            .ok_or(DecodeError::OutOfRange("place"));
+        assert_eq!(TrackerMsg::decode(&bytes), expected, "{place}");
+    }
+    let mut many = vec![];
+    TrackerMsg::Reconnect {
+        after_ms: 1,
+        places: vec!["ws://a"; PLACES_MAX],
+    }
+    .encode(&mut many);
+    many[5] += 1;
+    assert_eq!(
+        TrackerMsg::decode(&many),
+        Err(DecodeError::OutOfRange("places"))
+    );
+}
+
+#[test]
+fn relays_are_turn_servers_only() {
+    for (url, username, good) in [
+        ("turn:relay.example:3478?transport=tcp", "7:a", true),
+        ("turns:[2001:db8::1]", "", true),
+        ("stun:relay.example", "7:a", false),
+        ("turn:", "7:a", false),
+        ("turn:?transport=udp", "7:a", false),
+        ("turn:a b", "7:a", false),
+        ("turn:relay.example", "7 a", false),
+    ] {
+        let message = TrackerMsg::Relays(Relays {
+            only: false,
+            username,
+            credential: "c",
+            urls: vec![url],
+        });
+        let mut bytes = vec![];
+        message.encode(&mut bytes);
+        assert_eq!(TrackerMsg::decode(&bytes).is_ok(), good, "{url} {username}");
+    }
 }
 
 proptest! {

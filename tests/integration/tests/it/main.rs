@@ -1,7 +1,9 @@
 //! The products together: one file for each promise.
 
 mod drain;
+mod elsewhere;
 mod hostile_peer;
 mod never_worse;
 mod players;
+mod relays;
 mod sharing;

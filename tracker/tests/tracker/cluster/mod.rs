@@ -187,6 +187,35 @@ async fn a_rolling_restart_keeps_names_and_groups() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_draining_node_names_the_nodes_that_stay() {
+    let nats = Nats::start().await;
+    let urls = ["wss://one.example/", "wss://two.example/", ""];
+    let nodes = urls.map(|url| {
+        let mut config = node_config(&nats);
+        config.cluster.url = url.into();
+        Node::start(config)
+    });
+    all_meet(&nodes, 3).await;
+    let viewers = two_each(&nodes).await;
+    one_group(&nodes, 6).await;
+    for (node, told) in [
+        // The third does not say where it is.
+        (2, &["wss://one.example/", "wss://two.example/"][..]),
+        // The third does not stay.
+        (0, &["wss://two.example/"]),
+    ] {
+        let drained = nodes[node].post("/api/drain", "{\"over_ms\": 0}").await;
+        assert_eq!(drained, 200);
+        for viewer in [&viewers[node], &viewers[node + 3]] {
+            eventually("it is sent away", async || viewer.heard().closed).await;
+            let mut places = viewer.heard().places;
+            places.sort_unstable();
+            assert_eq!(places, told);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rubbish_from_nats_is_counted_and_does_no_harm() {
     let nats = Nats::start().await;
     let nodes = start_nodes(&node_config(&nats), 2).await;

@@ -258,6 +258,7 @@ pub(super) struct Heard {
     pub(super) known: Vec<PeerId>,
     pub(super) signals: Vec<(PeerId, Vec<u8>)>,
     pub(super) reconnect_ms: Option<u32>,
+    pub(super) places: Vec<String>,
     pub(super) refused: bool,
     pub(super) closed: bool,
 }
@@ -354,7 +355,11 @@ impl Heard {
             }
             TrackerMsg::Signal { from, payload } => self.signals.push((from, payload.to_vec())),
             TrackerMsg::Gone { peer } => self.known.retain(|known| *known != peer),
-            TrackerMsg::Reconnect { after_ms } => self.reconnect_ms = Some(after_ms),
+            TrackerMsg::Reconnect { after_ms, places } => {
+                self.reconnect_ms = Some(after_ms);
+                self.places = places.iter().map(ToString::to_string).collect();
+            }
+            TrackerMsg::Relays(_) => {}
             TrackerMsg::Refused { .. } => self.refused = true,
         }
     }

@@ -77,8 +77,12 @@ impl World {
                 self.nodes[index].store.remove(&id);
             }
             Action::Emit(Event::Backstop { .. }) => self.nodes[index].backstops += 1,
-            Action::Signal { .. } | Action::TrackerClose | Action::UseStun(_) | Action::Emit(_) => {
-            }
+            Action::Signal { .. }
+            | Action::TrackerClose
+            | Action::UseStun(_)
+            | Action::UseRelays { .. }
+            | Action::UseTracker(_)
+            | Action::Emit(_) => {}
         }
     }
 
