@@ -7,6 +7,7 @@ use crate::{Error, FaultPlan};
 /// Segments are whole groups of pictures; the clip's, and those asked of ffmpeg, last this long.
 pub(crate) const GOP_MS: u64 = 2000;
 const SEGMENT_MS_MAX: u64 = 10_000;
+const PART_MS: std::ops::RangeInclusive<u64> = 200..=1000;
 const WINDOW_SEGMENTS: std::ops::RangeInclusive<u64> = 3..=3600;
 const PADDING_BYTES_MAX: usize = 16 << 20;
 /// The end of the year 9999, the last that playlists can write.
@@ -28,6 +29,21 @@ pub struct Config {
     /// duration. Needs no exact viewer clocks, but ffmpeg and mpv stop at such a manifest's first
     /// refresh. Default false; no effect on ffmpeg inputs.
     pub dash_timeline: bool,
+    /// Name the clip's segments in the DASH manifest by their start (`$Time$`) in place of their number,
+    /// which implies `dash_timeline`. Default false; no effect on ffmpeg inputs.
+    pub dash_time: bool,
+    /// Begin a new DASH Period every so many segments of the clip, as after each advertisement; 0 for one
+    /// Period. Default 0; no effect on ffmpeg inputs.
+    pub dash_period_segments: u64,
+    /// Publish low-latency HLS: the playlists list parts of segments, and wait for them
+    /// (draft-pantos-hls-rfc8216bis). Needs `hls`. Default false.
+    pub ll_hls: bool,
+    /// Publish low-latency DASH: segments can be fetched while they are made, and come part by part. Needs
+    /// `dash` without `dash_timeline` and `dash_time`. Default false.
+    pub ll_dash: bool,
+    /// Length of a part in milliseconds, 200 to 1000, such that 2000 is a multiple of it. No effect without
+    /// `ll_hls` and `ll_dash`. Default 500.
+    pub part_ms: u64,
     /// Length of a segment in milliseconds: 2000 to 10000, a multiple of 2000. Default 2000.
     pub segment_ms: u64,
     /// Segments listed at a time, 3 to 3600; as many again stay fetchable after they left the list.
@@ -91,6 +107,11 @@ impl Default for Config {
             hls: true,
             dash: true,
             dash_timeline: false,
+            dash_time: false,
+            dash_period_segments: 0,
+            ll_hls: false,
+            ll_dash: false,
+            part_ms: 500,
             segment_ms: GOP_MS,
             window_segments: 10,
             hold_next: true,
@@ -120,6 +141,20 @@ impl Default for Config {
 }
 
 impl Config {
+    /// Whether anything is published part by part.
+    pub(crate) fn is_low_latency(&self) -> bool {
+        self.ll_hls || self.ll_dash
+    }
+
+    /// The length of what is published at a time, in milliseconds.
+    pub(crate) fn published_part_ms(&self) -> u64 {
+        if self.is_low_latency() {
+            self.part_ms
+        } else {
+            self.segment_ms
+        }
+    }
+
     /// Checks ranges and contradictions.
     ///
     /// # Errors
@@ -134,6 +169,18 @@ impl Config {
                 "segment_ms must be a multiple of {GOP_MS} up to {SEGMENT_MS_MAX}, is {}",
                 self.segment_ms
             ));
+        }
+        if !PART_MS.contains(&self.part_ms) || !GOP_MS.is_multiple_of(self.part_ms) {
+            return fail(format!(
+                "part_ms must divide {GOP_MS} and be in {PART_MS:?}, is {}",
+                self.part_ms
+            ));
+        }
+        if self.ll_hls && !self.hls || self.ll_dash && !self.dash {
+            return fail("ll_hls needs hls, and ll_dash needs dash".into());
+        }
+        if self.ll_dash && (self.dash_timeline || self.dash_time) {
+            return fail("ll_dash excludes dash_timeline and dash_time".into());
         }
         if !WINDOW_SEGMENTS.contains(&self.window_segments) {
             return fail(format!(
@@ -220,6 +267,24 @@ mod tests {
             Config {
                 hls: false,
                 dash: false,
+                ..Config::default()
+            },
+            Config {
+                part_ms: 300,
+                ..Config::default()
+            },
+            Config {
+                part_ms: 100,
+                ..Config::default()
+            },
+            Config {
+                hls: false,
+                ll_hls: true,
+                ..Config::default()
+            },
+            Config {
+                dash_time: true,
+                ll_dash: true,
                 ..Config::default()
             },
             Config {

@@ -39,6 +39,12 @@ pub enum Error {
         /// The last lines that it wrote to standard error.
         log: String,
     },
+    /// What ffmpeg made of the input cannot be cut into parts.
+    #[error("input: ffmpeg's output cannot be packaged: {reason}")]
+    Encoded {
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The operating system refused something else.
     #[error("environment: {what}: {source}")]
     Io {

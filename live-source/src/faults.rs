@@ -59,7 +59,7 @@ pub enum Target {
     Playlist,
     /// Init segments.
     Init,
-    /// Media segments.
+    /// Media segments, and their parts.
     Segment,
     /// Media segments with pictures.
     Video,
@@ -239,7 +239,7 @@ impl Faults {
 
     pub(crate) fn allows(&self, kind: Kind, query: Option<&str>) -> bool {
         let state = self.lock();
-        let guarded = matches!(kind, Kind::Init(_) | Kind::Segment(_));
+        let guarded = matches!(kind, Kind::Init(_)) || kind.is_media();
         if !state.plan.tokens || !guarded {
             return true;
         }
@@ -309,9 +309,15 @@ impl Rule {
             Target::Any => true,
             Target::Playlist => kind.is_playlist(),
             Target::Init => matches!(kind, Kind::Init(_)),
-            Target::Segment => matches!(kind, Kind::Segment(_)),
-            Target::Video => kind == Kind::Segment(Stream::Video),
-            Target::Audio => kind == Kind::Segment(Stream::Audio),
+            Target::Segment => kind.is_media(),
+            Target::Video => matches!(
+                kind,
+                Kind::Segment(Stream::Video) | Kind::Part(Stream::Video)
+            ),
+            Target::Audio => matches!(
+                kind,
+                Kind::Segment(Stream::Audio) | Kind::Part(Stream::Audio)
+            ),
         };
         target
             && self

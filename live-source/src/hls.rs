@@ -1,72 +1,233 @@
-//! The HLS playlists of the looped clip.
+//! The HLS playlists.
 
 use std::fmt::Write as _;
 
-use crate::clip::{Media, Track};
-use crate::timeline::{Edge, Timeline};
+use crate::cmaf::{Media, TrackInfo};
+use crate::object::Lookup;
+use crate::reload::{Directives, Edge, Plan};
 
 /// What the multivariant playlist says about one track.
 pub(crate) struct Rendition<'a> {
-    pub(crate) track: &'a Track,
+    pub(crate) track: &'a TrackInfo,
     pub(crate) peak_bps: u64,
     pub(crate) average_bps: u64,
 }
 
-/// One variant per video track, all with the one audio group.
-pub(crate) fn multivariant(video: &[Rendition<'_>], audio: &Rendition<'_>) -> String {
+/// One variant per video track, all with the one audio group if there is sound.
+pub(crate) fn multivariant(video: &[Rendition<'_>], audio: Option<&Rendition<'_>>) -> String {
     let mut out = String::from("#EXTM3U\n#EXT-X-VERSION:7\n#EXT-X-INDEPENDENT-SEGMENTS\n");
-    let channels = match audio.track.media {
-        Media::Audio { channels, .. } => channels,
-        Media::Video { .. } => 0,
+    if let Some(Rendition { track, .. }) = audio
+        && let Media::Audio { channels, .. } = track.media
+    {
+        _ = writeln!(
+            out,
+            "#EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID=\"audio\",NAME=\"English\",LANGUAGE=\"en\",DEFAULT=YES,\
+             AUTOSELECT=YES,CHANNELS=\"{channels}\",URI=\"{}/index.m3u8\"",
+            track.id
+        );
+    }
+    let (codec, group) = match audio {
+        Some(audio) => (format!(",{}", audio.track.codec), ",AUDIO=\"audio\""),
+        None => (String::new(), ""),
     };
-    _ = writeln!(
-        out,
-        "#EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID=\"audio\",NAME=\"English\",LANGUAGE=\"en\",DEFAULT=YES,\
-         AUTOSELECT=YES,CHANNELS=\"{channels}\",URI=\"{}/index.m3u8\"",
-        audio.track.id
-    );
     for rendition in video {
         let Media::Video { width, height, fps } = rendition.track.media else {
             continue;
         };
         _ = writeln!(
             out,
-            "#EXT-X-STREAM-INF:BANDWIDTH={},AVERAGE-BANDWIDTH={},CODECS=\"{},{}\",\
-             RESOLUTION={width}x{height},FRAME-RATE={fps}.000,AUDIO=\"audio\"\n{}/index.m3u8",
-            rendition.peak_bps + audio.peak_bps,
-            rendition.average_bps + audio.average_bps,
+            "#EXT-X-STREAM-INF:BANDWIDTH={},AVERAGE-BANDWIDTH={},CODECS=\"{}{codec}\",\
+             RESOLUTION={width}x{height},FRAME-RATE={fps}.000{group}\n{}/index.m3u8",
+            rendition.peak_bps + audio.map_or(0, |audio| audio.peak_bps),
+            rendition.average_bps + audio.map_or(0, |audio| audio.average_bps),
             rendition.track.codec,
-            audio.track.codec,
             rendition.track.id
         );
     }
     out
 }
 
-/// The media playlist of one track. `base` is the media index of the segment that is numbered 0.
-pub(crate) fn media(track: &Track, timeline: &Timeline, edge: Edge, base: u64) -> String {
-    let oldest = edge.oldest.max(base);
-    let mut out = format!(
-        "#EXTM3U\n#EXT-X-VERSION:7\n#EXT-X-TARGETDURATION:{}\n#EXT-X-MEDIA-SEQUENCE:{}\n\
-         #EXT-X-INDEPENDENT-SEGMENTS\n#EXT-X-MAP:URI=\"init.mp4\"\n",
-        timeline.segment_ms / 1000,
-        oldest - base
-    );
-    for index in oldest..edge.end {
-        let sample = |i| timeline.first_sample(i, track.timescale, track.sample_duration);
-        let ticks = |samples: u64| samples as f64 * f64::from(track.sample_duration);
-        let seconds = |samples: u64| ticks(samples) / f64::from(track.timescale);
-        let (start, end) = (sample(index), sample(index + 1));
-        let start_ms = start * u64::from(track.sample_duration) * 1000 / u64::from(track.timescale);
+/// What a media playlist lists.
+pub(crate) struct Window {
+    /// The number of the oldest segment.
+    pub(crate) first_number: u64,
+    pub(crate) segments: Vec<Listed>,
+    /// The segment that is being made: its parts so far. Its duration is not known.
+    pub(crate) open: Option<Listed>,
+}
+
+/// A segment.
+pub(crate) struct Listed {
+    pub(crate) start_unix_ms: u64,
+    pub(crate) duration_s: f64,
+    pub(crate) parts: Vec<ListedPart>,
+}
+
+pub(crate) struct ListedPart {
+    pub(crate) duration_s: f64,
+    pub(crate) is_independent: bool,
+}
+
+/// What a low-latency playlist says besides (draft-pantos-hls-rfc8216bis).
+pub(crate) struct LowLatency {
+    /// No part is longer.
+    pub(crate) part_target_s: f64,
+    /// Leave out what a player that has an older playlist knows already.
+    pub(crate) skip: bool,
+    /// The names of the other tracks, and where they are.
+    pub(crate) reports: Vec<(String, Edge)>,
+}
+
+/// The longest that a part of `part_ms` can be, in seconds: frames do not divide it.
+pub(crate) fn part_target_s<'a>(tracks: impl Iterator<Item = &'a TrackInfo>, part_ms: u64) -> f64 {
+    let longest = tracks.map(|info| {
+        let unit = 1000 * u64::from(info.sample_duration);
+        let samples = (part_ms * u64::from(info.timescale)).div_ceil(unit);
+        info.seconds(samples * u64::from(info.sample_duration))
+    });
+    longest.fold(0.0, f64::max)
+}
+
+/// The answer to a request for the playlist of `window`.
+pub(crate) fn answer(
+    window: &Window,
+    target_s: u64,
+    low_latency: &LowLatency,
+    directives: Directives,
+) -> Lookup {
+    match directives.plan(window.edge(), low_latency.part_target_s) {
+        Plan::Answer => Lookup::Found(window.write(target_s, Some(low_latency)).into()),
+        Plan::Wait => Lookup::NotYet { next: true },
+        Plan::TooFar => Lookup::TooFar,
+    }
+}
+
+/// Parts are listed for so many target durations from the edge (section 6.2.2 asks for three).
+const PARTS_TARGETS: f64 = 3.0;
+/// Older segments than so many target durations may be skipped (section 4.4.3.8 asks for six).
+const SKIP_TARGETS: u64 = 6;
+/// How far players stay from the edge, in parts (appendix B recommends three).
+const HOLD_BACK_PARTS: f64 = 3.0;
+
+impl Window {
+    /// Where it ends.
+    pub(crate) fn edge(&self) -> Edge {
+        let parts = self.segments.last().map_or(0, |last| last.parts.len());
+        Edge {
+            next: self.first_number + self.segments.len() as u64,
+            open_parts: self.open.as_ref().map_or(0, |open| open.parts.len() as u64),
+            last_parts: parts as u64,
+        }
+    }
+
+    /// The media playlist.
+    pub(crate) fn write(&self, target_s: u64, low_latency: Option<&LowLatency>) -> String {
+        let version = if low_latency.is_some() { 9 } else { 7 };
+        let mut out =
+            format!("#EXTM3U\n#EXT-X-VERSION:{version}\n#EXT-X-TARGETDURATION:{target_s}\n");
+        if let Some(LowLatency { part_target_s, .. }) = low_latency {
+            _ = writeln!(
+                out,
+                "#EXT-X-SERVER-CONTROL:CAN-BLOCK-RELOAD=YES,PART-HOLD-BACK={:.5},CAN-SKIP-UNTIL={}.0\n\
+                 #EXT-X-PART-INF:PART-TARGET={part_target_s:.5}",
+                part_target_s * HOLD_BACK_PARTS,
+                target_s * SKIP_TARGETS,
+            );
+        }
         _ = writeln!(
             out,
-            "#EXT-X-PROGRAM-DATE-TIME:{}\n#EXTINF:{:.6},\nseg-{}.m4s",
-            rfc3339(timeline.epoch_unix_ms + start_ms),
-            seconds(end - start),
-            index - base
+            "#EXT-X-MEDIA-SEQUENCE:{}\n#EXT-X-INDEPENDENT-SEGMENTS",
+            self.first_number
         );
+        let skipped = match low_latency {
+            Some(LowLatency { skip: true, .. }) => self.skippable(target_s),
+            _ => 0,
+        };
+        if skipped > 0 {
+            _ = writeln!(out, "#EXT-X-SKIP:SKIPPED-SEGMENTS={skipped}");
+        }
+        out.push_str("#EXT-X-MAP:URI=\"init.mp4\"\n");
+        let with_parts = match low_latency {
+            Some(_) => self.last_within(target_s as f64 * PARTS_TARGETS),
+            None => self.segments.len(),
+        };
+        let numbered = (self.first_number..)
+            .zip(&self.segments)
+            .enumerate()
+            .skip(skipped);
+        for (index, (number, segment)) in numbered {
+            segment.write_head(&mut out, number, index >= with_parts);
+            _ = writeln!(out, "#EXTINF:{:.6},\nseg-{number}.m4s", segment.duration_s);
+        }
+        if let Some(low_latency) = low_latency {
+            self.write_edge(&mut out, low_latency);
+        }
+        out
     }
-    out
+
+    /// What comes after the last whole segment.
+    fn write_edge(&self, out: &mut String, low_latency: &LowLatency) {
+        let Edge {
+            next, open_parts, ..
+        } = self.edge();
+        if let Some(open) = self.open.as_ref().filter(|open| !open.parts.is_empty()) {
+            open.write_head(out, next, true);
+        }
+        _ = writeln!(
+            out,
+            "#EXT-X-PRELOAD-HINT:TYPE=PART,URI=\"part-{next}.{open_parts}.m4s\""
+        );
+        for (id, edge) in &low_latency.reports {
+            if let Some((segment, part)) = edge.last_part() {
+                _ = writeln!(
+                    out,
+                    "#EXT-X-RENDITION-REPORT:URI=\"../{id}/index.m3u8\",LAST-MSN={segment},LAST-PART={part}"
+                );
+            }
+        }
+    }
+
+    /// Segments at the beginning that end before the skip boundary.
+    fn skippable(&self, target_s: u64) -> usize {
+        self.last_within((target_s * SKIP_TARGETS) as f64)
+    }
+
+    /// The index of the first segment that ends less than `seconds` before the edge.
+    fn last_within(&self, seconds: f64) -> usize {
+        let open = self.open.iter().flat_map(|open| &open.parts);
+        let mut after_s: f64 = open.map(|part| part.duration_s).sum();
+        let mut index = self.segments.len();
+        for segment in self.segments.iter().rev() {
+            if after_s >= seconds {
+                break;
+            }
+            after_s += segment.duration_s;
+            index -= 1;
+        }
+        index
+    }
+}
+
+impl Listed {
+    fn write_head(&self, out: &mut String, number: u64, with_parts: bool) {
+        _ = writeln!(
+            out,
+            "#EXT-X-PROGRAM-DATE-TIME:{}",
+            rfc3339(self.start_unix_ms)
+        );
+        for (index, part) in self.parts.iter().enumerate().filter(|_| with_parts) {
+            let independent = if part.is_independent {
+                ",INDEPENDENT=YES"
+            } else {
+                ""
+            };
+            _ = writeln!(
+                out,
+                "#EXT-X-PART:DURATION={:.5},URI=\"part-{number}.{index}.m4s\"{independent}",
+                part.duration_s
+            );
+        }
+    }
 }
 
 /// RFC 3339 with milliseconds, in UTC.
@@ -74,4 +235,73 @@ pub(crate) fn rfc3339(unix_ms: u64) -> String {
     // Past the year 9999 the formatter would fail; a wrong clock must not take the origin down.
     let clamped = std::time::Duration::from_millis(unix_ms.min(253_402_300_799_000));
     humantime::format_rfc3339_millis(std::time::UNIX_EPOCH + clamped).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn part() -> ListedPart {
+        ListedPart {
+            duration_s: 0.5,
+            is_independent: false,
+        }
+    }
+
+    fn window(segments: usize, open_parts: usize) -> Window {
+        let listed = |parts| Listed {
+            start_unix_ms: 0,
+            duration_s: 2.0,
+            parts: (0..parts).map(|_| part()).collect(),
+        };
+        Window {
+            first_number: 100,
+            segments: (0..segments).map(|_| listed(4)).collect(),
+            open: Some(listed(open_parts)),
+        }
+    }
+
+    fn low_latency(skip: bool) -> LowLatency {
+        LowLatency {
+            part_target_s: 0.5,
+            skip,
+            reports: vec![("a".into(), window(10, 0).edge())],
+        }
+    }
+
+    #[test]
+    fn parts_are_listed_near_the_edge_alone() {
+        let text = window(10, 2).write(2, Some(&low_latency(false)));
+        assert!(!text.contains("part-106."), "{text}");
+        let parts = text
+            .lines()
+            .filter(|line| line.starts_with("#EXT-X-PART:"))
+            .count();
+        assert_eq!(parts, 3 * 4 + 2);
+        assert!(text.contains("#EXT-X-PRELOAD-HINT:TYPE=PART,URI=\"part-110.2.m4s\"\n"));
+        assert!(
+            text.ends_with("URI=\"../a/index.m3u8\",LAST-MSN=109,LAST-PART=3\n"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_delta_leaves_out_what_is_older_than_the_skip_boundary() {
+        // 12 s: an open segment of 1 s, and six that end within.
+        let text = window(10, 2).write(2, Some(&low_latency(true)));
+        assert!(text.contains("#EXT-X-SKIP:SKIPPED-SEGMENTS=4\n"), "{text}");
+        assert!(text.contains("#EXT-X-MEDIA-SEQUENCE:100\n") && !text.contains("seg-103"));
+        assert!(text.contains("seg-104"));
+        let short = window(5, 2).write(2, Some(&low_latency(true)));
+        assert!(!short.contains("SKIP:"), "nothing is old enough");
+    }
+
+    #[test]
+    fn without_low_latency_nothing_of_it_is_said() {
+        let text = window(3, 2).write(2, None);
+        for tag in ["PART", "HINT", "SERVER-CONTROL", "REPORT"] {
+            assert!(!text.contains(tag), "{text}");
+        }
+        assert!(text.ends_with("seg-102.m4s\n"));
+    }
 }

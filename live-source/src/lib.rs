@@ -13,20 +13,29 @@
 //! # drop((faults, stats)); Ok(()) }
 //! ```
 //!
+//! With [`Config::ll_hls`] and [`Config::ll_dash`] the same is published with low latency: playlists list
+//! parts of half a second and wait for them, and DASH segments can be fetched while they are made.
+//!
 //! The clip's segments are a function of rendition and number alone, so two sources started with the
 //! same [`Config::start_unix_ms`] are redundant origins with equal bytes.
 
 mod admin;
 mod clip;
+mod cmaf;
 mod config;
 mod dash;
+mod encoder;
 mod error;
 mod faults;
+mod ffmpeg;
 mod hls;
 mod looped;
 mod object;
 mod packager;
+mod reload;
 mod respond;
+mod ring;
+mod route;
 mod server;
 mod stats;
 mod timeline;

@@ -5,11 +5,14 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 
-use crate::clip::{LOOP_MS, Media, Track};
-use crate::dash::Manifest;
-use crate::hls::{self, Rendition};
-use crate::object::{Kind, Lookup, Stream};
+use crate::clip::{LOOP_MS, Track};
+use crate::cmaf::{BOX_HEADER_LEN, Media, TrackInfo};
+use crate::dash::{Form, Manifest};
+use crate::hls::{self, Listed, ListedPart, LowLatency, Rendition, Window};
+use crate::object::Lookup;
+use crate::reload::Directives;
 use crate::respond::GENERATION_BOX_LEN;
+use crate::route::{File, Route};
 use crate::timeline::{Edge, Timeline};
 use crate::{Config, Error};
 
@@ -20,7 +23,9 @@ pub(crate) struct LoopedClip {
     timeline: Timeline,
     clock: Clock,
     padding_bytes: usize,
-    dash_timeline: bool,
+    dash_form: Form,
+    /// Of low-latency HLS, if it is published.
+    part_target_s: Option<f64>,
     numbering: Mutex<Numbering>,
 }
 
@@ -60,6 +65,7 @@ impl LoopedClip {
         let timeline = Timeline {
             epoch_unix_ms,
             segment_ms: config.segment_ms,
+            part_ms: config.published_part_ms(),
             window_segments: config.window_segments,
         };
         let mut tracks = crate::clip::load()?;
@@ -67,89 +73,83 @@ impl LoopedClip {
             track: "audio",
             reason: "missing".into(),
         })?;
-        let with_rate = |track: Track, padding_bytes| {
-            let rate = rate(&track, &timeline, padding_bytes);
-            (track, rate)
-        };
-        Ok(Self {
-            video: tracks
-                .into_iter()
-                .map(|t| with_rate(t, config.padding_bytes))
-                .collect(),
-            audio: with_rate(audio, 0),
+        let unrated = |track| (track, Rate::default());
+        let mut clip = Self {
+            video: tracks.into_iter().map(unrated).collect(),
+            audio: unrated(audio),
             timeline,
             clock: Clock {
                 started: Instant::now(),
                 position_at_start_ms,
             },
             padding_bytes: config.padding_bytes,
-            dash_timeline: config.dash_timeline,
+            dash_form: Form::of(config),
+            part_target_s: None,
             numbering: Mutex::default(),
-        })
-    }
-
-    /// What `path` (below `/live/`) names, whether or not it exists yet.
-    pub(crate) fn classify(&self, path: &str) -> Option<Kind> {
-        match path {
-            "main.m3u8" => return Some(Kind::Multivariant),
-            "main.mpd" => return Some(Kind::Manifest),
-            "time" => return Some(Kind::Time),
-            _ => {}
-        }
-        let (id, file) = path.split_once('/')?;
-        let stream = match self.track(id)?.media {
-            Media::Video { .. } => Stream::Video,
-            Media::Audio { .. } => Stream::Audio,
         };
-        match file {
-            "index.m3u8" => Some(Kind::Playlist),
-            "init.mp4" => Some(Kind::Init(stream)),
-            _ => segment_number(file).map(|_| Kind::Segment(stream)),
-        }
+        let infos = clip.tracks().map(|track| &track.info);
+        clip.part_target_s = config
+            .ll_hls
+            .then(|| hls::part_target_s(infos, timeline.part_ms));
+        let rates: Vec<Rate> = clip.tracks().map(|track| clip.rate(track)).collect();
+        let rated = clip.video.iter_mut().chain([&mut clip.audio]);
+        rated.zip(rates).for_each(|((_, slot), rate)| *slot = rate);
+        Ok(clip)
     }
 
-    /// The object under `path` (below `/live/`) now. `resets` counts the sequence resets asked so far.
-    pub(crate) fn lookup(&self, path: &str, resets: u64) -> Lookup {
+    /// Whether there is a track with this name.
+    pub(crate) fn has(&self, id: &str) -> bool {
+        self.track(id).is_some()
+    }
+
+    /// The object that `route` names now. `resets` counts the sequence resets asked so far.
+    pub(crate) fn lookup(&self, route: &Route<'_>, directives: Directives, resets: u64) -> Lookup {
         let position_ms = self.clock.position_ms();
-        self.lookup_at(path, position_ms, resets)
-    }
-
-    /// As [`Self::lookup`], at a given media position.
-    pub(crate) fn lookup_at(&self, path: &str, position_ms: u64, resets: u64) -> Lookup {
         let edge = self.timeline.edge(position_ms);
         let base = self.base(edge, resets);
         let found = |text: String| Lookup::Found(text.into());
-        match path {
-            "main.m3u8" => return found(hls::multivariant(&self.renditions(), &self.sound())),
-            "main.mpd" => {
-                let (video, audio) = (self.renditions(), self.sound());
-                let (timeline, explicit) = (&self.timeline, self.dash_timeline);
-                let (video, audio) = (&video[..], &audio);
-                return found(
-                    Manifest {
-                        video,
-                        audio,
-                        timeline,
-                        edge,
-                        base,
-                        explicit,
-                    }
-                    .write(),
-                );
+        match route {
+            Route::Multivariant => {
+                found(hls::multivariant(&self.renditions(), Some(&self.sound())))
             }
-            "time" => return found(hls::rfc3339(self.timeline.epoch_unix_ms + position_ms)),
-            _ => {}
+            Route::Manifest => {
+                let (video, audio) = (self.renditions(), self.sound());
+                let manifest = Manifest {
+                    video: &video,
+                    audio: Some(&audio),
+                    timeline: &self.timeline,
+                    edge,
+                    base,
+                    form: self.dash_form,
+                };
+                found(manifest.write())
+            }
+            Route::Time => found(hls::rfc3339(self.timeline.epoch_unix_ms + position_ms)),
+            Route::Track(id, file) => match self.track(id) {
+                Some(track) => self.lookup_file(track, *file, directives, edge, base),
+                None => Lookup::Unknown,
+            },
         }
-        let named = path
-            .split_once('/')
-            .and_then(|(id, file)| Some((self.track(id)?, file)));
-        let Some((track, file)) = named else {
-            return Lookup::Unknown;
-        };
+    }
+
+    /// Resolves when the next part, or segment, is published.
+    pub(crate) async fn change(&self) {
+        let left_ms = self.timeline.next_ms(self.clock.position_ms());
+        tokio::time::sleep(Duration::from_millis(left_ms)).await;
+    }
+
+    fn lookup_file(
+        &self,
+        track: &Track,
+        file: File,
+        directives: Directives,
+        edge: Edge,
+        base: u64,
+    ) -> Lookup {
         match file {
-            "index.m3u8" => found(hls::media(track, &self.timeline, edge, base)),
-            "init.mp4" => Lookup::Found(track.init.clone()),
-            _ => match segment_number(file).and_then(|number| number.checked_add(base)) {
+            File::Init => Lookup::Found(track.info.init.clone()),
+            File::Playlist => self.playlist(track, directives, edge, base),
+            File::Segment(_) | File::Timed(_) => match self.index_of(track, file, base) {
                 None => Lookup::Unknown,
                 Some(index) if index >= edge.end => Lookup::NotYet {
                     next: index == edge.end,
@@ -157,6 +157,75 @@ impl LoopedClip {
                 Some(index) if index < edge.kept => Lookup::Expired,
                 Some(index) => Lookup::Found(self.segment(track, index)),
             },
+            File::Part(_, part) if part >= self.timeline.parts() => Lookup::Unknown,
+            File::Part(_, part) => match self.index_of(track, file, base) {
+                None => Lookup::Unknown,
+                Some(index) if (index, part) >= (edge.end, edge.open_parts) => Lookup::NotYet {
+                    next: (index, part) == (edge.end, edge.open_parts),
+                },
+                Some(index) if index < edge.kept => Lookup::Expired,
+                Some(index) => Lookup::Found(self.part(track, index, part)),
+            },
+        }
+    }
+
+    /// The media index of a segment, or of a part's.
+    fn index_of(&self, track: &Track, file: File, base: u64) -> Option<u64> {
+        match file {
+            File::Segment(number) | File::Part(number, _) => number.checked_add(base),
+            File::Timed(ticks) => {
+                let nominal = ticks.checked_mul(1000)? / u64::from(track.info.timescale);
+                let index = (nominal + self.timeline.segment_ms / 2) / self.timeline.segment_ms;
+                let start = self.timeline.start_ticks(&track.info, index);
+                (start == ticks).then_some(index)
+            }
+            File::Init | File::Playlist => None,
+        }
+    }
+
+    fn playlist(&self, track: &Track, directives: Directives, edge: Edge, base: u64) -> Lookup {
+        let window = self.window(track, edge, base);
+        let target_s = self.timeline.segment_ms / 1000;
+        let Some(part_target_s) = self.part_target_s else {
+            return Lookup::Found(window.write(target_s, None).into());
+        };
+        let others = self.tracks().filter(|other| other.info.id != track.info.id);
+        let low_latency = LowLatency {
+            part_target_s,
+            skip: directives.skip,
+            reports: others
+                .map(|other| (other.info.id.clone(), window.edge()))
+                .collect(),
+        };
+        hls::answer(&window, target_s, &low_latency, directives)
+    }
+
+    fn window(&self, track: &Track, edge: Edge, base: u64) -> Window {
+        let oldest = edge.oldest.max(base);
+        Window {
+            first_number: oldest - base,
+            segments: (oldest..edge.end)
+                .map(|index| self.listed(track, index, self.timeline.parts()))
+                .collect(),
+            open: Some(self.listed(track, edge.end, edge.open_parts)),
+        }
+    }
+
+    fn listed(&self, track: &Track, index: u64, parts: u64) -> Listed {
+        let info = &track.info;
+        let first = |part| self.first_sample(track, index, part);
+        let seconds = |samples: u64| info.seconds(samples * u64::from(info.sample_duration));
+        let start_ms =
+            first(0) * u64::from(info.sample_duration) * 1000 / u64::from(info.timescale);
+        Listed {
+            start_unix_ms: self.timeline.epoch_unix_ms + start_ms,
+            duration_s: seconds(first(self.timeline.parts()) - first(0)),
+            parts: (0..parts)
+                .map(|part| ListedPart {
+                    duration_s: seconds(first(part + 1) - first(part)),
+                    is_independent: track.sample(first(part)).is_sync(),
+                })
+                .collect(),
         }
     }
 
@@ -175,19 +244,57 @@ impl LoopedClip {
     }
 
     fn segment(&self, track: &Track, index: u64) -> Bytes {
-        let padding = match track.media {
+        let parts = (0..self.timeline.parts()).map(|part| self.part(track, index, part));
+        let parts: Vec<Bytes> = parts.collect();
+        match &parts[..] {
+            [one] => one.clone(),
+            parts => parts.concat().into(),
+        }
+    }
+
+    fn part(&self, track: &Track, index: u64, part: u64) -> Bytes {
+        let padding_bytes = self.padding_bytes(track) / self.timeline.parts() as usize;
+        self.padded_part(track, index, part, padding_bytes)
+    }
+
+    fn padding_bytes(&self, track: &Track) -> usize {
+        match track.info.media {
             Media::Video { .. } => self.padding_bytes,
             Media::Audio { .. } => 0,
-        };
-        segment(track, &self.timeline, index, padding)
+        }
+    }
+
+    fn padded_part(&self, track: &Track, index: u64, part: u64, padding_bytes: usize) -> Bytes {
+        let first = |part| self.first_sample(track, index, part);
+        let sequence = index * self.timeline.parts() + part;
+        let filler = filler(&track.info.id, sequence, padding_bytes);
+        track.mux(
+            sequence as u32,
+            part == 0,
+            first(part)..first(part + 1),
+            &filler,
+        )
+    }
+
+    fn first_sample(&self, track: &Track, index: u64, part: u64) -> u64 {
+        let TrackInfo {
+            timescale,
+            sample_duration,
+            ..
+        } = track.info;
+        self.timeline
+            .first_sample_of_part(index, part, timescale, sample_duration)
     }
 
     fn track(&self, id: &str) -> Option<&Track> {
+        self.tracks().find(|track| track.info.id == id)
+    }
+
+    fn tracks(&self) -> impl Iterator<Item = &Track> {
         self.video
             .iter()
             .chain([&self.audio])
             .map(|(track, _)| track)
-            .find(|track| track.id == id)
     }
 
     fn renditions(&self) -> Vec<Rendition<'_>> {
@@ -196,6 +303,33 @@ impl LoopedClip {
 
     fn sound(&self) -> Rendition<'_> {
         rendition(&self.audio)
+    }
+
+    /// Peak and average of the segments as they are served, over as many loops as it takes to repeat.
+    fn rate(&self, track: &Track) -> Rate {
+        let mut segments = 1;
+        while !(segments * self.timeline.segment_ms).is_multiple_of(LOOP_MS) {
+            segments += 1;
+        }
+        let timescale = u64::from(track.info.timescale);
+        let (mut peak_bps, mut bits_sum, mut ticks_sum) = (0, 0, 0);
+        for index in 0..segments {
+            let samples =
+                self.first_sample(track, index + 1, 0) - self.first_sample(track, index, 0);
+            let ticks = samples * u64::from(track.info.sample_duration);
+            // Without making the filler, of which there may be much.
+            let parts = (0..self.timeline.parts())
+                .map(|part| self.padded_part(track, index, part, 0).len() + BOX_HEADER_LEN);
+            let len = parts.sum::<usize>() + self.padding_bytes(track) + GENERATION_BOX_LEN;
+            let bits = len as u64 * 8;
+            peak_bps = peak_bps.max((bits * timescale).div_ceil(ticks));
+            bits_sum += bits;
+            ticks_sum += ticks;
+        }
+        Rate {
+            peak_bps,
+            average_bps: (bits_sum * timescale).div_ceil(ticks_sum),
+        }
     }
 }
 
@@ -208,16 +342,10 @@ impl Clock {
 
 fn rendition((track, rate): &(Track, Rate)) -> Rendition<'_> {
     Rendition {
-        track,
+        track: &track.info,
         peak_bps: rate.peak_bps,
         average_bps: rate.average_bps,
     }
-}
-
-fn segment(track: &Track, timeline: &Timeline, index: u64, padding_bytes: usize) -> Bytes {
-    let sample = |i| timeline.first_sample(i, track.timescale, track.sample_duration);
-    let filler = filler(track.id, index, padding_bytes);
-    track.mux(index as u32, sample(index)..sample(index + 1), &filler)
 }
 
 /// Bytes that no compression or de-duplication shrinks, the same on every source (SplitMix64).
@@ -235,36 +363,4 @@ fn filler(id: &str, index: u64, len: usize) -> Vec<u8> {
     }
     out.truncate(len);
     out
-}
-
-/// Peak and average of the segments as they are served, over as many loops as it takes to repeat.
-fn rate(track: &Track, timeline: &Timeline, padding_bytes: usize) -> Rate {
-    let mut segments = 1;
-    while !(segments * timeline.segment_ms).is_multiple_of(LOOP_MS) {
-        segments += 1;
-    }
-    let bits = |index| {
-        let sample = |i| timeline.first_sample(i, track.timescale, track.sample_duration);
-        let ticks = (sample(index + 1) - sample(index)) * u64::from(track.sample_duration);
-        let stamped =
-            segment(track, timeline, index, 0).len() + padding_bytes + 8 + GENERATION_BOX_LEN;
-        (stamped as u64 * 8, ticks)
-    };
-    let timescale = u64::from(track.timescale);
-    let (mut peak_bps, mut bits_sum, mut ticks_sum) = (0, 0, 0);
-    for (bits, ticks) in (0..segments).map(bits) {
-        peak_bps = peak_bps.max((bits * timescale).div_ceil(ticks));
-        bits_sum += bits;
-        ticks_sum += ticks;
-    }
-    Rate {
-        peak_bps,
-        average_bps: (bits_sum * timescale).div_ceil(ticks_sum),
-    }
-}
-
-fn segment_number(file: &str) -> Option<u64> {
-    let digits = file.strip_prefix("seg-")?.strip_suffix(".m4s")?;
-    let canonical = digits == "0" || !digits.starts_with('0');
-    (canonical && digits.bytes().all(|b| b.is_ascii_digit())).then(|| digits.parse().ok())?
 }

@@ -15,6 +15,8 @@ pub(crate) enum Kind {
     Manifest,
     Init(Stream),
     Segment(Stream),
+    /// A part of a media segment (LL-HLS).
+    Part(Stream),
     /// The clock that the DASH manifest points to.
     Time,
 }
@@ -27,6 +29,11 @@ pub(crate) enum Stream {
 }
 
 impl Kind {
+    /// Whether it has frames.
+    pub(crate) fn is_media(self) -> bool {
+        matches!(self, Self::Segment(_) | Self::Part(_))
+    }
+
     pub(crate) fn is_playlist(self) -> bool {
         matches!(self, Self::Multivariant | Self::Playlist | Self::Manifest)
     }
@@ -35,8 +42,10 @@ impl Kind {
         match self {
             Self::Multivariant | Self::Playlist => "application/vnd.apple.mpegurl",
             Self::Manifest => "application/dash+xml",
-            Self::Init(Stream::Video) | Self::Segment(Stream::Video) => "video/mp4",
-            Self::Init(Stream::Audio) | Self::Segment(Stream::Audio) => "audio/mp4",
+            Self::Init(stream) | Self::Segment(stream) | Self::Part(stream) => match stream {
+                Stream::Video => "video/mp4",
+                Stream::Audio => "audio/mp4",
+            },
             Self::Time => "text/plain; charset=utf-8",
         }
     }
@@ -47,7 +56,7 @@ impl Kind {
         match self {
             Self::Multivariant => Duration::from_secs(10),
             Self::Playlist | Self::Manifest => segment / 2,
-            Self::Init(_) | Self::Segment(_) => window.max(Duration::from_secs(60)),
+            Self::Init(_) | Self::Segment(_) | Self::Part(_) => window.max(Duration::from_secs(60)),
             Self::Time => Duration::ZERO,
         }
     }
@@ -57,7 +66,8 @@ impl Kind {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Lookup {
     Found(Bytes),
-    /// Will exist: caches must forget the 404 at once. `next`: it is the first one missing.
+    /// Will exist: caches must forget the 404 at once. `next`: it is the first one missing, or a playlist
+    /// that is asked for when it has something that comes soon.
     NotYet {
         next: bool,
     },
@@ -65,6 +75,8 @@ pub(crate) enum Lookup {
     Expired,
     /// Never exists.
     Unknown,
+    /// A playlist that is asked for when it has something that is too far off.
+    TooFar,
     /// The source is still starting.
     Starting,
 }

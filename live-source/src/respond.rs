@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::{StreamExt, stream};
+use futures_util::{Stream, StreamExt, stream};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Response, StatusCode};
 use http_body_util::combinators::BoxBody;
@@ -260,6 +260,29 @@ impl Misbehaving {
         self.sent += chunk.len() as u64;
         Some((Ok(chunk), self))
     }
+}
+
+/// A media object of unknown length, handed on as it comes.
+pub(crate) fn growing(
+    kind: Kind,
+    max_age: Duration,
+    parts: impl Stream<Item = std::io::Result<Bytes>> + Send + Sync + 'static,
+    stats: Stats,
+    path: &str,
+) -> Response<Body> {
+    let path = path.to_owned();
+    let frames = parts.map(move |part| {
+        let part = part?;
+        stats.on_bytes(Some(&path), part.len() as u64);
+        Ok(Frame::data(part))
+    });
+    let mut response = Response::new(BodyExt::boxed(StreamBody::new(frames)));
+    let headers = response.headers_mut();
+    let content_type = HeaderValue::from_static(kind.content_type());
+    headers.insert(header::CONTENT_TYPE, content_type);
+    headers.insert(header::CACHE_CONTROL, cache_control(max_age, false));
+    add_cors(headers);
+    response
 }
 
 struct Unsatisfiable;

@@ -1,7 +1,10 @@
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Method, Request, Response, StatusCode};
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -11,18 +14,25 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
+use crate::encoder::Encoder;
 use crate::looped::LoopedClip;
 use crate::object::{Kind, Lookup};
 use crate::packager::Packager;
+use crate::reload::Directives;
 use crate::respond::{self, Body, Delivery, plain};
+use crate::route::{File, Route};
 use crate::{BASE_PATH, Config, Error, Fault, Faults, Input, Stats, admin};
 
 /// How long answers under way may take once shutdown is asked for.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(1);
 /// How long a client may take over its request headers.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(15);
-/// How often a held request looks whether its segment is there.
+/// How often a held request looks whether ffmpeg has written its segment.
 const HOLD_STEP: Duration = Duration::from_millis(40);
+/// A playlist or part is waited for as long as so many segments last (rfc8216bis section 6.2.5.2).
+const BLOCKED_SEGMENTS: u32 = 3;
+/// The answer to a blocking reload may be repeated for as long as so many segments last.
+const RELOAD_SEGMENTS: u32 = 6;
 /// Pause after a failed accept, usually for want of file descriptors.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
@@ -54,6 +64,7 @@ struct Site {
 enum Origin {
     Clip(Box<LoopedClip>),
     Packaged(Box<Packager>),
+    Encoded(Box<Encoder>),
 }
 
 impl LiveSource {
@@ -65,6 +76,9 @@ impl LiveSource {
         config.validate()?;
         let origin = match config.input {
             Input::Clip => Origin::Clip(Box::new(LoopedClip::new(&config)?)),
+            Input::File(_) | Input::Ffmpeg(_) if config.is_low_latency() => {
+                Origin::Encoded(Box::new(Encoder::new(&config)?))
+            }
             Input::File(_) | Input::Ffmpeg(_) => {
                 Origin::Packaged(Box::new(Packager::new(&config)?))
             }
@@ -108,6 +122,7 @@ impl LiveSource {
             match &self.site.origin {
                 Origin::Clip(_) => std::future::pending().await,
                 Origin::Packaged(packager) => packager.run(self.site.faults.resets()).await,
+                Origin::Encoded(encoder) => encoder.run(self.site.faults.resets()).await,
             }
         };
         let result = tokio::select! {
@@ -182,7 +197,7 @@ fn serve(
 }
 
 impl Site {
-    async fn handle(&self, request: Request<Incoming>) -> Response<Body> {
+    async fn handle(self: &Arc<Self>, request: Request<Incoming>) -> Response<Body> {
         let path = request.uri().path().to_owned();
         if let Some(rest) = path.strip_prefix("/admin/").filter(|_| self.config.admin) {
             return admin::handle(rest, request, &self.faults, &self.stats).await;
@@ -209,7 +224,7 @@ impl Site {
     }
 
     async fn handle_object(
-        &self,
+        self: &Arc<Self>,
         request: &Request<Incoming>,
         rest: &str,
         kind: Kind,
@@ -228,11 +243,28 @@ impl Site {
         if !self.faults.allows(kind, request.uri().query()) {
             return plain(StatusCode::FORBIDDEN, "request: no valid token\n");
         }
-        let mut object = match self.lookup_held(rest, kind).await {
+        let directives = match self.directives(kind, request.uri().query()) {
+            Ok(directives) => directives,
+            Err(reason) => return plain(StatusCode::BAD_REQUEST, reason),
+        };
+        // A fault hits the whole segment.
+        let is_whole = *request.method() == Method::HEAD
+            || request.headers().contains_key(header::RANGE)
+            || fault.is_some();
+        if !is_whole && let Some(growing) = self.growing(rest, kind, path).await {
+            return growing;
+        }
+        let mut object = match self.lookup_held(rest, kind, directives).await {
             Lookup::Found(bytes) => bytes,
+            Lookup::NotYet { .. } if kind == Kind::Playlist => {
+                return plain(StatusCode::SERVICE_UNAVAILABLE, "the stream has stopped\n");
+            }
             Lookup::NotYet { .. } => return not_yet(segment),
             Lookup::Expired => return respond::not_found("expired\n", segment),
             Lookup::Unknown => return plain(StatusCode::NOT_FOUND, "no such object\n"),
+            Lookup::TooFar => {
+                return plain(StatusCode::BAD_REQUEST, "request: too far ahead\n");
+            }
             Lookup::Starting => return starting(),
         };
         let mut private = false;
@@ -242,15 +274,14 @@ impl Site {
                 object = respond::add_token(&object, kind, &token);
                 private = true;
             }
-        } else if matches!(kind, Kind::Segment(_)) {
+        } else if begins_segment(rest, kind) {
             object = respond::stamp_generation(&object, self.faults.generation());
         }
-        let window = segment * u32::try_from(self.config.window_segments).unwrap_or(u32::MAX);
         let delivery = Delivery {
             method: request.method(),
             request: request.headers(),
             kind,
-            max_age: kind.max_age(segment, window),
+            max_age: self.max_age(kind, directives),
             private,
             fault,
             changes: self.faults.changes(),
@@ -260,38 +291,163 @@ impl Site {
         delivery.respond(object)
     }
 
+    fn directives(&self, kind: Kind, query: Option<&str>) -> Result<Directives, &'static str> {
+        match kind {
+            Kind::Playlist if self.config.ll_hls => Directives::read(query),
+            _ => Ok(Directives::default()),
+        }
+    }
+
+    fn max_age(&self, kind: Kind, directives: Directives) -> Duration {
+        let segment = Duration::from_millis(self.config.segment_ms);
+        let window = segment * u32::try_from(self.config.window_segments).unwrap_or(u32::MAX);
+        match kind {
+            Kind::Playlist if directives.wanted.is_some() => segment * RELOAD_SEGMENTS,
+            Kind::Playlist if self.config.ll_hls => Duration::from_millis(self.config.part_ms) / 2,
+            _ => kind.max_age(segment, window),
+        }
+    }
+
     fn classify(&self, path: &str) -> Option<Kind> {
         let kind = match &self.origin {
-            Origin::Clip(clip) => clip.classify(path),
-            Origin::Packaged(packager) => packager.classify(path),
-        }?;
+            Origin::Packaged(packager) => packager.classify(path)?,
+            origin => {
+                let route = Route::read(path)?;
+                if let Route::Track(id, _) = route
+                    && !origin.has(id)
+                {
+                    return None;
+                }
+                route.kind()
+            }
+        };
         let published = match kind {
             Kind::Multivariant | Kind::Playlist => self.config.hls,
             Kind::Manifest | Kind::Time => self.config.dash,
+            Kind::Part(_) => self.config.ll_hls,
             Kind::Init(_) | Kind::Segment(_) => true,
         };
         published.then_some(kind)
     }
 
-    /// Looks again and again for the segment that comes next, if so configured.
-    async fn lookup_held(&self, path: &str, kind: Kind) -> Lookup {
-        let patience = Duration::from_millis(self.config.segment_ms * 3 / 2);
+    /// Looks again whenever something is published, for as long as what is asked for may come soon.
+    async fn lookup_held(&self, path: &str, kind: Kind, directives: Directives) -> Lookup {
+        let segment = Duration::from_millis(self.config.segment_ms);
+        let patience = match kind {
+            Kind::Segment(_) if !self.config.hold_next => Duration::ZERO,
+            Kind::Segment(_) => segment * 3 / 2,
+            _ => segment * BLOCKED_SEGMENTS,
+        };
         let give_up = tokio::time::Instant::now() + patience;
         loop {
-            let found = self.lookup(path, kind).await;
-            let early = found == Lookup::NotYet { next: true } && matches!(kind, Kind::Segment(_));
-            if !early || !self.config.hold_next || tokio::time::Instant::now() >= give_up {
+            // Made first: nothing is missed between looking and waiting.
+            let change = self.origin.change();
+            let found = self.lookup(path, kind, directives).await;
+            let is_early = found == Lookup::NotYet { next: true };
+            if !is_early || tokio::time::timeout_at(give_up, change).await.is_err() {
                 return found;
             }
-            tokio::time::sleep(HOLD_STEP).await;
         }
     }
 
-    async fn lookup(&self, path: &str, kind: Kind) -> Lookup {
-        match &self.origin {
-            Origin::Clip(clip) => clip.lookup(path, *self.faults.resets().borrow()),
-            Origin::Packaged(packager) => packager.lookup(path, kind).await,
+    async fn lookup(&self, path: &str, kind: Kind, directives: Directives) -> Lookup {
+        if let Origin::Packaged(packager) = &self.origin {
+            return packager.lookup(path, kind).await;
         }
+        let Some(route) = Route::read(path) else {
+            return Lookup::Unknown;
+        };
+        match &self.origin {
+            Origin::Clip(clip) => clip.lookup(&route, directives, *self.faults.resets().borrow()),
+            Origin::Encoded(encoder) => encoder.lookup(&route, directives),
+            Origin::Packaged(_) => Lookup::Unknown,
+        }
+    }
+
+    /// A segment that is being made, part by part (LL-DASH); none if it is whole or not to be had yet.
+    async fn growing(
+        self: &Arc<Self>,
+        rest: &str,
+        kind: Kind,
+        path: &str,
+    ) -> Option<Response<Body>> {
+        let Some(Route::Track(id, File::Segment(number))) = Route::read(rest) else {
+            return None;
+        };
+        let is_open = self.config.ll_dash
+            && self.lookup(rest, kind, Directives::default()).await
+                == Lookup::NotYet { next: true };
+        if !is_open {
+            return None;
+        }
+        let first = self.part(id, number, 0).await.ok().flatten()?;
+        let (site, id) = (Arc::clone(self), id.to_owned());
+        let rest = stream::try_unfold(1, move |part| {
+            let (site, id) = (Arc::clone(&site), id.clone());
+            async move {
+                let next = site.part(&id, number, part).await?;
+                Ok(next.map(|bytes| (bytes, part + 1)))
+            }
+        });
+        let parts = stream::once(async move { Ok(first) }).chain(rest);
+        let max_age = self.max_age(kind, Directives::default());
+        Some(respond::growing(
+            kind,
+            max_age,
+            parts,
+            self.stats.clone(),
+            path,
+        ))
+    }
+
+    /// Waits for one part; none past the last one of its segment.
+    async fn part(&self, id: &str, number: u64, part: u64) -> std::io::Result<Option<Bytes>> {
+        let path = format!("{id}/part-{number}.{part}.m4s");
+        let Some(kind) = Route::read(&path).map(|route| route.kind()) else {
+            return Ok(None);
+        };
+        match self.lookup_held(&path, kind, Directives::default()).await {
+            Lookup::Found(bytes) if part == 0 => Ok(Some(respond::stamp_generation(
+                &bytes,
+                self.faults.generation(),
+            ))),
+            Lookup::Found(bytes) => Ok(Some(bytes)),
+            Lookup::Unknown => Ok(None),
+            _ => Err(std::io::Error::other("the stream has stopped")),
+        }
+    }
+}
+
+impl Origin {
+    fn has(&self, id: &str) -> bool {
+        match self {
+            Self::Clip(clip) => clip.has(id),
+            Self::Encoded(encoder) => encoder.has(id),
+            Self::Packaged(_) => false,
+        }
+    }
+
+    /// Resolves when there may be something new since this was called.
+    fn change(&self) -> Pin<Box<dyn Future<Output = ()> + Send + Sync + '_>> {
+        match self {
+            Self::Clip(clip) => Box::pin(clip.change()),
+            Self::Packaged(_) => Box::pin(tokio::time::sleep(HOLD_STEP)),
+            Self::Encoded(encoder) => {
+                let mut changes = encoder.changes();
+                Box::pin(async move {
+                    // The encoder lives as long as this: it never ends without a change.
+                    _ = changes.changed().await;
+                })
+            }
+        }
+    }
+}
+
+/// Whether an object is where a segment's generation goes: parts together are the segment.
+fn begins_segment(rest: &str, kind: Kind) -> bool {
+    match Route::read(rest) {
+        Some(Route::Track(_, File::Part(_, part))) => part == 0,
+        _ => matches!(kind, Kind::Segment(_)),
     }
 }
 
@@ -308,9 +464,7 @@ fn starting() -> Response<Body> {
         StatusCode::SERVICE_UNAVAILABLE,
         "the packager is still starting\n",
     );
-    let retry = http::HeaderValue::from_static("1");
-    response
-        .headers_mut()
-        .insert(http::header::RETRY_AFTER, retry);
+    let retry = HeaderValue::from_static("1");
+    response.headers_mut().insert(header::RETRY_AFTER, retry);
     response
 }

@@ -236,6 +236,74 @@ async fn the_dash_manifest_names_the_segments_that_hls_lists() {
 }
 
 #[tokio::test]
+async fn segments_named_by_their_time_are_those_of_that_time() {
+    let config = Config {
+        dash_time: true,
+        ..across_the_seam()
+    };
+    let source = Running::start(config).await;
+    let mpd = dash_mpd_core::parse(&source.text("/live/main.mpd").await).expect("an MPD");
+    for set in &mpd.periods[0].adaptations {
+        let template = set.SegmentTemplate.as_ref().unwrap();
+        assert!(
+            template
+                .media
+                .as_ref()
+                .unwrap()
+                .ends_with("/time-$Time$.m4s")
+        );
+        let id = set.representations[0].id.as_deref().unwrap();
+        let last = template.SegmentTimeline.as_ref().unwrap().segments.last();
+        let start = last.unwrap().t.unwrap();
+        let path = |ticks| format!("/live/{id}/time-{ticks}.m4s");
+        let segment = parse_segment(&source.body(&path(start)).await);
+        assert_eq!(segment.start, start, "{id}");
+        let between = source.get(&path(start + 1)).await;
+        assert_eq!(between.status, StatusCode::NOT_FOUND);
+    }
+    source.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn periods_follow_one_another_without_a_gap() {
+    let config = Config {
+        dash_period_segments: 4,
+        window_segments: 10,
+        dash_timeline: true,
+        ..Config::default()
+    };
+    let source = Running::start(config).await;
+    let mpd = dash_mpd_core::parse(&source.text("/live/main.mpd").await).expect("an MPD");
+    assert!(
+        (3..=4).contains(&mpd.periods.len()),
+        "{}",
+        mpd.periods.len()
+    );
+    let mut listed = 0;
+    let mut next: Option<u64> = None;
+    for period in &mpd.periods {
+        let set = &period.adaptations[0];
+        let template = set.SegmentTemplate.as_ref().unwrap();
+        let timescale = template.timescale.unwrap();
+        let offset = template.presentationTimeOffset.unwrap_or(0);
+        let start_s = period.start.unwrap().as_secs();
+        assert_eq!(
+            offset,
+            start_s * timescale,
+            "media time is the time of the presentation"
+        );
+        let first = template.startNumber.unwrap();
+        assert_eq!(next.unwrap_or(first), first);
+        let timeline = &template.SegmentTimeline.as_ref().unwrap().segments;
+        let count: u64 = timeline.iter().map(|s| s.r.unwrap_or(0) as u64 + 1).sum();
+        next = Some(first + count);
+        listed += count;
+    }
+    assert!(listed >= 10, "{listed}");
+    source.stop().await.unwrap();
+}
+
+#[tokio::test]
 async fn equal_starts_give_equal_bytes_and_padding_is_filler() {
     let config = Config {
         start_unix_ms: Some(1_000),

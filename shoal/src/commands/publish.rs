@@ -19,12 +19,18 @@ pub(crate) struct Args {
     /// Where to listen.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8082")]
     listen: SocketAddr,
-    /// Publish HLS. With neither this nor --dash: both, or what the file says.
+    /// Publish HLS. With nothing named: HLS and DASH, or what the file says.
     #[arg(long)]
     hls: bool,
+    /// Publish HLS with low latency: parts of half a second, for which playlists and players wait.
+    #[arg(long)]
+    ll_hls: bool,
     /// Publish DASH.
     #[arg(long)]
     dash: bool,
+    /// Publish DASH with low latency: segments can be fetched while they are made.
+    #[arg(long)]
+    ll_dash: bool,
     /// Length of a segment in seconds, even, 2 to 10.
     #[arg(long, value_name = "SECONDS")]
     segment_s: Option<u64>,
@@ -63,8 +69,10 @@ fn config_of(args: Args) -> Result<Config, Failure> {
         &mut config.segment_ms,
         args.segment_s.map(|s| s.saturating_mul(1000)),
     );
-    if args.hls || args.dash {
-        (config.hls, config.dash) = (args.hls, args.dash);
+    let (hls, dash) = (args.hls || args.ll_hls, args.dash || args.ll_dash);
+    if hls || dash {
+        (config.hls, config.dash) = (hls, dash);
+        (config.ll_hls, config.ll_dash) = (args.ll_hls, args.ll_dash);
     }
     Ok(config)
 }
@@ -78,7 +86,9 @@ mod tests {
             file: None,
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             hls: false,
+            ll_hls: false,
             dash: false,
+            ll_dash: false,
             segment_s: None,
             config: None,
             print_config: false,
@@ -110,6 +120,15 @@ mod tests {
         })
         .unwrap();
         assert_eq!((config.hls, config.dash), (false, true));
+        let low = config_of(Args {
+            ll_hls: true,
+            ..args()
+        })
+        .unwrap();
+        assert_eq!(
+            (low.hls, low.ll_hls, low.dash, low.ll_dash),
+            (true, true, false, false)
+        );
         assert_eq!(config.input, Input::File("a.mp4".into()));
     }
 }

@@ -2,22 +2,9 @@
 
 import { chromium } from "playwright-core";
 
-const EXECUTABLE = process.env.CHROMIUM ?? "/usr/bin/chromium";
-const ARGUMENTS = [
-  "--no-sandbox",
-  "--disable-gpu",
-  "--disable-quic",
-  "--no-first-run",
-  "--disable-background-networking",
-  "--disable-component-update",
-  "--disable-sync",
-  "--mute-audio",
-  "--autoplay-policy=no-user-gesture-required",
-];
+import { launch as launchWith } from "../../lib/chromium.mjs";
 
-export function launch() {
-  return chromium.launch({ executablePath: EXECUTABLE, headless: true, args: ARGUMENTS });
-}
+export const launch = () => launchWith(chromium);
 
 /** Runs in the page: plays `stream`, and keeps the books that the tests read. */
 function playInPage({ stream, options }) {

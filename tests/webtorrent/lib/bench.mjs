@@ -1,78 +1,21 @@
 // What a test stands on: our tracker and a live stream, built from this tree, and pages in Chromium.
 
-import { spawn, spawnSync } from "node:child_process";
 import { createServer } from "node:http";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { createServer as createTcpServer } from "node:net";
 import { fileURLToPath } from "node:url";
 
 import { build } from "esbuild";
 import { chromium } from "playwright-core";
 
-const ROOT = fileURLToPath(new URL("../../..", import.meta.url));
+import { WEBRTC_ON_LOOPBACK, launch } from "../../lib/chromium.mjs";
+import { freePort, start } from "../../lib/programs.mjs";
+
 const HERE = fileURLToPath(new URL(".", import.meta.url));
-const START_MS_MAX = 20_000;
-const BROWSER_ARGUMENTS = [
-  "--no-sandbox",
-  "--disable-gpu",
-  "--disable-quic",
-  "--no-first-run",
-  "--disable-background-networking",
-  "--disable-component-update",
-  "--disable-sync",
-  "--mute-audio",
-  "--autoplay-policy=no-user-gesture-required",
-  "--disable-features=WebRtcHideLocalIpsWithMdns",
-  "--allow-loopback-in-peer-connection",
-];
 
 const PROCESS =
   "globalThis.process ??= { browser: true, env: {}, nextTick: (f, ...args) => queueMicrotask(() => f(...args)) };";
-
-/** Builds the binary if need be, and returns its path; SHOAL names one that is there already. */
-function binary() {
-  if (process.env.SHOAL) return process.env.SHOAL;
-  const made = spawnSync("cargo", ["build", "--quiet", "-p", "shoal", "--message-format=json"], {
-    cwd: ROOT,
-    encoding: "utf8",
-    stdio: ["ignore", "pipe", "inherit"],
-    maxBuffer: 64 << 20,
-  });
-  const lines = made.stdout.split("\n").filter((line) => line.startsWith("{"));
-  const messages = lines.map((line) => JSON.parse(line));
-  const shoal = messages.find((message) => message.target?.name === "shoal" && message.executable);
-  if (made.status !== 0 || !shoal) throw new Error("environment: the shoal binary does not build");
-  return shoal.executable;
-}
-
-async function freePort() {
-  const server = createTcpServer();
-  await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
-  const { port } = server.address();
-  await new Promise((resolve) => server.close(resolve));
-  return port;
-}
-
-/** Starts a command of ours and waits until `url` answers. */
-async function start(program, args, url) {
-  const child = spawn(program, args, { cwd: ROOT, stdio: ["ignore", "ignore", "pipe"] });
-  let log = "";
-  child.stderr.on("data", (text) => (log = (log + text).slice(-20_000)));
-  const ended = new Promise((resolve) => child.once("exit", resolve));
-  const until = Date.now() + START_MS_MAX;
-  while (!(await fetch(url).then((answer) => answer.ok, () => false))) {
-    if (child.exitCode !== null || Date.now() > until) throw new Error(`${args[0]} does not start:\n${log}`);
-    await new Promise((resolve) => setTimeout(resolve, 100));
-  }
-  return async () => {
-    child.kill("SIGINT");
-    const late = setTimeout(() => child.kill("SIGKILL"), 5_000);
-    await ended;
-    clearTimeout(late);
-  };
-}
 
 /** The page's script in one file, in a document that came over the network: Chromium keeps others
  * from loopback addresses. */
@@ -101,26 +44,22 @@ async function servePage(name) {
 
 /** Everything that a test needs; `settings` is the tracker's configuration. */
 export async function startAll({ page, settings = "", stream = false }) {
-  const program = binary();
   const folder = await mkdtemp(join(tmpdir(), "shoal-webtorrent-"));
   const config = join(folder, "tracker.toml");
   const [trackerPort, streamPort, stunPort] = [await freePort(), await freePort(), await freePort()];
   await writeFile(config, `${settings}\n[stun]\nlisten = "127.0.0.1:${stunPort}"\n`);
   const tracker = `127.0.0.1:${trackerPort}`;
   const stops = [() => rm(folder, { recursive: true })];
-  stops.push(await start(program, ["tracker", "--config", config, "--listen", tracker], `http://${tracker}/healthz`));
+  const programs = [await start(["tracker", "--config", config, "--listen", tracker], `http://${tracker}/healthz`)];
   const streamUrl = `http://127.0.0.1:${streamPort}/live/main.m3u8`;
   if (stream) {
     const args = ["publish", "--hls", "--segment-s", "2", "--listen", `127.0.0.1:${streamPort}`];
-    stops.push(await start(program, args, streamUrl));
+    programs.push(await start(args, streamUrl));
   }
+  stops.push(...programs.map(({ stop }) => stop));
   const served = await servePage(page);
   stops.push(served.stop);
-  const browser = await chromium.launch({
-    executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
-    headless: true,
-    args: BROWSER_ARGUMENTS,
-  });
+  const browser = await launch(chromium, WEBRTC_ON_LOOPBACK);
   stops.push(() => browser.close());
   return {
     tracker: `ws://${tracker}/announce`,
