@@ -196,7 +196,7 @@ mod tests {
         let (_, old) = keygen().unwrap();
         let bare = Keyring::read(&format!("{secret}\n")).unwrap();
         assert_eq!(public_text(&bare.names), public);
-        assert_eq!(bare.trusted(), [public.clone()]);
+        assert_eq!(bare.trusted(), std::slice::from_ref(&public));
         let text = format!("# new\n{secret}\n\nnames {old}\nvalid {old}\nvalid {public}\n");
         let rolled = Keyring::read(&text).unwrap();
         assert_eq!(public_text(&rolled.names), old);

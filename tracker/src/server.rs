@@ -176,13 +176,12 @@ async fn serve(
         stopped,
     });
     let cluster = start_tasks(cluster, &context);
-    let connections = Arc::new(Semaphore::new(
-        context.config.limits.connections_max as usize,
-    ));
+    let connections_max = context.config.limits.connections_max;
+    let connections = Arc::new(Semaphore::new(connections_max as usize));
     accept(listener, &context, &connections, shutdown).await;
     stopping.cancel();
     let drain = Duration::from_millis(u64::from(context.config.limits.drain_ms));
-    let gone = connections.acquire_many(context.config.limits.connections_max);
+    let gone = connections.acquire_many(connections_max);
     if time::timeout(drain, gone).await.is_err() {
         tracing::info!("connections that did not end in time are cut");
     }

@@ -28,8 +28,6 @@ use crate::{
 
 pub(super) const TRACK: TrackId = TrackId(7);
 pub(super) const STREAM: StreamId = StreamId([3; 16]);
-/// Accusers whose word is enough for everybody.
-const ACCUSERS_MAX: usize = 3;
 /// Segments that the playlist lists.
 const WINDOW: u64 = 8;
 /// Segments behind the end at which players start.

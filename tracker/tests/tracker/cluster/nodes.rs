@@ -354,7 +354,9 @@ impl Heard {
                 }
             }
             TrackerMsg::Signal { from, payload } => self.signals.push((from, payload.to_vec())),
-            TrackerMsg::Gone { peer } => self.known.retain(|known| *known != peer),
+            TrackerMsg::Gone { peer } | TrackerMsg::Shun { peer } => {
+                self.known.retain(|known| *known != peer);
+            }
             TrackerMsg::Reconnect { after_ms, places } => {
                 self.reconnect_ms = Some(after_ms);
                 self.places = places.iter().map(ToString::to_string).collect();

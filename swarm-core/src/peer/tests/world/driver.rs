@@ -2,6 +2,9 @@
 
 use super::*;
 
+/// Accusers whose word is enough for everybody.
+const ACCUSERS_MAX: usize = 3;
+
 impl World {
     // tidy: long-fn: one arm for each action
     pub(super) fn act(&mut self, index: usize, action: Action, arena: &[u8]) {
