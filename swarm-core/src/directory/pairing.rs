@@ -320,10 +320,10 @@ impl Directory {
         if outcome == LinkOutcome::Failed {
             self.on_reach(viewer, other, false);
         }
+        self.break_pair(viewer, other, apart_ms);
         if outcome == LinkOutcome::Misbehaved {
             self.on_accusation(viewer, other);
         }
-        self.break_pair(viewer, other, apart_ms);
     }
 
     /// What a pair's outcome says of both networks.
@@ -341,8 +341,8 @@ impl Directory {
             return;
         };
         let accusers_max = self.policy.accusers_max;
-        let accused_of_late = self.viewers.get_mut(accused);
-        if accused_of_late.is_some_and(|v| v.on_accused(by, accusers_max)) {
+        let accused_now = self.viewers.get_mut(accused);
+        if accused_now.is_some_and(|v| v.on_accused(by, accusers_max)) {
             self.part_from_all(accused, |conn, peer| Action::Shun { conn, peer });
         }
     }

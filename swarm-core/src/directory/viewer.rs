@@ -234,14 +234,15 @@ impl Viewer {
     }
 
     /// Somebody has caught it sending bad bytes. Whether that is the last straw: as many as
-    /// `accusers_max` have, or, where fewer could, most of those who are linked with it.
+    /// `accusers_max` have, or, where fewer could, most of those who were linked with it. Their own
+    /// pairs with it are over.
     pub(super) fn on_accused(&mut self, by: PeerId, accusers_max: u8) -> bool {
         if self.shunned || self.accusers.contains(&by) {
             return false;
         }
         self.accusers.push(by);
         let linked = self.meetings.iter().filter(|m| m.up).count();
-        let witnesses = linked + self.accusers.len() - 1;
+        let witnesses = linked + self.accusers.len();
         let most = (witnesses / 2 + 1).max(ACCUSERS_MIN);
         self.shunned = self.accusers.len() >= usize::from(accusers_max).min(most);
         self.shunned
