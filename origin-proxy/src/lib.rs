@@ -21,9 +21,9 @@ mod disk;
 mod eager;
 mod error;
 mod freshness;
-#[cfg(any(test, feature = "fuzz"))]
+#[cfg(any(test, feature = "fuzzing"))]
 #[allow(clippy::missing_panics_doc, reason = "panics are what these are for")]
-pub mod fuzz;
+pub mod fuzzing;
 mod gather;
 mod handle;
 mod health;

@@ -93,8 +93,8 @@ impl Outgoing {
         self.wire().poll_read(cx, buffer)
     }
 
-    /// Notes that the other side was heard, and whether it has left a message incomplete behind
-    /// `complete` others.
+    /// Notes that the other side was heard: whether it has completed a message, and whether it has left
+    /// one incomplete.
     pub(crate) fn on_heard(&self, complete: bool, incomplete: bool) {
         let now_ms = clock::now_ms();
         self.heard_ms.store(now_ms, Ordering::Relaxed);

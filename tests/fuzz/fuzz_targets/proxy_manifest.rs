@@ -1,4 +1,4 @@
 #![no_main]
 //! The origin-proxy edits MPDs.
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| origin_proxy::fuzz::manifest_edit(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| origin_proxy::fuzzing::manifest_edit(bytes));
