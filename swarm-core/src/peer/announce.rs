@@ -65,6 +65,10 @@ impl Peer {
         let old = &self.announced_status;
         if (self.weight(), self.pushed_tracks()) != (old.weight, &old.tracks) {
             let status = self.status();
+            self.pushed_from = match status.tracks.as_slice() {
+                [] => None,
+                _ => self.pushed_from.or(Some(self.now)),
+            };
             self.announced_status = status.clone();
             self.touch_view();
             self.send_all(&PeerMsg::Status(status), out);

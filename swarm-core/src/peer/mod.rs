@@ -141,6 +141,8 @@ pub struct Peer {
     links_target: u8,
     /// What neighbours were last told.
     announced_status: PeerStatus,
+    /// Since when neighbours may push to this viewer.
+    pushed_from: Option<Instant>,
     /// How long segments take from their first piece until they are whole, on average.
     pace_ms: u32,
     announce_at: Option<Instant>,
@@ -188,6 +190,7 @@ impl Peer {
             allowance: Allowance::new(),
             links_target: policy.links_target,
             announced_status: PeerStatus::default(),
+            pushed_from: None,
             pace_ms: 0,
             announce_at: None,
             bridge_at: None,

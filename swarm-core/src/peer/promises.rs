@@ -206,11 +206,19 @@ impl Peer {
         }
     }
 
-    /// Notes who has promised these pieces and has not brought any in time.
+    /// Notes who has promised these pieces and has not brought any in time. Who has only just linked
+    /// with this viewer, or learned that it may be pushed to, has promised nothing.
     pub(super) fn note_broken(&mut self, index: usize, bits: u64) {
         let now = self.now;
         let segment = &self.segments[index];
         if !segment.fresh || now < segment.late_at() {
+            return;
+        }
+        let Some(pushed_from) = self.pushed_from else {
+            return;
+        };
+        let is_owed = |from: Instant| segment.known_at >= from.plus_ms(OWED_AFTER_MS);
+        if !is_owed(pushed_from) {
             return;
         }
         let late = segment
@@ -219,11 +227,15 @@ impl Peer {
             .filter(|(piece, _)| bits >> piece & 1 == 1);
         let late = late.map(|(_, slot)| *slot).filter(|slot| {
             let pusher = self.neighbours.get(*slot);
-            pusher.is_some_and(|n| n.gave_at < segment.known_at)
+            pusher.is_some_and(|n| n.gave_at < segment.known_at && is_owed(n.since))
         });
         let broken = segment.claims.iter();
         let broken = broken.filter(|c| !c.kept && c.until <= now && c.bits & bits != 0);
-        let slots: Vec<Slot> = late.chain(broken.map(|claim| claim.slot)).collect();
+        let broken = broken.map(|claim| claim.slot).filter(|slot| {
+            let claimant = self.neighbours.get(*slot);
+            claimant.is_some_and(|n| is_owed(n.since))
+        });
+        let slots: Vec<Slot> = late.chain(broken).collect();
         for slot in slots {
             let bit = 1u32.checked_shl(slot.0.into()).unwrap_or(0);
             if self.segments[index].struck & bit == 0 {
@@ -271,5 +283,7 @@ impl Peer {
     }
 }
 
+/// What is listed so soon after a link came up is not owed over it.
+const OWED_AFTER_MS: u64 = 2000;
 /// Promises about segments that this viewer never hears of are kept for so long.
 const EARLY_MS_MAX: u64 = 10_000;
