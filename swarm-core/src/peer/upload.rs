@@ -8,8 +8,9 @@ use super::{
 use crate::{id::Slot, time::Instant};
 
 /// Bytes that may wait in a link's transport before the next piece is handed to it, so that control
-/// messages never queue for long.
-const BUFFERED_BYTES_MAX: u32 = 64 * 1024;
+/// messages never queue for long, and bursts fit the shallow buffers of relays (coturn's sockets lose what
+/// is beyond 64 KiB, and what is lost takes seconds to come again).
+const BUFFERED_BYTES_MAX: u32 = 32 * 1024;
 
 /// Bytes that may wait in all links together, as time at the full rate, and at least. What waits cannot be
 /// taken back when it comes from elsewhere, and delays everything else that leaves the viewer's home.

@@ -78,22 +78,27 @@ fn peer_frames() -> Vec<(&'static str, Vec<u8>)> {
         ("ping", PeerMsg::Ping(0xdead_beef)),
         ("pong", PeerMsg::Pong(0xdead_beef)),
     ];
-    let mut frames: Vec<_> = messages
-        .iter()
-        .map(|(name, message)| (*name, bytes(|out| message.encode(out))))
-        .collect();
+    let frame = |m: &PeerMsg| bytes(|out| m.encode(out));
+    let mut frames: Vec<_> = messages.iter().map(|(name, m)| (*name, frame(m))).collect();
+    frames.extend(data_frames(pieces.segment));
+    frames
+}
+
+fn data_frames(segment: SegmentId) -> [(&'static str, Vec<u8>); 2] {
     let chunk = Chunk {
-        segment: pieces.segment,
+        segment,
         piece: 3,
         offset: 32_768,
         bytes: b"media",
     };
-    frames.push(("chunk", bytes(|out| DataFrame::Chunk(chunk).encode(out))));
-    frames.push((
-        "record",
-        bytes(|out| DataFrame::Record(&record().encode()).encode(out)),
-    ));
-    frames
+    let record = record().encode();
+    [
+        ("chunk", bytes(|out| DataFrame::Chunk(chunk).encode(out))),
+        (
+            "record",
+            bytes(|out| DataFrame::Record(&record).encode(out)),
+        ),
+    ]
 }
 
 fn record() -> Record {
@@ -110,8 +115,13 @@ fn record() -> Record {
     }
 }
 
-// tidy: long-fn: one entry for each message
 fn tracker_frames() -> Vec<(&'static str, Vec<u8>)> {
+    let mut frames = viewer_says();
+    frames.extend(tracker_says());
+    frames
+}
+
+fn viewer_says() -> Vec<(&'static str, Vec<u8>)> {
     let join = ViewerMsg::Join(Join {
         stream: StreamId::of(&[7; 32], "main"),
         track: TrackId(5),
@@ -148,7 +158,7 @@ fn tracker_frames() -> Vec<(&'static str, Vec<u8>)> {
         outcome: LinkOutcome::Up,
         rtt_ms: 12,
     };
-    let from_viewer = [
+    let messages = [
         ("join", join),
         ("join_consent", agreed),
         ("status", status),
@@ -162,6 +172,11 @@ fn tracker_frames() -> Vec<(&'static str, Vec<u8>)> {
         ("link", link),
         ("leave", ViewerMsg::Leave),
     ];
+    let frame = |m: &ViewerMsg<'_>| bytes(|out| m.encode(out));
+    messages.iter().map(|(name, m)| (*name, frame(m))).collect()
+}
+
+fn tracker_says() -> Vec<(&'static str, Vec<u8>)> {
     let welcome = TrackerMsg::Welcome(Welcome {
         peer: PeerId(7),
         secret: 8,
@@ -185,7 +200,7 @@ fn tracker_frames() -> Vec<(&'static str, Vec<u8>)> {
         credential: "c2VjcmV0",
         urls: vec!["turn:relay.example:3478?transport=udp"],
     });
-    let from_tracker = [
+    let messages = [
         ("welcome", welcome),
         ("introduce", introduce),
         (
@@ -207,13 +222,8 @@ fn tracker_frames() -> Vec<(&'static str, Vec<u8>)> {
             },
         ),
     ];
-    let viewer = from_viewer
-        .iter()
-        .map(|(name, m)| (*name, bytes(|out| m.encode(out))));
-    let tracker = from_tracker
-        .iter()
-        .map(|(name, m)| (*name, bytes(|out| m.encode(out))));
-    viewer.chain(tracker).collect()
+    let frame = |m: &TrackerMsg<'_>| bytes(|out| m.encode(out));
+    messages.iter().map(|(name, m)| (*name, frame(m))).collect()
 }
 
 /// One `"name": "hex"` a line.

@@ -156,6 +156,23 @@ fn who_sends_bad_bytes_is_dropped_at_once() {
 }
 
 #[test]
+fn honest_viewers_break_no_promise_however_they_come() {
+    for (seed, gap_ms) in [(8, 0), (9, 300), (10, 1100), (11, 2300)] {
+        let mut world = World::new(seed, Options::default());
+        for _ in 0..6 {
+            world.add(Cheat::Honest);
+            world.run_ms(gap_ms);
+        }
+        for _ in 0..60 {
+            world.run_ms(500);
+            let peers = world.nodes.iter().map(|node| &node.peer);
+            let strikes = peers.flat_map(|peer| peer.neighbours.iter().map(|n| n.strikes));
+            assert_eq!(strikes.max(), Some(0), "seed {seed}, {gap_ms} ms apart");
+        }
+    }
+}
+
+#[test]
 fn who_promises_and_never_delivers_costs_offload_but_no_stall() {
     let mut world = World::new(5, Options::default());
     for index in 0..8 {

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use integration::{OwnTracker, Stack, StackOptions, TURN_SECRET, TurnServer, Viewer, wait_for};
+use integration::{
+    OwnTracker, Stack, StackOptions, TURN_SECRET, TurnServer, Viewer, share_of_peers, wait_for,
+};
 use peer_agent::Config as AgentConfig;
 use tracker::{Config, NetworkConfig, PrivacyConfig, RelayConfig};
 
 /// How long viewers watch once they are linked.
 const WATCHED: Duration = Duration::from_secs(12);
-/// What comes from the other viewer in that time, at least: parts of segments on any account.
-const RELAYED_MIN: u64 = 100_000;
 /// Long enough for a link, were there a way.
 const NO_WAY: Duration = Duration::from_secs(4);
 
@@ -66,8 +66,8 @@ async fn two_viewers_share_through_a_relay_alone() {
         .flat_map(|report| &report.segments)
         .map(|segment| segment.bytes_p2p)
         .sum();
-    // How much depends on the relay: coturn's sockets lose bursts, and what is lost takes long to come again.
-    assert!(relayed > RELAYED_MIN, "{relayed} bytes came from the other");
+    assert!(relayed > 1_000_000, "{relayed} bytes came from the other");
+    assert!(share_of_peers(&reports, 3) > 0.2, "{reports:?}");
     for report in &reports {
         assert_eq!((report.stalls, report.failed, report.invalid), (0, 0, 0));
     }
