@@ -1,7 +1,7 @@
 //! What no scheduler can beat: the bounds that results are plotted against.
 
 /// How much of an uplink's rate is media, after headers and acknowledgements.
-const USEFUL: f64 = 0.95;
+pub(crate) const USEFUL: f64 = 0.95;
 
 /// The throughput bound: one copy for everybody, and no more bytes from peers than their uplinks
 /// carry.

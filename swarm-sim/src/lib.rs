@@ -20,6 +20,7 @@ mod player;
 mod population;
 mod queue;
 mod random;
+mod reach;
 mod report;
 mod trace;
 mod world;

@@ -43,6 +43,8 @@ pub(crate) struct Metrics {
     origin: u64,
     pub(crate) seconds: Vec<Second>,
     pub(crate) cdn_bytes: u64,
+    /// Those of viewers who play by the rules.
+    pub(crate) cdn_bytes_honest: u64,
     pub(crate) cdn_requests: u64,
     pub(crate) p2p_bytes: u64,
     pub(crate) wasted_bytes: u64,
@@ -66,6 +68,8 @@ pub(crate) struct Metrics {
     pub(crate) upload_bps: (u64, u64),
     /// Groups: sum and number of samples.
     pub(crate) groups: (u64, u64),
+    /// See [`crate::reach::bound`]; told once for the whole world.
+    pub(crate) reach_bound: f64,
 }
 
 impl Metrics {
@@ -105,6 +109,13 @@ impl Metrics {
             self.cdn_bytes += bytes;
             self.bytes_by_reason[reason as usize] += bytes;
             *self.cdn_by_segment.entry(place).or_default() += bytes;
+        }
+    }
+
+    /// So many of these bytes went to somebody who plays by the rules.
+    pub(crate) fn on_cdn_honest(&mut self, now: u64, bytes: u64) {
+        if self.is_measured(now) {
+            self.cdn_bytes_honest += bytes;
         }
     }
 
@@ -159,6 +170,7 @@ impl Metrics {
             mine.stalled += theirs.stalled;
         }
         self.cdn_bytes += other.cdn_bytes;
+        self.cdn_bytes_honest += other.cdn_bytes_honest;
         self.cdn_requests += other.cdn_requests;
         self.p2p_bytes += other.p2p_bytes;
         self.wasted_bytes += other.wasted_bytes;

@@ -54,7 +54,7 @@ const ISPS: [f64; 5] = [0.4, 0.25, 0.15, 0.12, 0.08];
 const COUNTRIES: [[u8; 2]; 4] = [*b"DE", *b"FR", *b"NL", *b"US"];
 
 /// How a network maps ports: finer than what the tracker is told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum NatType {
     Open,
     FullCone,

@@ -36,14 +36,19 @@ pub struct Report {
     pub options: Options,
     /// 1 - CDN bytes / CDN bytes of the CDN-only twin, in the measured window.
     pub offload: f64,
-    /// The same from the first second on, the arrival of the audience included.
+    /// `offload` from the first second on, the arrival of the audience included.
     pub offload_whole_run: f64,
+    /// `offload` of those alone who play by the rules: cheats whom nobody serves ask the CDN for all.
+    pub offload_honest: f64,
     /// P2P bytes / (P2P + CDN bytes): what others call offload.
     pub p2p_share: f64,
     /// The throughput bound on offload for this audience.
     pub offload_bound: f64,
     /// The bound if groups shared nothing.
     pub offload_bound_groups: f64,
+    /// The bound from who reaches whom through NATs, of those who watch at the end: one copy for each
+    /// island of viewers.
+    pub offload_bound_reach: f64,
     /// The bound from the time there is: hops of one piece within the latency.
     pub offload_bound_delay: f64,
     /// CDN bytes of a segment / its length, on average.
@@ -175,6 +180,8 @@ impl Report {
         (self.bytes_cdn, self.bytes_p2p, self.bytes_cdn_only) = (cdn, p2p, only);
         self.offload = 1.0 - cdn as f64 / only as f64;
         self.offload_whole_run = 1.0 - total(&metrics.seconds) / total(&twin.seconds).max(1.0);
+        self.offload_honest =
+            1.0 - metrics.cdn_bytes_honest as f64 / twin.cdn_bytes_honest.max(1) as f64;
         self.p2p_share = p2p as f64 / (p2p + cdn).max(1) as f64;
         self.bytes_wasted_ratio = wasted as f64 / (p2p + wasted).max(1) as f64;
         self.bad_pieces_seen = metrics.bad_pieces_seen;
@@ -207,6 +214,7 @@ impl Report {
         self.offload_bound = bounds::throughput(audience / channels, upload_bps, rate_bps);
         self.offload_bound_groups = bounds::groups(audience, groups, upload_bps, rate_bps);
         self.offload_bound_delay = bounds::frontier(window_s(options), hop_s, FAN_OUT).1;
+        self.offload_bound_reach = metrics.reach_bound;
         self.cdn_copies_per_segment = copies;
         self.cdn_copies_per_group = copies * channels / groups.max(1.0);
         let minutes = metrics.window_s() / 60.0;

@@ -48,10 +48,11 @@ pub(super) fn summary(report: &Report) -> String {
         let _ = writeln!(text, "  {words}");
     };
     line(format!(
-        "offload {:.3} (bound {:.3}, groups {:.3}), {:.1} CDN copies a segment ({:.2} a group), wasted {:.3}",
+        "offload {:.3} (bound {:.3}, groups {:.3}, NATs {:.3}), {:.1} CDN copies a segment ({:.2} a group), wasted {:.3}",
         report.offload,
         report.offload_bound,
         report.offload_bound_groups,
+        report.offload_bound_reach,
         report.cdn_copies_per_segment,
         report.cdn_copies_per_group,
         report.bytes_wasted_ratio

@@ -11,10 +11,13 @@ const FIGURES: &[Figure] = &[
     ("Offload (1 - CDN / CDN of the twin)", |r| {
         format!("{:.4}", r.offload)
     }),
-    ("Bounds: uplinks; separate groups; time", |r| {
+    ("Offload of honest viewers", |r| {
+        format!("{:.4}", r.offload_honest)
+    }),
+    ("Bounds: uplinks; separate groups; NATs; time", |r| {
         format!(
-            "{:.4}; {:.4}; {:.4}",
-            r.offload_bound, r.offload_bound_groups, r.offload_bound_delay
+            "{:.4}; {:.4}; {:.4}; {:.4}",
+            r.offload_bound, r.offload_bound_groups, r.offload_bound_reach, r.offload_bound_delay
         )
     }),
     ("CDN copies of a segment; per group", |r| {

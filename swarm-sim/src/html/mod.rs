@@ -65,6 +65,7 @@ fn over_time(page: &mut String, report: &Report) {
         Line::new("offload", offloads(ours, theirs)),
         flat("bound by uplinks", report.offload_bound),
         flat("separate groups", report.offload_bound_groups),
+        flat("bound by NATs", report.offload_bound_reach),
         flat("bound by time", report.offload_bound_delay),
     ];
     plot(page, "Offload by second, and its bounds", &offload);

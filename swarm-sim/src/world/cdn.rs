@@ -15,6 +15,7 @@ use super::{
 use crate::{
     measure::Reason,
     options::us,
+    population::Cheat,
     random::{between, chance, lognormal},
 };
 
@@ -121,8 +122,11 @@ impl Part {
         current.got += step;
         let copy = *current;
         if step > 0 {
-            self.metrics
-                .on_cdn(now, u64::from(step), copy.place, copy.reason);
+            let bytes = u64::from(step);
+            self.metrics.on_cdn(now, bytes, copy.place, copy.reason);
+            if self.nodes[node as usize].viewer.cheat == Cheat::Honest {
+                self.metrics.on_cdn_honest(now, bytes);
+            }
             self.report_body(node, &copy, step);
         }
         let Some(live) = &mut self.nodes[node as usize].live else {

@@ -25,7 +25,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use swarm_core::rng::mix;
 
-use crate::{measure::Metrics, options::Options};
+use crate::{measure::Metrics, options::Options, reach};
 use letters::WINDOW_US;
 use node::Played;
 use part::Part;
@@ -50,6 +50,7 @@ pub(crate) struct Outcome {
 /// A world with or without peers.
 pub(crate) struct World {
     end: u64,
+    rate_bps: f64,
     parts: Vec<Mutex<Part>>,
     tracker: Mutex<Tracker>,
 }
@@ -62,6 +63,7 @@ impl World {
             (0..options.parts()).map(|index| Part::new(options, index, enabled, trace_viewers));
         Self {
             end: ORIGIN_US + options.end_us(),
+            rate_bps: options.bitrate_mbps * 1e6,
             parts: parts.map(Mutex::new).collect(),
             tracker: Mutex::new(Tracker::new(options)),
         }
@@ -125,8 +127,10 @@ impl World {
             played: Vec::new(),
             trace: Vec::new(),
         };
-        for part in self.parts {
-            let part = into_inner(part);
+        let parts: Vec<Part> = self.parts.into_iter().map(into_inner).collect();
+        let audience = parts.iter().flat_map(Part::audience);
+        outcome.metrics.reach_bound = reach::bound(audience, self.rate_bps);
+        for part in parts {
             outcome.hash = mix(outcome.hash ^ part.hash());
             outcome.events += part.events();
             let (metrics, played, trace) = part.close();

@@ -20,7 +20,7 @@ use super::{
 use crate::{
     measure::Metrics,
     options::{Options, us},
-    population::{House, household_of},
+    population::{House, Viewer, household_of},
     queue::Queue,
     random::{between, chance},
     trace::Trace,
@@ -199,6 +199,12 @@ impl Part {
 
     pub(super) const fn hash(&self) -> u64 {
         self.digest.0
+    }
+
+    /// Who is watching.
+    pub(super) fn audience(&self) -> impl Iterator<Item = &Viewer> {
+        let present = self.nodes.iter().filter(|node| node.live.is_some());
+        present.map(|node| &node.viewer)
     }
 
     /// The end: what was counted, and how all visits went.
