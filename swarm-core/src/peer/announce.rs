@@ -71,7 +71,10 @@ impl Peer {
             };
             self.announced_status = status.clone();
             self.touch_view();
-            self.send_all(&PeerMsg::Status(status), out);
+            // Those that have not greeted yet have been: what their greeting said holds no more.
+            for slot in self.greeted() {
+                self.send(slot, &PeerMsg::Status(status.clone()), out);
+            }
         }
     }
 

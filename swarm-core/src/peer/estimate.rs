@@ -1,4 +1,6 @@
-//! What the CDN gives this viewer, and what the player is told of it.
+//! What the CDN gives this viewer, what the player is told of it, and what the downlink carries.
+
+use crate::time::Instant;
 
 /// Moving averages over CDN fetches, weighted by their length: small ranges say little.
 #[derive(Clone, Debug, Default)]
@@ -68,6 +70,46 @@ impl Estimate {
     }
 }
 
+/// The most that has arrived lately, from everywhere together: a slow CDN is no thin downlink.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Downlink {
+    /// Since when bytes are counted: the arrival of something that is not.
+    from: Option<Instant>,
+    bytes: u64,
+    best_bps: u64,
+}
+
+/// Arrivals are counted over this long.
+const ARRIVALS_MS: u64 = 500;
+/// What was seen so long ago counts no more.
+const SEEN_MS: u64 = 120_000;
+
+impl Downlink {
+    pub(super) fn on_arrival(&mut self, now: Instant, bytes: u64) {
+        let Some(from) = self.from else {
+            self.from = Some(now);
+            return;
+        };
+        self.bytes += bytes;
+        let ms = now.ms_since(from);
+        if ms >= ARRIVALS_MS {
+            let old_bps = self.best_bps.saturating_mul(SEEN_MS.saturating_sub(ms)) / SEEN_MS;
+            self.best_bps = old_bps.max(self.bytes * 8000 / ms);
+            (self.from, self.bytes) = (Some(now), 0);
+        }
+    }
+
+    /// A rate that it has carried, in bit/s: at least this much.
+    pub(super) const fn best_bps(&self) -> u64 {
+        self.best_bps
+    }
+
+    /// It turned out to be worse than it had been.
+    pub(super) fn forget(&mut self) {
+        *self = Self::default();
+    }
+}
+
 /// What a body of `bytes` says of the rate, the wait for its first byte left out.
 pub(super) fn goodput_bps(bytes: u64, ttfb_ms: u64, total_ms: u64) -> u64 {
     bytes.saturating_mul(8000) / total_ms.saturating_sub(ttfb_ms).max(1)
@@ -86,6 +128,25 @@ mod tests {
         assert_eq!(estimate.cdn_bps(), 16_000_000);
         estimate.on_fetch(64 * 1024, 50, 51);
         assert!(estimate.cdn_bps() < 130_000_000);
+    }
+
+    #[test]
+    fn the_downlink_is_what_its_best_half_second_was_and_fades() {
+        let mut downlink = Downlink::default();
+        let mut now = Instant::from_millis(5000);
+        for _ in 0..21 {
+            downlink.on_arrival(now, 50_000);
+            now = now.plus_ms(50);
+        }
+        assert_eq!(downlink.best_bps(), 8_000_000);
+        for _ in 0..100 {
+            now = now.plus_ms(1000);
+            downlink.on_arrival(now, 1000);
+        }
+        let later_bps = downlink.best_bps();
+        assert!((2_000_000..5_000_000).contains(&later_bps), "{later_bps}");
+        downlink.forget();
+        assert_eq!(downlink.best_bps(), 0);
     }
 
     #[test]

@@ -211,8 +211,16 @@ impl Peer {
     }
 
     fn greet_all(&mut self, out: &mut Outbox) {
-        for slot in self.slots(|neighbour| neighbour.state != LinkState::Connecting) {
+        for slot in self.greeted() {
             self.greet(slot, out);
+        }
+    }
+
+    /// Those to whom this viewer has said who it is, or does so once the tracker has told.
+    pub(super) fn greeted(&self) -> Vec<Slot> {
+        match self.tracker.me() {
+            Some(_) => self.slots(|neighbour| neighbour.state != LinkState::Connecting),
+            None => Vec::new(),
         }
     }
 

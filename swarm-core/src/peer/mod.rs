@@ -33,7 +33,7 @@ pub use policy::{CloseReason, Policy};
 use alloc::{sync::Arc, vec::Vec};
 
 use allowance::Allowance;
-use estimate::Estimate;
+use estimate::{Downlink, Estimate};
 use neighbour::Neighbours;
 use promises::Promise;
 use remotes::Remotes;
@@ -137,6 +137,7 @@ pub struct Peer {
     fetch_count: u32,
     tracker: TrackerLink,
     estimate: Estimate,
+    downlink: Downlink,
     allowance: Allowance,
     links_target: u8,
     /// What neighbours were last told.
@@ -187,6 +188,7 @@ impl Peer {
             fetch_count: 0,
             tracker: TrackerLink::new(&policy),
             estimate: Estimate::default(),
+            downlink: Downlink::default(),
             allowance: Allowance::new(),
             links_target: policy.links_target,
             announced_status: PeerStatus::default(),
@@ -367,6 +369,7 @@ impl Peer {
                 self.stats.stalls += 1;
                 self.player.careful_until = Some(now.plus_ms(CAREFUL_AFTER_STALL_MS));
                 self.player.stalled_since = Some(now);
+                self.downlink.forget();
             }
             (Some(since), _) => {
                 self.stats.stalled_ms += now.ms_since(since);
@@ -410,7 +413,8 @@ impl Peer {
         } else {
             THIN_PERCENT.0
         };
-        self.estimate.is_measured() && self.estimate.cdn_bps() < bitrate * percent / 100
+        let seen_bps = self.estimate.cdn_bps().max(self.downlink.best_bps());
+        self.estimate.is_measured() && seen_bps < bitrate * percent / 100
     }
 
     /// Media ahead of the playhead by now.

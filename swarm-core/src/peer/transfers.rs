@@ -93,6 +93,8 @@ impl Peer {
         let is_whole = bits != 0 && segment.have | bits == segment.full();
         self.note_progress(index, bits, is_whole);
         let segment = &mut self.segments[index];
+        let len = u64::from(segment.len_of(bits));
+        self.downlink.on_arrival(self.now, len);
         let pulls = segment.pulls.iter().filter(|pull| pull.bits & bits != 0);
         let (theirs, elsewhere): (Vec<Pull>, Vec<Pull>) =
             pulls.partition(|pull| source == Source::Peer(pull.slot));
@@ -208,6 +210,7 @@ impl Peer {
 
     pub(super) fn handle_surplus(&mut self, slot: Slot, len: u32) {
         self.stats.bytes_wasted += u64::from(len);
+        self.downlink.on_arrival(self.now, len.into());
         if let Some(neighbour) = self.neighbours.get_mut(slot) {
             neighbour.heard = self.now;
         }
