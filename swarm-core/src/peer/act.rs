@@ -31,6 +31,7 @@ impl Peer {
         self.check_links(out);
         self.deliver_complete(out);
         self.plan_segments(out);
+        self.demand.on_time(self.now, self.allowance.rate_bps());
         self.announce_status(out);
         self.announce_haves(out);
         self.send_pieces(out);
@@ -466,6 +467,9 @@ impl Peer {
             let row = self.remotes.entry(id, true);
             on_send(row, next.slot, id, next.piece, out);
             self.stats.bytes_up += u64::from(len);
+            if next.is_asked {
+                self.demand.on_sent(len);
+            }
         }
     }
 

@@ -52,6 +52,7 @@ impl Peer {
             return 0;
         }
         let weight = self.allowance.rate_bps() / (1000 * WEIGHT_KBPS);
+        let weight = self.demand.rest_of(weight);
         let least = u64::from(self.allowance.is_open());
         if self.environment.nat == Nat::Symmetric {
             // Most of the group cannot reach it: others are better at passing things on.

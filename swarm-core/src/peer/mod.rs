@@ -8,6 +8,7 @@
 mod act;
 mod allowance;
 mod announce;
+mod demand;
 mod estimate;
 mod io;
 mod links;
@@ -33,6 +34,7 @@ pub use policy::{CloseReason, Policy};
 use alloc::{sync::Arc, vec::Vec};
 
 use allowance::Allowance;
+use demand::Demand;
 use estimate::{Downlink, Estimate};
 use neighbour::Neighbours;
 use promises::Promise;
@@ -138,6 +140,7 @@ pub struct Peer {
     tracker: TrackerLink,
     estimate: Estimate,
     downlink: Downlink,
+    demand: Demand,
     allowance: Allowance,
     links_target: u8,
     /// What neighbours were last told.
@@ -189,6 +192,7 @@ impl Peer {
             tracker: TrackerLink::new(&policy),
             estimate: Estimate::default(),
             downlink: Downlink::default(),
+            demand: Demand::default(),
             allowance: Allowance::new(),
             links_target: policy.links_target,
             announced_status: PeerStatus::default(),

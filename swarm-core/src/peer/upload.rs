@@ -26,6 +26,8 @@ pub(super) struct Next {
     /// Index in the list of segments.
     pub(super) index: usize,
     pub(super) piece: u32,
+    /// The receiver has asked for it; it was not divided among those who pass on.
+    pub(super) is_asked: bool,
 }
 
 /// Less is sent sooner: its class (what others wait for in order to pass it on, what was asked for,
@@ -102,7 +104,16 @@ pub(super) fn plan_next(
             let holds = (cell.have | cell.sent).count_ones();
             let key = (class, segment.seq, copies as u32, holds, slot);
             if best.as_ref().is_none_or(|(other, _)| key < *other) {
-                best = Some((key, Next { slot, index, piece }));
+                let is_asked = class == 1;
+                best = Some((
+                    key,
+                    Next {
+                        slot,
+                        index,
+                        piece,
+                        is_asked,
+                    },
+                ));
             }
         }
     }
