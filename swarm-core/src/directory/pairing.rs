@@ -163,6 +163,14 @@ impl Directory {
 
     /// Tells both of each other. `a` offers: it is the one that needs the link.
     fn introduce(&mut self, a: Key, b: Key, long: bool) {
+        // Several are planned at a time, and the first of them may have used up what was left.
+        let has_some = |key| {
+            let viewer = self.viewers.get(key);
+            viewer.is_some_and(|v| v.may_be_introduced(&self.policy, self.now))
+        };
+        if !has_some(a) || !has_some(b) {
+            return;
+        }
         let rate = self.policy.address_introductions();
         let addresses = [a, b].map(|key| self.viewers.get(key).map_or(0, |v| v.network.address));
         // Members of one household know each other's address already.

@@ -302,6 +302,35 @@ fn introductions_are_rationed() {
 }
 
 #[test]
+fn who_meets_a_whole_group_at_once_is_told_of_no_more_than_its_ration() {
+    let policy = Policy {
+        introductions_burst: 6,
+        introductions_per_hour: 0,
+        long_links: 0,
+        ..Policy::default()
+    };
+    let mut world = World::new(policy);
+    let mover = world.join_many(5, network(1, 0, 0))[0];
+    let track = TrackId(8);
+    for _ in 0..5 {
+        let mut joined = world.joined(network(1, 0, 0));
+        joined.track = track;
+        world.admit(&joined);
+    }
+    let conn = world.conn(mover);
+    let to_it = |a: &&Action| matches!(a, Action::Introduce { conn: c, .. } if *c == conn);
+    let told = |world: &World| world.told.iter().filter(to_it).count();
+    assert_eq!(told(&world), 4);
+    let moved = Status {
+        track,
+        ..Status::default()
+    };
+    world.status(mover, moved);
+    world.pass(60_000);
+    assert_eq!(told(&world), 6);
+}
+
+#[test]
 fn one_that_several_accuse_is_introduced_no_more() {
     let mut world = World::new(Policy::default());
     let peers = world.join_many(6, network(1, 0, 0));
