@@ -187,7 +187,7 @@ impl Peer {
 
     /// Whether neighbours may send this viewer what it has not asked for.
     pub(super) fn may_be_pushed(&self) -> bool {
-        !self.player.careful && self.stats.segments > 0
+        !self.player.careful && self.has_begun()
     }
 
     fn status_weight(&self) -> u16 {
@@ -259,6 +259,7 @@ impl Peer {
             pace_ms: u64::from(self.pace_ms),
             companions: masks.playing.count_ones() as usize,
             pulls_max: self.pulls_max().saturating_sub(self.outstanding_all()),
+            has_begun: self.has_begun(),
             is_pushed: self.may_be_pushed(),
             stripe_count: segment.ranks_for.1.max(1),
             len_expected: self.len_expected(segment),

@@ -39,7 +39,7 @@ impl Peer {
 
     /// The tracks that neighbours should push.
     pub(super) fn pushed_tracks(&self) -> &[TrackId] {
-        if self.player.careful || self.stats.segments == 0 {
+        if !self.may_be_pushed() {
             &[]
         } else {
             self.tracks.ids()
@@ -48,7 +48,7 @@ impl Peer {
 
     /// Its share of the seeding.
     pub(super) fn weight(&self) -> u16 {
-        if self.is_paused() || self.player.careful {
+        if self.is_paused() || self.player.careful || !self.has_begun() {
             return 0;
         }
         let weight = self.allowance.rate_bps() / (1000 * WEIGHT_KBPS);

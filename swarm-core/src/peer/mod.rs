@@ -57,6 +57,10 @@ const WAKEUP_US_MIN: u64 = 5_000;
 /// takes nothing.
 const PAUSED_AFTER_MS: u64 = 30_000;
 
+/// Start-up is over with this much media ahead of the playhead, or after so many segments.
+const MUCH_AHEAD_MS: u32 = 8000;
+const BEGUN_SEGMENTS: u64 = 6;
+
 /// A downlink that gives less than this many percent of the bitrate is thin; it is no longer thin
 /// when it gives as much as the second one.
 const THIN_PERCENT: (u64, u64) = (160, 220);
@@ -118,6 +122,8 @@ struct Player {
     /// needed next. Such a viewer is pushed nothing and asks for what it wants, a little at a time.
     careful: bool,
     careful_until: Option<Instant>,
+    /// It has what there was when it came: it has asked for the newest segment, or has much ahead.
+    caught_up: bool,
     asked_at: Option<Instant>,
 }
 
@@ -180,6 +186,7 @@ impl Peer {
                 stalled_since: None,
                 careful: false,
                 careful_until: None,
+                caught_up: false,
                 asked_at: None,
             },
             tracks: Tracks::default(),
@@ -387,6 +394,7 @@ impl Peer {
             at: now,
             ..self.player
         };
+        self.player.caught_up |= buffer_ms >= MUCH_AHEAD_MS;
         // What the player asked for before it told of its buffer is not as urgent as it seemed.
         let dry_at = now.plus_ms(u64::from(buffer_ms));
         for request in self
@@ -419,6 +427,13 @@ impl Peer {
         };
         let seen_bps = self.estimate.cdn_bps().max(self.downlink.best_bps());
         self.estimate.is_measured() && seen_bps < bitrate * percent / 100
+    }
+
+    /// Whether start-up is over. Until then the downlink is for what the player asks for, and nothing is
+    /// fetched for others.
+    fn has_begun(&self) -> bool {
+        let segments = self.stats.segments;
+        (self.player.caught_up && segments > 0) || segments >= BEGUN_SEGMENTS
     }
 
     /// Media ahead of the playhead by now.

@@ -106,6 +106,8 @@ pub(super) struct View<'a> {
     pub(super) companions: usize,
     /// Further pieces that may be asked of neighbours.
     pub(super) pulls_max: u32,
+    /// Whether this viewer plays: before, only what its player asks for is asked of neighbours.
+    pub(super) has_begun: bool,
     /// Whether neighbours push to this viewer.
     pub(super) is_pushed: bool,
     /// Stripes that the segment is divided into.
@@ -228,9 +230,10 @@ pub(super) fn backstop(segment: &Segment, view: &View<'_>, buffer_ms: u64) -> Pl
     let is_hopeless = view.companions == 0 || !may_come(segment, view, missing);
     let window_ms = slack_ms + view.now.ms_since(segment.known_at);
     let critical_ms = BUFFER_MS_CRITICAL.min(window_ms * CRITICAL_WINDOW_PERCENT / 100);
-    if is_hopeless || buffer_ms <= critical_ms || segment.content.is_none() {
+    let is_hasty = buffer_ms <= critical_ms || !view.has_begun;
+    if is_hopeless || is_hasty || segment.content.is_none() {
         let need_ms = need_ms(segment, view, missing, window_ms);
-        if !is_hopeless && buffer_ms > critical_ms && slack_ms > need_ms {
+        if !is_hopeless && !is_hasty && slack_ms > need_ms {
             plan.wake_at(deadline_minus(deadline, need_ms));
         } else if segment.content.is_none() || (segment.have == 0 && view.fetching == 0) {
             plan.whole = true;
@@ -332,7 +335,7 @@ pub(super) fn pull<'a>(
     outstanding: impl Fn(Slot) -> u32,
 ) -> (Vec<Ask>, Option<Instant>) {
     let missing = segment.full() & !segment.have & !view.fetching & !segment.pulled() & view.held;
-    if !(segment.fresh || segment.is_wanted()) || missing == 0 {
+    if !(segment.is_wanted() || (segment.fresh && view.has_begun)) || missing == 0 {
         return (Vec::new(), None);
     }
     let (missing, wake) = not_expected(segment, view, missing);
@@ -479,6 +482,7 @@ mod tests {
             pace_ms: 2000,
             companions: 7,
             pulls_max: u32::MAX,
+            has_begun: true,
             is_pushed: true,
             stripe_count: 4,
             len_expected: 16 * 65_536,
@@ -542,6 +546,20 @@ mod tests {
         assert!(moment > NOW && moment < NOW.plus_ms(20_000));
         let (_, late) = check(&segment, |view| view.now = moment);
         assert_eq!(late.fetch, [0x00ff]);
+    }
+
+    #[test]
+    fn who_has_not_begun_to_play_waits_for_nobody() {
+        let mut segment = segment();
+        let request = Request {
+            id: RequestId(1),
+            since: NOW,
+            deadline: NOW.plus_ms(20_000),
+        };
+        segment.requests.push(request);
+        assert!(!check(&segment, |_| {}).1.is_fetch());
+        let (_, hasty) = check(&segment, |view| view.has_begun = false);
+        assert!(hasty.whole);
     }
 
     #[test]

@@ -235,15 +235,26 @@ impl Peer {
         let waiting: usize = self.segments.iter().map(|s| s.requests.len()).sum();
         let deadline = self.now.plus_ms(self.buffer_ms());
         let is_usable = self.policy.enabled && self.tracker.stream().is_some();
-        let listed = |s: &&mut Segment| s.name == name && s.track.is_some() && !s.cdn_only;
-        let found = self.segments.iter_mut().find(listed);
+        let listed = |s: &Segment| s.name == name && s.track.is_some() && !s.cdn_only;
+        let found = self.segments.iter().position(listed);
         match found {
-            Some(segment) if is_usable && waiting < REQUESTS_MAX => {
+            Some(index) if is_usable && waiting < REQUESTS_MAX => {
+                let segment = &mut self.segments[index];
                 segment.requests.push(Request {
                     id: request,
                     since: self.now,
                     deadline,
                 });
+                let (track, seq) = (segment.track, segment.seq);
+                let len = self.segments[index]
+                    .content
+                    .map_or(0, |content| content.len);
+                let is_newest = !self
+                    .segments
+                    .iter()
+                    .any(|s| s.track == track && s.seq > seq);
+                let has_time = self.buffer_ms() >= self.estimate.cdn_ms_worst(len.into());
+                self.player.caught_up |= is_newest && has_time;
             }
             _ => out.push(Action::Bypass(request)),
         }

@@ -156,6 +156,29 @@ fn who_sends_bad_bytes_is_dropped_at_once() {
 }
 
 #[test]
+fn a_newcomer_takes_part_once_it_has_what_its_player_began_with() {
+    let mut world = watch(12, 6, Options::default());
+    world.add(Cheat::Honest);
+    let mut waited_ms = 0;
+    loop {
+        world.run_ms(50);
+        waited_ms += 50;
+        let newcomer = &world.nodes[6].peer;
+        if newcomer.has_begun() {
+            break;
+        }
+        assert_eq!((newcomer.weight(), newcomer.pushed_tracks().len()), (0, 0));
+        let segments = newcomer.segments.iter();
+        let unasked = segments.filter(|s| !s.is_wanted() && !s.pulls.is_empty());
+        assert_eq!(unasked.count(), 0, "what is not wanted can wait");
+        assert!(waited_ms < 5000, "it never takes part");
+    }
+    assert!(world.nodes[6].startup_ms.is_some());
+    world.run_ms(4000);
+    assert!(world.nodes[6].peer.weight() > 0);
+}
+
+#[test]
 fn honest_viewers_break_no_promise_however_they_come() {
     for (seed, gap_ms) in [(8, 0), (9, 300), (10, 1100), (11, 2300)] {
         let mut world = World::new(seed, Options::default());
