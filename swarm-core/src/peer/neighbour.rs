@@ -59,6 +59,9 @@ const STRIKES_MAX: u8 = 3;
 /// A broken promise is forgiven after this long.
 const FORGIVEN_AFTER_MS: u64 = 30_000;
 
+/// Places for links are set aside by as many.
+const LINKS_STEP: usize = 4;
+
 /// What waits in a link's transport when its driver last tells of it.
 const LITTLE_BYTES: u32 = 64 * 1024;
 
@@ -213,6 +216,9 @@ impl Neighbours {
     pub(super) fn add(&mut self, peer: PeerId, native: bool, now: Instant) -> Option<Slot> {
         let is_free = |slot: &u8| self.get(Slot(*slot)).is_none();
         let slot = Slot((0..NEIGHBOURS_MAX as u8).find(is_free)?);
+        if self.list.len() == self.list.capacity() {
+            self.list.reserve_exact(LINKS_STEP);
+        }
         self.list.push(Neighbour::new(slot, peer, native, now));
         Some(slot)
     }

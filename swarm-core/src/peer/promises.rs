@@ -146,6 +146,9 @@ impl Peer {
             return self.note_upstream(index, promise);
         }
         let segment = &mut self.segments[index];
+        if segment.is_complete() {
+            return;
+        }
         let count = u32::from(promise.stripe_count);
         let claimed = (0..count).filter(|stripe| promise.stripes >> stripe & 1 == 1);
         let bits = match segment.content {

@@ -224,6 +224,12 @@ impl Segment {
         }
     }
 
+    /// Everything is there: who was to bring it, and who was asked, matters no more.
+    pub(super) fn settle(&mut self) {
+        (self.claims, self.upstream) = (Vec::new(), Vec::new());
+        (self.pulls, self.pushers) = (Vec::new(), Vec::new());
+    }
+
     /// Nobody waits for pushes any more.
     pub(super) fn stop_pushing(&mut self) {
         self.seeded = 0;

@@ -128,6 +128,9 @@ impl Peer {
         self.plan_pushes(index, bits);
         self.note_for_bridges(index, bits);
         self.announce_soon(index, is_whole);
+        if is_whole {
+            self.segments[index].settle();
+        }
     }
 
     /// Pieces of a segment are there: how it comes along.
