@@ -149,6 +149,7 @@ impl Gauges {
             Counter links_failed (stats.links_failed) "Introductions that led to nothing."
             Counter links_lost (stats.links_lost) "Links that broke."
             Counter links_misbehaved (stats.links_misbehaved) "Links ended for misbehaviour."
+            Counter false_accusers (stats.false_accusers) "Viewers that accused others without reason: with the wrong key."
             Counter group_splits (stats.splits) "Groups cut in two."
             Counter group_merges (stats.merges) "Thin groups sent elsewhere."
             Counter group_condensed (stats.condensed) "Groups made of viewers of one place."

@@ -77,7 +77,7 @@ pub(crate) struct Context {
     pub(crate) peers: Option<Arc<Peers>>,
     draining: AtomicBool,
     pub(crate) sockets: Sockets,
-    pub(crate) webtorrent: Facade,
+    pub(crate) webtorrent: Arc<Facade>,
     pub(crate) bearers: Arc<Bearers>,
     entrance: Entrance,
     addresses: Arc<Addresses>,
@@ -133,7 +133,7 @@ async fn serve(
     let names = Names::new(config.name_key.as_deref())?;
     let networks = Networks::open(&config, &mut reloader)?;
     let entrance = Entrance::open(&config, &mut reloader)?;
-    let webtorrent = Facade::new(&config)?;
+    let webtorrent = Arc::new(Facade::new(&config)?);
     let counters = Arc::new(Counters::default());
     let (stopping, stopped) = (CancellationToken::new(), CancellationToken::new());
     let _stop_all = stopped.clone().drop_guard();
@@ -154,7 +154,8 @@ async fn serve(
     );
     let shard = tokio::spawn(shard.serve(commands, stopping.clone()));
     let ping_ms = config.limits.ping_ms.min(config.webtorrent.ping_ms);
-    let cluster = start_cluster(&config, places, &sender, &counters, &stopping).await?;
+    let ends = (&sender, &webtorrent);
+    let cluster = start_cluster(&config, places, ends, &counters, &stopping).await?;
     let context = Arc::new(Context {
         addresses: Addresses::new(config.limits.clone()),
         bearers: Bearers::new(&config.limits),
@@ -216,14 +217,15 @@ impl Node {
 async fn start_cluster(
     config: &Config,
     places: Arc<Places>,
-    shard: &mpsc::Sender<Command>,
+    (shard, facade): (&mpsc::Sender<Command>, &Arc<Facade>),
     counters: &Arc<Counters>,
     stopping: &CancellationToken,
 ) -> Result<Option<Cluster>, Error> {
     if !config.cluster.is_on() {
         return Ok(None);
     }
-    let started = cluster::start(config, places, shard.clone(), counters, stopping.clone());
+    let (shard, stop) = (shard.clone(), stopping.clone());
+    let started = cluster::start(config, places, shard, facade, counters, stop);
     Ok(Some(started.await?))
 }
 

@@ -23,6 +23,7 @@ mod slab;
 mod swarm;
 #[cfg(test)]
 mod tests;
+mod trust;
 mod upkeep;
 mod view;
 mod viewer;
@@ -74,6 +75,8 @@ pub struct Stats {
     pub links_lost: u64,
     /// Links that one side ended because the other misbehaved.
     pub links_misbehaved: u64,
+    /// Viewers that accused others without reason.
+    pub false_accusers: u64,
     /// Groups cut in two.
     pub splits: u64,
     /// Thin groups whose members were sent elsewhere.
@@ -205,9 +208,11 @@ impl Directory {
             self.refuse(conn, RefusalCode::Unavailable);
             return;
         }
-        let viewer = self
-            .viewers
-            .insert(Viewer::new(joined, &self.policy, self.now));
+        let rate = self.policy.address_introductions();
+        let address = joined.network.address;
+        let ration = self.address_rations.hold(address, rate, self.now);
+        let viewer = Viewer::new(joined, &self.policy, self.now, ration);
+        let viewer = self.viewers.insert(viewer);
         if self.group_of.len() <= viewer.0 as usize {
             self.group_of.push(NO_GROUP);
         }
@@ -236,6 +241,7 @@ impl Directory {
             self.pending.push(Action::Close { conn: old });
         }
         if v.stream != joined.stream || v.network != joined.network || v.nat != joined.nat {
+            self.forget_failures(viewer);
             self.remove_viewer(viewer);
             return false;
         }
@@ -248,6 +254,20 @@ impl Directory {
         self.change_swarm(viewer, joined.track, None);
         self.fill_viewer(viewer);
         true
+    }
+
+    /// The viewer's network has changed: those that could not link with it may be able to.
+    fn forget_failures(&mut self, viewer: Key) {
+        let Some(v) = self.viewers.get(viewer) else {
+            return;
+        };
+        let (peer, failed) = (v.peer, v.failed_with().collect::<Vec<_>>());
+        for other in failed {
+            let other = self.names.get(&other).copied();
+            if let Some(other) = other.and_then(|other| self.viewers.get_mut(other)) {
+                other.forget_failure(peer);
+            }
+        }
     }
 
     fn welcome(&mut self, conn: ConnId, peer: PeerId) {
@@ -332,6 +352,7 @@ impl Directory {
         let Some(v) = self.viewers.remove(viewer) else {
             return;
         };
+        self.address_rations.release(v.address_ration);
         self.timers.remove(&(v.timer_at, Timer::Viewer, viewer));
         self.names.remove(&v.peer);
         if let Some(conn) = v.conn {

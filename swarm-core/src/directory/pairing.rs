@@ -142,7 +142,7 @@ impl Directory {
         let free = |v: &Viewer| {
             v.conn.is_some()
                 && v.meetings.len() < PAIRS_MAX
-                && !v.is_shunned()
+                && v.trust.is_good(self.now)
                 && v.may_be_introduced(&self.policy, self.now)
         };
         a != b
@@ -172,18 +172,15 @@ impl Directory {
             return;
         }
         let rate = self.policy.address_introductions();
-        let addresses = [a, b].map(|key| self.viewers.get(key).map_or(0, |v| v.network.address));
+        let held = [a, b].map(|key| self.viewers.get(key).and_then(|v| v.address_ration));
         // Members of one household know each other's address already.
-        if addresses[0] == 0 || addresses[0] != addresses[1] {
+        if held[0].is_none() || held[0] != held[1] {
             let rations = &mut self.address_rations;
-            if !addresses
-                .iter()
-                .all(|address| rations.has_some(*address, rate, self.now))
-            {
+            if held.iter().any(|h| !rations.has_some(*h, rate, self.now)) {
                 return;
             }
-            for address in addresses {
-                rations.take(address, rate, self.now);
+            for held in held {
+                rations.take(held, rate, self.now);
             }
         }
         self.pair(a, b, long, false);
@@ -328,7 +325,8 @@ impl Directory {
         if outcome == LinkOutcome::Failed {
             self.on_reach(viewer, other, false);
         }
-        self.break_pair(viewer, other, apart_ms);
+        let failed = outcome == LinkOutcome::Failed;
+        self.break_pair(viewer, other, apart_ms, failed);
         if outcome == LinkOutcome::Misbehaved {
             self.on_accusation(viewer, other);
         }
@@ -344,19 +342,8 @@ impl Directory {
         }
     }
 
-    fn on_accusation(&mut self, accuser: Key, accused: Key) {
-        let Some(by) = self.viewers.get(accuser).map(|v| v.peer) else {
-            return;
-        };
-        let accusers_max = self.policy.accusers_max;
-        let accused_now = self.viewers.get_mut(accused);
-        if accused_now.is_some_and(|v| v.on_accused(by, accusers_max)) {
-            self.part_from_all(accused, |conn, peer| Action::Shun { conn, peer });
-        }
-    }
-
     /// Ends a pair, keeps the two apart for a while, and looks for others for both.
-    fn break_pair(&mut self, a: Key, b: Key, apart_ms: u32) {
+    fn break_pair(&mut self, a: Key, b: Key, apart_ms: u32, failed: bool) {
         self.part(a, b);
         let until = self.now.plus_ms(u64::from(apart_ms));
         for (me, other) in [(a, b), (b, a)] {
@@ -364,7 +351,7 @@ impl Directory {
                 continue;
             };
             if let Some(v) = self.viewers.get_mut(me) {
-                v.keep_apart(peer, self.now, until);
+                v.keep_apart(peer, self.now, until, failed);
                 if let Some(group) = v.group {
                     let refill_at = self.now.plus_ms(u64::from(self.policy.refill_after_ms));
                     self.schedule_group(group, refill_at);
@@ -484,7 +471,7 @@ impl Directory {
         let overdue: Vec<Key> = v.meetings.iter().filter(overdue).map(|m| m.with).collect();
         for other in overdue {
             self.stats.links_failed += 1;
-            self.break_pair(viewer, other, self.policy.failed_pair_ms);
+            self.break_pair(viewer, other, self.policy.unheard_pair_ms, false);
         }
     }
 

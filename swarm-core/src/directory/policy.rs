@@ -42,8 +42,11 @@ pub struct Policy {
     pub release_after_ms: u32,
     /// How long a pair may take to link before it counts as failed, in milliseconds.
     pub pending_ms_max: u32,
-    /// How long a pair that could not be linked is kept apart, in milliseconds.
+    /// How long a pair that could not be linked is kept apart, in milliseconds: as long as anybody
+    /// watches. It ends where one of the two comes back with another network.
     pub failed_pair_ms: u32,
+    /// How long a pair of which nothing was heard is kept apart, in milliseconds.
+    pub unheard_pair_ms: u32,
     /// How long a pair whose link broke is kept apart, in milliseconds.
     pub lost_pair_ms: u32,
     /// How long a pair is kept apart after one accused the other of misbehaving, in milliseconds.
@@ -52,6 +55,12 @@ pub struct Policy {
     /// everybody is told to give up the link with it. Where fewer than twice as many are linked with it,
     /// more than half of them, and at least two, are enough.
     pub accusers_max: u8,
+    /// A viewer that has accused as many different ones whom nobody else accuses who has verified
+    /// anything is at fault itself: it has the wrong key. It is introduced to nobody for
+    /// `complaints_pause_ms`, and its accusations are forgotten.
+    pub complaints_max: u8,
+    /// How long such a viewer is introduced to nobody, in milliseconds.
+    pub complaints_pause_ms: u32,
     /// Introductions that a viewer may receive in a burst: it learns the addresses of others.
     pub introductions_burst: u16,
     /// Introductions that a viewer may receive in an hour beyond the burst.
@@ -117,10 +126,13 @@ impl Default for Policy {
             refill_after_ms: 300,
             release_after_ms: 30_000,
             pending_ms_max: 45_000,
-            failed_pair_ms: 300_000,
+            failed_pair_ms: 14_400_000,
+            unheard_pair_ms: 300_000,
             lost_pair_ms: 20_000,
             misbehaved_pair_ms: 3_600_000,
             accusers_max: 3,
+            complaints_max: 5,
+            complaints_pause_ms: 600_000,
             introductions_burst: 80,
             introductions_per_hour: 240,
             address_introductions_burst: 20_000,

@@ -2,11 +2,12 @@
 
 use alloc::collections::BTreeMap;
 
+use super::slab::{Key, Slab};
 use crate::time::Instant;
 
 const HOUR_MS: u64 = 3_600_000;
-/// Addresses above which those whose ration is whole again are forgotten.
-const ADDRESSES_MIN: usize = 1024;
+/// Addresses without a viewer above which those whose ration is whole again are forgotten.
+const IDLE_MIN: usize = 512;
 /// Addresses that are looked at for that with each new one: so no single one pays for all.
 const FORGET_STEP: usize = 4;
 
@@ -57,62 +58,99 @@ impl Ration {
 }
 
 /// The rations of addresses. They outlive viewers: who comes again under another name goes on with
-/// what is left.
+/// what is left. Viewers hold theirs by its key: it is asked for with every introduction, and
+/// finding it among a million is slow.
 #[derive(Debug)]
 pub(super) struct AddressRations {
-    rations: BTreeMap<u128, Ration>,
+    rations: Slab<Shared>,
+    keys: BTreeMap<u128, Key>,
+    /// Rations that no viewer holds.
+    idle: usize,
     /// Where looking for those to forget goes on.
     forget_from: u128,
+}
+
+#[derive(Debug)]
+struct Shared {
+    ration: Ration,
+    holders: u32,
 }
 
 impl AddressRations {
     pub(super) const fn new() -> Self {
         Self {
-            rations: BTreeMap::new(),
+            rations: Slab::new(),
+            keys: BTreeMap::new(),
+            idle: 0,
             forget_from: 0,
         }
     }
 
-    /// Whether a viewer there may learn of one more. An address that is not known is not counted.
-    pub(super) fn has_some(&self, address: u128, rate: Rate, now: Instant) -> bool {
-        let ration = self.rations.get(&address);
-        ration.is_none_or(|ration| ration.has_some(rate, now))
-    }
-
-    pub(super) fn take(&mut self, address: u128, rate: Rate, now: Instant) {
+    /// The ration of a viewer's address, until it is released. An address that is not known has
+    /// none.
+    pub(super) fn hold(&mut self, address: u128, rate: Rate, now: Instant) -> Option<Key> {
         if address == 0 {
-            return;
+            return None;
         }
-        if let Some(ration) = self.rations.get_mut(&address) {
-            return ration.take(rate, now);
+        let known = self.keys.get(&address).copied();
+        if let Some((key, shared)) = known.and_then(|key| Some((key, self.rations.get_mut(key)?))) {
+            self.idle -= usize::from(shared.holders == 0);
+            shared.holders += 1;
+            return Some(key);
         }
-        if self.rations.len() >= ADDRESSES_MIN {
+        if self.idle >= IDLE_MIN {
             self.forget_some(rate, now);
         }
-        let mut ration = Ration::full(rate, now);
-        ration.take(rate, now);
-        self.rations.insert(address, ration);
+        let key = self.rations.insert(Shared {
+            ration: Ration::full(rate, now),
+            holders: 1,
+        });
+        self.keys.insert(address, key);
+        Some(key)
+    }
+
+    /// A viewer does not need its ration any more.
+    pub(super) fn release(&mut self, held: Option<Key>) {
+        if let Some(shared) = held.and_then(|key| self.rations.get_mut(key)) {
+            shared.holders -= 1;
+            self.idle += usize::from(shared.holders == 0);
+        }
+    }
+
+    /// Whether a viewer may learn of one more. One without a ration is not counted.
+    pub(super) fn has_some(&self, held: Option<Key>, rate: Rate, now: Instant) -> bool {
+        let shared = held.and_then(|key| self.rations.get(key));
+        shared.is_none_or(|shared| shared.ration.has_some(rate, now))
+    }
+
+    pub(super) fn take(&mut self, held: Option<Key>, rate: Rate, now: Instant) {
+        if let Some(shared) = held.and_then(|key| self.rations.get_mut(key)) {
+            shared.ration.take(rate, now);
+        }
     }
 
     fn forget_some(&mut self, rate: Rate, now: Instant) {
-        let mut seen = self.rations.range(self.forget_from..);
+        let mut seen = self.keys.range(self.forget_from..);
         let next: [_; FORGET_STEP] = core::array::from_fn(|_| seen.next());
-        let whole = next.map(|entry| {
-            let (address, ration) = entry?;
-            ration.is_whole(rate, now).then_some(*address)
-        });
+        let next = next.map(|entry| entry.map(|(address, key)| (*address, *key)));
         self.forget_from = match next.last() {
             Some(Some((address, _))) => address.wrapping_add(1),
             _ => 0,
         };
-        for address in whole.into_iter().flatten() {
-            self.rations.remove(&address);
+        for (address, key) in next.into_iter().flatten() {
+            let is_over =
+                |shared: &Shared| shared.holders == 0 && shared.ration.is_whole(rate, now);
+            if self.rations.get(key).is_some_and(is_over) {
+                self.rations.remove(key);
+                self.keys.remove(&address);
+                self.idle -= 1;
+            }
         }
     }
 
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
-        self.rations.len()
+        self.keys.len()
     }
 }
 
@@ -129,12 +167,38 @@ mod tests {
         let mut rations = AddressRations::new();
         let mut now = Instant::from_millis(1_000);
         for address in 1..=10_000 {
-            rations.take(address, rate, now);
+            let held = rations.hold(address, rate, now);
+            rations.take(held, rate, now);
+            rations.release(held);
             now = now.plus_ms(10);
         }
-        assert!(rations.len() <= ADDRESSES_MIN, "{}", rations.len());
-        rations.take(0, rate, now);
-        assert!(rations.has_some(0, rate, now));
+        assert!(rations.len() <= 2 * IDLE_MIN, "{}", rations.len());
+        assert_eq!(rations.idle, rations.len());
+        let none = rations.hold(0, rate, now);
+        rations.take(none, rate, now);
+        assert!(none.is_none() && rations.has_some(none, rate, now));
+    }
+
+    #[test]
+    fn a_ration_is_shared_and_outlives_its_holders_until_it_is_whole() {
+        let rate = Rate {
+            burst: 2,
+            per_hour: 3_600,
+        };
+        let mut rations = AddressRations::new();
+        let start = Instant::from_millis(1_000);
+        let held = [(); 2].map(|()| rations.hold(7, rate, start));
+        assert_eq!(held[0], held[1]);
+        for held in held {
+            rations.take(held, rate, start);
+        }
+        assert!(!rations.has_some(held[0], rate, start));
+        for held in held {
+            rations.release(held);
+        }
+        let again = rations.hold(7, rate, start);
+        assert!(!rations.has_some(again, rate, start));
+        assert!(rations.has_some(again, rate, start.plus_ms(1_000)));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use super::{
     ration::Ration,
     slab::Key,
     swarm::SwarmId,
+    trust::Trust,
 };
 use crate::{
     id::{PeerId, StreamId, TrackId},
@@ -17,8 +18,6 @@ use crate::{
     wire::tracker::{Nat, Status, ViewerFlags},
 };
 
-/// So many different viewers must accuse one, however few there are.
-const ACCUSERS_MIN: usize = 2;
 /// Failed pairs that a viewer remembers.
 const APART_MAX: usize = 64;
 
@@ -74,6 +73,15 @@ pub(super) struct Meeting {
     pub(super) long: bool,
 }
 
+/// Somebody that a viewer is kept apart from.
+#[derive(Clone, Copy, Debug)]
+struct Apart {
+    peer: PeerId,
+    until: Instant,
+    /// Because their networks could not link.
+    failed: bool,
+}
+
 /// Whether viewers behind symmetric NATs can reach a viewer, as earlier pairs have shown. What STUN
 /// tells does not say it: it depends on which packets the network lets in, not on its ports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,29 +91,37 @@ pub(super) enum Reach {
     Hard,
 }
 
+/// The order is that of use, in cache lines: the first is all that scoring a group looks at, the next
+/// two are what a pair is decided by.
 #[derive(Debug)]
+#[repr(C, align(64))]
 pub(super) struct Viewer {
-    pub(super) peer: PeerId,
-    /// `None` while it may come back.
-    pub(super) conn: Option<ConnId>,
-    pub(super) stream: StreamId,
-    pub(super) track: TrackId,
-    /// Which of the bands of `lag_band_ms` it plays in.
-    pub(super) lag_band: u8,
+    pub(super) network: Network,
+    pub(super) upload_kbps: u32,
     pub(super) flags: ViewerFlags,
     pub(super) nat: Nat,
     pub(super) reach: Reach,
-    pub(super) upload_kbps: u32,
-    pub(super) network: Network,
-    pub(super) group: Option<Key>,
+    /// Which of the bands of `lag_band_ms` it plays in.
+    pub(super) lag_band: u8,
+    /// It came back under its name: its first report tells whether its links survived.
+    pub(super) links_in_doubt: bool,
+
+    /// `None` while it may come back.
+    pub(super) conn: Option<ConnId>,
     pub(super) meetings: Vec<Meeting>,
     /// Whom it is kept apart from, and until when.
-    apart: Vec<(PeerId, Instant)>,
+    apart: Vec<Apart>,
+
+    pub(super) peer: PeerId,
+    pub(super) group: Option<Key>,
+    introductions: Ration,
+    pub(super) address_ration: Option<Key>,
+    pub(super) trust: Trust,
+    pub(super) track: TrackId,
+    pub(super) stream: StreamId,
+
     /// Links that it says it has, to viewers that have not confirmed them.
     pub(super) claims: Vec<PeerId>,
-    accusers: Vec<PeerId>,
-    shunned: bool,
-    introductions: Ration,
     pub(super) joined_at: Instant,
     status_at: Option<Instant>,
     /// When it is given up, unless it is heard.
@@ -113,15 +129,19 @@ pub(super) struct Viewer {
     /// When its entry in the timers is due.
     pub(super) timer_at: Instant,
     pub(super) release_at: Option<Instant>,
-    /// It came back under its name: its first report tells whether its links survived.
-    pub(super) links_in_doubt: bool,
     pub(super) status: Status,
     pub(super) status_gap_ms: u32,
     pub(super) totals: Totals,
 }
 
 impl Viewer {
-    pub(super) fn new(joined: &Joined, policy: &Policy, now: Instant) -> Self {
+    /// `address_ration` is held for as long as it is here.
+    pub(super) fn new(
+        joined: &Joined,
+        policy: &Policy,
+        now: Instant,
+        address_ration: Option<Key>,
+    ) -> Self {
         let expires_at = now.plus_ms(u64::from(policy.silence_ms_max));
         Self {
             peer: joined.peer,
@@ -138,9 +158,9 @@ impl Viewer {
             meetings: Vec::new(),
             apart: Vec::new(),
             claims: Vec::new(),
-            accusers: Vec::new(),
-            shunned: false,
+            trust: Trust::default(),
             introductions: Ration::full(policy.introductions(), now),
+            address_ration,
             joined_at: now,
             status_at: None,
             expires_at,
@@ -219,38 +239,31 @@ impl Viewer {
         };
     }
 
-    pub(super) fn keep_apart(&mut self, from: PeerId, now: Instant, until: Instant) {
-        self.apart.retain(|(peer, at)| *peer != from && *at > now);
+    /// Keeps it apart from `peer`; `failed` where their networks could not link.
+    pub(super) fn keep_apart(&mut self, peer: PeerId, now: Instant, until: Instant, failed: bool) {
+        self.apart.retain(|a| a.peer != peer && a.until > now);
         if self.apart.len() >= APART_MAX {
             self.apart.remove(0);
         }
-        self.apart.push((from, until));
+        self.apart.push(Apart {
+            peer,
+            until,
+            failed,
+        });
+    }
+
+    /// Those with whom it could not link.
+    pub(super) fn failed_with(&self) -> impl Iterator<Item = PeerId> {
+        self.apart.iter().filter(|a| a.failed).map(|a| a.peer)
+    }
+
+    /// One of the two has another network: they may be able to link now.
+    pub(super) fn forget_failure(&mut self, with: PeerId) {
+        self.apart.retain(|a| a.peer != with || !a.failed);
     }
 
     pub(super) fn is_apart(&self, from: PeerId, now: Instant) -> bool {
-        self.apart
-            .iter()
-            .any(|(peer, at)| *peer == from && *at > now)
-    }
-
-    /// Somebody has caught it sending bad bytes. Whether that is the last straw: as many as
-    /// `accusers_max` have, or, where fewer could, most of those who were linked with it. Their own
-    /// pairs with it are over.
-    pub(super) fn on_accused(&mut self, by: PeerId, accusers_max: u8) -> bool {
-        if self.shunned || self.accusers.contains(&by) {
-            return false;
-        }
-        self.accusers.push(by);
-        let linked = self.meetings.iter().filter(|m| m.up).count();
-        let witnesses = linked + self.accusers.len();
-        let most = (witnesses / 2 + 1).max(ACCUSERS_MIN);
-        self.shunned = self.accusers.len() >= usize::from(accusers_max).min(most);
-        self.shunned
-    }
-
-    /// Nobody is introduced to it any more.
-    pub(super) const fn is_shunned(&self) -> bool {
-        self.shunned
+        self.apart.iter().any(|a| a.peer == from && a.until > now)
     }
 
     pub(super) fn claim(&mut self, peer: PeerId) {

@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Output,
     config::ClusterConfig,
+    guests::Post,
     members::NodeId,
     router::{Outgoing, Router},
 };
@@ -71,6 +72,13 @@ pub(crate) struct Asked {
     pub(crate) answer: oneshot::Sender<Vec<u8>>,
 }
 
+/// What this process wants to be sent.
+pub(super) struct Inlets {
+    pub(super) commands: mpsc::Receiver<Command>,
+    pub(super) outputs: mpsc::Receiver<Output>,
+    pub(super) posts: mpsc::Receiver<Post>,
+}
+
 /// Connects, now or as soon as NATS is there.
 pub(super) async fn connect(
     config: &ClusterConfig,
@@ -116,11 +124,10 @@ pub(super) async fn serve(
     mut link: Link,
     mut router: Router,
     shard: mpsc::Sender<Command>,
-    mut commands: mpsc::Receiver<Command>,
-    mut outputs: mpsc::Receiver<Output>,
+    mut inlets: Inlets,
     stop: CancellationToken,
 ) {
-    let (mut said, mut told) = (Vec::new(), Vec::new());
+    let (mut said, mut told, mut posted) = (Vec::new(), Vec::new(), Vec::new());
     loop {
         tokio::select! {
             () = stop.cancelled() => break,
@@ -133,14 +140,17 @@ pub(super) async fn serve(
                 Counters::add(&link.counters.cluster_messages_in);
                 router.handle_message(&message.payload);
             }
-            count = commands.recv_many(&mut said, TURN_MAX) => {
+            count = inlets.commands.recv_many(&mut said, TURN_MAX) => {
                 if count == 0 {
                     break;
                 }
                 said.drain(..).for_each(|command| router.handle_command(command));
             }
-            _ = outputs.recv_many(&mut told, TURN_MAX) => {
+            _ = inlets.outputs.recv_many(&mut told, TURN_MAX) => {
                 told.drain(..).for_each(|output| router.handle_output(output));
+            }
+            _ = inlets.posts.recv_many(&mut posted, TURN_MAX) => {
+                posted.drain(..).for_each(|post| router.handle_post(&post));
             }
         }
         link.peers.update(&router);

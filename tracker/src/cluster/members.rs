@@ -17,7 +17,7 @@ pub(super) const BIG_MAX: usize = 64;
 
 /// A node, from its start to its end; a new one after each start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct NodeId(pub(super) u64);
+pub(crate) struct NodeId(pub(crate) u64);
 
 impl std::fmt::Display for NodeId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -208,14 +208,24 @@ impl Members {
     /// Highest random weight among the nodes that are not draining: where a node comes or goes,
     /// only its own share moves.
     fn owner(&self, stream: StreamId, region: u64) -> NodeId {
-        let staying = self.others.values().filter(|other| !other.hello.draining);
-        let staying = staying.map(|other| other.hello.node);
-        let me = (!self.draining).then_some(self.me);
-        let heaviest = staying
-            .chain(me)
-            .max_by_key(|node| (weight(*node, stream, region), *node));
-        heaviest.unwrap_or(self.me)
+        heaviest(self.staying(), stream, region).unwrap_or(self.me)
     }
+
+    /// The nodes that live and are not draining.
+    pub(super) fn staying(&self) -> impl Iterator<Item = NodeId> + '_ {
+        let others = self.others().filter(|hello| !hello.draining);
+        let me = (!self.draining).then_some(self.me);
+        others.map(|hello| hello.node).chain(me)
+    }
+}
+
+/// Who of these nodes owns a stream.
+pub(super) fn heaviest(
+    nodes: impl Iterator<Item = NodeId>,
+    stream: StreamId,
+    region: u64,
+) -> Option<NodeId> {
+    nodes.max_by_key(|node| (weight(*node, stream, region), *node))
 }
 
 fn weight(node: NodeId, stream: StreamId, region: u64) -> u64 {

@@ -1,6 +1,8 @@
 //! What nodes say to each other: `docs/protocol/cluster.md`. Bytes that come from NATS are read
 //! like those of viewers: bounded, and refused without harm.
 
+pub(super) mod words;
+
 use swarm_core::{
     directory::{Joined, Location, Network, P2pMode},
     id::{PeerId, StreamId},
@@ -12,10 +14,11 @@ use swarm_core::{
 };
 
 use super::members::{BIG_MAX, Hello, NAME_LEN_MAX, NodeId, SPLITS_MAX};
+use words::GuestWords;
 use crate::{shard::Join, sink::Sink};
 
 /// The version that this node speaks; others are not understood.
-pub(super) const VERSION: u8 = 1;
+pub(super) const VERSION: u8 = 2;
 /// Longest message, in bytes; below the 1 MiB that NATS servers take.
 pub(super) const MESSAGE_LEN_MAX: usize = 256 * 1024;
 /// Longest name of an ISP or a site, in bytes.
@@ -32,6 +35,7 @@ const LOST: u8 = 0x14;
 const TELL: u8 = 0x21;
 const CLOSE: u8 = 0x22;
 const UNKNOWN: u8 = 0x23;
+const GUEST: u8 = 0x31;
 
 /// A viewer's connection, as the node that holds it names it. `turn` grows with every owner that
 /// it is given to, so that words from earlier ones are known as such.
@@ -80,6 +84,8 @@ pub(super) enum Entry<'a> {
     Close(Remote),
     /// From the owner: this viewer is not known; it is to join again.
     Unknown(Remote),
+    /// Of a WebTorrent viewer's connection, as the node that holds it names it.
+    Guest(u64, GuestWords<'a>),
 }
 
 impl Broadcast {
@@ -203,6 +209,10 @@ impl<'a> Entry<'a> {
             }
             Self::Close(remote) => head(CLOSE, remote),
             Self::Unknown(remote) => head(UNKNOWN, remote),
+            Self::Guest(conn, words) => {
+                head(GUEST, &Remote { conn: *conn, turn: 0 });
+                words.encode(&mut out);
+            }
         }
         *message = out.into_vec();
     }
@@ -227,6 +237,7 @@ impl<'a> Entry<'a> {
             },
             CLOSE => Self::Close(remote),
             UNKNOWN => Self::Unknown(remote),
+            GUEST => Self::Guest(conn, GuestWords::decode(reader)?),
             kind => return Err(DecodeError::UnknownKind(kind)),
         }))
     }
@@ -430,6 +441,31 @@ mod tests {
             },
             Entry::Close(remote),
             Entry::Unknown(remote),
+            Entry::Guest(
+                7,
+                GuestWords::Say {
+                    network: arrival().joined.network,
+                    text: "{}",
+                },
+            ),
+            Entry::Guest(
+                7,
+                GuestWords::Enter {
+                    network: Network::default(),
+                    member: ([1; 20], [0xff; 20]),
+                    complete: true,
+                },
+            ),
+            Entry::Guest(7, GuestWords::Left(([2; 20], [3; 20]))),
+            Entry::Guest(
+                u64::MAX,
+                GuestWords::Tell {
+                    droppable: true,
+                    text: "{\"action\":\"announce\"}",
+                },
+            ),
+            Entry::Guest(0, GuestWords::Close { code: 1008 }),
+            Entry::Guest(8, GuestWords::Probe),
         ]
     }
 

@@ -10,18 +10,21 @@
 //! everything, which is what a lost NATS means. Specified in `docs/protocol/cluster.md`.
 
 mod config;
+mod guests;
 mod link;
 mod members;
 mod message;
 mod router;
 
 pub use config::{ClusterConfig, SplitBy};
+pub(crate) use guests::Guests;
 pub(crate) use link::{Asked, Peers};
+pub(crate) use members::NodeId;
+pub(crate) use message::words::GuestWords;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use members::NodeId;
 use router::Router;
 use swarm_core::directory::ConnId;
 use tokio::{sync::mpsc, task::JoinHandle};
@@ -34,6 +37,7 @@ use crate::{
     metrics::Counters,
     names,
     shard::{COMMANDS_MAX, Command},
+    webtorrent::Facade,
 };
 
 /// Frames of the shard that wait to be sent to other nodes.
@@ -58,6 +62,7 @@ pub(crate) async fn start(
     config: &Config,
     places: Arc<Places>,
     shard: mpsc::Sender<Command>,
+    facade: &Arc<Facade>,
     counters: &Arc<Counters>,
     stop: CancellationToken,
 ) -> Result<Cluster, Error> {
@@ -74,14 +79,32 @@ pub(crate) async fn start(
         counters: Arc::clone(counters),
     };
     let seed = (random >> 64) as u64;
-    let router = Router::new(me, seed, config, visitors, places, Arc::clone(counters));
-    let task = tokio::spawn(link::serve(link, router, shard, received, outputs, stop));
+    let (guests, posts) = Guests::new(me, Arc::clone(counters));
+    facade.join_cluster(Arc::clone(&guests));
+    let swarms = Swarms {
+        facade: Arc::clone(facade),
+        guests,
+    };
+    let counters = Arc::clone(counters);
+    let router = Router::new(me, seed, config, visitors, places, swarms, counters);
+    let inlets = link::Inlets {
+        commands: received,
+        outputs,
+        posts,
+    };
+    let task = tokio::spawn(link::serve(link, router, shard, inlets, stop));
     Ok(Cluster {
         commands,
         peers,
         asked,
         task,
     })
+}
+
+/// The WebTorrent viewers' part.
+struct Swarms {
+    facade: Arc<Facade>,
+    guests: Arc<Guests>,
 }
 
 /// Makes [`Visitor`]s.

@@ -14,7 +14,8 @@ use swarm_core::{directory::ConnId, id::StreamId, wire::tracker::ViewerMsg};
 use tokio::time::Instant;
 
 use super::{
-    Visitors,
+    Swarms, Visitors,
+    guests::Post,
     members::{BIG_MAX, Hello, Members, NAME_LEN_MAX, NodeId},
     message::{self, Arrival, Broadcast, Entry, PLACE_LEN_MAX, Remote},
 };
@@ -72,6 +73,7 @@ pub(super) struct Router {
     farewell: Option<Farewell>,
     heartbeat_at_ms: u64,
     goodbye: Goodbye,
+    swarms: Swarms,
     counters: Arc<Counters>,
     to_shard: Vec<Command>,
     to_nodes: BTreeMap<NodeId, Vec<u8>>,
@@ -92,6 +94,7 @@ impl Router {
         config: &Config,
         visitors: Visitors,
         places: Arc<Places>,
+        swarms: Swarms,
         counters: Arc<Counters>,
     ) -> Self {
         let mut name = config.cluster.name.clone();
@@ -118,6 +121,7 @@ impl Router {
             unanswered: VecDeque::new(),
             farewell: None,
             heartbeat_at_ms: 0,
+            swarms,
             counters,
             to_shard: Vec::new(),
             to_nodes: BTreeMap::new(),
@@ -228,6 +232,11 @@ impl Router {
         if let Err(error) = read {
             self.on_bad_message(&error);
         }
+    }
+
+    /// An entry of this node's facade for another node.
+    pub(super) fn handle_post(&mut self, post: &Post) {
+        self.append(post.to, |message| message.extend_from_slice(&post.entry));
     }
 
     pub(super) fn handle_tick(&mut self) {
@@ -394,6 +403,7 @@ impl Router {
                     local.sink.close();
                 }
             }
+            Entry::Guest(conn, words) => self.swarms.facade.on_words(from, conn, words),
             Entry::Unknown(remote) => {
                 let now_ms = self.now_ms();
                 let local = self.local_of(from, remote);
@@ -418,6 +428,11 @@ impl Router {
 
     /// Gives viewers whose stream has another owner now to that one.
     fn rebalance(&mut self) {
+        self.swarms
+            .guests
+            .set_staying(self.members.staying().collect());
+        let facade = Arc::clone(&self.swarms.facade);
+        facade.settle(|to, conn, words| self.send(to, &Entry::Guest(conn, words.clone())));
         let moved = self.locals.iter().filter_map(|(conn, local)| {
             let owner = self.owner_of(&local.arrival);
             (owner != local.owner).then_some((*conn, owner))
@@ -492,12 +507,16 @@ impl Router {
     }
 
     fn send(&mut self, node: NodeId, entry: &Entry<'_>) {
+        self.append(node, |message| entry.encode(message));
+    }
+
+    fn append(&mut self, node: NodeId, write: impl FnOnce(&mut Vec<u8>)) {
         let me = self.me;
         let message = self
             .to_nodes
             .entry(node)
             .or_insert_with(|| message::begin(me));
-        entry.encode(message);
+        write(message);
         if message.len() >= MESSAGE_LEN
             && let Some(message) = self.to_nodes.remove(&node)
         {

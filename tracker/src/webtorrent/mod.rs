@@ -4,17 +4,22 @@
 //! - `messages` is the JSON that clients speak.
 //! - `swarms` decides who is offered to whom, and what may be answered; `swarm` is one of them.
 //! - `view` is what operators see of them.
-//! - `visit` speaks with one connection.
+//! - `visit` speaks with one connection; `said` does what it says.
+//! - `abroad` brings viewers to swarms that other nodes of a cluster run, and `link` is where words
+//!   for a viewer go.
 //! - `allowed` is the list of swarms that are served.
 //!
 //! A swarm lives behind a lock in the process, and messages are handled where they are read: an
 //! offer goes from the reader's buffer to the receiver's queue without a task between. The wire is
 //! specified in `docs/protocol/webtorrent.md`.
 
+mod abroad;
 mod allowed;
 mod config;
+mod link;
 pub(crate) mod messages;
 mod metrics;
+mod said;
 mod swarm;
 mod swarms;
 mod view;
@@ -28,17 +33,20 @@ pub(crate) use visit::Visit;
 use std::{
     hash::{BuildHasher, RandomState},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU32, Ordering},
     },
     time::{Duration, Instant},
 };
 
+use abroad::Away;
+use link::Link;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Error, config::Config, farewell::Farewell, metrics::Counters, names, outgoing::Outgoing,
+    Error, cluster::Guests, config::Config, farewell::Farewell, metrics::Counters, names,
+    outgoing::Outgoing,
 };
 use allowed::Allowed;
 use messages::InfoHash;
@@ -60,7 +68,10 @@ pub(crate) struct Facade {
     config: WebTorrentConfig,
     fake_networks: bool,
     allowed: Allowed,
-    shards: Vec<Mutex<Swarms<Arc<Outgoing>>>>,
+    shards: Vec<Mutex<Swarms<Link>>>,
+    /// The other nodes, where there may be any.
+    guests: OnceLock<Arc<Guests>>,
+    away: Mutex<Away>,
     counters: FacadeCounters,
     hasher: RandomState,
     started: Instant,
@@ -93,6 +104,8 @@ impl Facade {
             fake_networks: config.fake_networks,
             allowed: Allowed::open(&config.webtorrent)?,
             shards: (0..SHARDS as u64).map(shard).collect(),
+            guests: OnceLock::new(),
+            away: Mutex::default(),
             counters: FacadeCounters::default(),
             hasher: RandomState::new(),
             started: Instant::now(),
@@ -124,24 +137,29 @@ impl Facade {
             count += 1;
             if count.is_multiple_of(SWEEP_EVERY) {
                 self.sweep().await;
+                // An announcement may have met a change of owners half way.
+                self.settle(|to, conn, words| self.say(to, conn, words));
                 self.allowed.reload();
             }
         }
+        self.links().iter().for_each(Outgoing::close);
+    }
+
+    /// Connections of this process, in no order; one may be there several times.
+    fn links(&self) -> Vec<Arc<Outgoing>> {
+        let mut links = self.links_away();
         for shard in 0..SHARDS {
-            self.lock(shard).links().for_each(Outgoing::close);
+            let swarms = self.lock(shard);
+            links.extend(swarms.links().filter_map(Link::here).cloned());
         }
+        links
     }
 
     /// Closes all connections, spread over this time; `None` ends it. These clients connect again by
     /// themselves, after a time of their own, and are refused while the tracker drains.
     pub(crate) fn drain(&self, over: Option<Duration>) {
-        let farewell = over.map(|over| {
-            let links = (0..SHARDS).flat_map(|shard| {
-                let swarms = self.lock(shard);
-                swarms.links().cloned().collect::<Vec<_>>()
-            });
-            Farewell::new(links.collect(), tokio::time::Instant::now(), over)
-        });
+        let farewell =
+            over.map(|over| Farewell::new(self.links(), tokio::time::Instant::now(), over));
         *self.farewell() = farewell;
         self.drained.notify_one();
     }
@@ -201,11 +219,11 @@ impl Facade {
         self.hasher.hash_one(offer_id)
     }
 
-    fn swarms(&self, info_hash: InfoHash) -> MutexGuard<'_, Swarms<Arc<Outgoing>>> {
+    fn swarms(&self, info_hash: InfoHash) -> MutexGuard<'_, Swarms<Link>> {
         self.lock((self.hasher.hash_one(info_hash) % SHARDS as u64) as usize)
     }
 
-    fn lock(&self, shard: usize) -> MutexGuard<'_, Swarms<Arc<Outgoing>>> {
+    fn lock(&self, shard: usize) -> MutexGuard<'_, Swarms<Link>> {
         self.shards[shard]
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

@@ -330,13 +330,22 @@ impl<L: Clone> Swarm<L> {
         }
     }
 
-    pub(super) fn sweep(&mut self, now_s: u32) -> usize {
+    pub(super) fn remove_where(&mut self, is_gone: impl Fn(&L) -> bool) {
+        self.remove_viewers(|viewer| is_gone(&viewer.guest.link));
+    }
+
+    fn remove_viewers(&mut self, is_gone: impl Fn(&Viewer<L>) -> bool) -> usize {
         let gone: Vec<u32> = (0..self.viewers.len() as u32)
-            .filter(|key| self.get(*key).is_some_and(|viewer| viewer.until_s < now_s))
+            .filter(|key| self.get(*key).is_some_and(&is_gone))
             .collect();
         for key in &gone {
             self.remove(*key);
         }
+        gone.len()
+    }
+
+    pub(super) fn sweep(&mut self, now_s: u32) -> usize {
+        let gone = self.remove_viewers(|viewer| viewer.until_s < now_s);
         for viewer in self.viewers.iter_mut().flatten() {
             viewer
                 .pending
@@ -345,7 +354,7 @@ impl<L: Clone> Swarm<L> {
                 viewer.pending = Vec::new();
             }
         }
-        gone.len()
+        gone
     }
 }
 

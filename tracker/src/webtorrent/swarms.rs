@@ -193,6 +193,51 @@ impl<L: Clone> Swarms<L> {
         Ok(offerer.guest.link.clone())
     }
 
+    /// Enters a viewer that is known elsewhere, without an announcement.
+    pub(super) fn enter(
+        &mut self,
+        now_s: u32,
+        guest: &Guest<L>,
+        member: Membership,
+        complete: bool,
+    ) -> Result<(), Refusal<L>> {
+        let swarm = self
+            .swarms
+            .entry(member.info_hash)
+            .or_insert_with(Swarm::new);
+        let burst = self.introductions.0;
+        let (key, _) = swarm.enter(now_s, guest, member.peer_id, &self.config, burst)?;
+        swarm.set_complete(key, complete);
+        swarm.on_replied(key, now_s, self.config.interval_s_max);
+        Ok(())
+    }
+
+    /// Gives up the swarms that have another owner: their viewers, each with its swarm and that
+    /// owner.
+    pub(super) fn give<O: Copy>(
+        &mut self,
+        owner_of: impl Fn(InfoHash) -> Option<O>,
+    ) -> Vec<(InfoHash, O, Viewer<L>)> {
+        let mut given = Vec::new();
+        self.swarms.retain(|hash, swarm| {
+            let Some(owner) = owner_of(*hash) else {
+                return true;
+            };
+            let viewers = swarm.viewers.drain(..).flatten();
+            given.extend(viewers.map(|viewer| (*hash, owner, viewer)));
+            false
+        });
+        given
+    }
+
+    /// Removes the viewers with such links.
+    pub(super) fn remove_where(&mut self, is_gone: impl Fn(&L) -> bool) {
+        self.swarms.retain(|_, swarm| {
+            swarm.remove_where(&is_gone);
+            !swarm.by_id.is_empty()
+        });
+    }
+
     /// Removes an entry of a connection's, if it still is.
     pub(super) fn leave(&mut self, conn: u64, member: Membership) {
         let Some(swarm) = self.swarms.get_mut(&member.info_hash) else {

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Facade, SHARDS,
+    link::Link,
     messages::{Id20, InfoHash, failure_parts},
     swarm::{Swarm, Viewer},
 };
@@ -80,12 +81,16 @@ impl SwarmDetail {
 }
 
 impl SwarmViewer {
-    fn of<L>(viewer: &Viewer<L>, node: &str, now_s: u32) -> Self {
+    fn of(viewer: &Viewer<Link>, node: &str, now_s: u32) -> Self {
         let network = &viewer.guest.network;
         let country = network.country.iter().filter(|letter| **letter != 0);
         Self {
             id: hex::encode(viewer.id.0),
-            node: node.to_owned(),
+            node: viewer
+                .guest
+                .link
+                .node()
+                .map_or_else(|| node.to_owned(), |node| node.to_string()),
             country: country.map(|letter| char::from(*letter)).collect(),
             asn: network.asn,
             complete: viewer.complete,

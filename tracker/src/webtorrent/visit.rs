@@ -1,6 +1,6 @@
 //! One WebTorrent client's connection.
 
-use std::{cell::RefCell, net::IpAddr, ops::ControlFlow, sync::Arc, time::Instant};
+use std::{net::IpAddr, ops::ControlFlow, sync::Arc, time::Instant};
 
 use hyper::upgrade::Upgraded;
 use swarm_core::{directory::P2pMode, wire::tracker::ViewerFlags};
@@ -8,16 +8,15 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
     Facade,
-    messages::{
-        self, Announce, Answer, InfoHash, Message, Spelt, answer_parts, failure_parts, offer_parts,
-    },
-    swarms::{Guest, Membership, Refusal, Saying},
+    abroad::ABROAD_LEN_MAX,
+    link::Link,
+    messages::{self, Announce, Answer, InfoHash, Message, Spelt, failure_parts},
+    swarms::{Guest, Membership},
 };
 use crate::{
     admission::{self, JoinRequest, Pass, StreamName},
     fake,
     metrics::Counters,
-    outgoing::Outgoing,
     quota::{Bucket, Held},
     server::Context,
     shard::refusal_text,
@@ -29,18 +28,6 @@ const MALFORMED_MAX: u8 = 10;
 /// Close codes (RFC 6455 section 7.4.1).
 const CLOSED_NORMALLY: u16 = 1000;
 const POLICY_VIOLATION: u16 = 1008;
-
-thread_local! {
-    static SCRATCH: RefCell<Scratch> = RefCell::default();
-}
-
-/// What is needed while a message is handled.
-#[derive(Default)]
-struct Scratch {
-    offers: Vec<u64>,
-    receivers: Vec<(usize, Arc<Outgoing>)>,
-    text: String,
-}
 
 /// A client that has connected.
 pub(crate) struct Visit {
@@ -58,7 +45,7 @@ pub(crate) struct Visit {
 
 /// What is known of the connection.
 struct Known {
-    guest: Guest<Arc<Outgoing>>,
+    guest: Guest<Link>,
     memberships: Vec<Membership>,
     /// Its rights to be in its swarms.
     passes: Vec<(InfoHash, Pass)>,
@@ -93,11 +80,8 @@ impl Visit {
     async fn stay(&self, socket: &mut Socket, known: &mut Known) {
         Counters::add(&self.context.counters.connections);
         let code = self.converse(socket, known).await;
-        for member in known.memberships.drain(..) {
-            self.facade()
-                .swarms(member.info_hash)
-                .leave(self.conn, member);
-        }
+        self.facade()
+            .on_ended(self.conn, known.memberships.drain(..));
         Counters::sub(&self.context.counters.connections);
         if let Some(code) = code {
             Box::pin(socket.finish(code)).await;
@@ -119,7 +103,7 @@ impl Visit {
         Known {
             guest: Guest {
                 conn: self.conn,
-                link: Arc::clone(socket.outgoing()),
+                link: Link::Here(Arc::clone(socket.outgoing())),
                 network,
             },
             memberships: Vec::new(),
@@ -277,9 +261,9 @@ impl Visit {
                     return Taken::Unadmitted(hash);
                 }
                 Counters::add(&counters.announces);
-                SCRATCH.with_borrow_mut(|scratch| self.on_announce(&announce, known, scratch));
+                self.on_announce(&announce, text, known);
             }
-            Ok(Message::Answer(answer)) => self.on_answer(&answer),
+            Ok(Message::Answer(answer)) => self.on_answer(&answer, text, known),
             Ok(Message::Scrape(hashes)) => {
                 Counters::add(&counters.scrapes);
                 self.on_scrape(&hashes, known);
@@ -297,14 +281,14 @@ impl Visit {
         Taken::Done
     }
 
-    fn on_announce(&self, announce: &Announce<'_>, known: &mut Known, scratch: &mut Scratch) {
+    fn on_announce(&self, announce: &Announce<'_>, text: &str, known: &mut Known) {
         let facade = self.facade();
         let member = Membership {
             info_hash: announce.info_hash.id,
             peer_id: announce.peer_id.id,
         };
         if announce.stopped {
-            facade.swarms(member.info_hash).leave(self.conn, member);
+            facade.leave(self.conn, member);
             known.memberships.retain(|m| *m != member);
             let stays = |hash| known.memberships.iter().any(|m| m.info_hash == hash);
             known.passes.retain(|(hash, _)| stays(*hash));
@@ -312,102 +296,61 @@ impl Visit {
         }
         let is_new = !known.memberships.contains(&member);
         let memberships_max = usize::from(facade.config.swarms_per_connection_max);
-        if is_new && known.memberships.len() >= memberships_max {
-            return self.refuse(announce, known, "this connection is in too many swarms");
-        }
-        let ids = announce
-            .offers
-            .iter()
-            .map(|offer| facade.offer_name(offer.offer_id.bytes()));
-        scratch.offers.clear();
-        scratch.offers.extend(ids);
-        scratch.receivers.clear();
-        let saying = Saying {
-            member,
-            complete: announce.complete,
-            completed: announce.completed,
-            offers: &scratch.offers,
-        };
-        let announced = facade.swarms(member.info_hash).announce(
-            facade.now_s(),
-            &known.guest,
-            &saying,
-            facade.load_percent(),
-            &mut scratch.receivers,
-        );
-        let announced = match announced {
-            Ok(announced) => announced,
-            Err(Refusal::Taken(other)) => {
-                Counters::add(&facade.counters.ids_taken);
-                other.probe();
-                return self.refuse(announce, known, "this peer_id is in use; try again soon");
+        let guest = &known.guest;
+        let said = if is_new && known.memberships.len() >= memberships_max {
+            Err("this connection is in too many swarms")
+        } else {
+            match facade.owner_of(member.info_hash) {
+                None => facade.announce(guest, announce),
+                Some(_) if text.len() > ABROAD_LEN_MAX => Err("this message is too long"),
+                Some(owner) => {
+                    facade.announce_abroad(owner, guest, member, announce.complete, text);
+                    Ok(())
+                }
             }
-            Err(Refusal::Kicked) => {
-                return self.refuse(announce, known, "the operator refuses this viewer");
-            }
-            Err(_) => return self.refuse(announce, known, "this swarm is full"),
         };
-        if is_new {
-            known.memberships.reserve_exact(1);
-            known.memberships.push(member);
+        match said {
+            Ok(()) if is_new => {
+                known.memberships.reserve_exact(1);
+                known.memberships.push(member);
+            }
+            Ok(()) => {}
+            Err(why) => facade.refuse(&guest.link, announce.info_hash, why),
         }
-        if announced.joined {
-            Counters::add(&facade.counters.joins);
-        }
-        announced.reply.write(announce.info_hash, &mut scratch.text);
-        known.guest.link.push_text(&[&scratch.text]);
-        let mut dropped = 0;
-        let passed = scratch.receivers.len();
-        for (number, receiver) in scratch.receivers.drain(..) {
-            let parts = offer_parts(announce, &announce.offers[number]);
-            dropped += usize::from(!receiver.push_text_droppable(&parts));
-        }
-        let made = announce.offers.len();
-        facade.counters.on_offers(made, passed - dropped, dropped);
     }
 
-    fn refuse(&self, announce: &Announce<'_>, known: &Known, why: &str) {
-        Counters::add(&self.facade().counters.refused);
-        let parts = failure_parts(Some(announce.info_hash), why);
-        known.guest.link.push_text(&parts);
-    }
-
-    /// Passes an answer on. The answerer hears nothing: a reply would move its next announcement.
-    fn on_answer(&self, answer: &Answer<'_>) {
+    /// Passes an answer on.
+    fn on_answer(&self, answer: &Answer<'_>, text: &str, known: &Known) {
         let facade = self.facade();
+        let Some(owner) = facade.owner_of(answer.info_hash.id) else {
+            return facade.answer(self.conn, answer);
+        };
         let member = Membership {
             info_hash: answer.info_hash.id,
             peer_id: answer.peer_id.id,
         };
-        let offer = facade.offer_name(answer.offer_id.bytes());
-        let to = answer.to_peer_id;
-        let now_s = facade.now_s();
-        let receiver = facade
-            .swarms(member.info_hash)
-            .answer(now_s, self.conn, member, to, offer);
-        let passed = receiver.is_ok_and(|to| to.push_text_droppable(&answer_parts(answer)));
-        Counters::add(if passed {
-            &facade.counters.answers
+        if known.memberships.contains(&member) && text.len() <= ABROAD_LEN_MAX {
+            facade.say_abroad(owner, &known.guest, text);
         } else {
-            &facade.counters.answers_refused
-        });
+            Counters::add(&facade.counters.answers_refused);
+        }
     }
 
     fn on_scrape(&self, hashes: &[Spelt<'_>], known: &Known) {
         let facade = self.facade();
-        let mut text = String::from(r#"{"action":"scrape","files":{"#);
-        let allowed = hashes
-            .iter()
-            .filter(|hash| facade.allowed.contains(hash.id));
-        for (number, hash) in allowed.enumerate() {
-            let (complete, incomplete, downloaded) = facade.swarms(hash.id).scrape(hash.id);
-            let comma = if number > 0 { "," } else { "" };
-            text += &format!(
-                r#"{comma}{}:{{"complete":{complete},"incomplete":{incomplete},"downloaded":{downloaded}}}"#,
-                hash.json
-            );
+        let (mut here, mut passed_on) = (Vec::new(), false);
+        for hash in hashes.iter().filter(|h| facade.allowed.contains(h.id)) {
+            match facade.owner_of(hash.id) {
+                None => here.push(*hash),
+                Some(owner) => {
+                    facade.scrape_abroad(owner, &known.guest, *hash);
+                    passed_on = true;
+                }
+            }
         }
-        text += "}}";
-        known.guest.link.push_text(&[&text]);
+        // Those of other nodes are answered by them.
+        if !here.is_empty() || !passed_on {
+            facade.scrape(&known.guest.link, &here);
+        }
     }
 }

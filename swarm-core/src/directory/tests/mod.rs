@@ -4,6 +4,7 @@ mod churn;
 mod groups;
 mod links;
 mod rules;
+mod trust;
 
 use alloc::{
     collections::{BTreeMap, BTreeSet},

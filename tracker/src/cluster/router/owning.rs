@@ -112,6 +112,7 @@ impl Router {
             *from != node
         });
         self.to_nodes.remove(&node);
+        self.swarms.facade.on_node_lost(node);
     }
 
     /// Forgets visitors whose end was lost on the way. The shard gives them up by itself.

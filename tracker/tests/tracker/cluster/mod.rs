@@ -1,6 +1,7 @@
 //! Three nodes, a real NATS server, and what befalls them.
 
 mod nodes;
+mod swarms;
 
 use std::time::Instant;
 

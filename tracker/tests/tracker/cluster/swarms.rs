@@ -1,0 +1,236 @@
+//! WebTorrent viewers of one swarm, connected to different nodes.
+
+use serde_json::{Value, json};
+
+use super::*;
+
+const HASH: &str = "ZHBTleY378bqpgBu7IvG";
+/// The same as the API writes it.
+const HASH_HEX: &str = "5a4842546c655933373862717067427537497647";
+
+/// A WebTorrent client at one node.
+struct Client {
+    name: &'static str,
+    socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
+}
+
+impl Client {
+    async fn connect(node: &Node, name: &'static str, from: &str) -> Self {
+        let url = format!("ws://{}/announce", node.tracker.address);
+        let mut request = url.into_client_request().unwrap();
+        let headers = request.headers_mut();
+        headers.insert("X-Forwarded-For", from.parse().unwrap());
+        let (socket, _) = connect_async(request).await.unwrap();
+        Self { name, socket }
+    }
+
+    /// Connects, announces itself without offers, and hears the reply.
+    async fn enter(node: &Node, name: &'static str, from: &str) -> Self {
+        let mut client = Self::connect(node, name, from).await;
+        client.announce(&[]).await;
+        assert!(client.next().await["interval"].is_u64());
+        client
+    }
+
+    async fn send(&mut self, message: Value) {
+        let text = message.to_string();
+        self.socket.send(Message::Text(text.into())).await.unwrap();
+    }
+
+    async fn announce(&mut self, offers: &[&str]) {
+        let offer = |id: &&str| {
+            json!({"offer": {"type": "offer", "sdp": format!("of {}", self.name)}, "offer_id": id})
+        };
+        let offers: Vec<_> = offers.iter().map(offer).collect();
+        let peer_id = peer(self.name);
+        let message = json!({
+            "action": "announce", "info_hash": HASH, "peer_id": peer_id, "numwant": offers.len(),
+            "offers": offers,
+        });
+        self.send(message).await;
+    }
+
+    async fn answer(&mut self, to: &str, offer: &str) {
+        let message = json!({
+            "action": "announce", "info_hash": HASH, "peer_id": peer(self.name),
+            "to_peer_id": peer(to), "offer_id": offer,
+            "answer": {"type": "answer", "sdp": format!("of {}", self.name)},
+        });
+        self.send(message).await;
+    }
+
+    async fn next(&mut self) -> Value {
+        loop {
+            let next = timeout(PATIENCE, self.socket.next()).await;
+            match next.expect("a message in time") {
+                Some(Ok(Message::Text(text))) => return serde_json::from_str(&text).unwrap(),
+                Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
+                other => panic!("{}: {other:?}", self.name),
+            }
+        }
+    }
+
+    /// Hears the offer of another viewer, whichever it is, and answers it. Whose it was.
+    async fn take_offer(&mut self) -> (String, String) {
+        let heard = self.next().await;
+        assert_eq!(heard["offer"]["type"], "offer", "{heard}");
+        let offer = heard["offer_id"].as_str().unwrap().to_owned();
+        let from = heard["peer_id"].as_str().unwrap();
+        let from = from.trim_start_matches("-PM0203-").trim_start_matches('0');
+        self.answer(from, &offer).await;
+        (from.to_owned(), offer)
+    }
+
+    /// How many viewers its node says are in the swarm.
+    async fn count(&mut self) -> u64 {
+        self.send(json!({"action": "scrape", "info_hash": HASH}))
+            .await;
+        let heard = self.next().await;
+        assert_eq!(heard["action"], "scrape", "{heard}");
+        heard["files"][HASH]["incomplete"].as_u64().unwrap()
+    }
+}
+
+/// Nodes that believe their clients' headers: tests stand for viewers at many addresses.
+fn trusting(nats: &Nats) -> Config {
+    Config {
+        trusted_proxies: vec!["127.0.0.0/8".parse().unwrap()],
+        ..node_config(nats)
+    }
+}
+
+fn peer(name: &str) -> String {
+    format!("-PM0203-{name:0>12}")
+}
+
+async fn all_count(clients: &mut [Client], expected: u64) {
+    for client in clients {
+        eventually("everybody is counted", async || {
+            client.count().await == expected
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn webtorrent_viewers_of_three_nodes_meet() {
+    let nats = Nats::start().await;
+    let nodes = start_nodes(&trusting(&nats), 3).await;
+    let mut clients = Vec::new();
+    for (node, (name, from)) in nodes.iter().zip([
+        ("anna", "198.51.100.1"),
+        ("bert", "198.51.100.2"),
+        ("cleo", "198.51.100.3"),
+    ]) {
+        clients.push(Client::enter(node, name, from).await);
+    }
+    all_count(&mut clients, 3).await;
+    clients[2].announce(&["one", "two", "three"]).await;
+    assert_eq!(clients[2].next().await["incomplete"], 3);
+    let mut offers = Vec::new();
+    for client in &mut clients[..2] {
+        let (from, offer) = client.take_offer().await;
+        assert_eq!(from, "cleo");
+        offers.push(offer);
+    }
+    offers.sort_unstable();
+    assert_eq!(offers, ["one", "two"], "one each, and nobody for the third");
+    let mut answered = Vec::new();
+    for _ in 0..2 {
+        let heard = clients[2].next().await;
+        assert_eq!(heard["answer"]["type"], "answer", "{heard}");
+        answered.push(heard["offer_id"].as_str().unwrap().to_owned());
+    }
+    answered.sort_unstable();
+    assert_eq!(answered, offers);
+    // All nodes show the same swarm, with the nodes that its viewers are connected to.
+    for node in &nodes {
+        let swarm = node.api(&format!("/api/swarms/{HASH_HEX}")).await;
+        assert_eq!((&swarm["viewers"], &swarm["pairs"]), (&json!(3), &json!(2)));
+        let mut at: Vec<&str> = swarm["list"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|viewer| viewer["node"].as_str().unwrap())
+            .collect();
+        at.sort_unstable();
+        at.dedup();
+        assert_eq!(at.len(), 3, "{swarm}");
+    }
+    // An id is its connection's, whichever node somebody else tries it at.
+    let mut thief = Client::connect(&nodes[1], "anna", "203.0.113.9").await;
+    thief.announce(&[]).await;
+    let refused = thief.next().await;
+    assert!(refused["failure reason"].is_string(), "{refused}");
+    assert_eq!(clients[0].count().await, 3);
+    // Whoever closes its page is gone everywhere.
+    let gone = clients.remove(2);
+    drop(gone);
+    all_count(&mut clients, 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn webtorrent_viewers_meet_again_when_the_node_of_their_swarm_dies() {
+    let nats = Nats::start().await;
+    let mut nodes = start_nodes(&trusting(&nats), 3).await;
+    let names = [
+        ("anna", "198.51.100.1"),
+        ("bert", "198.51.100.2"),
+        ("cleo", "198.51.100.3"),
+    ];
+    let mut clients = Vec::new();
+    for (node, (name, from)) in nodes.iter().zip(names) {
+        clients.push(Client::enter(node, name, from).await);
+    }
+    all_count(&mut clients, 3).await;
+    let mut owner = 0;
+    for (index, node) in nodes.iter().enumerate() {
+        if node.metric("webtorrent_viewers").await == 3 {
+            owner = index;
+        }
+    }
+    let killed_at = Instant::now();
+    nodes.remove(owner).kill();
+    let lost = clients.remove(owner);
+    // The others were entered at the new owner by their nodes: they say nothing themselves.
+    all_count(&mut clients, 2).await;
+    let (name, from) = names[owner];
+    drop(lost);
+    let mut back = Client::enter(&nodes[0], name, from).await;
+    back.announce(&["one", "two"]).await;
+    assert_eq!(back.next().await["incomplete"], 3);
+    for client in &mut clients {
+        assert_eq!(client.take_offer().await.0, name);
+    }
+    for _ in 0..2 {
+        assert_eq!(back.next().await["answer"]["type"], "answer");
+    }
+    println!("back in one swarm after {:?}", killed_at.elapsed());
+    // A new node takes over what it owns; nobody is lost or counted twice.
+    clients.push(back);
+    for _ in 0..3 {
+        nodes.push(Node::start(trusting(&nats)));
+        all_meet(&nodes, nodes.len()).await;
+        all_count(&mut clients, 3).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn webtorrent_viewers_are_apart_without_nats_and_meet_when_it_is_back() {
+    let mut nats = Nats::start().await;
+    let nodes = start_nodes(&trusting(&nats), 2).await;
+    let mut clients = vec![
+        Client::enter(&nodes[0], "anna", "198.51.100.1").await,
+        Client::enter(&nodes[1], "bert", "198.51.100.2").await,
+    ];
+    all_count(&mut clients, 2).await;
+    nats.kill();
+    all_count(&mut clients, 1).await;
+    nats.revive().await;
+    all_meet(&nodes, 2).await;
+    all_count(&mut clients, 2).await;
+    clients[0].announce(&["one"]).await;
+    assert_eq!(clients[0].next().await["incomplete"], 2);
+    assert_eq!(clients[1].take_offer().await.0, "anna");
+    assert_eq!(clients[0].next().await["answer"]["type"], "answer");
+}
