@@ -58,6 +58,8 @@ pub enum Place {
     Site(u32),
 }
 
+/// A hundredth of a degree of latitude.
+const METRES_PER_CENTIDEG: u64 = 1112;
 /// Edges of the cells that count as one metro area when places are compared, in centidegrees.
 const CELL_LAT_CENTIDEG: i16 = 100;
 const CELL_LON_CENTIDEG: i16 = 150;
@@ -103,7 +105,7 @@ impl Network {
         let same_country = self.country == other.country;
         if self.asn != 0 && self.asn == other.asn && same_country {
             let near = match (self.location, other.location) {
-                (Some(a), Some(b)) => a.km_to(b) <= metro_km,
+                (Some(a), Some(b)) => a.is_within(metro_km, b),
                 _ => false,
             };
             return if near { Distance::Metro } else { Distance::Isp };
@@ -119,14 +121,24 @@ impl Location {
     /// Kilometres to `other` as the map shows it: exact to a few percent up to some hundred
     /// kilometres, rough beyond. Integers only, so that every machine agrees.
     pub fn km_to(self, other: Self) -> u32 {
+        (self.square_to(other).isqrt() * METRES_PER_CENTIDEG / 1000) as u32
+    }
+
+    /// Whether it is at most `km` to `other`, as [`Location::km_to`] has it: without the root, since
+    /// this is asked for each of many.
+    fn is_within(self, km: u32, other: Self) -> bool {
+        let root_max = ((u64::from(km) + 1) * 1000 - 1) / METRES_PER_CENTIDEG;
+        self.square_to(other) < (root_max + 1) * (root_max + 1)
+    }
+
+    /// The square of the distance to `other`, in hundredths of a degree of latitude.
+    fn square_to(self, other: Self) -> u64 {
         let lat_delta = i64::from(self.lat_centideg) - i64::from(other.lat_centideg);
         let lon_delta = (i64::from(self.lon_centideg) - i64::from(other.lon_centideg)).abs();
         let lon_delta = lon_delta.min(36_000 - lon_delta).max(0);
         let middle = (i64::from(self.lat_centideg) + i64::from(other.lat_centideg)) / 2;
         let east = lon_delta * cos_milli(middle) / 1000;
-        let square = (lat_delta * lat_delta + east * east).unsigned_abs();
-        // A hundredth of a degree is 1.112 km.
-        (square.isqrt() * 1112 / 1000) as u32
+        (lat_delta * lat_delta + east * east).unsigned_abs()
     }
 }
 
@@ -159,6 +171,7 @@ mod tests {
         ] {
             let got = berlin.km_to(other);
             assert!(got.abs_diff(km) <= km / 20 + 1, "{got} instead of {km}");
+            assert!(berlin.is_within(got, other) && (got == 0 || !berlin.is_within(got - 1, other)));
         }
         assert!(
             at(0, 17_999).km_to(at(0, -17_999)) < 5,

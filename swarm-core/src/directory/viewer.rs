@@ -91,10 +91,11 @@ pub(super) enum Reach {
     Hard,
 }
 
-/// The order is that of use, in cache lines: the first is all that scoring a group looks at, the next
-/// two are what a pair is decided by.
+/// The order is that of use, in pairs of cache lines, which processors fetch together: the first pair
+/// is all that scoring a group looks at, and nearly all that a pair is decided by. Where there are
+/// many viewers, each pair is as far away as main memory.
 #[derive(Debug)]
-#[repr(C, align(64))]
+#[repr(C, align(128))]
 pub(super) struct Viewer {
     pub(super) network: Network,
     pub(super) upload_kbps: u32,

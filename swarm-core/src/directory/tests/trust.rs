@@ -114,11 +114,16 @@ fn a_page_with_the_wrong_key_does_not_end_the_stay_of_others() {
     for viewer in right {
         world.status(*viewer, proven());
     }
-    // All at the same time: each of the right ones is accused by four.
-    for peer in right {
-        for viewer in wrong {
-            world.link(*viewer, *peer, LinkOutcome::Misbehaved);
+    // All at the same time: each of the right ones is accused by several. Whose links with them end
+    // for that reason finds others bad later.
+    for _ in 0..2 {
+        for peer in right {
+            for viewer in wrong {
+                world.link(*viewer, *peer, LinkOutcome::Misbehaved);
+            }
         }
+        world.pass(1_000);
+        world.link_all();
     }
     assert_eq!(world.directory.stats().false_accusers, 4);
     let newcomer = world.join(network(1, 0, 0));
