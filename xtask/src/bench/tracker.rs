@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Result;
-use servers::{Bench, Kind, step_aside};
+use servers::{Bench, Kind, Server, Setup, step_aside};
 use webtorrent::{Cycle, Viewers};
 
 use super::{Better, Output, Report};
@@ -54,6 +54,11 @@ pub(crate) struct Args {
 struct Shown {
     kind: Kind,
     busy: Cycle,
+    stay: Stay,
+}
+
+/// What viewers that stay cost.
+struct Stay {
     steady: Cycle,
     idle_kib: f64,
     rss_kib: f64,
@@ -89,19 +94,26 @@ pub(crate) fn run(args: &Args) -> Result<Report> {
     }
     report_webtorrent(&mut report, &shown);
     report_joins(&mut report, &bench, args)?;
+    report_tls(&mut report, &bench, args)?;
     Ok(report)
 }
 
 fn measure(bench: &Bench, kind: Kind, args: &Args) -> Result<Shown> {
     let time = Duration::from_secs(args.seconds);
     let busy = {
-        let server = bench.start(kind, true)?;
+        let server = bench.start(kind, Setup::Forgetful)?;
         Viewers::connect(kind, &server, args.connections)?.saturate(&server, time)?
     };
     tell(kind, "saturated", &busy);
-    let server = bench.start(kind, false)?;
+    let stay = stay(&bench.start(kind, Setup::Usual)?, kind, args)?;
+    tell(kind, "steady", &stay.steady);
+    Ok(Shown { kind, busy, stay })
+}
+
+/// Lets viewers connect and announce themselves once in their interval.
+fn stay(server: &Server, kind: Kind, args: &Args) -> Result<Stay> {
     let base = server.usage()?;
-    let mut viewers = Viewers::connect(kind, &server, args.viewers)?;
+    let mut viewers = Viewers::connect(kind, server, args.viewers)?;
     let grown = |when: &str| -> Result<f64> {
         let kib = (server.usage()?.rss_kib - base.rss_kib) / args.viewers as f64;
         eprintln!("{} {when}: {kib:.2} KiB a viewer", kind.name());
@@ -111,12 +123,10 @@ fn measure(bench: &Bench, kind: Kind, args: &Args) -> Result<Shown> {
     viewers.announce_all(1)?;
     grown("announced")?;
     let interval = Duration::from_secs_f64(args.viewers as f64 / f64::from(args.announces_per_s));
-    let steady = viewers.keep_up(&server, interval, interval.max(time))?;
-    tell(kind, "steady", &steady);
+    let time = interval.max(Duration::from_secs(args.seconds));
+    let steady = viewers.keep_up(server, interval, time)?;
     let rss_kib = grown("after traffic")?;
-    Ok(Shown {
-        kind,
-        busy,
+    Ok(Stay {
         steady,
         idle_kib,
         rss_kib,
@@ -174,30 +184,30 @@ fn report_webtorrent(report: &mut Report, shown: &[Shown]) {
         "memory of a connection before it says anything",
         "KiB",
         Better::Less,
-        &|s| s.idle_kib,
+        &|s| s.stay.idle_kib,
     );
     add(
         "memory of a WebTorrent viewer after traffic",
         "KiB",
         Better::Less,
-        &|s| s.rss_kib,
+        &|s| s.stay.rss_kib,
     );
     add(
         "server CPU in the steady state",
         "% of a core",
         Better::Less,
-        &|s| s.steady.cpu_share * 100.0,
+        &|s| s.stay.steady.cpu_share * 100.0,
     );
     add(
         "server CPU of a cycle in the steady state",
         "us",
         Better::Less,
-        &|s| s.steady.cpu_us,
+        &|s| s.stay.steady.cpu_us,
     );
 }
 
 fn report_joins(report: &mut Report, bench: &Bench, args: &Args) -> Result<()> {
-    let server = bench.start(Kind::Shoal, false)?;
+    let server = bench.start(Kind::Shoal, Setup::Usual)?;
     let joins = shoal::run(&server, args.joins, args.joins_per_s)?;
     for (name, unit, better, value) in [
         (
@@ -238,6 +248,23 @@ fn report_joins(report: &mut Report, bench: &Bench, args: &Args) -> Result<()> {
         ),
     ] {
         report.add(format!("Shoal: {name}"), unit, better, value, &[]);
+    }
+    Ok(())
+}
+
+/// Memory with TLS, of ours alone.
+fn report_tls(report: &mut Report, bench: &Bench, args: &Args) -> Result<()> {
+    eprintln!("with TLS:");
+    let kind = Kind::Shoal;
+    let stay = stay(&bench.start(kind, Setup::Secured)?, kind, args)?;
+    let server = bench.start(kind, Setup::Secured)?;
+    let joins = shoal::run(&server, args.joins, args.joins_per_s)?;
+    for (name, kib) in [
+        ("memory of a connection before it says anything", stay.idle_kib),
+        ("memory of a WebTorrent viewer after traffic", stay.rss_kib),
+        ("memory of a viewer, Shoal protocol", joins.rss_kib),
+    ] {
+        report.add(format!("with TLS: {name}"), "KiB", Better::Less, kib, &[]);
     }
     Ok(())
 }

@@ -2,11 +2,15 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
+
+use super::servers::{NAME, Server};
 
 /// Handshakes under way at the same time: fewer than a listener's queue.
 const HANDSHAKES_MAX: usize = 100;
@@ -26,6 +30,7 @@ pub(crate) type Outbox = Vec<(usize, Vec<u8>)>;
 
 pub(crate) struct Pool {
     address: SocketAddr,
+    tls: Option<Arc<ClientConfig>>,
     head: String,
     /// Messages are text, not binary.
     text: bool,
@@ -35,15 +40,21 @@ pub(crate) struct Pool {
 }
 
 struct Connection {
-    stream: TcpStream,
+    stream: Wire,
     open: bool,
     partial: Vec<u8>,
     unsent: Vec<u8>,
 }
 
+enum Wire {
+    Plain(TcpStream),
+    Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
+}
+
 impl Pool {
     /// `headers` go into the handshake, each with its line end.
-    pub(crate) fn new(address: SocketAddr, path: &str, headers: &str, text: bool) -> Result<Self> {
+    pub(crate) fn new(server: &Server, path: &str, headers: &str, text: bool) -> Result<Self> {
+        let address = server.address;
         let head = format!(
             "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
              Origin: http://localhost\r\nSec-WebSocket-Version: 13\r\n\
@@ -52,6 +63,7 @@ impl Pool {
         );
         Ok(Self {
             address,
+            tls: server.tls.clone(),
             head,
             text,
             poll: Poll::new()?,
@@ -90,6 +102,13 @@ impl Pool {
         self.poll
             .registry()
             .register(&mut stream, token, interest)?;
+        let stream = match &self.tls {
+            None => Wire::Plain(stream),
+            Some(config) => {
+                let tls = ClientConnection::new(Arc::clone(config), NAME.try_into()?)?;
+                Wire::Tls(Box::new(StreamOwned::new(tls, stream)))
+            }
+        };
         self.connections.push(Connection {
             stream,
             open: false,
@@ -118,6 +137,8 @@ impl Pool {
             }
             if event.is_readable() {
                 self.read(number, on, &mut outbox)?;
+                // What waited for a handshake.
+                self.connections[number].flush()?;
             }
         }
         for (number, message) in outbox {
@@ -226,7 +247,35 @@ impl Connection {
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok(())
+        match self.stream.flush() {
+            Err(error) if !is_for_later(&error) => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Read for Wire {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(tcp) => tcp.read(buffer),
+            Self::Tls(tls) => tls.read(buffer),
+        }
+    }
+}
+
+impl Write for Wire {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(tcp) => tcp.write(bytes),
+            Self::Tls(tls) => tls.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Plain(tcp) => tcp.flush(),
+            Self::Tls(tls) => tls.flush(),
+        }
     }
 }
 

@@ -5,10 +5,12 @@ use std::fs;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use rustls::{ClientConfig, RootCertStore};
 
 use crate::shell;
 
@@ -38,6 +40,11 @@ join_ms = 600000
 announces_per_s = 4000000000
 ";
 
+/// What the server's certificate is for.
+pub(crate) const NAME: &str = "localhost";
+/// Files of certificate and key, beside the configuration.
+const SECURED: &str = "[tls]\ncertificate = 'certificate.pem'\nkey = 'key.pem'\n";
+
 /// Pairs are not remembered and nobody has ever enough, so that every announcement costs the same
 /// work as it does with the others, however often it comes.
 const FORGETFUL: &str = "met_s = 0\npartners_max = 255\npending_max = 255\n";
@@ -55,10 +62,22 @@ pub(crate) enum Kind {
     Aquatic,
 }
 
+/// How ours is set up. The others have one way only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Setup {
+    Usual,
+    /// Pairs are not remembered.
+    Forgetful,
+    /// With TLS.
+    Secured,
+}
+
 /// A server that runs, until it is dropped.
 pub(crate) struct Server {
     child: Child,
     pub(crate) address: SocketAddr,
+    /// How to speak TLS with it; `None` where it does not.
+    pub(crate) tls: Option<Arc<ClientConfig>>,
     _folder: tempfile::TempDir,
 }
 
@@ -153,12 +172,16 @@ impl Bench {
         }
     }
 
-    /// Starts it on the first core alone. Ours remembers pairs only if it is not `forgetful`.
-    pub(crate) fn start(&self, kind: Kind, forgetful: bool) -> Result<Server> {
+    /// Starts it on the first core alone.
+    pub(crate) fn start(&self, kind: Kind, setup: Setup) -> Result<Server> {
         let folder = tempfile::tempdir()?;
+        let tls = match setup {
+            Setup::Secured => Some(certify(folder.path())?),
+            Setup::Usual | Setup::Forgetful => None,
+        };
         let port = free_port()?;
         let address = SocketAddr::from(([127, 0, 0, 1], port));
-        let mut command = self.command(kind, folder.path(), address, forgetful)?;
+        let mut command = self.command(kind, folder.path(), address, setup)?;
         command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -169,6 +192,7 @@ impl Bench {
         let mut server = Server {
             child,
             address,
+            tls,
             _folder: folder,
         };
         server
@@ -182,14 +206,18 @@ impl Bench {
         kind: Kind,
         folder: &Path,
         address: SocketAddr,
-        forgetful: bool,
+        setup: Setup,
     ) -> Result<Command> {
         let mut command = Command::new("taskset");
         command.args(["-c", "0"]).current_dir(folder);
         match kind {
             Kind::Shoal => {
                 let config = folder.join("tracker.toml");
-                let more = if forgetful { FORGETFUL } else { "" };
+                let more = match setup {
+                    Setup::Usual => "",
+                    Setup::Forgetful => FORGETFUL,
+                    Setup::Secured => SECURED,
+                };
                 fs::write(&config, [SHOAL_CONFIG, more].concat())?;
                 command.arg(&self.shoal);
                 command
@@ -259,6 +287,21 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Writes a certificate and its key into `folder`. How to speak with the server that has them.
+fn certify(folder: &Path) -> Result<Arc<ClientConfig>> {
+    let made = rcgen::generate_simple_self_signed([NAME.to_owned()])?;
+    fs::write(folder.join("certificate.pem"), made.cert.pem())?;
+    fs::write(folder.join("key.pem"), made.signing_key.serialize_pem())?;
+    let mut roots = RootCertStore::empty();
+    roots.add(made.cert.der().clone())?;
+    let provider = rustls::crypto::ring::default_provider();
+    let config = ClientConfig::builder_with_provider(Arc::new(provider))
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(Arc::new(config))
 }
 
 /// Puts this process on the last core, away from the server.

@@ -36,7 +36,7 @@ pub(crate) struct Joins {
 pub(crate) fn run(server: &Server, count: usize, rate: u32) -> Result<Joins> {
     let base = server.usage()?;
     let headers = "Sec-WebSocket-Protocol: shoal.v1\r\n";
-    let mut pool = Pool::new(server.address, "/shoal", headers, false)?;
+    let mut pool = Pool::new(server, "/shoal", headers, false)?;
     pool.open(count)?;
     let before = server.usage()?;
     let began = Instant::now();

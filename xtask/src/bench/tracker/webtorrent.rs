@@ -56,7 +56,7 @@ pub(crate) struct Cycle {
 
 impl Viewers {
     pub(crate) fn connect(kind: Kind, server: &Server, count: usize) -> Result<Self> {
-        let mut pool = Pool::new(server.address, kind.path(), "", true)?;
+        let mut pool = Pool::new(server, kind.path(), "", true)?;
         pool.open(count)?;
         Ok(Self {
             pool,
