@@ -1,5 +1,6 @@
 //! TLS by rustls: the certificate, read again when it changes, and connections.
 
+mod records;
 mod stream;
 
 pub(crate) use stream::TlsStream;
@@ -75,6 +76,8 @@ impl Acceptor {
         server.session_storage = Arc::new(NoServerSessionStorage {});
         server.ticketer = ring::Ticketer::new().map_err(broken)?;
         server.send_tls13_tickets = 1;
+        // After the handshake connections of TLS 1.3 go on with these alone: `records`.
+        server.enable_secret_extraction = true;
         Ok(Some(Self {
             config: Arc::new(server),
         }))

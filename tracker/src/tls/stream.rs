@@ -2,7 +2,8 @@
 //!
 //! rustls' buffered connections keep some KiB each, for ever. Here records pass through one pair of
 //! buffers for each thread; a connection keeps bytes only of a record that is not complete, of
-//! plaintext that was not taken, and of ciphertext that the network did not take.
+//! plaintext that was not taken, and of ciphertext that the network did not take. Once the handshake
+//! is done, it keeps of TLS 1.3 the keys alone (`records`).
 
 use std::{
     cell::RefCell,
@@ -15,8 +16,8 @@ use std::{
 };
 
 use rustls::{
-    ServerConfig,
-    server::UnbufferedServerConnection,
+    ProtocolVersion, ServerConfig,
+    server::{ServerConnectionData, UnbufferedServerConnection},
     unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus, WriteTraffic},
 };
 use tokio::{
@@ -24,10 +25,10 @@ use tokio::{
     net::TcpStream,
 };
 
+use super::records::{Alert, Opened, PLAIN_LEN_MAX, Records};
+
 /// Room for one record of the largest size (16 KiB and what TLS 1.2 adds), and the next one's start.
 const INPUT_LEN: usize = 20 * 1024;
-/// Most plaintext that is encrypted at once: one record.
-const WRITE_LEN_MAX: usize = 16 * 1024;
 
 thread_local! {
     static INPUT: RefCell<Vec<u8>> = RefCell::new(vec![0; INPUT_LEN]);
@@ -36,7 +37,7 @@ thread_local! {
 
 pub(crate) struct TlsStream {
     tcp: TcpStream,
-    tls: UnbufferedServerConnection,
+    tls: Tls,
     /// The start of a record that has not come completely.
     partial: Vec<u8>,
     /// Plaintext that waits for the reader, from `plain_at` on.
@@ -46,6 +47,15 @@ pub(crate) struct TlsStream {
     unsent: Vec<u8>,
     read_closed: bool,
     close_sent: bool,
+}
+
+enum Tls {
+    /// The handshake, and all of TLS 1.2.
+    Whole(Box<UnbufferedServerConnection>),
+    /// What comes after the handshake of TLS 1.3.
+    Records(Records),
+    /// It broke between the two.
+    Broken,
 }
 
 /// How far the records at hand lead.
@@ -75,6 +85,7 @@ impl TlsStream {
         config: Arc<ServerConfig>,
     ) -> io::Result<Box<Self>> {
         let tls = UnbufferedServerConnection::new(config).map_err(io::Error::other)?;
+        let tls = Tls::Whole(Box::new(tls));
         let mut stream = Box::new(Self {
             tcp,
             tls,
@@ -97,7 +108,21 @@ impl TlsStream {
             }
         };
         poll_fn(&mut step_on).await?;
+        stream.slim()?;
         Ok(stream)
+    }
+
+    /// Lets go of what only the handshake needed.
+    fn slim(&mut self) -> io::Result<()> {
+        self.tls = match std::mem::replace(&mut self.tls, Tls::Broken) {
+            Tls::Whole(tls) if tls.protocol_version() == Some(ProtocolVersion::TLSv1_3) => {
+                let handed_over = tls.dangerous_into_kernel_connection();
+                let (secrets, kernel) = handed_over.map_err(io::Error::other)?;
+                Tls::Records(Records::new(secrets, kernel).map_err(io::Error::other)?)
+            }
+            other => other,
+        };
+        Ok(())
     }
 
     /// Reads once from the network and handles what came.
@@ -136,10 +161,29 @@ impl TlsStream {
 
     /// Handles all complete records in `input` and keeps the rest.
     fn digest(&mut self, input: &mut [u8]) -> io::Result<Step> {
+        if !matches!(self.tls, Tls::Records(_)) {
+            return self.digest_whole(input);
+        }
+        let mut at = 0;
+        while let Tls::Records(records) = &mut self.tls {
+            match records.open(&mut input[at..], &mut self.plain, &mut self.unsent) {
+                Ok(Opened::Taken(len)) => at += len,
+                Ok(Opened::Partial) => break,
+                Ok(Opened::Closed) => return Ok(Step::Closed),
+                Err(alert) => return Err(self.fail(alert)),
+            }
+        }
+        self.partial = input[at..].to_vec();
+        Ok(Step::Ready)
+    }
+
+    fn digest_whole(&mut self, input: &mut [u8]) -> io::Result<Step> {
         let mut at = 0;
         loop {
-            let UnbufferedStatus { discard, state } =
-                self.tls.process_tls_records(&mut input[at..]);
+            let Tls::Whole(tls) = &mut self.tls else {
+                return Err(io::ErrorKind::BrokenPipe.into());
+            };
+            let UnbufferedStatus { discard, state } = tls.process_tls_records(&mut input[at..]);
             let step = match state {
                 Err(error) => {
                     self.queue_alert();
@@ -174,10 +218,24 @@ impl TlsStream {
         }
     }
 
+    /// Tells the viewer why its connection ends.
+    fn fail(&mut self, alert: Alert) -> io::Error {
+        if let Tls::Records(records) = &mut self.tls
+            && records.seal_alert(alert, &mut self.unsent).is_ok()
+        {
+            // Whether it arrives makes no difference.
+            let _ = self.tcp.try_write(&self.unsent);
+        }
+        io::Error::new(io::ErrorKind::InvalidData, alert)
+    }
+
     /// After an error: the alert that tells the viewer why, if there is one.
     fn queue_alert(&mut self) {
+        let Tls::Whole(tls) = &mut self.tls else {
+            return;
+        };
         while let Ok(ConnectionState::EncodeTlsData(mut data)) =
-            self.tls.process_tls_records(&mut []).state
+            tls.process_tls_records(&mut []).state
         {
             if append(&mut self.unsent, |out| data.encode(out)).is_err() {
                 return;
@@ -204,35 +262,22 @@ impl TlsStream {
         Poll::Ready(Ok(()))
     }
 
-    /// Encrypts by `encrypt` into the thread's buffer and sends; keeps what the network refuses.
-    fn encrypt(
-        &mut self,
-        mut encrypt: impl FnMut(
-            &mut WriteTraffic<'_, rustls::server::ServerConnectionData>,
-            &mut [u8],
-        ) -> Result<usize, EncryptError>,
-    ) -> io::Result<()> {
+    /// Encrypts into the thread's buffer and sends; keeps what the network refuses.
+    fn encrypt(&mut self, what: Sent<'_>) -> io::Result<()> {
         OUTPUT.with_borrow_mut(|output| {
-            let mut len = 0;
-            loop {
-                match self
-                    .tls
-                    .process_tls_records(&mut [])
-                    .state
-                    .map_err(io::Error::other)?
-                {
-                    ConnectionState::WriteTraffic(mut traffic) => {
-                        len += sized(output, len, |out| encrypt(&mut traffic, out))?;
-                        break;
-                    }
-                    ConnectionState::EncodeTlsData(mut data) => {
-                        len += sized(output, len, |out| data.encode(out))?;
-                    }
-                    ConnectionState::TransmitTlsData(data) => data.done(),
-                    ConnectionState::PeerClosed => {}
-                    _ => return Err(io::ErrorKind::BrokenPipe.into()),
+            let len = match &mut self.tls {
+                Tls::Records(records) => {
+                    output.clear();
+                    let sealed = match what {
+                        Sent::Data(data) => records.seal(data, output),
+                        Sent::Close => records.seal_close(output),
+                    };
+                    sealed.map_err(io::Error::other)?;
+                    output.len()
                 }
-            }
+                Tls::Whole(tls) => encrypt_whole(tls, &what, output)?,
+                Tls::Broken => return Err(io::ErrorKind::BrokenPipe.into()),
+            };
             let sent = match self.tcp.try_write(&output[..len]) {
                 Ok(sent) => sent,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
@@ -279,8 +324,8 @@ impl AsyncWrite for TlsStream {
     ) -> Poll<io::Result<usize>> {
         let me = self.get_mut();
         ready!(me.poll_send(cx))?;
-        let len = bytes.len().min(WRITE_LEN_MAX);
-        me.encrypt(|traffic, out| traffic.encrypt(&bytes[..len], out))?;
+        let len = bytes.len().min(PLAIN_LEN_MAX);
+        me.encrypt(Sent::Data(&bytes[..len]))?;
         Poll::Ready(Ok(len))
     }
 
@@ -293,10 +338,44 @@ impl AsyncWrite for TlsStream {
         if !me.close_sent {
             me.close_sent = true;
             // One that is broken already is closed all the same.
-            let _ = me.encrypt(|traffic, out| traffic.queue_close_notify(out));
+            let _ = me.encrypt(Sent::Close);
         }
         ready!(me.poll_send(cx))?;
         Pin::new(&mut me.tcp).poll_shutdown(cx)
+    }
+}
+
+/// What is to be encrypted.
+enum Sent<'a> {
+    Data(&'a [u8]),
+    /// Nothing more comes.
+    Close,
+}
+
+/// As rustls does it. How long `output` is then; what lies behind that is old.
+fn encrypt_whole(
+    tls: &mut UnbufferedServerConnection,
+    what: &Sent<'_>,
+    output: &mut Vec<u8>,
+) -> io::Result<usize> {
+    let write = |traffic: &mut WriteTraffic<'_, ServerConnectionData>, out: &mut [u8]| match what {
+        Sent::Data(data) => traffic.encrypt(data, out),
+        Sent::Close => traffic.queue_close_notify(out),
+    };
+    let mut len = 0;
+    loop {
+        let state = tls.process_tls_records(&mut []).state;
+        match state.map_err(io::Error::other)? {
+            ConnectionState::WriteTraffic(mut traffic) => {
+                return Ok(len + sized(output, len, |out| write(&mut traffic, out))?);
+            }
+            ConnectionState::EncodeTlsData(mut data) => {
+                len += sized(output, len, |out| data.encode(out))?;
+            }
+            ConnectionState::TransmitTlsData(data) => data.done(),
+            ConnectionState::PeerClosed => {}
+            _ => return Err(io::ErrorKind::BrokenPipe.into()),
+        }
     }
 }
 
@@ -329,6 +408,7 @@ fn sized<E: Room + fmt::Display>(
     len: usize,
     mut write: impl FnMut(&mut [u8]) -> Result<usize, E>,
 ) -> io::Result<usize> {
+    buffer.resize(buffer.len().max(len), 0);
     let error = match write(&mut buffer[len..]) {
         Ok(written) => return Ok(written),
         Err(error) => error,

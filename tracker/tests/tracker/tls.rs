@@ -56,10 +56,19 @@ pub(crate) async fn connect(
     certificate: &CertificateDer<'static>,
     versions: &[&'static rustls::SupportedProtocolVersion],
 ) -> std::io::Result<TlsStream<TcpStream>> {
+    let provider = rustls::crypto::ring::default_provider();
+    connect_with(address, certificate, provider, versions).await
+}
+
+async fn connect_with(
+    address: SocketAddr,
+    certificate: &CertificateDer<'static>,
+    provider: rustls::crypto::CryptoProvider,
+    versions: &[&'static rustls::SupportedProtocolVersion],
+) -> std::io::Result<TlsStream<TcpStream>> {
     let mut roots = RootCertStore::empty();
     roots.add(certificate.clone()).unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
+    let config = ClientConfig::builder_with_provider(Arc::new(provider))
         .with_protocol_versions(versions)
         .unwrap()
         .with_root_certificates(roots)
@@ -127,6 +136,84 @@ async fn viewers_meet_and_signal_over_both_versions_of_tls() {
     }
     a.close(None).await.unwrap();
     while let Some(Ok(_)) = timeout(PATIENCE, a.next()).await.unwrap() {}
+    tracker.stop().await;
+}
+
+#[tokio::test]
+async fn keys_are_updated_while_viewers_speak_with_every_cipher() {
+    use rustls::crypto::ring::cipher_suite;
+
+    let (_folder, certificate, config) = secured();
+    let tracker = start(config).await;
+    for suite in [
+        cipher_suite::TLS13_AES_128_GCM_SHA256,
+        cipher_suite::TLS13_AES_256_GCM_SHA384,
+        cipher_suite::TLS13_CHACHA20_POLY1305_SHA256,
+    ] {
+        let provider = rustls::crypto::CryptoProvider {
+            cipher_suites: vec![suite],
+            ..rustls::crypto::ring::default_provider()
+        };
+        let versions = &[&rustls::version::TLS13];
+        let stream = connect_with(tracker.address, &certificate, provider, versions).await;
+        let mut a = join_by(&tracker, stream.unwrap()).await;
+        let stream = tls(&tracker, &certificate, &[&rustls::version::TLS13]).await;
+        let mut b = join_by(&tracker, stream.unwrap()).await;
+        let to = match TrackerMsg::decode(&next(&mut b).await).unwrap() {
+            TrackerMsg::Introduce(introduction) => introduction.peer,
+            other => panic!("{other:?}"),
+        };
+        next(&mut a).await;
+        for round in 0..20_u8 {
+            // Asks the tracker to take new keys too.
+            let session = a.get_mut().get_mut().1;
+            session.refresh_traffic_keys().unwrap();
+            let payload = &vec![round; 1 + usize::from(round) * 40][..];
+            let mut bytes = Vec::new();
+            ViewerMsg::Signal { to, payload }.encode(&mut bytes);
+            b.send(Message::Binary(bytes.into())).await.unwrap();
+            let got = next(&mut a).await;
+            assert!(matches!(
+                TrackerMsg::decode(&got),
+                Ok(TrackerMsg::Signal { payload: got, .. }) if got == payload
+            ));
+            // What is said takes the request along.
+            a.send(Message::Ping(vec![round].into())).await.unwrap();
+        }
+        for socket in [&mut a, &mut b] {
+            socket.close(None).await.unwrap();
+            while let Some(Ok(_)) = timeout(PATIENCE, socket.next()).await.unwrap() {}
+        }
+    }
+    tracker.stop().await;
+}
+
+#[tokio::test]
+async fn a_record_that_was_changed_on_the_way_ends_the_connection() {
+    let (_folder, certificate, config) = secured();
+    let tracker = start(config).await;
+    for record in [
+        // Application data that nobody has encrypted, more than fits, and a handshake in the clear.
+        [&[23, 3, 3, 0, 40][..], &[7; 40]].concat(),
+        vec![23, 3, 3, 0xff, 0xff],
+        vec![22, 3, 3, 0, 1, 0],
+    ] {
+        let stream = tls(&tracker, &certificate, &[&rustls::version::TLS13]).await;
+        let (mut tcp, mut session) = stream.unwrap().into_inner();
+        tcp.write_all(&record).await.unwrap();
+        let mut heard = Vec::new();
+        let ended = timeout(PATIENCE, tcp.read_to_end(&mut heard)).await;
+        ended.expect("it ends").unwrap();
+        let (mut heard, mut told) = (&heard[..], false);
+        while !heard.is_empty() {
+            session.read_tls(&mut heard).unwrap();
+            let read = session.process_new_packets();
+            told |= matches!(read, Err(rustls::Error::AlertReceived(_)));
+        }
+        assert!(told, "why it ends is said");
+    }
+    let stream = tls(&tracker, &certificate, &[&rustls::version::TLS13]).await;
+    join_by(&tracker, stream.unwrap()).await;
     tracker.stop().await;
 }
 
