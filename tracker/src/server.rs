@@ -186,12 +186,17 @@ async fn serve(
     if time::timeout(drain, gone).await.is_err() {
         tracing::info!("connections that did not end in time are cut");
     }
-    for task in [Some(shard), cluster].into_iter().flatten() {
+    join([Some(shard), cluster]).await;
+    Ok(())
+}
+
+/// Waits until the tasks have ended.
+async fn join(tasks: [Option<JoinHandle<()>>; 2]) {
+    for task in tasks.into_iter().flatten() {
         if let Err(error) = task.await {
             tracing::error!(%error, "a task broke off");
         }
     }
-    Ok(())
 }
 
 /// A seed, and a name for this process.

@@ -171,7 +171,9 @@ mod tests {
         ] {
             let got = berlin.km_to(other);
             assert!(got.abs_diff(km) <= km / 20 + 1, "{got} instead of {km}");
-            assert!(berlin.is_within(got, other) && (got == 0 || !berlin.is_within(got - 1, other)));
+            assert!(
+                berlin.is_within(got, other) && (got == 0 || !berlin.is_within(got - 1, other))
+            );
         }
         assert!(
             at(0, 17_999).km_to(at(0, -17_999)) < 5,

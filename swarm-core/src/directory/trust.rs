@@ -142,9 +142,7 @@ impl Directory {
     /// It is the accuser that is at fault: it is introduced to nobody for a while, and what it said
     /// is forgotten.
     fn on_fault(&mut self, accuser: Key) {
-        let until = self
-            .now
-            .plus_ms(u64::from(self.policy.complaints_pause_ms));
+        let until = self.now.plus_ms(u64::from(self.policy.complaints_pause_ms));
         let Some(v) = self.viewers.get_mut(accuser) else {
             return;
         };

@@ -14,8 +14,8 @@ use swarm_core::{
 };
 
 use super::members::{BIG_MAX, Hello, NAME_LEN_MAX, NodeId, SPLITS_MAX};
-use words::GuestWords;
 use crate::{shard::Join, sink::Sink};
+use words::GuestWords;
 
 /// The version that this node speaks; others are not understood.
 pub(super) const VERSION: u8 = 2;
@@ -210,7 +210,13 @@ impl<'a> Entry<'a> {
             Self::Close(remote) => head(CLOSE, remote),
             Self::Unknown(remote) => head(UNKNOWN, remote),
             Self::Guest(conn, words) => {
-                head(GUEST, &Remote { conn: *conn, turn: 0 });
+                head(
+                    GUEST,
+                    &Remote {
+                        conn: *conn,
+                        turn: 0,
+                    },
+                );
                 words.encode(&mut out);
             }
         }

@@ -103,7 +103,10 @@ impl Records {
             return Ok(Opened::Partial);
         };
         let nonce = self.rx.next_nonce();
-        let opened = self.rx.key.open_in_place(nonce, Aad::from(&*header), sealed);
+        let opened = self
+            .rx
+            .key
+            .open_in_place(nonce, Aad::from(&*header), sealed);
         let padded: &[u8] = opened.map_err(|_| BAD_RECORD_MAC)?;
         // The kind stands behind the content, and zeros behind the kind.
         let end = padded.iter().rposition(|byte| *byte != 0);
@@ -173,9 +176,7 @@ impl Half {
         let (algorithm, key, iv) = match &secrets {
             ConnectionTrafficSecrets::Aes128Gcm { key, iv } => (&AES_128_GCM, key, iv),
             ConnectionTrafficSecrets::Aes256Gcm { key, iv } => (&AES_256_GCM, key, iv),
-            ConnectionTrafficSecrets::Chacha20Poly1305 { key, iv } => {
-                (&CHACHA20_POLY1305, key, iv)
-            }
+            ConnectionTrafficSecrets::Chacha20Poly1305 { key, iv } => (&CHACHA20_POLY1305, key, iv),
             _ => return Err(INTERNAL_ERROR),
         };
         let key = UnboundKey::new(algorithm, key.as_ref()).map_err(|_| INTERNAL_ERROR)?;

@@ -49,6 +49,10 @@ pub(crate) struct TlsStream {
     close_sent: bool,
 }
 
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all are of the large one, and in a box already"
+)]
 enum Tls {
     /// The handshake, and all of TLS 1.2.
     Whole(Box<UnbufferedServerConnection>),

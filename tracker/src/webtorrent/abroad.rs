@@ -146,7 +146,11 @@ impl Facade {
             let Some(member) = away.members.get_mut(&key) else {
                 continue;
             };
-            say(member.owner, conn, &GuestWords::Left((info_hash.0, peer_id.0)));
+            say(
+                member.owner,
+                conn,
+                &GuestWords::Left((info_hash.0, peer_id.0)),
+            );
             if let Some(owner) = owner {
                 member.owner = owner;
                 enter(key, member, &mut say);
@@ -156,7 +160,11 @@ impl Facade {
             away.members.remove(&key);
             if let Some(outgoing) = away.links.get(&conn) {
                 let link = Link::Here(Arc::clone(outgoing));
-                let guest = Guest { conn, link, network };
+                let guest = Guest {
+                    conn,
+                    link,
+                    network,
+                };
                 self.enter(&guest, Membership { info_hash, peer_id }, complete);
             }
         }

@@ -260,7 +260,10 @@ fn report_tls(report: &mut Report, bench: &Bench, args: &Args) -> Result<()> {
     let server = bench.start(kind, Setup::Secured)?;
     let joins = shoal::run(&server, args.joins, args.joins_per_s)?;
     for (name, kib) in [
-        ("memory of a connection before it says anything", stay.idle_kib),
+        (
+            "memory of a connection before it says anything",
+            stay.idle_kib,
+        ),
         ("memory of a WebTorrent viewer after traffic", stay.rss_kib),
         ("memory of a viewer, Shoal protocol", joins.rss_kib),
     ] {

@@ -41,9 +41,7 @@ impl Client {
     }
 
     async fn announce(&mut self, offers: &[&str]) {
-        let offer = |id: &&str| {
-            json!({"offer": {"type": "offer", "sdp": format!("of {}", self.name)}, "offer_id": id})
-        };
+        let offer = |id: &&str| json!({"offer": {"type": "offer", "sdp": format!("of {}", self.name)}, "offer_id": id});
         let offers: Vec<_> = offers.iter().map(offer).collect();
         let peer_id = peer(self.name);
         let message = json!({
