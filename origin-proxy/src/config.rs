@@ -5,8 +5,8 @@ use std::{net::SocketAddr, path::PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub use self::edge::{
-    AdminConfig, CorsConfig, DiskConfig, LimitsConfig, LogConfig, SteeringConfig, TimeoutsConfig,
-    TlsConfig, UpstreamConfig,
+    AdminConfig, CorsConfig, DiskConfig, LimitsConfig, LogConfig, LowLatencyConfig, SteeringConfig,
+    TimeoutsConfig, TlsConfig, UpstreamConfig,
 };
 use crate::Error;
 
@@ -42,6 +42,8 @@ pub struct Config {
     pub cache: CacheConfig,
     /// Caching across restarts.
     pub disk: DiskConfig,
+    /// Holding requests back for origins that cannot.
+    pub low_latency: LowLatencyConfig,
     /// Asking origins.
     pub upstream: UpstreamConfig,
     /// Encrypted connections of viewers.
@@ -172,6 +174,9 @@ impl Config {
         {
             return wrong("tls.listen needs tls.certificate_file and tls.key_file");
         }
+        if self.low_latency.poll_ms_min == 0 {
+            return wrong("low_latency.poll_ms_min must not be 0");
+        }
         if self.tls.reload_ms == 0 || self.upstream.health_interval_ms == 0 {
             return wrong("tls.reload_ms and upstream.health_interval_ms must not be 0");
         }
@@ -236,6 +241,7 @@ impl Default for Config {
             records: RecordsConfig::default(),
             cache: CacheConfig::default(),
             disk: DiskConfig::default(),
+            low_latency: LowLatencyConfig::default(),
             upstream: UpstreamConfig::default(),
             tls: TlsConfig::default(),
             timeouts: TimeoutsConfig::default(),

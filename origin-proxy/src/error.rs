@@ -29,6 +29,9 @@ pub(crate) enum Failure {
     /// The origin did not answer in time.
     #[error("origin did not answer in time")]
     OriginTimeout,
+    /// The origin has not published what a viewer waits for (LL-HLS).
+    #[error("origin has not published in time what the client waits for")]
+    NotPublished,
     /// The viewer wants nothing but what is in the cache, and it is not.
     #[error("client wants what is in the cache alone, and it is not")]
     NotCached,
@@ -50,7 +53,7 @@ impl Failure {
             Self::Origin(_) => StatusCode::BAD_GATEWAY,
             Self::OriginTimeout | Self::NotCached => StatusCode::GATEWAY_TIMEOUT,
             Self::TooOften => StatusCode::TOO_MANY_REQUESTS,
-            Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Busy | Self::NotPublished => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }

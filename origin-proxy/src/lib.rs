@@ -32,6 +32,7 @@ mod keyring;
 mod live;
 mod lowlatency;
 mod metrics;
+mod moved;
 mod object;
 mod part_list;
 mod pilot;
@@ -46,6 +47,7 @@ mod respond;
 mod server;
 mod steering;
 mod target;
+mod terminate;
 mod tls;
 mod trace;
 mod upstream;
@@ -53,8 +55,8 @@ mod vary;
 
 pub use config::{
     AdminConfig, CacheConfig, Config, CorsConfig, DiskConfig, HostConfig, LimitsConfig, LogConfig,
-    RecordsConfig, SteeringConfig, StreamConfig, TimeoutsConfig, TlsConfig, UpstreamConfig,
-    default_config,
+    LowLatencyConfig, RecordsConfig, SteeringConfig, StreamConfig, TimeoutsConfig, TlsConfig,
+    UpstreamConfig, default_config,
 };
 pub use error::Error;
 pub use key::{keygen, public_key};

@@ -8,6 +8,7 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::future::join_all;
+use http::HeaderMap;
 use swarm_core::{
     id::Name,
     timeline::{Listed, SegmentInfo, Track, dash, hls},
@@ -19,7 +20,7 @@ use crate::{
     object::{Object, Records},
     part_list::{self, PartList},
     playlist::{Format, annotate_mpd},
-    proxy::Proxy,
+    proxy::{Errand, Proxy},
     records::{Listing, Ranges, Stream},
     target::{Site, Target},
     vary,
@@ -34,6 +35,7 @@ impl Proxy {
     pub(crate) async fn release_playlist(
         self: &Arc<Self>,
         target: &Target,
+        is_shared: bool,
         raw: &Bytes,
         format: Format,
     ) -> (Bytes, Kind) {
@@ -46,7 +48,19 @@ impl Proxy {
         };
         let stream = self.stream_of(target).cloned();
         match format {
-            Format::Hls => self.release_hls(target, raw, text, stream).await,
+            Format::Hls => {
+                let site = self.site_of(target);
+                let promise = || self.lives.announce(text, target, site);
+                let (body, kind) = match is_shared.then(promise).flatten() {
+                    None => self.release_hls(target, raw, text, stream).await,
+                    Some(promised) => {
+                        let target = site.without_directives(target);
+                        let raw = Bytes::from(promised.clone());
+                        self.release_hls(&target, &raw, &promised, stream).await
+                    }
+                };
+                (body, kind)
+            }
             Format::Dash => self.release_dash(target, raw, text, stream),
             Format::Other => (raw.clone(), Kind::Playlist),
         }
@@ -78,11 +92,7 @@ impl Proxy {
         if text.contains("#EXT-X-I-FRAMES-ONLY") {
             return (raw.clone(), kind);
         }
-        let clock = match low_latency {
-            Some(_) => Clock::Overlapping,
-            None => Clock::Now,
-        };
-        let mut due = self.note_track(&stream, target, &track, clock);
+        let mut due = self.note_track(&stream, target, &track, Clock::Now);
         if low_latency.is_some() {
             due.extend(self.note_parts(&stream, target, &track, &PartList::read(text, &url)));
         }
@@ -155,8 +165,7 @@ impl Proxy {
         let last_seq = track.segments.last().map_or(0, |last| last.info.seq);
         // Ahead of its time, the last number is not what the next manifest has to be measured by.
         let era = match clock {
-            Clock::Now => stream.on_window(source, last_seq, 0),
-            Clock::Overlapping => stream.on_window(source, last_seq, OVERLAP_SEGMENTS),
+            Clock::Now => stream.on_window(source, last_seq, OVERLAP_SEGMENTS),
             Clock::Ahead => stream.era(source),
         };
         let listed = self.note_listed(stream, target, source, era, &track.segments);
@@ -372,16 +381,15 @@ fn plan_hold(hold_ms_max: u64, low_latency: Option<LowLatency>) -> Duration {
 /// At what time a track is read.
 #[derive(Clone, Copy)]
 enum Clock {
-    /// As it is now.
+    /// As it is now, or as it was a moment ago: blocking reloads come in any order, and one of several
+    /// origins may lag behind the others.
     Now,
-    /// As it is now, or as it was a moment ago: blocking reloads and others come in any order.
-    Overlapping,
     /// As it will be soon.
     Ahead,
 }
 
 const CLOCK_ERROR_MS: u64 = 1000;
-/// An answer that overtakes another one is newer by so many segments at most.
+/// A playlist that is older than one before it, and no new beginning, is so many segments behind at most.
 const OVERLAP_SEGMENTS: u64 = 1;
 /// A low-latency playlist is held back for this share of a part at most: a quarter.
 const PART_HOLD_SHARE: u64 = 4;
@@ -428,7 +436,8 @@ async fn prepare(proxy: &Arc<Proxy>, stream: &Arc<Stream>, name: Name, target: &
         }
         Some(_) => {}
         None => {
-            if !proxy.prefetch(target).await {
+            let headers = HeaderMap::new();
+            if !proxy.run(Errand::Prefetch, target, &headers).await {
                 stream.on_failed(name);
             }
         }

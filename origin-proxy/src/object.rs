@@ -188,6 +188,15 @@ struct State {
     landing: Option<Landing>,
 }
 
+/// How long an answer may be held back until all of it is there.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Hold {
+    /// Since the origin was asked.
+    pub(crate) most: Duration,
+    /// Whether one whose length is not known yet may be: it may be made while it is sent.
+    pub(crate) is_for_growing: bool,
+}
+
 /// What a viewer finds when it waits for a flight.
 pub(crate) enum Progress {
     /// Body bytes are coming.
@@ -285,19 +294,21 @@ impl Flight {
         self.wait(|state| state.landing.clone()).await
     }
 
-    /// Waits for the head; then, if `hold` is given, for the end until `hold` has passed since the
-    /// start.
-    pub(crate) async fn progress(&self, hold: Option<Duration>) -> Progress {
+    /// Waits for the head; then, if `hold` is given, for the end until it has passed since the start.
+    pub(crate) async fn progress(&self, hold: Option<Hold>) -> Progress {
         let head = self.wait(|state| match (&state.landing, &state.head) {
             (Some(landing), _) => Some(Progress::Landed(landing.clone())),
             (None, Some(head)) => Some(Progress::Growing(head.clone())),
             (None, None) => None,
         });
         let progress = head.await;
-        let (Progress::Growing(_), Some(hold)) = (&progress, hold) else {
+        let (Progress::Growing(head), Some(hold)) = (&progress, hold) else {
             return progress;
         };
-        let left = hold.saturating_sub(self.started.elapsed());
+        if head.len.is_none() && !hold.is_for_growing {
+            return progress;
+        }
+        let left = hold.most.saturating_sub(self.started.elapsed());
         match tokio::time::timeout(left, self.landing()).await {
             Ok(landing) => Progress::Landed(landing),
             Err(_) => progress,

@@ -15,7 +15,7 @@ use crate::{
     freshness::{self, Freshness, Kind, NOT_FRESH, is_shareable, plan_freshness},
     object::{Flight, Head, Landing, Object, end_to_end},
     playlist::Format,
-    proxy::{Answer, Passed, Proxy, max_age},
+    proxy::{Answer, Errand, Passed, Proxy, max_age},
     target::Target,
     upstream::has_certain_end,
     vary,
@@ -33,8 +33,8 @@ pub(crate) struct Pilot {
     pub(crate) base_key: String,
     /// What the cache has, to be confirmed.
     pub(crate) prior: Option<Arc<Object>>,
-    /// Whether it is ahead of viewers: what it brings counts only if it is a segment.
-    pub(crate) is_prefetch: bool,
+    /// What is fetched ahead of viewers counts only if it is a segment.
+    pub(crate) errand: Errand,
 }
 
 impl Drop for Pilot {
@@ -84,6 +84,11 @@ impl Pilot {
         if let (StatusCode::NOT_MODIFIED, Some(prior)) = (status, &prior) {
             return Ok(self.confirm(prior, response.headers(), arrived).await);
         }
+        if let Some(elsewhere) = proxy.moved(&self.target, &response) {
+            // Where to may be for this viewer alone.
+            let _ = to_first.send(Answer::Whole(elsewhere));
+            return Ok(Landing::NotShared);
+        }
         let mut head = end_to_end(response.headers());
         // Caches that keep an answer owe it a date (RFC 9110 section 6.6.1).
         head.entry(header::DATE)
@@ -91,7 +96,7 @@ impl Pilot {
         let is_too_long = response
             .content_length()
             .is_some_and(|len| len > proxy.config.cache.object_bytes_max);
-        let is_early = self.is_prefetch && status != StatusCode::OK;
+        let is_early = self.errand == Errand::Prefetch && status != StatusCode::OK;
         let is_authorized = viewer.contains_key(header::AUTHORIZATION);
         let is_shareable = is_shareable(status, response.headers(), is_authorized);
         if !is_shareable || is_too_long || is_early {
@@ -114,7 +119,8 @@ impl Pilot {
                 .collect(&mut response, PLAYLIST_LEN_MAX)
                 .await?;
             proxy.on_origin_bytes(&self.target, raw.len());
-            let released = proxy.release(&self.target, status, head, raw, format, arrived);
+            let is_shared = self.is_for_all();
+            let released = proxy.release(&self.target, is_shared, head, raw, format, arrived);
             return Ok(self.keep(released.await));
         }
         if status == StatusCode::OK {
@@ -134,6 +140,11 @@ impl Pilot {
             let rule = self.proxy.on_vary(&self.base_key, names);
             self.flight.on_key(rule.key(&self.base_key, viewer));
         }
+    }
+
+    /// Whether what it brings is the same for all viewers.
+    fn is_for_all(&self) -> bool {
+        self.flight.is_for(&self.base_key)
     }
 
     /// The object as it is on disk, which is in memory from here on.
@@ -202,7 +213,7 @@ impl Pilot {
         let raw = upstream.collect(&mut response, PLAYLIST_LEN_MAX).await?;
         let proxy = &self.proxy;
         proxy.on_origin_bytes(&self.target, raw.len());
-        let released = proxy.release(&self.target, status, head, raw, format, arrived);
+        let released = proxy.release(&self.target, false, head, raw, format, arrived);
         Ok(Answer::Whole(Arc::new(released.await.0)))
     }
 
@@ -212,6 +223,9 @@ impl Pilot {
             let key = self.flight.key();
             self.write_disk(key.clone(), &object);
             self.proxy.cache.insert(key, object.clone());
+            if self.is_for_all() {
+                self.proxy.on_playlist(&self.target, &object);
+            }
         }
         Landing::Whole(object)
     }
@@ -230,9 +244,10 @@ impl Pilot {
                 headers.insert(header::ETAG, etag.clone());
             }
             let format = Format::of(&self.target.path, &prior.headers);
+            let is_shared = self.is_for_all();
             let released =
                 self.proxy
-                    .release(&self.target, prior.status, headers, raw, format, arrived);
+                    .release(&self.target, is_shared, headers, raw, format, arrived);
             return self.keep(released.await);
         }
         let plan = self.plan(prior.status, &headers);

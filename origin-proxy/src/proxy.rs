@@ -28,7 +28,7 @@ use crate::{
     keyring::{self, Keys},
     lowlatency::Parts,
     metrics::{Metrics, Scope},
-    object::{Flight, Head, Landing, Object, Progress, end_to_end},
+    object::{Flight, Head, Hold, Landing, Object, Progress, end_to_end},
     pilot::Pilot,
     playlist::Format,
     rates::Rates,
@@ -36,6 +36,7 @@ use crate::{
     respond,
     steering::Steering,
     target::{Site, Target, sites},
+    terminate::Lives,
     upstream::{Ask, Upstream, headers_for_pass, headers_for_whole},
     vary,
 };
@@ -62,6 +63,7 @@ pub(crate) struct Proxy {
     has_varies: AtomicBool,
     vary_salts: AtomicU64,
     pub(crate) parts: Parts,
+    pub(crate) lives: Lives,
     pub(crate) steering: Steering,
     pub(crate) rates: Rates,
     pub(crate) access: Option<AccessLog>,
@@ -101,6 +103,17 @@ const DISK_WRITES_MAX: usize = 8;
 /// Parts are sent once they are whole (LL-HLS: at the full speed of the link). Time-outs of the origin
 /// end the wait before this does.
 const PART_HOLD: Duration = Duration::from_secs(600);
+
+/// Why the origin is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Errand {
+    /// For a viewer.
+    Viewer,
+    /// For a segment, ahead of viewers.
+    Prefetch,
+    /// For what is newer than the cache has, however fresh that is.
+    Poll,
+}
 
 /// A flight to wait for, and the way by which its first passenger gets what is not shared.
 struct Boarding {
@@ -161,6 +174,7 @@ impl Proxy {
             // Keys on disk are older than this process.
             vary_salts: AtomicU64::new(salt),
             parts: Parts::default(),
+            lives: Lives::new(&config.low_latency),
             steering: Steering::new(&config.steering),
             rates: Rates::new(&config.limits),
             access: AccessLog::open(&config.log, metrics.log_lost.clone())?,
@@ -262,12 +276,25 @@ impl Proxy {
         viewer: &HeaderMap,
         method: &Method,
     ) -> Result<(Answer, Outcome), Failure> {
-        match self.at_hand(target, viewer) {
-            Some(found) => Ok(found),
-            None if is_only_if_cached(viewer) => Err(Failure::NotCached),
-            // Every connection has room for what answers it: little, as long as the cache has all.
-            None => Box::pin(self.seek(target, viewer, method)).await,
+        if let Some(held) = self.lives.find(target, self.site_of(target))
+            && let Some(found) = Box::pin(self.hold_back(held, target, viewer)).await?
+        {
+            return Ok(found);
         }
+        let found = match self.at_hand(target, viewer) {
+            Some(found) => found,
+            None if is_only_if_cached(viewer) => return Err(Failure::NotCached),
+            // Every connection has room for what answers it: little, as long as the cache has all.
+            None => Box::pin(self.seek(target, viewer, method)).await?,
+        };
+        // It may have told that the origin holds nothing back.
+        if target.has_directives()
+            && let Some(held) = self.lives.find(target, self.site_of(target))
+            && let Some(found) = Box::pin(self.hold_back(held, target, viewer)).await?
+        {
+            return Ok(found);
+        }
+        Ok(found)
     }
 
     /// Finds an answer that the cache does not have.
@@ -283,18 +310,20 @@ impl Proxy {
                 break;
             }
             let variant = self.variant(target, viewer);
-            let Boarding { flight, unshared } = match self.board(target, &variant, viewer, false) {
-                Ok(boarding) => boarding,
-                Err(object) if is_authorized && !is_for_authorized(&object.headers) => break,
-                Err(object) => {
-                    self.metrics.hits.increment(1);
-                    return Ok((Answer::Whole(object), Outcome::Hit));
-                }
-            };
+            let Boarding { flight, unshared } =
+                match self.board(target, &variant, viewer, Errand::Viewer) {
+                    Ok(boarding) => boarding,
+                    Err(object) if is_authorized && !is_for_authorized(&object.headers) => break,
+                    Err(object) => {
+                        self.metrics.hits.increment(1);
+                        return Ok((Answer::Whole(object), Outcome::Hit));
+                    }
+                };
             if unshared.is_none() {
                 self.metrics.collapsed.increment(1);
             }
-            let progress = flight.progress(self.hold(target)).await;
+            let hold = self.hold(target);
+            let progress = flight.progress(hold).await;
             let is_mine = flight.is_for(&self.variant(target, viewer).key);
             if !is_mine && !matches!(progress, Progress::Landed(Landing::Failed(_))) {
                 continue;
@@ -368,7 +397,7 @@ impl Proxy {
         }
         if object.is_usable_meanwhile() {
             // The flight goes on by itself.
-            let _ = self.board(target, &variant, viewer, false);
+            let _ = self.board(target, &variant, viewer, Errand::Viewer);
             self.metrics.stale.increment(1);
             return Some((Answer::Whole(object), Outcome::Stale));
         }
@@ -385,9 +414,12 @@ impl Proxy {
     }
 
     /// How long the first answer with a part or a listed segment may be held back.
-    fn hold(&self, target: &Target) -> Option<Duration> {
+    fn hold(&self, target: &Target) -> Option<Hold> {
         if self.parts.has(&target.key) {
-            return Some(PART_HOLD);
+            return Some(Hold {
+                most: PART_HOLD,
+                is_for_growing: true,
+            });
         }
         let stream = self.stream_of(target)?;
         let name = Name::of_url(&target.path);
@@ -399,14 +431,21 @@ impl Proxy {
                     .flatten()
             })?;
         }
-        Some(Duration::from_millis(
-            self.config.records.segment_hold_ms_max,
-        ))
+        Some(Hold {
+            most: Duration::from_millis(self.config.records.segment_hold_ms_max),
+            is_for_growing: !stream.has_growing_segments(),
+        })
     }
 
-    /// Fetches a segment ahead of viewers, and waits until it is signed or known to fail.
-    pub(crate) async fn prefetch(self: &Arc<Self>, target: &Target) -> bool {
-        match self.board(target, target, &HeaderMap::new(), true) {
+    /// Fetches an object for no viewer in particular, and waits until it is here (and signed, if it is a
+    /// segment) or known to fail. Returns whether it is there.
+    pub(crate) async fn run(
+        self: &Arc<Self>,
+        errand: Errand,
+        target: &Target,
+        viewer: &HeaderMap,
+    ) -> bool {
+        match self.board(target, target, viewer, errand) {
             Ok(boarding) => {
                 let landing = boarding.flight.landing().await;
                 matches!(landing, Landing::Whole(object) if object.status == StatusCode::OK)
@@ -426,11 +465,12 @@ impl Proxy {
         base: &Target,
         variant: &Target,
         viewer: &HeaderMap,
-        is_prefetch: bool,
+        errand: Errand,
     ) -> Result<Boarding, Arc<Object>> {
         let mut flights = self.lock_flights();
         let prior = self.cached(variant);
-        if let Some(object) = prior.as_ref().filter(|object| object.is_fresh()) {
+        let fresh = prior.as_ref().filter(|object| object.is_fresh());
+        if let Some(object) = fresh.filter(|_| errand != Errand::Poll) {
             return Err(object.clone());
         }
         if let Some(flight) = flights.get(&variant.key) {
@@ -450,7 +490,7 @@ impl Proxy {
             target: variant.clone(),
             base_key: base.key.clone(),
             prior,
-            is_prefetch,
+            errand,
         };
         let headers = headers_for_whole(viewer);
         tokio::spawn(async move { pilot.fly(headers, to_first).await });
@@ -473,6 +513,9 @@ impl Proxy {
         let mut response = self
             .ask(target, method.clone(), headers, Bytes::new())
             .await?;
+        if let Some(elsewhere) = self.moved(target, &response) {
+            return Ok(Answer::Whole(elsewhere));
+        }
         let format = Format::of(&target.path, response.headers());
         let is_ours = format != Format::Other && response.status() == StatusCode::OK;
         if !is_ours || method == Method::HEAD {
@@ -485,7 +528,7 @@ impl Proxy {
             .collect(&mut response, PLAYLIST_LEN_MAX)
             .await?;
         let (object, _) = self
-            .release(target, StatusCode::OK, head, raw, format, arrived)
+            .release(target, false, head, raw, format, arrived)
             .await;
         Ok(Answer::Whole(Arc::new(object)))
     }
@@ -520,17 +563,19 @@ impl Proxy {
         self.scope_of(target).origin_bytes.increment(len as u64);
     }
 
-    /// A playlist as viewers get it, and whether it may be kept.
+    /// A playlist as viewers get it, and whether it may be kept. One that is shared may be promised to
+    /// viewers who wait for it.
     pub(crate) async fn release(
         self: &Arc<Self>,
         target: &Target,
-        status: StatusCode,
+        is_shared: bool,
         mut headers: HeaderMap,
         raw: Bytes,
         format: Format,
         arrived: Instant,
     ) -> (Object, bool) {
-        let (body, kind) = self.release_playlist(target, &raw, format).await;
+        let (body, kind) = self.release_playlist(target, is_shared, &raw, format).await;
+        let status = StatusCode::OK;
         let origin_etag = headers.remove(header::ETAG);
         headers.insert(header::ETAG, etag_of(&body));
         headers.remove(RECORD_HEADER);
@@ -555,7 +600,8 @@ impl Proxy {
     }
 }
 
-fn etag_of(body: &[u8]) -> HeaderValue {
+/// The validator of a playlist of ours.
+pub(crate) fn etag_of(body: &[u8]) -> HeaderValue {
     let digest = <sha2::Sha256 as sha2::Digest>::digest(body);
     let text = format!("\"{}\"", hex::encode(&digest[..8]));
     HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("\"\""))

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -70,6 +70,8 @@ pub(crate) struct Stream {
     records: Cache<Name, Arc<Signed>>,
     /// Manifests whose segments come by the clock, by path.
     manifests: Cache<String, Arc<str>>,
+    /// Whether a manifest says that segments can be had while they are made (LL-DASH).
+    has_growing_segments: AtomicBool,
     /// Shortest target duration of its live playlists in milliseconds; 0 if there is none.
     target_ms: AtomicU64,
     born: Instant,
@@ -109,6 +111,7 @@ impl Stream {
                 .build(),
             records: Cache::new(records_max),
             manifests: Cache::new(MANIFESTS_MAX),
+            has_growing_segments: AtomicBool::new(false),
             target_ms: AtomicU64::new(0),
             born: Instant::now(),
             refreshed_ms: AtomicU64::new(0),
@@ -203,6 +206,13 @@ impl Stream {
 
     pub(crate) fn on_manifest(&self, path: &str, text: &str) {
         self.manifests.insert(path.into(), text.into());
+        if text.contains("availabilityTimeComplete=\"false\"") {
+            self.has_growing_segments.store(true, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn has_growing_segments(&self) -> bool {
+        self.has_growing_segments.load(Ordering::Relaxed)
     }
 
     /// Whether manifests may be read again for the sake of a name that is not listed. Not more than

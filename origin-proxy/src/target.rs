@@ -8,6 +8,9 @@ use crate::{Config, Error, error::Failure, health::Health};
 /// Path segments that would climb, in every spelling.
 const DOTS: [&str; 6] = [".", "..", "%2e", "%2e%2e", ".%2e", "%2e."];
 
+/// What the names of delivery directives begin with (LL-HLS).
+const DIRECTIVES: &str = "_HLS_";
+
 /// The host whose objects a viewer asks for: its origins and the rules for keys.
 pub(crate) struct Site {
     /// Which one: 0 is that of all hosts that have none of their own.
@@ -45,6 +48,12 @@ impl Target {
     pub(crate) fn is_blocking(&self) -> bool {
         let query = self.query.as_deref().unwrap_or_default();
         query.split('&').any(|word| word.starts_with("_HLS_msn="))
+    }
+
+    /// Whether a player says which state of a playlist it wants (LL-HLS).
+    pub(crate) fn has_directives(&self) -> bool {
+        let query = self.query.as_deref().unwrap_or_default();
+        query.split('&').any(|word| word.starts_with(DIRECTIVES))
     }
 }
 
@@ -133,6 +142,21 @@ impl Site {
         })
     }
 
+    /// The playlist that `target` is, in whatever state.
+    pub(crate) fn without_directives(&self, target: &Target) -> Target {
+        if !target.has_directives() {
+            return target.clone();
+        }
+        let words = target.query.as_deref().unwrap_or_default().split('&');
+        let kept: Vec<&str> = words.filter(|word| !word.starts_with(DIRECTIVES)).collect();
+        let query = (!kept.is_empty()).then(|| kept.join("&"));
+        Target {
+            key: self.key(&target.path, query.as_deref()),
+            query,
+            ..target.clone()
+        }
+    }
+
     fn key(&self, path: &str, query: Option<&str>) -> String {
         let arguments = query.unwrap_or_default().split('&');
         let mut kept: Vec<&str> = arguments
@@ -160,7 +184,7 @@ impl Site {
             None => name == rule,
         };
         // Each has another answer, whatever the rules of the operator (LL-HLS).
-        if name.starts_with("_HLS_") {
+        if name.starts_with(DIRECTIVES) {
             return true;
         }
         if self.query_keep.is_empty() {
@@ -265,6 +289,12 @@ mod tests {
         let target = site.target(&uri).unwrap();
         assert_eq!(target.key, "/i.m3u8?_HLS_msn=7&_HLS_part=2");
         assert!(target.is_blocking());
+        let whole = site.without_directives(&target);
+        assert_eq!(
+            (whole.key.as_str(), whole.query.as_deref()),
+            ("/i.m3u8", Some("token=x"))
+        );
+        assert!(!whole.has_directives() && site.without_directives(&whole) == whole);
     }
 
     #[test]

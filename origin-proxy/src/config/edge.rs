@@ -23,6 +23,18 @@ pub struct TimeoutsConfig {
     pub drain_ms: u64,
 }
 
+/// Low-latency HLS before origins that list parts and cannot hold requests back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LowLatencyConfig {
+    /// Whether the proxy holds requests back in their place.
+    pub terminate: bool,
+    /// Shortest pause between two requests for one playlist that viewers wait for, in milliseconds.
+    pub poll_ms_min: u64,
+    /// Playlists for which it does so at the same time.
+    pub playlists_max: usize,
+}
+
 /// Bounds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -143,6 +155,16 @@ impl Default for TimeoutsConfig {
             stall_ms: 10_000,
             request_head_ms: 30_000,
             drain_ms: 5000,
+        }
+    }
+}
+
+impl Default for LowLatencyConfig {
+    fn default() -> Self {
+        Self {
+            terminate: true,
+            poll_ms_min: 50,
+            playlists_max: 256,
         }
     }
 }

@@ -1,6 +1,8 @@
 //! The proxy between real sockets: a test origin behind it, viewers before it.
 
 mod cache;
+mod dash;
+mod elsewhere;
 mod faults;
 mod hostile;
 mod live_source;
@@ -13,4 +15,5 @@ mod restart;
 mod rotation;
 mod rules;
 mod support;
+mod terminate;
 mod versions;

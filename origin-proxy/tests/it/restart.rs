@@ -78,6 +78,41 @@ async fn objects_on_disk_are_served_signed_and_whole_after_a_restart() {
 }
 
 #[tokio::test]
+async fn whatever_a_crash_leaves_in_the_folder_is_no_object() {
+    let (origin, folder) = (Origin::default(), tempfile::tempdir().unwrap());
+    for number in 1..=4 {
+        let path = format!("/live/seg-{number}.m4s");
+        origin.put(&path, &[KEPT], segment(number, 50_000));
+    }
+    let proxy = before_disk(&origin, folder.path()).await;
+    for number in 1..=4 {
+        proxy.get(&format!("/live/seg-{number}.m4s")).await;
+    }
+    let written = files(folder.path(), 4).await;
+    drop(proxy);
+    let whole: Vec<Vec<u8>> = written.iter().map(|file| fs::read(file).unwrap()).collect();
+    // Nothing, half, one object's bytes under another one's name; one is left as it was.
+    fs::write(&written[0], b"").unwrap();
+    fs::write(&written[1], &whole[1][..whole[1].len() / 2]).unwrap();
+    fs::write(&written[2], &whole[3]).unwrap();
+    fs::write(folder.path().join("0123.part"), &whole[1]).unwrap();
+    fs::write(folder.path().join("notes.txt"), "not ours").unwrap();
+    let proxy = before_disk(&origin, folder.path()).await;
+    for number in 1..=4 {
+        let answer = proxy.get(&format!("/live/seg-{number}.m4s")).await;
+        assert_eq!(answer.bytes().await.unwrap(), segment(number, 50_000));
+    }
+    let asked: usize = (1..=4)
+        .map(|number| origin.count(&format!("/live/seg-{number}.m4s")))
+        .sum();
+    assert_eq!(asked, 4 + 3, "only what was torn is fetched again");
+    assert_eq!(
+        fs::read_to_string(folder.path().join("notes.txt")).unwrap(),
+        "not ours"
+    );
+}
+
+#[tokio::test]
 async fn purged_objects_stay_purged_after_a_restart() {
     let (origin, folder) = (Origin::default(), tempfile::tempdir().unwrap());
     origin.put("/vod/a", &[KEPT], "old");
