@@ -5,8 +5,8 @@ use std::{net::SocketAddr, path::PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub use self::edge::{
-    AdminConfig, CorsConfig, DiskConfig, LimitsConfig, LogConfig, LowLatencyConfig, SteeringConfig,
-    TimeoutsConfig, TlsConfig, UpstreamConfig,
+    AcmeConfig, AdminConfig, CorsConfig, DiskConfig, LimitsConfig, LogConfig, LowLatencyConfig,
+    SteeringConfig, TimeoutsConfig, TlsConfig, UpstreamConfig,
 };
 use crate::Error;
 
@@ -48,6 +48,8 @@ pub struct Config {
     pub upstream: UpstreamConfig,
     /// Encrypted connections of viewers.
     pub tls: TlsConfig,
+    /// Their certificate, if the proxy is to obtain it.
+    pub acme: AcmeConfig,
     /// Waiting.
     pub timeouts: TimeoutsConfig,
     /// Bounds.
@@ -169,11 +171,7 @@ impl Config {
         if self.admin.token.is_some() && self.admin.token_file.is_some() {
             return wrong("set admin.token or admin.token_file, not both");
         }
-        if self.tls.listen.is_some()
-            && (self.tls.certificate_file.is_none() || self.tls.key_file.is_none())
-        {
-            return wrong("tls.listen needs tls.certificate_file and tls.key_file");
-        }
+        self.check_certificate()?;
         if self.low_latency.poll_ms_min == 0 {
             return wrong("low_latency.poll_ms_min must not be 0");
         }
@@ -194,6 +192,24 @@ impl Config {
             .iter()
             .chain(elsewhere)
             .try_for_each(StreamConfig::check)
+    }
+}
+
+impl Config {
+    fn check_certificate(&self) -> Result<(), Error> {
+        let wrong = |what: &str| Err(Error::Config(what.into()));
+        let files = [&self.tls.certificate_file, &self.tls.key_file];
+        let is_obtained = !self.acme.names.is_empty();
+        if is_obtained && self.acme.state_folder.is_none() {
+            return wrong("acme.names needs acme.state_folder");
+        }
+        if is_obtained && files.iter().any(|file| file.is_some()) {
+            return wrong("set acme.names or tls.certificate_file and tls.key_file, not both");
+        }
+        if self.tls.listen.is_some() && !is_obtained && files.iter().any(|file| file.is_none()) {
+            return wrong("tls.listen needs tls.certificate_file and tls.key_file, or acme.names");
+        }
+        Ok(())
     }
 }
 
@@ -244,6 +260,7 @@ impl Default for Config {
             low_latency: LowLatencyConfig::default(),
             upstream: UpstreamConfig::default(),
             tls: TlsConfig::default(),
+            acme: AcmeConfig::default(),
             timeouts: TimeoutsConfig::default(),
             limits: LimitsConfig::default(),
             cors: CorsConfig::default(),
@@ -321,6 +338,11 @@ mod tests {
                 key_file: Some(PathBuf::new()),
                 ..TlsConfig::default()
             },
+            acme: AcmeConfig {
+                state_folder: Some(PathBuf::new()),
+                root_file: Some(PathBuf::new()),
+                ..AcmeConfig::default()
+            },
             admin: AdminConfig {
                 token: Some(String::new()),
                 token_file: Some(PathBuf::new()),
@@ -356,6 +378,7 @@ mod tests {
             ("[limits]\nheader_bytes_max = 1", "header_bytes_max"),
             ("[[streams]]\nname = \"a\"\nprefix = \"live\"", "prefix"),
             ("[tls]\nlisten = \"0.0.0.0:443\"", "certificate_file"),
+            ("[acme]\nnames = [\"a.example\"]", "state_folder"),
         ] {
             let error = Config::from_toml(text).unwrap_err().to_string();
             assert!(error.contains(named), "{error}");

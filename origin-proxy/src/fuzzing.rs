@@ -14,6 +14,10 @@ use crate::{
     freshness::{self, Kind, plan_freshness},
     part_list::{self, PartList},
     range::{Ranges, plan_ranges},
+    terminate::{
+        control, delta,
+        reload::{Directives, Edge},
+    },
     vary,
 };
 
@@ -46,6 +50,29 @@ pub fn playlist_edit(bytes: &[u8]) {
     let again = part_list::annotate(&tagged, URL, content);
     assert_eq!(again, tagged);
     let _ = (hls::read(&tagged, URL), PartList::read(&tagged, URL));
+}
+
+/// HLS playlists whose low latency is the proxy's to see to: the origin's lines go through, and a delta update
+/// lacks what it says it lacks.
+pub fn playlist_promise(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else {
+        return;
+    };
+    let promised = control::announce(text);
+    let is_kept = |line: &&str| !line.starts_with("#EXT-X-SERVER-CONTROL:");
+    let kept = |text: &str| -> String { text.split_inclusive('\n').filter(is_kept).collect() };
+    assert_eq!(kept(&promised), kept(text));
+    if let Some(delta) = delta::delta(&promised) {
+        let is_uri = |line: &&str| !line.starts_with('#') && !line.trim().is_empty();
+        let count = |text: &str| text.lines().filter(is_uri).count();
+        let skipped = delta.split("#EXT-X-SKIP:SKIPPED-SEGMENTS=").nth(1).unwrap();
+        let skipped: usize = skipped.lines().next().unwrap().parse().unwrap();
+        assert_eq!(count(&delta) + skipped, count(text));
+    }
+    let edge = Edge::read(&promised);
+    if let Ok(directives) = Directives::read(Some(text)) {
+        let _ = directives.plan(&edge);
+    }
 }
 
 /// MPDs, likewise.
@@ -161,9 +188,16 @@ mod tests {
     proptest! {
         #[test]
         fn no_bytes_break_a_promise(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            for read in [playlist_edit, manifest_edit, headers, cmcd] {
+            for read in [playlist_edit, playlist_promise, manifest_edit, headers, cmcd] {
                 read(&bytes);
             }
+        }
+
+        #[test]
+        fn no_playlist_breaks_a_promise(
+            text in "(#EXTINF:9,\n|s\n|#EXT-X-VERSION:9\n|#EXT-X-SERVER-CONTROL:|CAN-SKIP-UNTIL=9|#EXT-X-PART-INF:PART-TARGET=1\n|#EXT-X-PART:DURATION=1\n|#EXT-X-KEY:|METHOD=NONE|KEYFORMAT=a|#EXT-X-MAP:|#EXT-X-TARGETDURATION:1\n|,|\r?\n){0,40}",
+        ) {
+            playlist_promise(text.as_bytes());
         }
 
         #[test]

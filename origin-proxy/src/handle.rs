@@ -205,6 +205,10 @@ where
     if let Some(response) = admin::page(proxy, head) {
         return Answered::own(proxy, response);
     }
+    if let Some(proof) = proxy.challenges.answer(&head.uri) {
+        let response = respond::text(StatusCode::OK, "application/octet-stream", proof);
+        return Answered::own(proxy, response);
+    }
     let site = site_of(&proxy.sites, host);
     if head.uri.path().starts_with(admin::PREFIX) {
         let body = Box::pin(read_body(body, admin::BODY_BYTES_MAX)).await;

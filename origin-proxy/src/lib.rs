@@ -11,6 +11,7 @@
 //! viewers may trust.
 
 mod access;
+mod acme;
 mod admin;
 mod areas;
 mod body;
@@ -54,9 +55,9 @@ mod upstream;
 mod vary;
 
 pub use config::{
-    AdminConfig, CacheConfig, Config, CorsConfig, DiskConfig, HostConfig, LimitsConfig, LogConfig,
-    LowLatencyConfig, RecordsConfig, SteeringConfig, StreamConfig, TimeoutsConfig, TlsConfig,
-    UpstreamConfig, default_config,
+    AcmeConfig, AdminConfig, CacheConfig, Config, CorsConfig, DiskConfig, HostConfig, LimitsConfig,
+    LogConfig, LowLatencyConfig, RecordsConfig, SteeringConfig, StreamConfig, TimeoutsConfig,
+    TlsConfig, UpstreamConfig, default_config,
 };
 pub use error::Error;
 pub use key::{keygen, public_key};

@@ -143,7 +143,11 @@ impl Proxy {
         }
         // Nothing of a manifest depends on records, so it does not wait for them.
         for representation in &manifest.representations {
-            let due = self.note_track(&stream, target, &representation.track, Clock::Now);
+            let mut due = self.note_track(&stream, target, &representation.track, Clock::Now);
+            // Those that are being made would keep others waiting for as long.
+            if stream.has_growing_segments() {
+                due.retain(|(_, place)| self.is_there(place));
+            }
             tokio::spawn(prepare_all(self.clone(), stream.clone(), due));
         }
         (Bytes::from(annotate_mpd(text, stream.id)), kind)

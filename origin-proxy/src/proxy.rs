@@ -20,6 +20,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use crate::{
     Config, Error,
     access::{AccessLog, Outcome},
+    acme::Challenges,
     areas::{Area, areas},
     disk::Disk,
     error::Failure,
@@ -64,6 +65,7 @@ pub(crate) struct Proxy {
     vary_salts: AtomicU64,
     pub(crate) parts: Parts,
     pub(crate) lives: Lives,
+    pub(crate) challenges: Arc<Challenges>,
     pub(crate) steering: Steering,
     pub(crate) rates: Rates,
     pub(crate) access: Option<AccessLog>,
@@ -175,6 +177,7 @@ impl Proxy {
             vary_salts: AtomicU64::new(salt),
             parts: Parts::default(),
             lives: Lives::new(&config.low_latency),
+            challenges: Arc::default(),
             steering: Steering::new(&config.steering),
             rates: Rates::new(&config.limits),
             access: AccessLog::open(&config.log, metrics.log_lost.clone())?,

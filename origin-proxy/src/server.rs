@@ -25,7 +25,8 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Config, Error,
+    Config, Error, acme,
+    config::TlsConfig,
     eager::EagerExecutor,
     gather::Gather,
     handle::{Client, handle},
@@ -101,7 +102,7 @@ pub async fn run_on(
         doors.spawn(serve(listener, new_door(None, None), stop.clone(), drain));
     }
     if listeners.tls.is_some() || listeners.quic.is_some() {
-        let certificates = Certificates::open(&proxy.config.tls)?;
+        let certificates = open_certificates(&proxy, &mut chores)?;
         let mut alt_svc = None;
         if let Some(socket) = listeners.quic {
             alt_svc = advertisement(&socket, proxy.config.tls.http3_advertised_s);
@@ -191,6 +192,26 @@ fn builder(config: &Config) -> auto::Builder<EagerExecutor> {
         .max_header_list_size(u32::try_from(config.limits.header_bytes_max).unwrap_or(u32::MAX))
         .max_concurrent_streams(HTTP2_STREAMS_MAX);
     builder
+}
+
+/// The certificates that the settings name, or those that are obtained from here on.
+fn open_certificates(
+    proxy: &Arc<Proxy>,
+    chores: &mut JoinSet<()>,
+) -> Result<Arc<Certificates>, Error> {
+    let config = &proxy.config;
+    if config.acme.names.is_empty() {
+        return Certificates::open(&config.tls);
+    }
+    let file = acme::open(&config.acme)?;
+    let certificates = Certificates::open(&TlsConfig {
+        certificate_file: Some(file.clone()),
+        key_file: Some(file.clone()),
+        ..config.tls.clone()
+    })?;
+    let (challenges, metrics) = (proxy.challenges.clone(), proxy.metrics.clone());
+    chores.spawn(acme::keep(config.acme.clone(), file, challenges, metrics));
+    Ok(certificates)
 }
 
 /// One listener and what is behind it.

@@ -5,9 +5,9 @@
 //! hinted parts work as draft-pantos-hls-rfc8216bis section 6.2.5 has it. Requests without directives, and
 //! those for parts that are there, are none of this module's business.
 
-mod control;
-mod delta;
-mod reload;
+pub(crate) mod control;
+pub(crate) mod delta;
+pub(crate) mod reload;
 
 use std::{
     collections::HashMap,

@@ -111,6 +111,22 @@ pub struct TlsConfig {
     pub http3_advertised_s: u32,
 }
 
+/// Certificates from an authority that speaks ACME (RFC 8555).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AcmeConfig {
+    /// The names that the certificate is for; none for no such certificate.
+    pub names: Vec<String>,
+    /// The URL of the authority's directory.
+    pub directory: String,
+    /// Whom the authority may write to, as URLs.
+    pub contact: Vec<String>,
+    /// The folder for account, certificate and key.
+    pub state_folder: Option<PathBuf>,
+    /// The root to trust the authority by, PEM; none for the system's.
+    pub root_file: Option<PathBuf>,
+}
+
 /// Content steering.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -155,6 +171,18 @@ impl Default for TimeoutsConfig {
             stall_ms: 10_000,
             request_head_ms: 30_000,
             drain_ms: 5000,
+        }
+    }
+}
+
+impl Default for AcmeConfig {
+    fn default() -> Self {
+        Self {
+            names: Vec::new(),
+            directory: "https://acme-v02.api.letsencrypt.org/directory".into(),
+            contact: Vec::new(),
+            state_folder: None,
+            root_file: None,
         }
     }
 }

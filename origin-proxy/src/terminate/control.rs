@@ -17,7 +17,9 @@ const HOLD_BACK_PARTS: u64 = 3;
 /// Whether the live media playlist `text` has parts, and a server that cannot hold requests back. One that
 /// makes delta updates can.
 pub(crate) fn is_needed(text: &str) -> bool {
-    text.contains(PART_INF)
+    // Without these there is no pace to ask the origin at.
+    part_target_ms(text).is_some()
+        && target_ms(text).is_some()
         && !text.contains("#EXT-X-SKIP:")
         && value(text, TAG, "CAN-BLOCK-RELOAD") != Some("YES")
         && !text.lines().any(|line| line.trim_end() == "#EXT-X-ENDLIST")
@@ -63,13 +65,11 @@ pub(crate) fn skip_until_ms(text: &str) -> Option<u64> {
 fn missing(text: &str) -> String {
     let mut out = String::from("CAN-BLOCK-RELOAD=YES");
     let lacks = |name| value(text, TAG, name).is_none();
-    let target = value(text, PART_INF, "PART-TARGET").and_then(milliseconds);
-    if let Some(part_ms) = target.filter(|_| lacks("PART-HOLD-BACK")) {
+    if let Some(part_ms) = part_target_ms(text).filter(|_| lacks("PART-HOLD-BACK")) {
         out += &format!(",PART-HOLD-BACK={}", seconds(part_ms * HOLD_BACK_PARTS));
     }
-    let target = after(text, "#EXT-X-TARGETDURATION:").and_then(milliseconds);
     let is_versed = version(text) >= VERSION_OF_DELTAS;
-    if let Some(target_ms) = target.filter(|_| is_versed && lacks("CAN-SKIP-UNTIL")) {
+    if let Some(target_ms) = target_ms(text).filter(|_| is_versed && lacks("CAN-SKIP-UNTIL")) {
         out += &format!(",CAN-SKIP-UNTIL={}", seconds(target_ms * SKIP_TARGETS));
     }
     out
@@ -82,6 +82,14 @@ fn without_block_reload(list: &str) -> String {
     };
     let kept = list.replacen(&format!("CAN-BLOCK-RELOAD={value}"), "", 1);
     kept.replacen(",,", ",", 1).trim_matches(',').into()
+}
+
+fn part_target_ms(text: &str) -> Option<u64> {
+    value(text, PART_INF, "PART-TARGET").and_then(milliseconds)
+}
+
+fn target_ms(text: &str) -> Option<u64> {
+    after(text, "#EXT-X-TARGETDURATION:").and_then(milliseconds)
 }
 
 fn version(text: &str) -> u64 {
@@ -151,6 +159,7 @@ mod tests {
     #[test]
     fn only_live_playlists_with_parts_need_it() {
         assert!(!is_needed("#EXTM3U\n#EXT-X-TARGETDURATION:2\n"));
+        assert!(!is_needed(&playlist(9, "").replace("PART-TARGET=0.5", "")));
         assert!(!is_needed(&(playlist(9, "") + "#EXT-X-ENDLIST\r\n")));
         assert!(!is_needed(
             &(playlist(9, "") + "#EXT-X-SKIP:SKIPPED-SEGMENTS=6\r\n")

@@ -1,6 +1,8 @@
 //! The proxy between real sockets: a test origin behind it, viewers before it.
 
+mod acme;
 mod cache;
+mod clients;
 mod dash;
 mod elsewhere;
 mod faults;
@@ -16,4 +18,5 @@ mod rotation;
 mod rules;
 mod support;
 mod terminate;
+mod upstream;
 mod versions;

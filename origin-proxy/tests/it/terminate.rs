@@ -326,6 +326,8 @@ async fn a_player_follows_a_stream_part_by_part() {
     }
     let asked = proxy.origin.asked();
     assert!(!asked.iter().any(|url| url.contains("_HLS_")), "{asked:?}");
+    let polls = asked.iter().filter(|url| url.starts_with(&index)).count();
+    assert!(polls <= 12 * 9, "{polls} requests for 12 parts");
     let mut parts: Vec<_> = asked.iter().filter(|url| url.contains("/part-")).collect();
     let count = parts.len();
     parts.sort_unstable();
