@@ -2,12 +2,10 @@
 
 mod common;
 
-use std::time::Duration;
-
-use common::{Answer, Running, tool};
+use common::{Running, decode_both, small_ladder, tool};
 use http::{Method, StatusCode};
 use http_body_util::BodyExt;
-use live_source::{Config, Input, Rung};
+use live_source::{Config, Input};
 use quick_m3u8::config::ParsingOptions;
 use quick_m3u8::tag::{KnownTag, hls::Tag};
 use quick_m3u8::{HlsLine, Reader};
@@ -343,40 +341,16 @@ async fn a_segment_can_be_fetched_while_it_is_made() {
 fn ffmpeg_input(input: &str) -> Config {
     Config {
         input: Input::Ffmpeg(input.split(' ').map(str::to_owned).collect()),
-        ladder: vec![
-            Rung {
-                height: 180,
-                video_bps: 200_000,
-            },
-            Rung {
-                height: 90,
-                video_bps: 80_000,
-            },
-        ],
+        ladder: small_ladder(),
         ..low_latency()
     }
-}
-
-async fn once_started(source: &Running, path: &str) -> Answer {
-    tokio::time::timeout(Duration::from_secs(40), async {
-        loop {
-            let answer = source.get(path).await;
-            if answer.status == StatusCode::OK {
-                return answer;
-            }
-            assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-    })
-    .await
-    .expect("ffmpeg publishes in time")
 }
 
 #[tokio::test]
 async fn any_input_of_ffmpeg_has_parts_too() {
     let input = "-re -f lavfi -i testsrc2=s=320x180:r=30000/1001 -re -f lavfi -i sine";
     let source = Running::start(ffmpeg_input(input)).await;
-    once_started(&source, "/live/main.m3u8").await;
+    source.once_published("/live/main.m3u8").await;
     for track in ["v0", "v1", "audio"] {
         let now = playlist(&source, track, "").await;
         let query = format!("?_HLS_msn={}&_HLS_part=1", now.next() + 1);
@@ -409,24 +383,10 @@ async fn any_input_of_ffmpeg_has_parts_too() {
     }
     let audio = playlist(&source, "audio", "").await;
     pieces(&source, &format!("/live/v0/seg-{}.m4s", audio.next())).await;
-    for path in ["/live/main.m3u8", "/live/main.mpd"] {
-        let url = source.url(path);
-        let args = [
-            "-v", "error", "-xerror", "-i", &url, "-t", "2", "-f", "null", "-",
-        ];
-        let (ok, _, err) = tool("ffmpeg", &args).await;
-        assert!(ok && err.trim().is_empty(), "{path}: {err}");
-    }
+    decode_both(&source).await;
     source.faults.reset_sequence();
-    let gone = async {
-        while source.get("/live/main.m3u8").await.status == StatusCode::OK {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(10), gone)
-        .await
-        .expect("the old stream goes away");
-    once_started(&source, "/live/main.m3u8").await;
+    source.once_gone("/live/main.m3u8").await;
+    source.once_published("/live/main.m3u8").await;
     source.stop().await.unwrap();
 }
 
@@ -434,7 +394,7 @@ async fn any_input_of_ffmpeg_has_parts_too() {
 async fn pictures_without_sound_have_no_audio_rendition() {
     let input = "-re -f lavfi -i testsrc2=s=320x180:r=25";
     let source = Running::start(ffmpeg_input(input)).await;
-    let text = once_started(&source, "/live/main.m3u8").await.body;
+    let text = source.once_published("/live/main.m3u8").await.body;
     let list = m3u8_rs::parse_master_playlist_res(&text).unwrap();
     assert_eq!((list.variants.len(), list.alternatives.len()), (2, 0));
     assert_eq!(

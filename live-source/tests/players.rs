@@ -5,9 +5,9 @@ mod common;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use common::{Running, tool};
+use common::{Running, decode_both, small_ladder, tool};
 use http::StatusCode;
-use live_source::{Config, Error, Input, LiveSource, Rung};
+use live_source::{Config, Error, Input, LiveSource};
 
 /// Decodes 10 s of pictures and of sound, at once: nothing is complained of, time runs on, and the
 /// seam is inside.
@@ -104,36 +104,20 @@ async fn ffprobe_reads_what_the_playlist_claims() {
     source.stop().await.unwrap();
 }
 
-fn small_ladder() -> Vec<Rung> {
-    vec![
-        Rung {
-            height: 180,
-            video_bps: 200_000,
-        },
-        Rung {
-            height: 90,
-            video_bps: 80_000,
-        },
-    ]
-}
-
+/// The playlist at `path` as soon as it lists two segments.
 async fn wait_for_segments(source: &Running, path: &str) -> m3u8_rs::MediaPlaylist {
     tokio::time::timeout(Duration::from_secs(40), async {
         loop {
-            let answer = source.get(path).await;
-            if answer.status == StatusCode::OK {
-                let playlist = m3u8_rs::parse_media_playlist_res(&answer.body).unwrap();
-                if playlist.segments.len() >= 2 {
-                    return playlist;
-                }
-            } else {
-                assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+            let answer = source.once_published(path).await;
+            let playlist = m3u8_rs::parse_media_playlist_res(&answer.body).unwrap();
+            if playlist.segments.len() >= 2 {
+                return playlist;
             }
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
     })
     .await
-    .expect("ffmpeg publishes in time")
+    .expect("two segments are made in time")
 }
 
 #[tokio::test]
@@ -163,14 +147,7 @@ async fn a_media_file_is_packaged_and_served() {
     let mpd = dash_mpd_core::parse(&source.text("/live/main.mpd").await).unwrap();
     assert_eq!(mpd.mpdtype.as_deref(), Some("dynamic"));
     assert_eq!(mpd.periods[0].adaptations.len(), 2);
-    for path in ["/live/main.m3u8", "/live/main.mpd"] {
-        let url = source.url(path);
-        let args = [
-            "-v", "error", "-xerror", "-i", &url, "-t", "2", "-f", "null", "-",
-        ];
-        let (ok, _, err) = tool("ffmpeg", &args).await;
-        assert!(ok && err.trim().is_empty(), "{path}: {err}");
-    }
+    decode_both(&source).await;
     for path in [
         "/live/..%2fx",
         "/live/main.m3u8.tmp",
@@ -200,13 +177,7 @@ async fn an_ffmpeg_input_without_sound_restarts_on_reset() {
     let first = wait_for_segments(&source, "/live/media_1.m3u8").await;
     assert_eq!(first.media_sequence, 1);
     source.faults.reset_sequence();
-    tokio::time::timeout(Duration::from_secs(10), async {
-        while source.get("/live/media_1.m3u8").await.status != StatusCode::SERVICE_UNAVAILABLE {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    })
-    .await
-    .expect("the old stream goes away");
+    source.once_gone("/live/media_1.m3u8").await;
     wait_for_segments(&source, "/live/media_1.m3u8").await;
     source.stop().await.unwrap();
 }

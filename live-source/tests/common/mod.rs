@@ -10,9 +10,14 @@ use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use live_source::{Config, Error, Faults, LiveSource, Stats};
+use live_source::{Config, Error, Faults, LiveSource, Rung, Stats};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
+
+const FFMPEG_START_MAX: Duration = Duration::from_secs(40);
+const RESET_MAX: Duration = Duration::from_secs(10);
+/// Between two looks at what must come true.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// A source on a free loopback port.
 pub(crate) struct Running {
@@ -96,6 +101,34 @@ impl Running {
         answer.body
     }
 
+    /// The answer at `path` as soon as ffmpeg has published it.
+    pub(crate) async fn once_published(&self, path: &str) -> Answer {
+        tokio::time::timeout(FFMPEG_START_MAX, async {
+            loop {
+                let answer = self.get(path).await;
+                if answer.status == StatusCode::OK {
+                    return answer;
+                }
+                assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+                tokio::time::sleep(LOOK).await;
+            }
+        })
+        .await
+        .expect("ffmpeg publishes in time")
+    }
+
+    /// Returns as soon as nothing is published at `path`.
+    pub(crate) async fn once_gone(&self, path: &str) {
+        let gone = async {
+            while self.get(path).await.status != StatusCode::SERVICE_UNAVAILABLE {
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        tokio::time::timeout(RESET_MAX, gone)
+            .await
+            .expect("the old stream goes away");
+    }
+
     pub(crate) async fn text(&self, path: &str) -> String {
         String::from_utf8(self.body(path).await.to_vec()).unwrap()
     }
@@ -139,4 +172,22 @@ pub(crate) async fn tool(program: &str, args: &[&str]) -> (bool, String, String)
         text(&output.stdout),
         text(&output.stderr),
     )
+}
+
+/// Two renditions that cost little to encode.
+pub(crate) fn small_ladder() -> Vec<Rung> {
+    let rung = |height, video_bps| Rung { height, video_bps };
+    vec![rung(180, 200_000), rung(90, 80_000)]
+}
+
+/// ffmpeg decodes two seconds of HLS and of DASH, and complains of nothing.
+pub(crate) async fn decode_both(source: &Running) {
+    for path in [live_source::HLS_PATH, live_source::DASH_PATH] {
+        let url = source.url(path);
+        let args = [
+            "-v", "error", "-xerror", "-i", &url, "-t", "2", "-f", "null", "-",
+        ];
+        let (ok, _, err) = tool("ffmpeg", &args).await;
+        assert!(ok && err.trim().is_empty(), "{path}: {err}");
+    }
 }

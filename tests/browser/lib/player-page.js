@@ -1,0 +1,76 @@
+// Runs in the page: one player of one kind on one stream, and the books that the tests read.
+
+/** How often the playhead and the buffer are looked at, in milliseconds. */
+const LOOK_MS = 50;
+
+/**
+ * Starts each kind of player, and returns how it tells the wall-clock time (Unix, in milliseconds) of
+ * what is at the playhead, or NaN while it does not know.
+ */
+const START = {
+  async "hls.js"({ video, stream, books, shoal, settings }) {
+    const hls = new Hls({ maxLiveSyncPlaybackRate: 1.5, ...settings });
+    if (shoal) window.shoal = Shoal.attach(hls, shoal);
+    hls.on(Hls.Events.ERROR, (_, error) => books.errors.push(`${error.details} fatal=${error.fatal}`));
+    hls.on(Hls.Events.FRAG_LOADED, (_, { frag, part }) => books.requests.push((part ?? frag).url));
+    hls.loadSource(stream);
+    hls.attachMedia(video);
+    return () => hls.playingDate?.getTime() ?? NaN;
+  },
+
+  async Shaka({ video, stream, books, settings }) {
+    const player = new shaka.Player();
+    player.configure({ streaming: { lowLatencyMode: true, liveSync: { enabled: true } }, ...settings });
+    player.addEventListener("error", ({ detail }) => books.errors.push(`${detail.code} fatal=${detail.severity === 2}`));
+    const { SEGMENT } = shaka.net.NetworkingEngine.RequestType;
+    player.getNetworkingEngine().registerRequestFilter((type, request) => {
+      if (type === SEGMENT) books.requests.push(request.uris[0]);
+    });
+    await player.attach(video);
+    await player.load(stream);
+    return () => player.getPlayheadTimeAsDate()?.getTime() ?? NaN;
+  },
+
+  async "dash.js"({ video, stream, books, settings }) {
+    const player = dashjs.MediaPlayer().create();
+    let availabilityStart = NaN;
+    player.on("manifestLoaded", ({ data }) => (availabilityStart = data.availabilityStartTime.getTime()));
+    player.on("error", ({ error }) => books.errors.push(`${error.code} ${error.message} fatal=true`));
+    player.on("fragmentLoadingCompleted", ({ request }) => {
+      if (request.type === "MediaSegment") books.requests.push(request.url);
+    });
+    player.updateSettings(settings);
+    player.initialize(video, stream, true);
+    // The first Period starts at 0, so that this is the presentation time.
+    return () => availabilityStart + video.currentTime * 1000;
+  },
+};
+
+async function play({ player, ...options }) {
+  const video = document.querySelector("video");
+  const books = { requests: [], errors: [], waits: 0, latencies: [], arrivals: [] };
+  let started = false;
+  video.addEventListener("playing", () => (started = true));
+  video.addEventListener("waiting", () => (books.waits += started ? 1 : 0));
+  const dateAtPlayhead = await START[player]({ video, books, ...options });
+  video.play().catch(() => {});
+  let end = 0;
+  setInterval(() => {
+    const at = video.currentTime;
+    // By the clock of the origin, which is this machine's.
+    const latencyS = (Date.now() - dateAtPlayhead()) / 1000;
+    if (!started || Number.isNaN(latencyS)) return;
+    books.latencies.push(latencyS);
+    const { buffered } = video;
+    const newEnd = buffered.length > 0 ? buffered.end(buffered.length - 1) : 0;
+    // How old the newest media is when the player has it.
+    if (newEnd > end) books.arrivals.push(latencyS - (newEnd - at));
+    end = Math.max(end, newEnd);
+  }, LOOK_MS);
+  window.read = () => ({
+    now: performance.now(),
+    time: video.currentTime,
+    shoal: window.shoal?.getStats(),
+    ...books,
+  });
+}

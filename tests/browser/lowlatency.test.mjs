@@ -1,0 +1,77 @@
+// Low-latency HLS and DASH from `shoal publish`, played by hls.js, Shaka and dash.js: from there, and at
+// the same time through an origin-proxy that signs.
+
+import assert from "node:assert/strict";
+import { after, before, test } from "node:test";
+
+import { launch } from "./lib/browser.mjs";
+import { assertPlayed, eventually, seconds } from "./lib/checks.mjs";
+import { startProxy, startSource } from "./lib/edge.mjs";
+import { median, openPlayer, servePlayers } from "./lib/players.mjs";
+
+/** What low latency promises to a viewer, and what the proxy may add to it. */
+const LATENCY_S_MAX = 3;
+const ADDED_S_MAX = 0.3;
+/** Players find their place first. */
+const SETTLED_S = 6;
+const WATCHED_S = 20;
+
+let source;
+let proxy;
+let page;
+let browser;
+
+before(async () => {
+  source = await startSource("--ll-hls", "--ll-dash");
+  proxy = await startProxy(source.url);
+  page = await servePlayers();
+  browser = await launch();
+});
+after(async () => {
+  await browser?.close();
+  page?.stop();
+  await proxy?.stop();
+  await source?.stop();
+});
+
+/** What was new between two readings. */
+const since = (before, after, what) => after[what].slice(before[what].length);
+
+async function watch(player, stream, name, isRight) {
+  const viewer = await openPlayer(browser, page, { player, stream });
+  await eventually(`${player} plays ${name}`, 20, async () => (await viewer.read()).time > 1);
+  await seconds(SETTLED_S);
+  const start = await viewer.read();
+  await seconds(WATCHED_S);
+  const end = await viewer.read();
+  await viewer.close();
+  assertPlayed(start, end, `${player} ${name}`);
+  assert.deepEqual(end.errors.filter((error) => error.endsWith("fatal=true")), []);
+  assert.deepEqual(viewer.complaints, []);
+  const requests = since(start, end, "requests");
+  assert.ok(requests.length > 10 && requests.every(isRight), `${player} asks for ${requests.slice(-5)}`);
+  return { latencyS: median(since(start, end, "latencies")), ageS: median(since(start, end, "arrivals")) };
+}
+
+const isPart = (url) => url.includes("/part-");
+const isSegment = (url) => url.includes("/seg-");
+
+for (const [player, kind, isRight] of [
+  ["hls.js", "hls", isPart],
+  ["Shaka", "hls", isPart],
+  ["dash.js", "dash", isSegment],
+  ["Shaka", "dash", isSegment],
+]) {
+  test(`${player} plays low-latency ${kind} through the proxy as without it`, { timeout: 90_000 }, async () => {
+    const [direct, proxied] = await Promise.all([
+      watch(player, source[kind], "without the proxy", isRight),
+      watch(player, proxy[kind], "through the proxy", isRight),
+    ]);
+    console.log(`${player} ${kind}: direct`, direct, "proxied", proxied);
+    assert.ok(direct.latencyS > 0 && direct.latencyS < LATENCY_S_MAX, `${direct.latencyS} s behind`);
+    for (const what of ["latencyS", "ageS"]) {
+      const addedS = proxied[what] - direct[what];
+      assert.ok(addedS < ADDED_S_MAX, `${what}: ${proxied[what]} through the proxy, ${direct[what]} without it`);
+    }
+  });
+}
