@@ -51,7 +51,9 @@ pub struct Config {
     pub window_segments: u64,
     /// Hold a request for the very next segment until it is published, at most one and a half segments
     /// long, in place of a 404 at once. ffmpeg and mpv need it for DASH: they read ahead to the edge and
-    /// take a 404 for a lost segment. Later segments get a 404 in any case. Default true.
+    /// take a 404 for a lost segment. With `ll_dash`, where the very next one can be fetched while it is made,
+    /// the one after it is held until it is begun: Shaka needs that. Later segments get a 404 in any case.
+    /// Default true.
     pub hold_next: bool,
     /// Unix time in milliseconds at which media time 0 of the clip was on air. Two sources with equal
     /// values publish equal streams. Default: one window before the start, so that the list is full at

@@ -332,11 +332,9 @@ impl Site {
 
     /// Looks again whenever something is published, for as long as what is asked for may come soon.
     async fn lookup_held(&self, path: &str, kind: Kind, directives: Directives) -> Lookup {
-        let segment = Duration::from_millis(self.config.segment_ms);
         let patience = match kind {
-            Kind::Segment(_) if !self.config.hold_next => Duration::ZERO,
-            Kind::Segment(_) => segment * 3 / 2,
-            _ => segment * BLOCKED_SEGMENTS,
+            Kind::Segment(_) => self.segment_patience(),
+            _ => Duration::from_millis(self.config.segment_ms) * BLOCKED_SEGMENTS,
         };
         let give_up = tokio::time::Instant::now() + patience;
         loop {
@@ -374,10 +372,7 @@ impl Site {
         let Some(Route::Track(id, File::Segment(number))) = Route::read(rest) else {
             return None;
         };
-        let is_open = self.config.ll_dash
-            && self.lookup(rest, kind, Directives::default()).await
-                == Lookup::NotYet { next: true };
-        if !is_open {
+        if !self.config.ll_dash || !self.once_open(id, number, kind).await {
             return None;
         }
         let first = self.part(id, number, 0).await.ok().flatten()?;
@@ -398,6 +393,39 @@ impl Site {
             self.stats.clone(),
             path,
         ))
+    }
+
+    /// Whether a segment is being made. If it is the one after that, waits until it is: Shaka asks for it
+    /// so early, and takes a 404 for a failure.
+    async fn once_open(&self, id: &str, number: u64, kind: Kind) -> bool {
+        let is_open = async |number: u64| {
+            let path = format!("{id}/seg-{number}.m4s");
+            let found = self.lookup(&path, kind, Directives::default()).await;
+            found == Lookup::NotYet { next: true }
+        };
+        let give_up = tokio::time::Instant::now() + self.segment_patience();
+        loop {
+            let change = self.origin.change();
+            let is_next = match number.checked_sub(1) {
+                Some(before) => is_open(before).await,
+                None => false,
+            };
+            if !is_next {
+                return is_open(number).await;
+            }
+            if tokio::time::timeout_at(give_up, change).await.is_err() {
+                return false;
+            }
+        }
+    }
+
+    /// How long a request for a segment that comes next is held.
+    fn segment_patience(&self) -> Duration {
+        if self.config.hold_next {
+            Duration::from_millis(self.config.segment_ms) * 3 / 2
+        } else {
+            Duration::ZERO
+        }
     }
 
     /// Waits for one part; none past the last one of its segment.

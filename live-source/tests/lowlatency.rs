@@ -330,11 +330,17 @@ async fn a_segment_can_be_fetched_while_it_is_made() {
     let now = playlist(&source, "360p", "").await;
     let number = now.next();
     playlist(&source, "360p", &format!("?_HLS_msn={number}&_HLS_part=0")).await;
-    let path = format!("/live/360p/seg-{number}.m4s");
-    let pieces = pieces(&source, &path).await;
-    assert!(pieces.len() > 1, "{pieces:?}");
-    let whole = source.body(&path).await;
-    assert_eq!(pieces.iter().sum::<usize>(), whole.len());
+    let path = |number| format!("/live/360p/seg-{number}.m4s");
+    // The one after it is held until it is begun, too.
+    let (now, next) = (path(number), path(number + 1));
+    let (first, second) = tokio::join!(pieces(&source, &now), pieces(&source, &next));
+    for (path, pieces) in [(now, first), (next, second)] {
+        assert!(pieces.len() > 1, "{pieces:?}");
+        let whole = source.body(&path).await;
+        assert_eq!(pieces.iter().sum::<usize>(), whole.len());
+    }
+    let later = source.get(&path(number + 9)).await;
+    assert_eq!(later.status, StatusCode::NOT_FOUND);
     source.stop().await.unwrap();
 }
 

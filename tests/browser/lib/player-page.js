@@ -20,7 +20,8 @@ const START = {
 
   async Shaka({ video, stream, books, settings }) {
     const player = new shaka.Player();
-    player.configure({ streaming: { lowLatencyMode: true, liveSync: { enabled: true } }, ...settings });
+    player.configure({ streaming: { lowLatencyMode: true, liveSync: { enabled: true } } });
+    player.configure(settings);
     player.addEventListener("error", ({ detail }) => books.errors.push(`${detail.code} fatal=${detail.severity === 2}`));
     const { SEGMENT } = shaka.net.NetworkingEngine.RequestType;
     player.getNetworkingEngine().registerRequestFilter((type, request) => {
