@@ -26,11 +26,13 @@ const CHROMIUM_NAMES: [&str; 4] = [
     "google-chrome",
     "google-chrome-stable",
 ];
-/// The media programs that tests play through, each with its Debian packages.
-const MEDIA_PROGRAMS: [(&str, &[&str]); 3] = [
+/// The viewers' programs that tests run, each with its Debian packages.
+const MEDIA_PROGRAMS: [(&str, &[&str]); 5] = [
     ("ffmpeg", &["ffmpeg"]),
     ("mpv", &["mpv"]),
     ("cvlc", &["vlc-bin", "vlc-plugin-base"]),
+    ("curl", &["curl"]),
+    ("h2load", &["nghttp2-client"]),
 ];
 /// What trackers of one cluster talk through; the program and its Debian package. Tests start their
 /// own on loopback.
@@ -48,7 +50,7 @@ pub(crate) struct Args {
     /// Also Chromium, for the tests in real browsers.
     #[arg(long)]
     pub(crate) browsers: bool,
-    /// Also ffmpeg, mpv and VLC, for the tests with real players.
+    /// Also ffmpeg, mpv and VLC, for the tests with real players, and curl and h2load.
     #[arg(long)]
     pub(crate) media: bool,
 }

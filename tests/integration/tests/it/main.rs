@@ -1,5 +1,6 @@
 //! The products together: one file for each promise.
 
+mod clients;
 mod drain;
 mod elsewhere;
 mod hostile_peer;
