@@ -181,6 +181,9 @@ impl Config {
         if !(0.0..=100.0).contains(&self.steering.share_percent) {
             return wrong("steering.share_percent must be from 0 to 100");
         }
+        if !self.steering.url.as_deref().is_none_or(is_plain_url) {
+            return wrong("steering.url must be an http or https URL without a query");
+        }
         if self.upstream.failures_max == 0 {
             return wrong("upstream.failures_max must not be 0");
         }
@@ -224,6 +227,15 @@ impl StreamConfig {
         }
         Ok(())
     }
+}
+
+/// Whether arguments can be added to the absolute URL `text`.
+fn is_plain_url(text: &str) -> bool {
+    let is_plain = |url: url::Url| {
+        let is_web = matches!(url.scheme(), "http" | "https");
+        is_web && url.query().is_none() && url.fragment().is_none()
+    };
+    url::Url::parse(text).is_ok_and(is_plain)
 }
 
 impl Default for Config {
@@ -343,6 +355,10 @@ mod tests {
                 root_file: Some(PathBuf::new()),
                 ..AcmeConfig::default()
             },
+            steering: SteeringConfig {
+                url: Some(String::new()),
+                ..SteeringConfig::default()
+            },
             admin: AdminConfig {
                 token: Some(String::new()),
                 token_file: Some(PathBuf::new()),
@@ -379,6 +395,8 @@ mod tests {
             ("[[streams]]\nname = \"a\"\nprefix = \"live\"", "prefix"),
             ("[tls]\nlisten = \"0.0.0.0:443\"", "certificate_file"),
             ("[acme]\nnames = [\"a.example\"]", "state_folder"),
+            ("[steering]\nurl = \"/.shoal/steering\"", "steering.url"),
+            ("[steering]\nurl = \"https://a.example/s?x\"", "steering.url"),
         ] {
             let error = Config::from_toml(text).unwrap_err().to_string();
             assert!(error.contains(named), "{error}");

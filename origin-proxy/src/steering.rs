@@ -67,8 +67,10 @@ impl Steering {
             pathway,
             pathway_cdn,
             ttl_s,
+            url,
             ..
         } = &self.config;
+        let place = url.as_deref().unwrap_or(PATH);
         let order = if self.is_ours(viewer) {
             [pathway, pathway_cdn]
         } else {
@@ -77,7 +79,7 @@ impl Steering {
         json!({
             "VERSION": 1,
             "TTL": ttl_s,
-            "RELOAD-URI": format!("{PATH}?viewer={viewer}"),
+            "RELOAD-URI": format!("{place}?viewer={viewer}"),
             "PATHWAY-PRIORITY": order,
         })
     }
@@ -102,6 +104,21 @@ fn new_number() -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn viewers_ask_again_where_the_operator_says() {
+        for (url, expected) in [
+            (None, "/.shoal/steering?viewer=7"),
+            (Some("https://e.example/s"), "https://e.example/s?viewer=7"),
+        ] {
+            let config = SteeringConfig {
+                url: url.map(str::to_owned),
+                ..SteeringConfig::default()
+            };
+            let manifest = Steering::new(&config).manifest("7");
+            assert_eq!(manifest["RELOAD-URI"], expected);
+        }
+    }
 
     #[test]
     fn a_larger_share_only_moves_viewers_here() {

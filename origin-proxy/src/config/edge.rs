@@ -139,6 +139,9 @@ pub struct SteeringConfig {
     pub pathway_cdn: String,
     /// After how many seconds players ask again.
     pub ttl_s: u32,
+    /// The absolute URL by which players ask, as the broadcaster's playlist has it. Without it they are
+    /// told a path, which Shaka 5.2 cannot ask again.
+    pub url: Option<String>,
 }
 
 /// The operator's requests.
@@ -249,6 +252,7 @@ impl Default for SteeringConfig {
             pathway: "SHOAL".into(),
             pathway_cdn: "CDN".into(),
             ttl_s: 30,
+            url: None,
         }
     }
 }
