@@ -11,6 +11,7 @@ import { startProxy, startSource } from "./lib/edge.mjs";
 import { openPlayer, servePlayers } from "./lib/players.mjs";
 
 const TOKEN = "the operator's token";
+const STEERING = "/.shoal/steering";
 const TTL_S = 2;
 /** Requests in a row that show where a player is. */
 const SETTLED_REQUESTS = 6;
@@ -24,7 +25,8 @@ let browser;
 before(async () => {
   // The origin itself is the CDN here.
   cdn = await startSource("--hls", "--dash");
-  proxy = await startProxy(cdn.url, `[steering]\nttl_s = ${TTL_S}\n[admin]\ntoken = "${TOKEN}"`);
+  proxy = await startProxy(cdn.url, (url) =>
+    `[steering]\nurl = "${url}${STEERING}"\nttl_s = ${TTL_S}\n[admin]\ntoken = "${TOKEN}"`);
   playlists = await servePlaylists();
   page = await servePlayers();
   browser = await launch();
@@ -37,7 +39,7 @@ after(async () => {
   await cdn?.stop();
 });
 
-const steeringUrl = () => `${proxy.url}/.shoal/steering`;
+const steeringUrl = () => proxy.url + STEERING;
 const fetchText = async (url) => (await fetch(url)).text();
 
 /** The origin's multivariant playlist with each rendition on two pathways. */
@@ -94,8 +96,8 @@ const isAt = (place) => async (viewer) => {
   return requests.length >= SETTLED_REQUESTS && requests.slice(-SETTLED_REQUESTS).every((url) => url.startsWith(place.url));
 };
 
-test("hls.js and dash.js are moved to the proxy and back while they play", { timeout: 120_000 }, async () => {
-  const viewers = await Promise.all([["hls.js", "main.m3u8"], ["dash.js", "main.mpd"]].map(([player, path]) =>
+test("hls.js (HLS) and Shaka (DASH) are moved to the proxy and back while they play", { timeout: 120_000 }, async () => {
+  const viewers = await Promise.all([["hls.js", "main.m3u8"], ["Shaka", "main.mpd"]].map(([player, path]) =>
     openPlayer(browser, page, { player, stream: `${playlists.url}/${path}` })));
   const allAt = (place) => async () => (await Promise.all(viewers.map(isAt(place)))).every(Boolean);
   await eventually("both begin at the CDN", 30, allAt(cdn));

@@ -19,15 +19,15 @@ export async function startSource(...flags) {
   return { ...program, url, hls: url + HLS, dash: url + DASH };
 }
 
-/** Starts `shoal origin-proxy` before the server at `origin`; `settings` are more lines of TOML. */
-export async function startProxy(origin, settings = "") {
+/** Starts `shoal origin-proxy` before the server at `origin`; `settings` makes more lines of TOML of its URL. */
+export async function startProxy(origin, settings = () => "") {
   const listen = `127.0.0.1:${await freePort()}`;
   const url = `http://${listen}`;
   const folder = mkdtempSync(join(tmpdir(), "shoal-edge-"));
   const config = join(folder, "proxy.toml");
   const keys = spawnSync(binary(), ["keygen"], { encoding: "utf8" }).stdout;
   const [, key] = keys.match(/public_key = "(.+)"/);
-  writeFileSync(config, [`listen = "${listen}"`, `origin = "${origin}/"`, keys, settings].join("\n"));
+  writeFileSync(config, [`listen = "${listen}"`, `origin = "${origin}/"`, keys, settings(url)].join("\n"));
   const program = await start(["origin-proxy", "--config", config], `${url}/readyz`);
   return {
     ...program,

@@ -1,0 +1,97 @@
+// hls.js with Shoal on low-latency HLS: parts come from the CDN as without Shoal; a page that asks for whole
+// segments of the same stream shares them.
+
+import assert from "node:assert/strict";
+import { after, before, test } from "node:test";
+
+import { launch } from "./lib/browser.mjs";
+import { assertPlayed, eventually, offload, seconds } from "./lib/checks.mjs";
+import { startProxy, startSource } from "./lib/edge.mjs";
+import { median, openPlayer, servePlayers } from "./lib/players.mjs";
+import { startTracker } from "./lib/tracker.mjs";
+
+/** What Shoal may add to the latency: nothing that can be told from chance. */
+const ADDED_S_MAX = 0.3;
+const WATCHED_S = 20;
+/** What low-latency players fetch is fetched once: bytes from the CDN against a player without Shoal. */
+const BYTES_RATIO_MAX = 1.1;
+
+let source;
+let proxy;
+let tracker;
+let page;
+let browser;
+
+before(async () => {
+  source = await startSource("--ll-hls");
+  proxy = await startProxy(source.url);
+  tracker = await startTracker();
+  page = await servePlayers();
+  browser = await launch();
+});
+after(async () => {
+  await browser?.close();
+  page?.stop();
+  await tracker?.stop();
+  await proxy?.stop();
+  await source?.stop();
+});
+
+function open(shares, settings = {}) {
+  const shoal = { tracker: tracker.socket, key: proxy.key, p2p: shares };
+  return openPlayer(browser, page, { player: "hls.js", stream: proxy.hls, shoal, settings });
+}
+
+const all = (viewers) => Promise.all(viewers.map((viewer) => viewer.read()));
+const bytes = ({ shoal }) => ({ cdn: shoal.bytesCdn, p2p: shoal.bytesP2p });
+
+function linked(viewers) {
+  return eventually("they play, and are linked", 40, async () =>
+    (await all(viewers)).every(({ time, shoal }) => time > 1 && shoal.neighbours.length >= viewers.length - 1));
+}
+
+/** Watches for a while; the readings before and after. */
+async function watch(viewers) {
+  await seconds(5);
+  const start = await all(viewers);
+  await seconds(WATCHED_S);
+  const end = await all(viewers);
+  viewers.forEach((viewer, index) => {
+    assertPlayed(start[index], end[index], `viewer ${index}`);
+    assert.deepEqual(end[index].errors.filter((error) => error.endsWith("fatal=true")), []);
+    assert.deepEqual(viewer.complaints, []);
+  });
+  return [start, end];
+}
+
+test("Shoal costs a low-latency player neither latency nor bytes", { timeout: 100_000 }, async () => {
+  const sharing = [await open(true), await open(true)];
+  const alone = await open(false);
+  await linked(sharing);
+  const [start, end] = await watch([...sharing, alone]);
+  const latencies = end.map((reading, index) => median(reading.latencies.slice(start[index].latencies.length)));
+  const grown = end.map((reading, index) => {
+    const [before, after] = [bytes(start[index]), bytes(reading)];
+    return after.cdn + after.p2p - before.cdn - before.p2p;
+  });
+  console.log(`latency ${latencies.map((s) => s.toFixed(2))} s, bytes ${grown}: the last without Shoal`);
+  for (const index of sharing.keys()) {
+    assert.ok(latencies[index] < latencies.at(-1) + ADDED_S_MAX, `${latencies}`);
+    assert.ok(grown[index] < grown.at(-1) * BYTES_RATIO_MAX, `${grown}`);
+    const asked = end[index].requests.slice(start[index].requests.length);
+    assert.ok(asked.length > 20 && asked.every((url) => url.includes("/part-")), `${asked.slice(-5)}`);
+  }
+  await Promise.all([...sharing, alone].map((viewer) => viewer.close()));
+});
+
+test("viewers who want whole segments of a low-latency stream share them", { timeout: 100_000 }, async () => {
+  const viewers = [];
+  for (let count = 0; count < 3; count += 1) viewers.push(await open(true, { lowLatencyMode: false }));
+  await linked(viewers);
+  const [start, end] = await watch(viewers);
+  const share = offload(start.map(bytes), end.map(bytes));
+  console.log(`offload ${share.toFixed(3)} of at most 0.667`);
+  assert.ok(share > 0.5, `offload ${share}`);
+  assert.ok(end.every(({ shoal }) => shoal.badPieces === 0));
+  await Promise.all(viewers.map((viewer) => viewer.close()));
+});
