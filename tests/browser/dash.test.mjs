@@ -17,7 +17,7 @@ let page;
 let browser;
 
 before(async () => {
-  source = await startSource("--dash");
+  source = await startSource(["--dash"]);
   proxy = await startProxy(source.url);
   page = await servePlayers();
   browser = await launch();

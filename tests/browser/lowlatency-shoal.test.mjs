@@ -23,7 +23,7 @@ let page;
 let browser;
 
 before(async () => {
-  source = await startSource("--ll-hls");
+  source = await startSource(["--ll-hls"]);
   proxy = await startProxy(source.url);
   tracker = await startTracker();
   page = await servePlayers();

@@ -24,7 +24,7 @@ let browser;
 
 before(async () => {
   // The origin itself is the CDN here.
-  cdn = await startSource("--hls", "--dash");
+  cdn = await startSource(["--hls", "--dash"]);
   proxy = await startProxy(cdn.url, (url) =>
     `[steering]\nurl = "${url}${STEERING}"\nttl_s = ${TTL_S}\n[admin]\ntoken = "${TOKEN}"`);
   playlists = await servePlaylists();

@@ -10,12 +10,22 @@ import { binary, freePort, start } from "../../lib/programs.mjs";
 const HLS = "/live/main.m3u8";
 const DASH = "/live/main.mpd";
 
-/** Starts `shoal publish` with these flags. */
-export async function startSource(...flags) {
+/** A file with these settings. */
+function writeSettings(text) {
+  const folder = mkdtempSync(join(tmpdir(), "shoal-edge-"));
+  const file = join(folder, "settings.toml");
+  writeFileSync(file, text);
+  return { file, remove: () => rmSync(folder, { recursive: true }) };
+}
+
+/** Starts `shoal publish` with these flags; `settings` are lines of TOML. */
+export async function startSource(flags, settings = "") {
   const listen = `127.0.0.1:${await freePort()}`;
   const url = `http://${listen}`;
   const path = flags.some((flag) => flag.endsWith("hls")) ? HLS : DASH;
-  const program = await start(["publish", ...flags, "--listen", listen], url + path);
+  const config = writeSettings(settings);
+  const program = await start(["publish", "--config", config.file, ...flags, "--listen", listen], url + path);
+  config.remove();
   return { ...program, url, hls: url + HLS, dash: url + DASH };
 }
 
@@ -23,22 +33,10 @@ export async function startSource(...flags) {
 export async function startProxy(origin, settings = () => "") {
   const listen = `127.0.0.1:${await freePort()}`;
   const url = `http://${listen}`;
-  const folder = mkdtempSync(join(tmpdir(), "shoal-edge-"));
-  const config = join(folder, "proxy.toml");
   const keys = spawnSync(binary(), ["keygen"], { encoding: "utf8" }).stdout;
   const [, key] = keys.match(/public_key = "(.+)"/);
-  writeFileSync(config, [`listen = "${listen}"`, `origin = "${origin}/"`, keys, settings(url)].join("\n"));
-  const program = await start(["origin-proxy", "--config", config], `${url}/readyz`);
-  return {
-    ...program,
-    url,
-    key,
-    hls: url + HLS,
-    dash: url + DASH,
-    metrics: async () => (await fetch(`${url}/metrics`)).text(),
-    async stop() {
-      await program.stop();
-      rmSync(folder, { recursive: true });
-    },
-  };
+  const config = writeSettings([`listen = "${listen}"`, `origin = "${origin}/"`, keys, settings(url)].join("\n"));
+  const program = await start(["origin-proxy", "--config", config.file], `${url}/readyz`);
+  config.remove();
+  return { ...program, url, key, hls: url + HLS, dash: url + DASH };
 }
