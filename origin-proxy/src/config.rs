@@ -396,7 +396,10 @@ mod tests {
             ("[tls]\nlisten = \"0.0.0.0:443\"", "certificate_file"),
             ("[acme]\nnames = [\"a.example\"]", "state_folder"),
             ("[steering]\nurl = \"/.shoal/steering\"", "steering.url"),
-            ("[steering]\nurl = \"https://a.example/s?x\"", "steering.url"),
+            (
+                "[steering]\nurl = \"https://a.example/s?x\"",
+                "steering.url",
+            ),
         ] {
             let error = Config::from_toml(text).unwrap_err().to_string();
             assert!(error.contains(named), "{error}");

@@ -245,19 +245,20 @@ impl Peer {
                     since: self.now,
                     deadline,
                 });
-                let (track, seq) = (segment.track, segment.seq);
-                let len = self.segments[index]
-                    .content
-                    .map_or(0, |content| content.len);
-                let is_newest = !self
-                    .segments
-                    .iter()
-                    .any(|s| s.track == track && s.seq > seq);
-                let has_time = self.buffer_ms() >= self.estimate.cdn_ms_worst(len.into());
-                self.player.caught_up |= is_newest && has_time;
+                self.note_asked(index);
             }
             _ => out.push(Action::Bypass(request)),
         }
+    }
+
+    /// Start-up is over when the player asks for what is newest, with time left for a fetch on a bad day.
+    fn note_asked(&mut self, index: usize) {
+        let segment = &self.segments[index];
+        let len = segment.content.map_or(0, |content| content.len);
+        let is_newer = |s: &Segment| s.track == segment.track && s.seq > segment.seq;
+        let is_newest = !self.segments.iter().any(is_newer);
+        let has_time = self.buffer_ms() >= self.estimate.cdn_ms_worst(len.into());
+        self.player.caught_up |= is_newest && has_time;
     }
 
     pub(super) fn handle_abandoned(&mut self, request: RequestId, out: &mut Outbox) {
