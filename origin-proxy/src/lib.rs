@@ -44,6 +44,7 @@ mod quic;
 mod range;
 mod rates;
 mod records;
+mod release;
 mod respond;
 mod server;
 mod steering;

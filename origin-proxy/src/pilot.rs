@@ -15,7 +15,8 @@ use crate::{
     freshness::{self, Freshness, Kind, NOT_FRESH, is_shareable, plan_freshness},
     object::{Flight, Head, Landing, Object, end_to_end},
     playlist::Format,
-    proxy::{Answer, Errand, Passed, Proxy, max_age},
+    proxy::{Answer, Errand, Passed, Proxy},
+    release::max_age,
     target::Target,
     upstream::has_certain_end,
     vary,
@@ -114,14 +115,9 @@ impl Pilot {
         }
         self.note_vary(&head, &viewer);
         if status == StatusCode::OK && format != Format::Other {
-            let raw = proxy
-                .upstream
-                .collect(&mut response, PLAYLIST_LEN_MAX)
-                .await?;
-            proxy.on_origin_bytes(&self.target, raw.len());
             let is_shared = self.is_for_all();
-            let released = proxy.release(&self.target, is_shared, head, raw, format, arrived);
-            return Ok(self.keep(released.await));
+            let released = self.playlist(response, is_shared, head, format, arrived);
+            return Ok(self.keep(released.await?));
         }
         if status == StatusCode::OK {
             return self.stream(response, head, arrived).await;
@@ -199,7 +195,7 @@ impl Pilot {
     /// An answer that is for the first passenger alone.
     async fn hand_over(
         &self,
-        mut response: reqwest::Response,
+        response: reqwest::Response,
         permit: OwnedSemaphorePermit,
         head: HeaderMap,
         format: Format,
@@ -209,12 +205,25 @@ impl Pilot {
         if format == Format::Other || status != StatusCode::OK {
             return Ok(Answer::Passed(Passed { response, permit }));
         }
-        let upstream = &self.proxy.upstream;
-        let raw = upstream.collect(&mut response, PLAYLIST_LEN_MAX).await?;
+        let released = self.playlist(response, false, head, format, arrived);
+        Ok(Answer::Whole(Arc::new(released.await?.0)))
+    }
+
+    /// A playlist as viewers get it, and whether it may be kept.
+    async fn playlist(
+        &self,
+        mut response: reqwest::Response,
+        is_shared: bool,
+        head: HeaderMap,
+        format: Format,
+        arrived: Instant,
+    ) -> Result<(Object, bool), Failure> {
         let proxy = &self.proxy;
+        let raw = proxy.upstream.collect(&mut response, PLAYLIST_LEN_MAX);
+        let raw = raw.await?;
         proxy.on_origin_bytes(&self.target, raw.len());
-        let released = proxy.release(&self.target, false, head, raw, format, arrived);
-        Ok(Answer::Whole(Arc::new(released.await.0)))
+        let released = proxy.release(&self.target, is_shared, head, raw, format, arrived);
+        Ok(released.await)
     }
 
     fn keep(&self, (object, is_kept): (Object, bool)) -> Landing {

@@ -12,9 +12,9 @@ use std::{
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, HeaderName, Method, StatusCode, header};
 use moka::sync::Cache;
-use swarm_core::{id::Name, record::RECORD_HEADER, timeline::PLAYLIST_LEN_MAX};
+use swarm_core::{id::Name, timeline::PLAYLIST_LEN_MAX};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::{
@@ -24,7 +24,7 @@ use crate::{
     areas::{Area, areas},
     disk::Disk,
     error::Failure,
-    freshness::{Kind, NOT_FRESH, is_for_authorized, is_only_if_cached, plan_freshness},
+    freshness::{is_for_authorized, is_only_if_cached},
     key,
     keyring::{self, Keys},
     lowlatency::Parts,
@@ -564,57 +564,5 @@ impl Proxy {
     pub(crate) fn on_origin_bytes(&self, target: &Target, len: usize) {
         self.metrics.origin_bytes.increment(len as u64);
         self.scope_of(target).origin_bytes.increment(len as u64);
-    }
-
-    /// A playlist as viewers get it, and whether it may be kept. One that is shared may be promised to
-    /// viewers who wait for it.
-    pub(crate) async fn release(
-        self: &Arc<Self>,
-        target: &Target,
-        is_shared: bool,
-        mut headers: HeaderMap,
-        raw: Bytes,
-        format: Format,
-        arrived: Instant,
-    ) -> (Object, bool) {
-        let (body, kind) = self.release_playlist(target, is_shared, &raw, format).await;
-        let status = StatusCode::OK;
-        let origin_etag = headers.remove(header::ETAG);
-        headers.insert(header::ETAG, etag_of(&body));
-        headers.remove(RECORD_HEADER);
-        let plan = plan_freshness(status, &headers, kind, &self.config.cache);
-        if let (Kind::Live { fresh_ms_max, .. }, false) =
-            (kind, headers.contains_key(header::CACHE_CONTROL))
-        {
-            headers.insert(header::CACHE_CONTROL, max_age(fresh_ms_max));
-        }
-        let object = Object {
-            status,
-            headers,
-            body,
-            raw: Some(raw),
-            origin_etag,
-            stored: arrived,
-            freshness: plan.unwrap_or(NOT_FRESH),
-            records: Default::default(),
-            prepared: Default::default(),
-        };
-        (object, plan.is_some())
-    }
-}
-
-/// The validator of a playlist of ours.
-pub(crate) fn etag_of(body: &[u8]) -> HeaderValue {
-    let digest = <sha2::Sha256 as sha2::Digest>::digest(body);
-    let text = format!("\"{}\"", hex::encode(&digest[..8]));
-    HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("\"\""))
-}
-
-/// `max-age` in whole seconds, of which less than one is none.
-pub(crate) fn max_age(ms: u64) -> HeaderValue {
-    match ms / 1000 {
-        0 => HeaderValue::from_static("no-cache"),
-        seconds => HeaderValue::try_from(format!("max-age={seconds}"))
-            .unwrap_or(HeaderValue::from_static("no-cache")),
     }
 }

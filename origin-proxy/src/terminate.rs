@@ -31,7 +31,8 @@ use crate::{
     freshness::is_for_authorized,
     object::Object,
     playlist::Format,
-    proxy::{Answer, Errand, Proxy, etag_of},
+    proxy::{Answer, Errand, Proxy},
+    release::etag_of,
     target::{Site, Target},
 };
 

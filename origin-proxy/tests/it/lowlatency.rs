@@ -21,6 +21,13 @@ fn low_latency(parts: u64) -> String {
          #EXT-X-SERVER-CONTROL:CAN-BLOCK-RELOAD=YES,PART-HOLD-BACK=1.5,CAN-SKIP-UNTIL=6.0\n\
          #EXT-X-PART-INF:PART-TARGET=0.5\n#EXT-X-MEDIA-SEQUENCE:0\n",
     );
+    text += &list(parts);
+    text + "#EXT-X-RENDITION-REPORT:URI=\"../a/i.m3u8\",LAST-MSN=2,LAST-PART=1\n"
+}
+
+/// So many parts of half a second, two to a segment, and the next one announced.
+pub(crate) fn list(parts: u64) -> String {
+    let mut text = String::new();
     for part in 0..parts {
         let (segment, index) = (part / 2, part % 2);
         text += &format!("#EXT-X-PART:DURATION=0.5,URI=\"part-{segment}.{index}.m4s\"\n");
@@ -29,8 +36,7 @@ fn low_latency(parts: u64) -> String {
         }
     }
     let (segment, index) = (parts / 2, parts % 2);
-    text += &format!("#EXT-X-PRELOAD-HINT:TYPE=PART,URI=\"part-{segment}.{index}.m4s\"\n");
-    text + "#EXT-X-RENDITION-REPORT:URI=\"../a/i.m3u8\",LAST-MSN=2,LAST-PART=1\n"
+    text + &format!("#EXT-X-PRELOAD-HINT:TYPE=PART,URI=\"part-{segment}.{index}.m4s\"\n")
 }
 
 fn number(query: &str, name: &str) -> Option<u64> {
@@ -63,7 +69,8 @@ async fn live(parts: u64) -> (Proxy, Arc<watch::Sender<u64>>) {
     (proxy, edge)
 }
 
-fn bare(text: &str) -> String {
+/// `text` without our tags.
+pub(crate) fn bare(text: &str) -> String {
     text.split_inclusive('\n')
         .filter(|line| !line.starts_with("#EXT-X-SHOAL"))
         .collect()

@@ -10,40 +10,27 @@ use futures_util::future::join_all;
 use live_source::LiveSource;
 use tokio::{net::TcpListener, sync::watch};
 
-use crate::support::{HLS, Origin, Proxy, header, respond, segment};
+use crate::{
+    lowlatency::{bare, list},
+    support::{HLS, Origin, Proxy, header, respond, segment},
+};
 
 const INDEX: &str = "/live/v/i.m3u8";
 /// What the proxy puts into the playlists of this origin.
 const CONTROL: &str =
     "#EXT-X-SERVER-CONTROL:PART-HOLD-BACK=1.5,CAN-BLOCK-RELOAD=YES,CAN-SKIP-UNTIL=6.000\n";
 
-/// The playlist when `parts` parts of half a second are there, two to a segment.
+/// The playlist when `parts` parts are there.
 fn low_latency(parts: u64) -> String {
-    let mut text = String::from(
-        "#EXTM3U\n#EXT-X-VERSION:9\n#EXT-X-TARGETDURATION:1\n\
-         #EXT-X-SERVER-CONTROL:PART-HOLD-BACK=1.5\n#EXT-X-PART-INF:PART-TARGET=0.5\n\
-         #EXT-X-MEDIA-SEQUENCE:0\n#EXT-X-MAP:URI=\"init.mp4\"\n",
-    );
-    for part in 0..parts {
-        let (segment, index) = (part / 2, part % 2);
-        text += &format!("#EXT-X-PART:DURATION=0.5,URI=\"part-{segment}.{index}.m4s\"\n");
-        if index == 1 {
-            text += &format!("#EXTINF:1.0,\nseg-{segment}.m4s\n");
-        }
-    }
-    let (segment, index) = (parts / 2, parts % 2);
-    text + &format!("#EXT-X-PRELOAD-HINT:TYPE=PART,URI=\"part-{segment}.{index}.m4s\"\n")
+    let head = "#EXTM3U\n#EXT-X-VERSION:9\n#EXT-X-TARGETDURATION:1\n\
+        #EXT-X-SERVER-CONTROL:PART-HOLD-BACK=1.5\n#EXT-X-PART-INF:PART-TARGET=0.5\n\
+        #EXT-X-MEDIA-SEQUENCE:0\n#EXT-X-MAP:URI=\"init.mp4\"\n";
+    head.to_owned() + &list(parts)
 }
 
 /// The same as viewers get it, without the tags of records.
 fn promised(parts: u64) -> String {
     low_latency(parts).replace("#EXT-X-SERVER-CONTROL:PART-HOLD-BACK=1.5\n", CONTROL)
-}
-
-fn bare(text: &str) -> String {
-    text.split_inclusive('\n')
-        .filter(|line| !line.starts_with("#EXT-X-SHOAL"))
-        .collect()
 }
 
 /// An origin that answers at once, whatever it is asked to wait for, and what it says.
