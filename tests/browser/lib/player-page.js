@@ -71,6 +71,7 @@ async function play({ player, ...options }) {
   window.read = () => ({
     now: performance.now(),
     time: video.currentTime,
+    rate: video.playbackRate,
     shoal: window.shoal?.getStats(),
     ...books,
   });
