@@ -37,7 +37,7 @@ after(async () => {
   await source?.stop();
 });
 
-function open(shares, settings = {}) {
+function open(shares, settings = { maxLiveSyncPlaybackRate: 1.5 }) {
   const shoal = { tracker: tracker.socket, key: proxy.key, p2p: shares };
   return openPlayer(browser, page, { player: "hls.js", stream: proxy.hls, shoal, settings });
 }

@@ -44,9 +44,13 @@ after(async () => {
 /** What was new between two readings. */
 const since = (before, after, what) => after[what].slice(before[what].length);
 
-/** What a page has to say for low latency where the player does not find it in the stream. */
+/** What a page says for low latency. */
+const LIVE_SYNC = { liveSync: { enabled: true } };
 const SETTINGS = {
+  "hls.js hls": { maxLiveSyncPlaybackRate: 1.5 },
+  "Shaka hls": { streaming: LIVE_SYNC },
   "Shaka dash": {
+    streaming: LIVE_SYNC,
     manifest: { defaultPresentationDelay: 2, dash: { ignoreSuggestedPresentationDelay: true, ignoreMinBufferTime: true } },
   },
 };

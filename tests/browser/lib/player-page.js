@@ -9,7 +9,7 @@ const LOOK_MS = 50;
  */
 const START = {
   async "hls.js"({ video, stream, books, shoal, settings }) {
-    const hls = new Hls({ maxLiveSyncPlaybackRate: 1.5, ...settings });
+    const hls = new Hls(settings);
     if (shoal) window.shoal = Shoal.attach(hls, shoal);
     hls.on(Hls.Events.ERROR, (_, error) => books.errors.push(`${error.details} fatal=${error.fatal}`));
     hls.on(Hls.Events.FRAG_LOADED, (_, { frag, part }) => books.requests.push((part ?? frag).url));
@@ -20,7 +20,6 @@ const START = {
 
   async Shaka({ video, stream, books, settings }) {
     const player = new shaka.Player();
-    player.configure({ streaming: { lowLatencyMode: true, liveSync: { enabled: true } } });
     player.configure(settings);
     player.addEventListener("error", ({ detail }) => books.errors.push(`${detail.code} fatal=${detail.severity === 2}`));
     const { SEGMENT } = shaka.net.NetworkingEngine.RequestType;
