@@ -5,20 +5,12 @@ use std::path::PathBuf;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    Failure,
-    commands::{bind, print},
-    file,
-};
+use crate::{Failure, commands::bind, file};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Settings, a TOML file.
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Print the default settings with their documentation, and end.
-    #[arg(long)]
-    print_config: bool,
+    #[command(flatten)]
+    file: file::FileArgs,
     /// Where to listen, in the place of `listen`.
     #[arg(long, value_name = "ADDR")]
     listen: Option<SocketAddr>,
@@ -31,18 +23,21 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(args: Args, stop: CancellationToken) -> Result<(), Failure> {
-    if args.print_config {
-        print(origin_proxy::default_config());
+    let default = origin_proxy::default_config();
+    let change = |config: &mut origin_proxy::Config| {
+        file::set(&mut config.listen, args.listen);
+        file::set(&mut config.origin, args.origin);
+        if args.signing_key_file.is_some() {
+            config.signing_key = None;
+            config.signing_key_file = args.signing_key_file;
+        }
+    };
+    let loaded = args
+        .file
+        .load(default, change, origin_proxy::Config::check)?;
+    let Some(config) = loaded else {
         return Ok(());
-    }
-    let mut config: origin_proxy::Config = file::settings(args.config.as_deref())?;
-    file::set(&mut config.listen, args.listen);
-    file::set(&mut config.origin, args.origin);
-    if args.signing_key_file.is_some() {
-        config.signing_key = None;
-        config.signing_key_file = args.signing_key_file;
-    }
-    config.check()?;
+    };
     let listener = bind(config.listen).await?;
     let signs = config.signing_key.is_some() || config.signing_key_file.is_some();
     tracing::info!(listen = %config.listen, origin = config.origin, signs, "origin-proxy");
