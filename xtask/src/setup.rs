@@ -40,6 +40,8 @@ const NATS_SERVER: &str = "nats-server";
 /// What relays links where there is no direct way; the program and its Debian package. Tests start
 /// their own on loopback.
 const TURN_SERVER: (&str, &str) = ("turnserver", "coturn");
+/// An authority that speaks ACME; the program and its Debian package. Tests start their own on loopback.
+const ACME_SERVER: &str = "pebble";
 /// What compiles for wasm32 where rustup cannot fetch that target.
 const DEBIAN_WASM_PACKAGES: [&str; 3] = ["rustc-web", "rust-web-src", "lld-19"];
 /// The packages of `player-shim/js` and `tests/browser` are tested from this Node.js on.
@@ -84,6 +86,8 @@ pub(crate) fn run(args: Args) -> Result<()> {
     note(NATS_SERVER, nats);
     let (turn, package) = TURN_SERVER;
     note(turn, ensure_program(&apt, turn, &[package]));
+    let authority = ensure_program(&apt, ACME_SERVER, &[ACME_SERVER]);
+    note(ACME_SERVER, authority);
     if args.browsers {
         note("chromium", ensure_chromium(&apt));
     }

@@ -35,15 +35,6 @@ async fn free_port() -> u16 {
     listener.local_addr().unwrap().port()
 }
 
-/// Whether the machine has pebble. What is to be tested without it, is not.
-fn has_pebble() -> bool {
-    let found = Command::new("pebble").arg("-h").output();
-    if found.is_err() {
-        eprintln!("skipped: pebble is not installed (`apt-get install pebble`)");
-    }
-    found.is_ok()
-}
-
 impl Authority {
     /// Starts one that looks for proofs at `http_port` of this machine, whatever the name.
     async fn start(folder: &Path, http_port: u16) -> Self {
@@ -146,9 +137,6 @@ async fn until_trusted(root: &[u8], tls: std::net::SocketAddr) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_certificate_is_obtained_kept_and_used_after_a_restart() {
     let _ = rustls::crypto::ring::default_provider().install_default();
-    if !has_pebble() {
-        return;
-    }
     let folder = tempfile::tempdir().unwrap();
     let origin = Origin::default();
     origin.put("/vod/a", &[], "a");
