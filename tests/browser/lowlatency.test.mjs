@@ -15,8 +15,9 @@ const ADDED_S_MAX = 0.3;
 /** Players find their place first: one that began late plays faster until then, Shaka by a tenth. */
 const SETTLED_S = 5;
 const CAUGHT_UP_S_MAX = 90;
-/** dash.js never ceases to correct a little. */
-const RATE_ERROR_MAX = 0.01;
+/** It has found it when it came nearer by less than this in so many readings, of which the page takes 20 a second. */
+const NEARER_S_MAX = 0.15;
+const READINGS = 60;
 const WATCHED_S = 18;
 /**
  * Players call the oldest segment's start 0, so they begin at 36 s. Shaka 5.2 loses the rest of a segment
@@ -67,8 +68,10 @@ async function watch(player, kind, stream, name, isRight) {
   const viewer = await openPlayer(browser, page, { player, stream, settings: SETTINGS[`${player} ${kind}`] });
   await eventually(`${player} plays ${name}`, 20, async () => (await viewer.read()).time > 1);
   await seconds(SETTLED_S);
-  await eventually(`${player} keeps its distance ${name}`, CAUGHT_UP_S_MAX, async () =>
-    Math.abs((await viewer.read()).rate - 1) < RATE_ERROR_MAX);
+  await eventually(`${player} keeps its distance ${name}`, CAUGHT_UP_S_MAX, async () => {
+    const [first, ...rest] = (await viewer.read()).latencies.slice(-READINGS);
+    return rest.length === READINGS - 1 && Math.abs(first - rest.at(-1)) < NEARER_S_MAX;
+  });
   const start = await viewer.read();
   await seconds(WATCHED_S);
   const end = await viewer.read();

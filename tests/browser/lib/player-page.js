@@ -70,7 +70,6 @@ async function play({ player, ...options }) {
   window.read = () => ({
     now: performance.now(),
     time: video.currentTime,
-    rate: video.playbackRate,
     shoal: window.shoal?.getStats(),
     ...books,
   });
