@@ -455,6 +455,12 @@ mod tests {
 
     const NOW: Instant = Instant::from_millis(100_000);
 
+    const REQUEST: Request = Request {
+        id: RequestId(1),
+        since: NOW,
+        deadline: Instant::from_millis(120_000),
+    };
+
     fn segment() -> Segment {
         let mut segment = Segment::new(Name(1), NOW);
         segment.set_content(Content {
@@ -519,12 +525,7 @@ mod tests {
     #[test]
     fn a_lone_viewer_seeds_nothing_and_its_player_gets_the_cdn_at_once() {
         let mut segment = segment();
-        let request = Request {
-            id: RequestId(1),
-            since: NOW,
-            deadline: NOW.plus_ms(20_000),
-        };
-        segment.requests.push(request);
+        segment.requests.push(REQUEST);
         let (seed, backstop) = check(&segment, |view| view.companions = 0);
         assert_eq!(seed, Plan::default());
         assert!(backstop.whole);
@@ -534,12 +535,7 @@ mod tests {
     fn the_backstop_waits_for_the_latest_safe_moment_and_takes_only_what_is_missing() {
         let mut segment = segment();
         segment.have = 0xff00;
-        let request = Request {
-            id: RequestId(1),
-            since: NOW,
-            deadline: NOW.plus_ms(20_000),
-        };
-        segment.requests.push(request);
+        segment.requests.push(REQUEST);
         let (_, early) = check(&segment, |_| {});
         assert!(!early.is_fetch());
         let moment = early.wake.expect("it is armed");
@@ -551,12 +547,7 @@ mod tests {
     #[test]
     fn who_has_not_begun_to_play_waits_for_nobody() {
         let mut segment = segment();
-        let request = Request {
-            id: RequestId(1),
-            since: NOW,
-            deadline: NOW.plus_ms(20_000),
-        };
-        segment.requests.push(request);
+        segment.requests.push(REQUEST);
         assert!(!check(&segment, |_| {}).1.is_fetch());
         let (_, hasty) = check(&segment, |view| view.has_begun = false);
         assert!(hasty.whole);
@@ -566,12 +557,7 @@ mod tests {
     fn an_old_segment_that_nobody_holds_is_fetched_when_it_is_wanted() {
         let mut segment = segment();
         segment.fresh = false;
-        let request = Request {
-            id: RequestId(1),
-            since: NOW,
-            deadline: NOW.plus_ms(20_000),
-        };
-        segment.requests.push(request);
+        segment.requests.push(REQUEST);
         assert!(check(&segment, |_| {}).1.whole);
         let (_, held) = check(&segment, |view| view.held = 0xffff);
         assert!(!held.is_fetch());
