@@ -113,7 +113,14 @@ impl Shim {
     pub fn wanted(&mut self, now_ms: f64, request: u32, name: &str) -> Vec<u32> {
         let request = RequestId(request);
         let name = Name(id_of(name).unwrap_or_default());
-        self.handle(now_ms, Input::Wanted { request, name })
+        self.handle(
+            now_ms,
+            Input::Wanted {
+                request,
+                name,
+                grain_ms: 0,
+            },
+        )
     }
 
     /// The player has lost interest.

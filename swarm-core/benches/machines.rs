@@ -175,7 +175,11 @@ impl Rig {
         let request = RequestId(self.requests);
         let name = Name(mix(seq));
         self.time(Kind::Wanted, 1, |rig| {
-            rig.handle(Input::Wanted { request, name })
+            rig.handle(Input::Wanted {
+                request,
+                name,
+                grain_ms: 0,
+            })
         });
         let record = record(seq);
         let segment = record.id();

@@ -36,6 +36,11 @@ impl Instant {
         Self::from_micros(self.0.get().saturating_add(millis.saturating_mul(1000)))
     }
 
+    /// This instant less `millis` milliseconds, and not before the driver's origin.
+    pub const fn minus_ms(self, millis: u64) -> Self {
+        Self::from_micros(self.0.get().saturating_sub(millis.saturating_mul(1000)))
+    }
+
     /// This instant and `micros` microseconds.
     pub const fn plus_us(self, micros: u64) -> Self {
         Self::from_micros(self.0.get().saturating_add(micros))

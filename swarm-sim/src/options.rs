@@ -30,6 +30,9 @@ pub struct Options {
     pub segment_s: f64,
     /// How far players stay behind the live edge, in seconds.
     pub latency_s: f64,
+    /// Media that players take at a time while a segment arrives, in seconds (the chunks of CMAF): they
+    /// play before it is whole. 0 for players that take whole segments.
+    pub grain_s: f64,
     /// Simulated minutes.
     pub minutes: f64,
     /// Figures are taken from this second on; what comes before counts as the system's start.
@@ -185,6 +188,7 @@ impl Default for Options {
             ladder_mbps: Vec::new(),
             segment_s: 4.0,
             latency_s: 10.0,
+            grain_s: 0.0,
             minutes: 3.0,
             measure_from_s: 60.0,
             playlist_lag_s: 0.0,

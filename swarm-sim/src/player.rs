@@ -12,6 +12,8 @@ const START_US_MAX: u64 = 1_000_000;
 pub(crate) struct Player {
     segment_us: u64,
     latency_us: u64,
+    /// Media that it takes at a time while a segment arrives; 0 if it takes whole segments.
+    grain_us: u64,
     /// Where the playhead was, and when.
     position: u64,
     position_at: u64,
@@ -30,10 +32,11 @@ pub(crate) struct Player {
 }
 
 impl Player {
-    pub(crate) fn new(now: u64, segment_us: u64, latency_us: u64) -> Self {
+    pub(crate) fn new(now: u64, segment_us: u64, latency_us: u64, grain_us: u64) -> Self {
         Self {
             segment_us,
             latency_us,
+            grain_us,
             position: 0,
             position_at: now,
             end: 0,
@@ -83,6 +86,40 @@ impl Player {
             self.stalls += 1;
             self.stalled_us += passed - left;
         }
+    }
+
+    /// As much of a segment is there, from its beginning: `part` of `whole` bytes.
+    pub(crate) fn on_progress(&mut self, now: u64, seq: u64, (part, whole): (u64, u64)) {
+        self.advance(now);
+        let media_us = self.segment_us * part / whole.max(1);
+        let media_us = media_us / self.grain_us.max(1) * self.grain_us;
+        let start = seq * self.segment_us;
+        if self.next_seq != Some(seq) || start + media_us <= self.end {
+            return;
+        }
+        if self.end < start && self.started && self.stalled_at.is_some() {
+            self.position = self.position.max(start);
+        }
+        self.end = start + media_us;
+        if !self.started && self.position == 0 {
+            self.position = start;
+        }
+        if !self.started {
+            self.position = self.position.max((now - self.latency_us).min(self.end));
+        }
+        let enough = self.segment_us.min(START_US_MAX);
+        if !self.playing && self.end - self.position >= enough {
+            self.playing = true;
+            if !std::mem::replace(&mut self.started, true) {
+                self.startup_us = Some(now - self.joined_at);
+            }
+            self.stalled_at = None;
+        }
+    }
+
+    /// Whether it plays segments while they arrive.
+    pub(crate) const fn is_progressive(&self) -> bool {
+        self.grain_us > 0
     }
 
     /// A segment is there.
@@ -151,7 +188,7 @@ mod tests {
 
     #[test]
     fn it_starts_at_its_latency_and_stalls_when_the_buffer_is_empty() {
-        let mut player = Player::new(100 * S, 4 * S, 10 * S);
+        let mut player = Player::new(100 * S, 4 * S, 10 * S, 0);
         player.tune_in(100 * S);
         assert_eq!(player.wants(23), Some(22));
         player.on_segment(101 * S, 22);
@@ -169,7 +206,7 @@ mod tests {
 
     #[test]
     fn it_goes_back_to_the_live_edge_when_it_is_far_behind() {
-        let mut player = Player::new(100 * S, 4 * S, 10 * S);
+        let mut player = Player::new(100 * S, 4 * S, 10 * S, 0);
         player.tune_in(100 * S);
         player.on_segment(100 * S, 22);
         player.advance(140 * S);

@@ -72,7 +72,11 @@ fn calls(input: &Input<'_>, catalog: &Catalog) -> Vec<(&'static str, Value)> {
             vec![("read_playlist", playlist), ("timeline", json!([track.0]))]
         }
         Input::TrackEnded(track) => one("track_ended", json!([track.0])),
-        Input::Wanted { request, name } => one("wanted", json!([request.0, name.to_string()])),
+        Input::Wanted {
+            request,
+            name,
+            grain_ms,
+        } => one("wanted", json!([request.0, name.to_string(), grain_ms])),
         Input::Abandoned(request) => one("abandoned", json!([request.0])),
         Input::Player {
             buffer_ms,

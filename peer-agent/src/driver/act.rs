@@ -35,6 +35,8 @@ impl Driver {
                     });
                 }
             }
+            // Asked for with a grain, which this driver does not give.
+            Action::Release { .. } => {}
             Action::Deliver {
                 request,
                 payload,
@@ -228,7 +230,11 @@ impl Driver {
             });
         }
         self.requests.insert(request, answer);
-        self.handle(Input::Wanted { request, name });
+        self.handle(Input::Wanted {
+            request,
+            name,
+            grain_ms: 0,
+        });
     }
 
     pub(super) fn handle_playlist(&mut self, tracks: &[Track]) {

@@ -10,6 +10,8 @@ pub fn encode(action: &Action, words: &mut Vec<u32>) {
             let (first, len) = range.unwrap_or((0, 0));
             out.kind(0).u32(fetch.0).wide(name.0).u32(first).u32(len)
         }
+        // Asked for with a grain, which this driver does not give.
+        Action::Release { .. } => return,
         Action::CancelFetch(fetch) => out.kind(1).u32(fetch.0),
         Action::Deliver {
             request,

@@ -251,6 +251,7 @@ impl Peer {
             now: self.now,
             policy,
             estimate,
+            fetches: self.fetches_before(index),
             fetching: fetches.clone().fold(0, |bits, fetch| bits | fetch.bits),
             fetching_whole: fetches.clone().any(|fetch| fetch.whole),
             held: held_here | held_there,
@@ -263,7 +264,22 @@ impl Peer {
             is_pushed: self.may_be_pushed(),
             stripe_count: segment.ranks_for.1.max(1),
             len_expected: self.len_expected(segment),
+            need: self.need_of(index),
         }
+    }
+
+    /// Fetches for the player that are under way, of this segment and of those before it.
+    pub(super) fn fetches_before(&self, index: usize) -> usize {
+        let (track, seq) = (self.segments[index].track, self.segments[index].seq);
+        let is_before = |f: &&Fetch| {
+            let of = self.segments.iter().find(|s| s.name == f.name);
+            of.is_some_and(|s| s.track == track && s.seq <= seq)
+        };
+        self.fetches
+            .iter()
+            .filter(|f| !f.seeding)
+            .filter(is_before)
+            .count()
     }
 
     fn len_expected(&self, segment: &Segment) -> u64 {
@@ -379,6 +395,7 @@ impl Peer {
             bits,
             whole: range.is_none(),
             seeding,
+            arrived: self.cdn_arrived,
         });
         out.push(Action::FetchCdn {
             fetch: id,

@@ -18,7 +18,18 @@ const WEIGHT_BYTES: u64 = 256 * 1024;
 const SAMPLE_BYTES_MIN: u64 = 16 * 1024;
 
 impl Estimate {
+    /// A fetch is done, alone or while `beside` bytes of others came.
+    pub(super) fn on_fetch_beside(&mut self, beside: u64, bytes: u64, ttfb_ms: u64, total_ms: u64) {
+        let alone_bps = goodput_bps(bytes, ttfb_ms, total_ms);
+        let shared_bps = goodput_bps(bytes + beside, 0, total_ms);
+        self.on_sample(bytes, ttfb_ms, alone_bps.max(shared_bps));
+    }
+
     pub(super) fn on_fetch(&mut self, bytes: u64, ttfb_ms: u64, total_ms: u64) {
+        self.on_sample(bytes, ttfb_ms, goodput_bps(bytes, ttfb_ms, total_ms));
+    }
+
+    fn on_sample(&mut self, bytes: u64, ttfb_ms: u64, sample: u64) {
         self.ttfb_ms = match self.ttfb_ms {
             0 => ttfb_ms.max(1),
             old => (old * 3 + ttfb_ms) / 4,
@@ -26,7 +37,6 @@ impl Estimate {
         if bytes < SAMPLE_BYTES_MIN {
             return;
         }
-        let sample = goodput_bps(bytes, ttfb_ms, total_ms);
         self.cdn_bps = match self.cdn_bps {
             0 => sample,
             old => {

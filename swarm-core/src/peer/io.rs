@@ -76,6 +76,10 @@ pub enum Input<'a> {
         request: RequestId,
         /// Which segment.
         name: Name,
+        /// Media that the player takes at a time while the segment arrives, in milliseconds: it is
+        /// handed pieces in order ([`Action::Release`]) before the delivery. 0 if it takes whole
+        /// segments.
+        grain_ms: u32,
     },
     /// The player has lost interest.
     Abandoned(RequestId),
@@ -191,6 +195,17 @@ pub enum Action {
     /// Stop a fetch and forget its body. What it has brought so far may be reported, and its bytes
     /// should be, by [`Input::FetchDone`] as failed, so that they are counted.
     CancelFetch(FetchId),
+    /// Hand the first pieces of a segment to the player, which plays while it arrives; more of them
+    /// follow, and in the end [`Action::Deliver`]. Should [`Action::Bypass`] or [`Action::Fail`] follow
+    /// instead, the content has changed on the way, and the player's load ends with an error.
+    Release {
+        /// Which request.
+        request: RequestId,
+        /// Whose.
+        segment: SegmentId,
+        /// How many, from the first one on: verified and stored.
+        pieces: u8,
+    },
     /// Hand a segment to the player.
     Deliver {
         /// Which request.

@@ -12,6 +12,7 @@ mod demand;
 mod estimate;
 mod io;
 mod links;
+mod need;
 mod neighbour;
 mod plan;
 mod policy;
@@ -125,6 +126,7 @@ struct Player {
     /// It has what there was when it came: it has asked for the newest segment, or has much ahead.
     caught_up: bool,
     asked_at: Option<Instant>,
+    is_progressive: bool,
 }
 
 /// The brain of one viewer. See the crate's documentation for how to drive it.
@@ -143,6 +145,8 @@ pub struct Peer {
     promises: Vec<Promise>,
     fetches: Vec<Fetch>,
     fetch_count: u32,
+    /// Bytes of pieces that have come from the CDN.
+    cdn_arrived: u64,
     tracker: TrackerLink,
     estimate: Estimate,
     downlink: Downlink,
@@ -188,6 +192,7 @@ impl Peer {
                 careful_until: None,
                 caught_up: false,
                 asked_at: None,
+                is_progressive: false,
             },
             tracks: Tracks::default(),
             segments: Vec::new(),
@@ -196,6 +201,7 @@ impl Peer {
             promises: Vec::new(),
             fetches: Vec::new(),
             fetch_count: 0,
+            cdn_arrived: 0,
             tracker: TrackerLink::new(&policy),
             estimate: Estimate::default(),
             downlink: Downlink::default(),
@@ -253,7 +259,11 @@ impl Peer {
             }
             Input::Timeline { track, segments } => self.handle_timeline(track, segments, out),
             Input::TrackEnded(track) => self.handle_track_ended(track, out),
-            Input::Wanted { request, name } => self.handle_wanted(request, name, out),
+            Input::Wanted {
+                request,
+                name,
+                grain_ms,
+            } => self.handle_wanted(request, name, grain_ms, out),
             Input::Abandoned(request) => self.handle_abandoned(request, out),
             Input::Player {
                 buffer_ms,
@@ -397,12 +407,18 @@ impl Peer {
         self.player.caught_up |= buffer_ms >= MUCH_AHEAD_MS;
         // What the player asked for before it told of its buffer is not as urgent as it seemed.
         let dry_at = now.plus_ms(u64::from(buffer_ms));
-        for request in self
-            .segments
-            .iter_mut()
-            .flat_map(|segment| &mut segment.requests)
-        {
-            request.deadline = request.deadline.max(dry_at);
+        for segment in &mut self.segments {
+            let released_ms = segment.released_ms();
+            for request in &mut segment.requests {
+                if request.grain_ms == 0 {
+                    request.deadline = request.deadline.max(dry_at);
+                    continue;
+                }
+                // It may not have taken yet what it was handed last.
+                let told = dry_at.minus_ms(released_ms);
+                let latest = told.plus_ms(request.grain_ms.into());
+                request.deadline = request.deadline.clamp(told, latest);
+            }
         }
         self.player.careful = self.should_be_careful();
     }
@@ -438,7 +454,9 @@ impl Peer {
 
     /// Media ahead of the playhead by now.
     fn buffer_ms(&self) -> u64 {
-        u64::from(self.player.buffer_ms).saturating_sub(self.now.ms_since(self.player.at))
+        let told_ms =
+            u64::from(self.player.buffer_ms).saturating_sub(self.now.ms_since(self.player.at));
+        told_ms.max(self.progress_ms().unwrap_or(0))
     }
 
     /// How long this viewer can do without a segment that is listed now, as far as it knows.

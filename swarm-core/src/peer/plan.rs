@@ -8,6 +8,7 @@ use alloc::vec::Vec;
 
 use super::{
     estimate::Estimate,
+    need::Need,
     neighbour::Neighbour,
     policy::Policy,
     remotes::Row,
@@ -44,6 +45,14 @@ const CRITICAL_WINDOW_PERCENT: u64 = 25;
 const DOUBT_PERCENT: u64 = 40;
 /// The most of the time there is that the backstop's guard takes.
 const GUARD_WINDOW_PERCENT: u64 = 12;
+/// The same two for a player that plays while the segment arrives: what is late holds up the next piece
+/// only, and is noticed in time.
+const IN_ORDER_DOUBT_PERCENT: u64 = 25;
+const IN_ORDER_GUARD_WINDOW_PERCENT: u64 = 6;
+/// Fetches for such a player that are under way at the same time: they share the line.
+const IN_ORDER_RUNS_MAX: usize = 2;
+/// With one piece, the backstop fetches those whose moment comes within this and two requests' time.
+const IN_ORDER_SOON_MS: u64 = 200;
 /// Least that one fetch of the backstop takes, if so much is missing.
 const BACKSTOP_LEN_MIN: u32 = 256 * 1024;
 /// The backstop looks again after this long.
@@ -57,6 +66,8 @@ const RANK_LAST: u8 = 16;
 const HOLD_PERCENT: u64 = 35;
 const HOLD_SPARE_MS: u64 = 1200;
 const HOLD_MS_MIN: u64 = 200;
+/// What distributing one stripe takes of what the whole segment does where it is spread over its playing.
+const IN_ORDER_PACE_PERCENT: u64 = 25;
 /// Groups that are not first wait for between this part of it and all of it.
 const HOLD_PERCENT_LEAST: u64 = 60;
 
@@ -90,6 +101,8 @@ pub(super) struct View<'a> {
     pub(super) now: Instant,
     pub(super) policy: &'a Policy,
     pub(super) estimate: &'a Estimate,
+    /// Fetches for the player that are under way, of this segment and of others before it.
+    pub(super) fetches: usize,
     /// Pieces that this viewer is fetching.
     pub(super) fetching: u64,
     /// Whether a fetch of the whole object is under way.
@@ -114,6 +127,8 @@ pub(super) struct View<'a> {
     pub(super) stripe_count: u32,
     /// Length of the segment in bytes, or of others of its track while its own is unknown.
     pub(super) len_expected: u64,
+    /// When the segment is needed, if the player waits for it or will ask for it next.
+    pub(super) need: Option<Need>,
 }
 
 /// Into how many stripes a segment is divided among `seeders`: a power of two, so that views of
@@ -204,7 +219,16 @@ fn hold_ms(segment: &Segment, view: &View<'_>, stripe: u32) -> u64 {
         return 0;
     }
     let drawn = u64::from(segment.draws[stripe as usize]) * 100;
-    let spare_ms = u64::from(segment.window_ms).saturating_sub(view.pace_ms + HOLD_SPARE_MS);
+    let first = segment
+        .stripe_bits(stripe, view.stripe_count)
+        .trailing_zeros();
+    let stripe_pace_ms = match segment.spread_ms {
+        0 => view.pace_ms,
+        _ => view.pace_ms * IN_ORDER_PACE_PERCENT / 100,
+    };
+    let spare_ms = segment
+        .window_ms_of(first)
+        .saturating_sub(stripe_pace_ms + HOLD_SPARE_MS);
     let hold_ms = (u64::from(segment.duration_ms) * HOLD_PERCENT / 100).min(spare_ms);
     let is_first = drawn < u64::from(view.policy.first_groups_percent) * 256;
     if is_first || hold_ms < HOLD_MS_MIN {
@@ -219,12 +243,16 @@ fn hold_ms(segment: &Segment, view: &View<'_>, stripe: u32) -> u64 {
 /// what then still misses can be fetched later.
 pub(super) fn backstop(segment: &Segment, view: &View<'_>, buffer_ms: u64) -> Plan {
     let mut plan = Plan::default();
-    let Some(deadline) = segment.deadline() else {
+    let Some(need) = view.need else {
         return plan;
     };
+    let deadline = need.at;
     let missing = segment.full() & !segment.have & !view.fetching;
     if view.fetching_whole || (segment.content.is_some() && missing == 0) {
         return plan;
+    }
+    if need.spread_ms > 0 && segment.content.is_some() && view.has_begun && view.companions > 0 {
+        return backstop_in_order(segment, view, &need);
     }
     let slack_ms = deadline.ms_since(view.now);
     let is_hopeless = view.companions == 0 || !may_come(segment, view, missing);
@@ -234,18 +262,22 @@ pub(super) fn backstop(segment: &Segment, view: &View<'_>, buffer_ms: u64) -> Pl
     if is_hopeless || is_hasty || segment.content.is_none() {
         let need_ms = need_ms(segment, view, missing, window_ms);
         if !is_hopeless && !is_hasty && slack_ms > need_ms {
-            plan.wake_at(deadline_minus(deadline, need_ms));
+            plan.wake_at(deadline.minus_ms(need_ms));
         } else if segment.content.is_none() || (segment.have == 0 && view.fetching == 0) {
             plan.whole = true;
         } else {
-            plan.fetch = runs(missing, BACKSTOP_RUNS_MAX);
+            plan.fetch = if need.spread_ms > 0 {
+                in_order(missing)
+            } else {
+                runs(missing, BACKSTOP_RUNS_MAX)
+            };
         }
         return plan;
     }
     let under_way = view.fetching & !segment.have;
     let need_ms = need_ms(segment, view, missing | under_way, window_ms);
     if slack_ms > need_ms {
-        plan.wake_at(deadline_minus(deadline, need_ms));
+        plan.wake_at(deadline.minus_ms(need_ms));
         return plan;
     }
     plan.wake_at(view.now.plus_ms(BACKSTOP_AGAIN_MS));
@@ -255,6 +287,44 @@ pub(super) fn backstop(segment: &Segment, view: &View<'_>, buffer_ms: u64) -> Pl
         plan.fetch.extend(from_the_end(segment, missing, most));
     }
     plan
+}
+
+/// The same for a player that plays while the segment arrives: each piece has a deadline of its own. Once
+/// one of them is near, what follows soon is fetched as well, so that requests are few.
+fn backstop_in_order(segment: &Segment, view: &View<'_>, need: &Need) -> Plan {
+    let mut plan = Plan::default();
+    let count = segment.full().count_ones();
+    let window_ms = need.at.ms_since(view.now) + view.now.ms_since(segment.known_at);
+    let soon_ms = (2 * view.estimate.ttfb_ms() + IN_ORDER_SOON_MS) as i64;
+    let (mut rest, mut upto, mut due) = (segment.full() & !segment.have, 0, 0);
+    let mut latest_ms = i64::MIN;
+    while rest != 0 {
+        let piece = rest.trailing_zeros();
+        rest &= rest - 1;
+        upto |= 1 << piece;
+        let slack_us = need.of_piece(piece, count).as_micros() as i64 - view.now.as_micros() as i64;
+        let late_ms = need_ms(segment, view, upto, window_ms) as i64 - slack_us / 1000;
+        latest_ms = latest_ms.max(late_ms);
+        if late_ms >= -soon_ms {
+            due = upto;
+        }
+    }
+    if latest_ms < 0 {
+        plan.wake_at(view.now.plus_ms(latest_ms.unsigned_abs()));
+        return plan;
+    }
+    plan.wake_at(view.now.plus_ms(BACKSTOP_AGAIN_MS));
+    plan.fetch = in_order(due & !view.fetching);
+    plan.fetch
+        .truncate(IN_ORDER_RUNS_MAX.saturating_sub(view.fetches));
+    plan
+}
+
+/// The first runs of these pieces: several at once would share the line.
+fn in_order(bits: u64) -> Vec<u64> {
+    let mut runs = runs(bits, PIECES_MAX as usize);
+    runs.truncate(IN_ORDER_RUNS_MAX);
+    runs
 }
 
 /// How much the backstop fetches at a time: what makes up for being late, and keeps the line busy
@@ -284,22 +354,36 @@ fn need_ms(segment: &Segment, view: &View<'_>, missing: u64, window_ms: u64) -> 
         Some(_) => {
             // Most of what neighbours hold or are about to bring will be there in time; while the
             // segment is young, somebody is about to bring everything.
-            let is_young = segment.fresh && view.now < segment.late_at();
-            let promised = view.held | segment.claimed(view.now) | segment.pulled();
-            let coming = if is_young {
-                missing
+            let young = if segment.fresh {
+                missing & !segment.late(missing, view.now)
             } else {
-                missing & promised
+                0
             };
+            let promised = view.held | segment.claimed(view.now) | segment.pulled();
+            let coming = young | missing & promised;
             let sure = u64::from(segment.len_of(missing & !coming));
-            sure + u64::from(segment.len_of(coming)) * DOUBT_PERCENT / 100
+            let doubt_percent = if is_in_order(view) {
+                IN_ORDER_DOUBT_PERCENT
+            } else {
+                DOUBT_PERCENT
+            };
+            sure + u64::from(segment.len_of(coming)) * doubt_percent / 100
         }
         None => view.len_expected,
     };
     let cdn_ms = view.estimate.cdn_ms_worst(len);
-    let guard_ms =
-        u64::from(view.policy.backstop_guard_ms).min(window_ms * GUARD_WINDOW_PERCENT / 100);
+    let guard_percent = if is_in_order(view) {
+        IN_ORDER_GUARD_WINDOW_PERCENT
+    } else {
+        GUARD_WINDOW_PERCENT
+    };
+    let guard_ms = u64::from(view.policy.backstop_guard_ms).min(window_ms * guard_percent / 100);
     cdn_ms * u64::from(view.policy.backstop_margin_percent) / 100 + guard_ms
+}
+
+/// Whether the player plays the segment while it arrives.
+fn is_in_order(view: &View<'_>) -> bool {
+    view.need.is_some_and(|need| need.spread_ms > 0)
 }
 
 /// Whether there is anybody that the missing pieces could come from: a holder, a promise, or the
@@ -312,10 +396,6 @@ fn may_come(segment: &Segment, view: &View<'_>, missing: u64) -> bool {
         return false;
     }
     missing & !(view.held | segment.claimed(view.now) | segment.pulled()) == 0
-}
-
-fn deadline_minus(deadline: Instant, ms: u64) -> Instant {
-    Instant::from_micros(deadline.as_micros().saturating_sub(ms * 1000))
 }
 
 /// Pieces to ask of a neighbour.
@@ -343,8 +423,8 @@ pub(super) fn pull<'a>(
         return (Vec::new(), wake);
     }
     let held_here = view.held & !view.held_elsewhere;
-    let is_young = segment.fresh && view.now < segment.late_at();
-    let may_ask_bridges = !is_young || slack_ms(segment, view) <= URGENT_MS;
+    let is_young = segment.fresh && segment.late(missing, view.now) == 0;
+    let may_ask_bridges = !is_young || slack_ms(view) <= URGENT_MS;
     let holders = neighbours
         .filter(|n| n.is_believed() && n.status.weight > 0)
         .filter(|n| !n.bridge || may_ask_bridges)
@@ -367,17 +447,26 @@ pub(super) fn pull<'a>(
 /// pushes are under way, what somebody else holds meanwhile is asked for only when they take long, or
 /// both would send it. What nobody has promised may not be pushed here at all.
 fn not_expected(segment: &Segment, view: &View<'_>, missing: u64) -> (u64, Option<Instant>) {
-    let is_urgent = slack_ms(segment, view) <= URGENT_MS.min(patience_ms(segment));
-    if !segment.fresh || is_urgent || !view.is_pushed {
+    let urgent_at = view
+        .now
+        .plus_ms(URGENT_MS.min(patience_ms(segment, missing.trailing_zeros())));
+    let count = segment.full().count_ones();
+    let urgent = view
+        .need
+        .map_or(0, |need| need.until(urgent_at, missing, count));
+    if !segment.fresh || urgent == missing || !view.is_pushed {
         return (missing, None);
     }
-    let late_at = segment.late_at();
     let promised = missing & segment.promised();
-    let soon_at = segment.began_at().plus_ms(patience_ms(segment) / 3);
+    let expected = promised & !segment.late(promised, view.now) & !urgent;
+    let soon_at = segment.began_at().plus_ms(patience_ms(segment, 0) / 3);
     if view.now < soon_at {
-        (0, Some(soon_at))
-    } else if promised != 0 && view.now < late_at {
-        (missing & !promised, Some(late_at))
+        (urgent, Some(soon_at))
+    } else if expected != 0 {
+        (
+            missing & !expected,
+            Some(segment.late_at(expected.trailing_zeros())),
+        )
     } else {
         (missing, None)
     }
@@ -408,17 +497,16 @@ fn share_out(mut holders: Vec<Holder>, mut missing: u64, most: u32) -> Vec<Ask> 
         .collect()
 }
 
-fn slack_ms(segment: &Segment, view: &View<'_>) -> u64 {
-    segment
-        .deadline()
-        .map_or(u64::MAX, |deadline| deadline.ms_since(view.now))
+fn slack_ms(view: &View<'_>) -> u64 {
+    view.need
+        .map_or(u64::MAX, |need| need.at.ms_since(view.now))
 }
 
-pub(super) fn patience_ms(segment: &Segment) -> u64 {
+pub(super) fn patience_ms(segment: &Segment, piece: u32) -> u64 {
     let usual = PATIENCE_MS + u64::from(segment.duration_ms) * PATIENCE_PERCENT / 100;
-    match segment.window_ms {
+    match segment.window_ms_of(piece) {
         0 => usual,
-        window_ms => usual.min(u64::from(window_ms) * PATIENCE_WINDOW_PERCENT / 100),
+        window_ms => usual.min(window_ms * PATIENCE_WINDOW_PERCENT / 100),
     }
 }
 
@@ -459,6 +547,8 @@ mod tests {
         id: RequestId(1),
         since: NOW,
         deadline: Instant::from_millis(120_000),
+        grain_ms: 0,
+        released: 0,
     };
 
     fn segment() -> Segment {
@@ -480,6 +570,7 @@ mod tests {
             now: NOW,
             policy: &policy,
             estimate: &estimate,
+            fetches: 0,
             fetching: 0,
             fetching_whole: false,
             held: 0,
@@ -492,6 +583,7 @@ mod tests {
             is_pushed: true,
             stripe_count: 4,
             len_expected: 16 * 65_536,
+            need: segment.need(),
         };
         with(&mut view);
         (seed(segment, &view), backstop(segment, &view, 8000))

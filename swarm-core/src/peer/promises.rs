@@ -158,7 +158,9 @@ impl Peer {
         };
         let len = u64::from(segment.len_of(bits));
         let (slot, made) = (promise.slot, promise.made);
-        let least_ms = u64::from(segment.window_ms) * CLAIM_WINDOW_PERCENT / 100;
+        let least_ms = (u64::from(segment.window_ms) + u64::from(segment.spread_ms) / 2)
+            * CLAIM_WINDOW_PERCENT
+            / 100;
         let usual_ms = 2 * self.estimate.cdn_ms(len) + CLAIM_GRACE_MS;
         let until = made.plus_ms(usual_ms.max(least_ms));
         match segment.claims.iter_mut().find(|claim| claim.slot == slot) {
@@ -214,7 +216,8 @@ impl Peer {
     pub(super) fn note_broken(&mut self, index: usize, bits: u64) {
         let now = self.now;
         let segment = &self.segments[index];
-        if !segment.fresh || now < segment.late_at() {
+        let bits = segment.late(bits, now);
+        if !segment.fresh || bits == 0 {
             return;
         }
         let Some(pushed_from) = self.pushed_from else {

@@ -20,6 +20,10 @@ pub(super) struct Request {
     pub(super) since: Instant,
     /// When the player runs dry without it.
     pub(super) deadline: Instant,
+    /// Media that the player takes at a time while the segment arrives; 0 if it waits for all of it.
+    pub(super) grain_ms: u32,
+    /// Pieces that it was handed.
+    pub(super) released: u8,
 }
 
 /// A neighbour has said that it fetches these pieces and will push them.
@@ -60,6 +64,8 @@ pub(super) struct Segment {
     /// Media ahead of the playhead at that time, in milliseconds: about how long this viewer can
     /// do without the segment.
     pub(super) window_ms: u32,
+    /// Over how long the player needs its pieces after that, if it plays while they arrive.
+    pub(super) spread_ms: u32,
     /// When the first piece came, in milliseconds after `known_at`.
     pub(super) began_ms: Option<u32>,
     /// Appeared while this viewer was watching: to be seeded. Older ones are there already, at
@@ -128,6 +134,7 @@ impl Segment {
             duration_ms: 0,
             known_at: now,
             window_ms: 0,
+            spread_ms: 0,
             began_ms: None,
             fresh: false,
             cdn_only: false,
@@ -201,15 +208,11 @@ impl Segment {
         !self.requests.is_empty()
     }
 
-    /// When the player needs it, if it has asked.
-    pub(super) fn deadline(&self) -> Option<Instant> {
-        self.requests.iter().map(|request| request.deadline).min()
-    }
-
     /// When this viewer needs it, as far as it knows: who waits for its own segment should not wait
     /// for what others push beyond that.
     pub(super) fn is_too_late_to_push(&self, now: Instant) -> bool {
-        self.window_ms > 0 && now.ms_since(self.known_at) >= u64::from(self.window_ms)
+        let until_ms = u64::from(self.window_ms) + u64::from(self.spread_ms);
+        self.window_ms > 0 && now.ms_since(self.known_at) >= until_ms
     }
 
     /// Bridges hold some of these pieces.
@@ -307,9 +310,34 @@ impl Segment {
         }
     }
 
-    /// Pushes that have not come by then are late.
-    pub(super) fn late_at(&self) -> Instant {
-        self.began_at().plus_ms(super::plan::patience_ms(self))
+    /// How long this viewer can do without a piece from when the segment was listed, as far as it
+    /// knows; 0 if it knows nothing.
+    pub(super) fn window_ms_of(&self, piece: u32) -> u64 {
+        let count = self.full().count_ones().max(1);
+        let after_ms = u64::from(self.spread_ms) * u64::from(piece) / u64::from(count);
+        match self.window_ms {
+            0 => 0,
+            window_ms => u64::from(window_ms) + after_ms,
+        }
+    }
+
+    /// When a piece is late that has not been pushed.
+    pub(super) fn late_at(&self, piece: u32) -> Instant {
+        self.began_at()
+            .plus_ms(super::plan::patience_ms(self, piece))
+    }
+
+    /// Those of `bits` that should have been pushed by now.
+    pub(super) fn late(&self, bits: u64, now: Instant) -> u64 {
+        let mut late = bits;
+        while late != 0 {
+            let last = u64::BITS - 1 - late.leading_zeros();
+            if self.late_at(last) <= now {
+                break;
+            }
+            late &= !(1 << last);
+        }
+        late
     }
 
     /// Pieces that neighbours have promised and are still believed to bring.

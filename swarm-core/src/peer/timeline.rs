@@ -90,6 +90,11 @@ impl Peer {
         segment.push_track = Some(track);
         segment.seq = info.seq;
         segment.duration_ms = info.duration_ms;
+        segment.spread_ms = if self.player.is_progressive {
+            info.duration_ms
+        } else {
+            0
+        };
         let content = info.content.filter(Content::is_valid);
         if let Some(replaced) = content.and_then(|content| segment.set_content(content)) {
             segment.fresh = true;
@@ -230,7 +235,14 @@ impl Peer {
         }
     }
 
-    pub(super) fn handle_wanted(&mut self, request: RequestId, name: Name, out: &mut Outbox) {
+    pub(super) fn handle_wanted(
+        &mut self,
+        request: RequestId,
+        name: Name,
+        grain_ms: u32,
+        out: &mut Outbox,
+    ) {
+        self.player.is_progressive = grain_ms > 0;
         self.player.asked_at = Some(self.now);
         let waiting: usize = self.segments.iter().map(|s| s.requests.len()).sum();
         let deadline = self.now.plus_ms(self.buffer_ms());
@@ -244,8 +256,11 @@ impl Peer {
                     id: request,
                     since: self.now,
                     deadline,
+                    grain_ms,
+                    released: 0,
                 });
                 self.note_asked(index);
+                self.release_pieces(name, out);
             }
             _ => out.push(Action::Bypass(request)),
         }

@@ -34,6 +34,8 @@ pub(super) struct Fetch {
     pub(super) whole: bool,
     /// Made for the group: goes on when the player loses interest, and what it brings is pushed.
     pub(super) seeding: bool,
+    /// What had come from the CDN when it was made.
+    pub(super) arrived: u64,
 }
 
 impl Peer {
@@ -109,6 +111,7 @@ impl Peer {
         match source {
             Source::Cdn(_) => {
                 let len = segment.len_of(bits);
+                self.cdn_arrived += u64::from(len);
                 segment.bytes_cdn = segment.bytes_cdn.saturating_add(len);
             }
             Source::Peer(slot) => {
@@ -125,6 +128,8 @@ impl Peer {
         }
         self.note_broken(index, bits);
         self.skip(index, bits, out);
+        let name = self.segments[index].name;
+        self.release_pieces(name, out);
         self.plan_pushes(index, bits);
         self.note_for_bridges(index, bits);
         self.announce_soon(index, is_whole);
@@ -241,7 +246,9 @@ impl Peer {
         let Some(index) = found else { return };
         match outcome {
             FetchOutcome::Verified => {
-                self.estimate.on_fetch(bytes, ttfb_ms, total_ms);
+                let beside = self.cdn_arrived.saturating_sub(fetch.arrived + bytes);
+                self.estimate
+                    .on_fetch_beside(beside, bytes, ttfb_ms, total_ms);
                 self.segments[index].fetch_failures = 0;
             }
             FetchOutcome::Unverified => {

@@ -19,6 +19,9 @@ const WAITING_BYTES_MIN: u64 = 128 * 1024;
 /// A link that takes nothing for so long is held up at its other end: others need not wait for it.
 const HELD_UP_MS: u64 = 300;
 
+/// So many pieces of a segment that is played while it arrives are as urgent as each other.
+const IN_ORDER_PIECES: u32 = 4;
+
 /// One piece to send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Next {
@@ -100,9 +103,12 @@ pub(super) fn plan_next(
             let copies = at_least.iter().position(|more| bits & !more != 0);
             let copies = copies.unwrap_or(COPIES_MAX);
             let rarest = at_least.get(copies).map_or(bits, |more| bits & !more);
-            let piece = rarest.trailing_zeros();
+            let (copies, piece) = match segment.spread_ms {
+                0 => (copies as u32, rarest.trailing_zeros()),
+                _ => in_order(copies as u32, bits.trailing_zeros()),
+            };
             let holds = (cell.have | cell.sent).count_ones();
-            let key = (class, segment.seq, copies as u32, holds, slot);
+            let key = (class, segment.seq, copies, holds, slot);
             if best.as_ref().is_none_or(|(other, _)| key < *other) {
                 let is_asked = class == 1;
                 best = Some((
@@ -118,4 +124,13 @@ pub(super) fn plan_next(
         }
     }
     best.map(|(_, next)| next)
+}
+
+/// What comes before what in a segment that is played while it arrives, and the piece: a run at a time, in it
+/// what fewest hold.
+fn in_order(copies: u32, piece: u32) -> (u32, u32) {
+    (
+        piece / IN_ORDER_PIECES * (COPIES_MAX as u32 + 1) + copies,
+        piece,
+    )
 }

@@ -44,6 +44,9 @@ pub struct SimulateArgs {
     /// How far players stay behind the live edge, in seconds
     #[arg(long)]
     pub latency_s: Option<f64>,
+    /// Media that players take at a time while a segment arrives, in seconds; 0: whole segments.
+    #[arg(long)]
+    pub grain_s: Option<f64>,
     /// Simulated minutes
     #[arg(long)]
     pub minutes: Option<f64>,
@@ -89,6 +92,7 @@ impl SimulateArgs {
         options.bitrate_mbps = self.bitrate_mbps.unwrap_or(options.bitrate_mbps);
         options.segment_s = self.segment_s.unwrap_or(options.segment_s);
         options.latency_s = self.latency_s.unwrap_or(options.latency_s);
+        options.grain_s = self.grain_s.unwrap_or(options.grain_s);
         options.minutes = self.minutes.unwrap_or(options.minutes);
         options.seed = self.seed.unwrap_or(options.seed);
         options.check()?;

@@ -128,6 +128,9 @@ impl Part {
                 self.metrics.on_cdn_honest(now, bytes);
             }
             self.report_body(node, &copy, step);
+            if let Asker::Player(request) = copy.asker {
+                self.segment_progresses(node, request, (copy.got.into(), copy.len.into()));
+            }
         }
         let Some(live) = &mut self.nodes[node as usize].live else {
             return;
@@ -139,7 +142,7 @@ impl Part {
             let done = live.fetches.remove(index);
             return self.end_fetch(node, &done, FetchOutcome::Verified);
         }
-        let longest = if copy.whole {
+        let longest = if copy.whole && self.options.grain_s == 0.0 {
             (copy.len / STEPS_MAX).max(STEP_LEN)
         } else {
             STEP_LEN

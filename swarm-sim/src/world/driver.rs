@@ -106,6 +106,11 @@ impl Part {
                 self.check_quotas(node);
             }
             Action::CancelFetch(fetch) => self.cancel_fetch(node, *fetch),
+            Action::Release {
+                request,
+                segment,
+                pieces,
+            } => self.release(node, *request, *segment, *pieces),
             Action::Deliver {
                 request,
                 payload,

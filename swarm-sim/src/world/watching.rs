@@ -43,6 +43,7 @@ impl Part {
         };
         let playlist_us = 3 * viewer.cdn_rtt_us + 20_000;
         let latency_us = crate::options::us(options.latency_s);
+        let grain_us = crate::options::us(options.grain_s);
         self.nodes[node as usize].live = Some(Box::new(Live {
             peer: Peer::new(self.policy.clone(), seed, began),
             slots: [SlotState::Free; swarm_core::limits::NEIGHBOURS_MAX],
@@ -52,7 +53,7 @@ impl Part {
             knocks: Vec::new(),
             cdn_free: 0,
             failed_at: 0,
-            player: Player::new(now, options.segment_us(), latency_us),
+            player: Player::new(now, options.segment_us(), latency_us, grain_us),
             request: None,
             requests: 0,
             rendition: self.catalog.renditions().len() as u8 - 1,
@@ -207,7 +208,13 @@ impl Part {
         let place = Place::new(channel, live.rendition, seq);
         let name = self.catalog.segment(place).name;
         self.tell_player(node);
-        self.input(node, Input::Wanted { request, name });
+        let grain_ms = (self.options.grain_s * 1000.0) as u32;
+        let wanted = Input::Wanted {
+            request,
+            name,
+            grain_ms,
+        };
+        self.input(node, wanted);
     }
 
     pub(super) fn bypass(&mut self, node: u32, request: RequestId) {
@@ -218,6 +225,22 @@ impl Part {
         if let Some((waiting, seq, _)) = live.request.filter(|r| r.0 == request) {
             let place = Place::new(channel, live.rendition, seq);
             self.fetch_for_player(node, waiting, place);
+        }
+    }
+
+    /// The player, which plays while segments arrive, has got `part` of `whole` bytes of what it asked for.
+    pub(super) fn segment_progresses(
+        &mut self,
+        node: u32,
+        request: RequestId,
+        (part, whole): (u64, u64),
+    ) {
+        let now = self.now;
+        if let Some(live) = &mut self.nodes[node as usize].live
+            && let Some((_, seq, _)) = live.request.filter(|r| r.0 == request)
+            && live.player.is_progressive()
+        {
+            live.player.on_progress(now, seq, (part, whole));
         }
     }
 

@@ -167,6 +167,7 @@ fn other_input<'a>(step: &'a Step, infos: &'a [SegmentInfo], record: &'a Record)
         3 => Input::Wanted {
             request,
             name: Name(u64::from(a)),
+            grain_ms: (b % 3) as u32 * 250,
         },
         4 => Input::Abandoned(request),
         5 => Input::Player {

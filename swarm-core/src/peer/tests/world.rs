@@ -530,6 +530,7 @@ impl World {
             Input::Wanted {
                 request,
                 name: Name(seq),
+                grain_ms: 0,
             },
         );
     }

@@ -15,6 +15,7 @@ impl World {
             Action::CancelFetch(fetch) => {
                 self.nodes[index].fetches.remove(&fetch);
             }
+            Action::Release { .. } => unreachable!("players here take whole segments"),
             Action::Deliver {
                 request,
                 payload,

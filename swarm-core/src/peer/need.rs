@@ -1,0 +1,125 @@
+//! When the player needs what: a segment at once, or piece by piece while it plays.
+
+use super::{
+    Peer,
+    io::{Action, Outbox},
+    segment::{Segment, mask},
+};
+use crate::{id::Name, time::Instant};
+
+/// When a segment's pieces are needed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Need {
+    /// When the player runs dry without the first piece.
+    pub(super) at: Instant,
+    /// The media over which the others follow evenly, in milliseconds; 0 if all are needed at once.
+    pub(super) spread_ms: u64,
+    /// Media that the player takes at a time: what is within one such part is needed at its beginning.
+    pub(super) grain_ms: u64,
+}
+
+impl Need {
+    /// When the player runs dry without piece `piece` of `count`.
+    pub(super) fn of_piece(&self, piece: u32, count: u32) -> Instant {
+        let after_ms = self.spread_ms * u64::from(piece) / u64::from(count.max(1));
+        self.at.plus_ms(after_ms.saturating_sub(self.grain_ms))
+    }
+
+    /// Those of `bits` that are needed until `until`.
+    pub(super) fn until(&self, until: Instant, bits: u64, count: u32) -> u64 {
+        let mut due = bits;
+        while due != 0 {
+            let last = u64::BITS - 1 - due.leading_zeros();
+            if self.of_piece(last, count) <= until {
+                break;
+            }
+            due &= !(1 << last);
+        }
+        due
+    }
+}
+
+impl Segment {
+    /// When its pieces are needed, if the player has asked for it.
+    pub(super) fn need(&self) -> Option<Need> {
+        let first = self.requests.iter().min_by_key(|r| r.deadline)?;
+        let grains = self.requests.iter().map(|request| request.grain_ms);
+        // Whoever takes only the whole segment needs all of it at once.
+        let grain_ms = grains.min().unwrap_or(0).min(self.duration_ms);
+        let is_progressive = self.requests.iter().all(|request| request.grain_ms > 0);
+        Some(Need {
+            at: first.deadline,
+            spread_ms: if is_progressive {
+                self.duration_ms.into()
+            } else {
+                0
+            },
+            grain_ms: grain_ms.into(),
+        })
+    }
+
+    /// Pieces from the first one on that are all there.
+    pub(super) fn released(&self) -> u32 {
+        self.have.trailing_ones()
+    }
+
+    /// Media of the pieces from the first one on that are all there, in milliseconds.
+    pub(super) fn released_ms(&self) -> u64 {
+        let count = self.full().count_ones().max(1);
+        u64::from(self.duration_ms) * u64::from(self.released()) / u64::from(count)
+    }
+}
+
+impl Peer {
+    /// When the pieces of a segment are needed: it was asked for, or follows the one that is being
+    /// played while it arrives.
+    pub(super) fn need_of(&self, index: usize) -> Option<Need> {
+        let segment = &self.segments[index];
+        if segment.is_wanted() {
+            return segment.need();
+        }
+        if !self.has_begun() || segment.content.is_none() || self.fetches_before(index) > 0 {
+            return None;
+        }
+        let before = self
+            .segments
+            .iter()
+            .find(|s| s.track == segment.track && s.seq + 1 == segment.seq && s.is_wanted())?;
+        let need = before.need().filter(|need| need.spread_ms > 0)?;
+        Some(Need {
+            at: need.at.plus_ms(need.spread_ms),
+            ..need
+        })
+    }
+
+    /// Media ahead of the playhead if what has arrived of the segment that is being played is counted,
+    /// whether or not the player has told of it.
+    pub(super) fn progress_ms(&self) -> Option<u64> {
+        let segment = self.segments.iter().find(|s| s.is_wanted())?;
+        let need = segment.need().filter(|need| need.spread_ms > 0)?;
+        let dry_at = need.at.plus_ms(segment.released_ms());
+        Some(dry_at.ms_since(self.now))
+    }
+
+    /// Hands the player what has arrived in order, if it plays while segments arrive.
+    pub(super) fn release_pieces(&mut self, name: Name, out: &mut Outbox) {
+        let Some(segment) = self.segments.iter_mut().find(|s| s.name == name) else {
+            return;
+        };
+        let (Some(content), false) = (segment.content, segment.is_complete()) else {
+            return;
+        };
+        let pieces = segment.released();
+        debug_assert!(segment.have & mask(pieces) == mask(pieces));
+        for request in &mut segment.requests {
+            if request.grain_ms > 0 && u32::from(request.released) < pieces {
+                request.released = pieces as u8;
+                out.push(Action::Release {
+                    request: request.id,
+                    segment: content.id,
+                    pieces: pieces as u8,
+                });
+            }
+        }
+    }
+}
