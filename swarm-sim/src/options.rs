@@ -260,6 +260,7 @@ pub const SCENARIOS: &[(&str, &str)] = &[
         "evening-match",
         include_str!("../scenarios/evening-match.toml"),
     ),
+    ("progressive", include_str!("../scenarios/progressive.toml")),
     ("flash-crowd", include_str!("../scenarios/flash-crowd.toml")),
     (
         "small-channel",
@@ -362,6 +363,10 @@ impl Options {
             "latency_s: more than a segment"
         );
         ensure!(self.latency_s <= 120.0, "latency_s: at most 120");
+        ensure!(
+            (0.0..self.segment_s).contains(&self.grain_s),
+            "grain_s: 0, or less than a segment"
+        );
         ensure!(
             self.minutes > 0.0 && self.minutes <= 600.0,
             "minutes: up to 600"

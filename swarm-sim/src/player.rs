@@ -205,6 +205,25 @@ mod tests {
     }
 
     #[test]
+    fn it_plays_whole_grains_of_a_segment_that_arrives() {
+        let mut player = Player::new(100 * S, 4 * S, 6 * S, S / 2);
+        player.tune_in(100 * S);
+        assert_eq!(player.wants(23), Some(23), "it begins 2 s into the segment");
+        player.on_progress(100 * S, 23, (62, 100));
+        assert_eq!((player.startup_us, player.buffer_us()), (None, 0));
+        player.on_progress(101 * S, 23, (99, 100));
+        assert_eq!((player.startup_us, player.buffer_us()), (None, S / 2));
+        player.on_segment(101 * S, 23);
+        assert_eq!((player.startup_us, player.buffer_us()), (Some(S), S));
+        player.on_progress(102 * S, 24, (24, 100));
+        player.advance(104 * S);
+        assert_eq!((player.stalls, player.played_us), (1, S + S / 2));
+        player.on_progress(104 * S, 24, (40, 100));
+        assert!(!player.is_stalled(), "a second is there again");
+        assert_eq!(player.wants(24), Some(24), "the rest is still to come");
+    }
+
+    #[test]
     fn it_goes_back_to_the_live_edge_when_it_is_far_behind() {
         let mut player = Player::new(100 * S, 4 * S, 10 * S, 0);
         player.tune_in(100 * S);

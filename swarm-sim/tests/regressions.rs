@@ -46,6 +46,29 @@ fn a_small_audience_on_good_lines_needs_little_more_than_one_copy() {
     );
 }
 
+/// What is due at once 2 s after its publication is due over 4 s for players that do not wait for the rest.
+#[test]
+fn segments_that_are_played_while_they_arrive_come_from_neighbours() {
+    let with_grain = |grain_s| {
+        simulate("progressive", |options| {
+            options.viewers = 60;
+            options.grain_s = grain_s;
+        })
+    };
+    let (whole, progressive) = (with_grain(0.0), with_grain(0.5));
+    assert!(
+        progressive.offload > whole.offload + 0.05,
+        "{} and {}",
+        whole.offload,
+        progressive.offload
+    );
+    assert!(
+        progressive.stall_ratio <= progressive.stall_ratio_cdn_only + 0.002,
+        "{}",
+        progressive.stall_ratio
+    );
+}
+
 /// Viewers waited for ever when many senders filled a thin downlink.
 #[test]
 fn thin_downlinks_are_not_drowned() {

@@ -259,7 +259,7 @@ impl Peer {
             has_bridges: masks.bridges != 0,
             pace_ms: u64::from(self.pace_ms),
             companions: masks.playing.count_ones() as usize,
-            pulls_max: self.pulls_max().saturating_sub(self.outstanding_all()),
+            pulls_max: self.pulls_max(index).saturating_sub(self.outstanding_all()),
             has_begun: self.has_begun(),
             is_pushed: self.may_be_pushed(),
             stripe_count: segment.ranks_for.1.max(1),

@@ -210,12 +210,15 @@ impl Peer {
         send(&ViewerMsg::Status(status), out);
     }
 
-    /// How many pieces this viewer may have asked for at the same time.
-    pub(super) fn pulls_max(&self) -> u32 {
-        if self.player.careful {
-            plan::CAREFUL_PULLS_MAX
-        } else {
-            u32::MAX
+    /// How many pieces this viewer may have asked for at the same time when it asks for some of the
+    /// segment at `index`.
+    pub(super) fn pulls_max(&self, index: usize) -> u32 {
+        let is_ahead = !self.segments[index].is_wanted();
+        match (self.player.careful, self.player.is_progressive) {
+            (false, _) => u32::MAX,
+            (true, false) => plan::CAREFUL_PULLS_MAX,
+            (true, true) if is_ahead && self.buffer_ms() < plan::CAREFUL_AHEAD_MS_MIN => 0,
+            (true, true) => plan::CAREFUL_IN_ORDER_PULLS_MAX,
         }
     }
 

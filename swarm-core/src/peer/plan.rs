@@ -26,6 +26,10 @@ use crate::{
 pub(super) const PULL_PIECES_MAX: u32 = 4;
 /// Pieces that a viewer with a thin downlink asks for at the same time.
 pub(super) const CAREFUL_PULLS_MAX: u32 = 8;
+/// The same if it plays segments while they arrive, and with how much media ahead of the playhead it asks
+/// for something of segments that it does not play yet.
+pub(super) const CAREFUL_IN_ORDER_PULLS_MAX: u32 = 4;
+pub(super) const CAREFUL_AHEAD_MS_MIN: u64 = 2000;
 /// Runs of pieces that are fetched at the same time when nothing is to be waited for.
 const BACKSTOP_RUNS_MAX: usize = 3;
 /// How long a neighbour may take over a pull before it is asked of another.
@@ -314,7 +318,12 @@ fn backstop_in_order(segment: &Segment, view: &View<'_>, need: &Need) -> Plan {
         return plan;
     }
     plan.wake_at(view.now.plus_ms(BACKSTOP_AGAIN_MS));
-    plan.fetch = in_order(due & !view.fetching);
+    let mut due = due & !view.fetching;
+    if !view.is_pushed && due & !segment.pulled() != 0 {
+        // A thin downlink has no room for what comes twice.
+        due &= !segment.pulled();
+    }
+    plan.fetch = in_order(due);
     plan.fetch
         .truncate(IN_ORDER_RUNS_MAX.saturating_sub(view.fetches));
     plan

@@ -87,6 +87,20 @@ const ROWS: &[Row] = &[
         Target::Offload(0.93),
     ),
     row(
+        "6 s, played while it arrives",
+        "progressive",
+        LARGE,
+        &[],
+        Target::Offload(0.93),
+    ),
+    row(
+        "10 s, played while it arrives",
+        "progressive",
+        LARGE,
+        &["--latency-s", "10"],
+        Target::Offload(0.97),
+    ),
+    row(
         "separate groups",
         "isolated-groups",
         MIDDLE,
