@@ -58,7 +58,7 @@ enum Tls {
     Whole(Box<UnbufferedServerConnection>),
     /// What comes after the handshake of TLS 1.3.
     Records(Records),
-    /// It broke between the two.
+    /// It broke.
     Broken,
 }
 
@@ -122,7 +122,7 @@ impl TlsStream {
             Tls::Whole(tls) if tls.protocol_version() == Some(ProtocolVersion::TLSv1_3) => {
                 let handed_over = tls.dangerous_into_kernel_connection();
                 let (secrets, kernel) = handed_over.map_err(io::Error::other)?;
-                Tls::Records(Records::new(secrets, kernel).map_err(io::Error::other)?)
+                Tls::Records(Records::new(secrets, kernel))
             }
             other => other,
         };
@@ -140,7 +140,8 @@ impl TlsStream {
                 }
                 let len = self.tcp.try_read(&mut input[held..])?;
                 if len == 0 {
-                    return Ok(Step::Closed);
+                    // Nobody has said that this is the end: somebody may have cut it here.
+                    return Err(io::ErrorKind::UnexpectedEof.into());
                 }
                 input[..held].copy_from_slice(&self.partial);
                 self.partial = Vec::new();
@@ -170,7 +171,7 @@ impl TlsStream {
         }
         let mut at = 0;
         while let Tls::Records(records) = &mut self.tls {
-            match records.open(&mut input[at..], &mut self.plain, &mut self.unsent) {
+            match records.open(&mut input[at..], &mut self.plain) {
                 Ok(Opened::Taken(len)) => at += len,
                 Ok(Opened::Partial) => break,
                 Ok(Opened::Closed) => return Ok(Step::Closed),
@@ -222,13 +223,12 @@ impl TlsStream {
         }
     }
 
-    /// Tells the viewer why its connection ends.
+    /// Tells the viewer why its connection ends; it says and hears nothing behind that.
     fn fail(&mut self, alert: Alert) -> io::Error {
-        if let Tls::Records(records) = &mut self.tls
+        if let Tls::Records(mut records) = std::mem::replace(&mut self.tls, Tls::Broken)
             && records.seal_alert(alert, &mut self.unsent).is_ok()
         {
-            // Whether it arrives makes no difference.
-            let _ = self.tcp.try_write(&self.unsent);
+            self.send_last();
         }
         io::Error::new(io::ErrorKind::InvalidData, alert)
     }
@@ -245,8 +245,12 @@ impl TlsStream {
                 return;
             }
         }
-        // Whether it arrives makes no difference.
-        let _ = self.tcp.try_write(&self.unsent);
+        self.send_last();
+    }
+
+    /// Hands over what is left to say. Whether it arrives makes no difference.
+    fn send_last(&mut self) {
+        let _ = self.tcp.try_write(&std::mem::take(&mut self.unsent));
     }
 
     /// Hands what is encrypted to the network.
@@ -282,10 +286,15 @@ impl TlsStream {
                 Tls::Whole(tls) => encrypt_whole(tls, &what, output)?,
                 Tls::Broken => return Err(io::ErrorKind::BrokenPipe.into()),
             };
-            let sent = match self.tcp.try_write(&output[..len]) {
-                Ok(sent) => sent,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
-                Err(error) => return Err(error),
+            // Not before what waits already.
+            let sent = match self
+                .unsent
+                .is_empty()
+                .then(|| self.tcp.try_write(&output[..len]))
+            {
+                Some(Ok(sent)) => sent,
+                Some(Err(error)) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
+                Some(Err(_)) | None => 0,
             };
             self.unsent.extend_from_slice(&output[sent..len]);
             Ok(())
@@ -304,7 +313,7 @@ impl AsyncRead for TlsStream {
             if ready!(me.poll_fill(cx))? == Step::Closed {
                 me.read_closed = true;
             }
-            // A key update or the like may be waiting; the reader need not wait for it to go out.
+            // Something may be waiting; the reader need not wait for it to go out.
             if let Poll::Ready(sent) = me.poll_send(cx) {
                 sent?;
             }
@@ -434,3 +443,6 @@ fn append<E: Room + fmt::Display>(
     buffer.truncate(len + written);
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;
