@@ -3,10 +3,10 @@
 use alloc::vec::Vec;
 
 use super::{
-    Directory, NO_GROUP,
+    Directory,
     place::Place,
     slab::Key,
-    swarm::{Group, SwarmId},
+    swarm::{Group, Member, SwarmId},
     viewer::Viewer,
 };
 use crate::time::Instant;
@@ -100,10 +100,7 @@ impl Directory {
     /// Whether a group is one of viewers that are kept local, elsewhere.
     fn is_closed_to(&self, group: Key, viewer: Key) -> bool {
         let first = self.groups.get(group).and_then(|g| g.members.first());
-        let (Some(v), Some(first)) = (
-            self.viewers.get(viewer),
-            first.and_then(|first| self.viewers.get(*first)),
-        ) else {
+        let (Some(v), Some(first)) = (self.viewers.get(viewer), first) else {
             return false;
         };
         first.network.local_only && !v.network.may_reach(&first.network)
@@ -116,11 +113,8 @@ impl Directory {
         };
         let (mut sampled, mut unsuitable, mut distance) = (0, 0, 0);
         for other in group.members.iter().take(SAMPLE_MAX) {
-            let Some(other) = self.viewers.get(*other) else {
-                continue;
-            };
             sampled += 1;
-            unsuitable += u32::from(!v.suits(other));
+            unsuitable += u32::from(!v.traits().suits(other.traits()));
             distance += v.network.distance(&other.network, self.policy.metro_km) as u32;
         }
         if sampled == 0 {
@@ -184,7 +178,7 @@ impl Directory {
         g.window_joins = g.window_joins.saturating_add(1);
         let swarm = self.swarms.entry(g.swarm).or_default();
         swarm.unindex_group(g.home, g.members.len(), group);
-        g.members.push(viewer);
+        g.add_member(Member::of(viewer, v));
         swarm.index_group(g.home, g.members.len(), group);
         let upload = u64::from(v.upload_kbps);
         g.upload_kbps += upload;
@@ -195,10 +189,24 @@ impl Directory {
             swarm.add_displaced(place, viewer);
         }
         v.group = Some(group);
-        self.group_of[viewer.0 as usize] = group;
         let thin_at = self.now.plus_ms(u64::from(self.policy.merge_after_ms));
         if g.members.len() == 1 {
             self.schedule_group(group, thin_at);
+        }
+        self.recount_local(viewer, group, true);
+    }
+
+    /// Notes what has changed of a viewer that newcomers are compared by.
+    pub(super) fn renew_member(&mut self, viewer: Key) {
+        let Some(v) = self.viewers.get(viewer) else {
+            return;
+        };
+        let group = v.group.and_then(|group| self.groups.get_mut(group));
+        let members = group
+            .map(|group| &mut group.members[..])
+            .unwrap_or_default();
+        if let Some(member) = members.iter_mut().find(|member| member.key == viewer) {
+            *member = Member::of(viewer, v);
         }
     }
 
@@ -210,15 +218,15 @@ impl Directory {
         let Some(group) = v.group.take() else {
             return;
         };
-        self.group_of[viewer.0 as usize] = NO_GROUP;
-        let Some(g) = self.groups.get_mut(group) else {
+        self.recount_local(viewer, group, false);
+        let (Some(v), Some(g)) = (self.viewers.get(viewer), self.groups.get_mut(group)) else {
             return;
         };
         let Some(swarm) = self.swarms.get_mut(&g.swarm) else {
             return;
         };
         swarm.unindex_group(g.home, g.members.len(), group);
-        g.members.retain(|member| *member != viewer);
+        g.members.retain(|member| member.key != viewer);
         let upload = u64::from(v.upload_kbps);
         g.upload_kbps = g.upload_kbps.saturating_sub(upload);
         swarm.upload_kbps = swarm.upload_kbps.saturating_sub(upload);
@@ -282,10 +290,10 @@ impl Directory {
         let mut members: Vec<(Vec<Place>, Key)> = g
             .members
             .iter()
-            .filter_map(|key| {
-                let mut ladder: Vec<Place> = self.viewers.get(*key)?.network.ladder().collect();
+            .map(|member| {
+                let mut ladder: Vec<Place> = member.network.ladder().collect();
                 ladder.reverse();
-                Some((ladder, *key))
+                (ladder, member.key)
             })
             .collect();
         members.sort();
@@ -355,7 +363,8 @@ impl Directory {
         if self.now < self.thin_until(g.born_at) {
             return true;
         }
-        let (swarm, members) = (g.swarm, g.members.clone());
+        let swarm = g.swarm;
+        let members: Vec<Key> = g.members.iter().map(|member| member.key).collect();
         for viewer in members {
             if let Plan::Join(other) = self.plan_place(viewer, swarm, Some(group)) {
                 self.leave_group(viewer);

@@ -53,9 +53,6 @@ use crate::{
     wire::tracker::{Nat, RefusalCode, Status},
 };
 
-/// Stands for none in [`Directory::group_of`].
-const NO_GROUP: Key = Key(u32::MAX);
-
 /// What a directory has done since it was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
@@ -93,9 +90,6 @@ pub struct Directory {
     began: Instant,
     now: Instant,
     viewers: Slab<Viewer>,
-    /// The group of each viewer once more, by its key: those of a hundred viewers are compared for
-    /// one decision, and fetching each viewer for that is slow where there are many.
-    group_of: Vec<Key>,
     groups: Slab<Group>,
     swarms: BTreeMap<SwarmId, Swarm>,
     streams: BTreeMap<StreamId, StreamEntry>,
@@ -117,7 +111,6 @@ impl Directory {
             began: now,
             now,
             viewers: Slab::new(),
-            group_of: Vec::new(),
             groups: Slab::new(),
             swarms: BTreeMap::new(),
             streams: BTreeMap::new(),
@@ -213,9 +206,6 @@ impl Directory {
         let ration = self.address_rations.hold(address, rate, self.now);
         let viewer = Viewer::new(joined, &self.policy, self.now, ration);
         let viewer = self.viewers.insert(viewer);
-        if self.group_of.len() <= viewer.0 as usize {
-            self.group_of.push(NO_GROUP);
-        }
         self.conns.insert(conn, viewer);
         self.names.insert(joined.peer, viewer);
         self.streams
@@ -246,6 +236,7 @@ impl Directory {
             return false;
         }
         v.on_resumed(joined);
+        self.renew_member(viewer);
         self.conns.insert(joined.conn, viewer);
         self.expect(viewer, self.policy.silence_ms_max);
         self.stats.resumes += 1;

@@ -4,9 +4,10 @@ use alloc::vec::Vec;
 use core::cmp::Reverse;
 
 use super::{
-    Directory, NO_GROUP,
+    Directory,
     io::{Action, ConnId, Outbox},
     slab::Key,
+    swarm::Member,
     viewer::{Meeting, Reach, Viewer},
 };
 use crate::{
@@ -41,7 +42,7 @@ impl Directory {
         let Some(v) = self.viewers.get(viewer) else {
             return;
         };
-        let local = self.count_local(v);
+        let local = usize::from(v.local);
         let (long, target) = (count_long(v), usize::from(self.policy.links_target));
         let starved = v.status.links_wanted > 0 && local < target / 2;
         let (extra, at_once) = if starved { (STARVED_LINKS, 2) } else { (0, 1) };
@@ -89,7 +90,7 @@ impl Directory {
         };
         let target = usize::from(self.policy.links_target);
         let missing = target
-            .saturating_sub(self.count_local(v))
+            .saturating_sub(usize::from(v.local))
             .min(PAIRS_MAX.saturating_sub(v.meetings.len()));
         if missing == 0 {
             return Vec::new();
@@ -98,13 +99,13 @@ impl Directory {
         let mut candidates: Vec<_> = group
             .members
             .iter()
-            .filter(|other| self.may_meet(viewer, **other))
-            .filter_map(|key| {
-                let other = self.viewers.get(*key)?;
-                let distance = v.network.distance(&other.network, self.policy.metro_km);
-                let local = self.count_local(other);
-                let hard = v.nat == Nat::Symmetric && other.reach != Reach::Easy;
-                (local < room).then_some((hard, distance, local, Reverse(other.upload_kbps), *key))
+            .filter(|member| self.may_meet(viewer, member))
+            .filter_map(|member| {
+                let other = self.viewers.get(member.key)?;
+                let distance = v.network.distance(&member.network, self.policy.metro_km);
+                let (local, upload) = (usize::from(other.local), Reverse(other.upload_kbps));
+                let hard = v.nat == Nat::Symmetric && member.reach != Reach::Easy;
+                (local < room).then_some((hard, distance, local, upload, member.key))
             })
             .collect();
         candidates.sort_unstable();
@@ -122,20 +123,21 @@ impl Directory {
             let index = self.rng.at_most(swarm.groups.len() as u64 - 1);
             let group = swarm.groups[index as usize];
             let members = &self.groups.get(group)?.members;
-            let other = members[self.rng.at_most(members.len() as u64 - 1) as usize];
+            let other = &members[self.rng.at_most(members.len() as u64 - 1) as usize];
             let has_room = |key| {
                 self.viewers
                     .get(key)
                     .is_some_and(|o| count_long(o) < LONG_LINKS_MAX)
             };
-            if v.group != Some(group) && has_room(other) && self.may_meet(viewer, other) {
-                return Some(other);
+            if v.group != Some(group) && has_room(other.key) && self.may_meet(viewer, other) {
+                return Some(other.key);
             }
         }
         None
     }
 
-    fn may_meet(&self, a: Key, b: Key) -> bool {
+    fn may_meet(&self, a: Key, member: &Member) -> bool {
+        let b = member.key;
         let (Some(v), Some(w)) = (self.viewers.get(a), self.viewers.get(b)) else {
             return false;
         };
@@ -148,17 +150,40 @@ impl Directory {
         a != b
             && free(v)
             && free(w)
-            && v.suits(w)
+            && v.traits().suits(member.traits())
             && !v.has_met(b)
             && !v.is_apart(w.peer, self.now)
             && !w.is_apart(v.peer, self.now)
     }
 
-    /// Pairs with members of the viewer's own group.
-    pub(super) fn count_local(&self, v: &Viewer) -> usize {
-        let own = v.group.unwrap_or(NO_GROUP);
-        let local = |m: &&Meeting| self.group_of.get(m.with.0 as usize) == Some(&own);
-        v.meetings.iter().filter(local).count()
+    /// Notes what becomes of a viewer's pairs with members of `group`, which it has entered, or left.
+    pub(super) fn recount_local(&mut self, viewer: Key, group: Key, entered: bool) {
+        let Some(v) = self.viewers.get_mut(viewer) else {
+            return;
+        };
+        let meetings = core::mem::take(&mut v.meetings);
+        let mut local = 0;
+        for with in meetings.iter().map(|m| m.with) {
+            if let Some(other) = self.viewers.get_mut(with)
+                && other.group == Some(group)
+            {
+                local += u8::from(entered);
+                other.local = if entered {
+                    other.local + 1
+                } else {
+                    other.local - 1
+                };
+            }
+        }
+        if let Some(v) = self.viewers.get_mut(viewer) {
+            (v.meetings, v.local) = (meetings, local);
+        }
+    }
+
+    /// Whether two viewers are members of one group.
+    fn in_one_group(&self, a: Key, b: Key) -> bool {
+        let group = |key| self.viewers.get(key).and_then(|v| v.group);
+        group(a).is_some() && group(a) == group(b)
     }
 
     /// Tells both of each other. `a` offers: it is the one that needs the link.
@@ -240,6 +265,7 @@ impl Directory {
 
     fn pair(&mut self, a: Key, b: Key, long: bool, up: bool) {
         let since_ms = self.age_ms();
+        let local = u8::from(self.in_one_group(a, b));
         for (me, with) in [(a, b), (b, a)] {
             if let Some(v) = self.viewers.get_mut(me) {
                 v.add_meeting(Meeting {
@@ -249,15 +275,19 @@ impl Directory {
                     up,
                     long,
                 });
+                v.local += local;
             }
         }
     }
 
     /// Ends a pair on both sides, without a word to either.
     fn part(&mut self, a: Key, b: Key) {
+        let local = u8::from(self.in_one_group(a, b));
         for (me, with) in [(a, b), (b, a)] {
-            if let Some(v) = self.viewers.get_mut(me) {
-                v.meetings.retain(|m| m.with != with);
+            if let Some(v) = self.viewers.get_mut(me)
+                && v.remove_meeting(with)
+            {
+                v.local -= local;
             }
         }
     }
@@ -280,12 +310,15 @@ impl Directory {
         let Some(v) = self.viewers.get_mut(viewer) else {
             return;
         };
-        let peer = v.peer;
+        let (peer, own) = (v.peer, v.group);
+        v.local = 0;
         for meeting in core::mem::take(&mut v.meetings) {
             let Some(other) = self.viewers.get_mut(meeting.with) else {
                 continue;
             };
-            other.meetings.retain(|m| m.with != viewer);
+            if other.remove_meeting(viewer) && own.is_some() && other.group == own {
+                other.local -= 1;
+            }
             if let Some(conn) = other.conn {
                 self.pending.push(why(conn, peer));
             }
@@ -336,8 +369,10 @@ impl Directory {
     fn on_reach(&mut self, a: Key, b: Key, linked: bool) {
         for (me, other) in [(a, b), (b, a)] {
             let nat = self.viewers.get(other).map(|v| v.nat);
-            if let (Some(nat), Some(v)) = (nat, self.viewers.get_mut(me)) {
-                v.on_outcome(nat, linked);
+            if let (Some(nat), Some(v)) = (nat, self.viewers.get_mut(me))
+                && v.on_outcome(nat, linked)
+            {
+                self.renew_member(me);
             }
         }
     }

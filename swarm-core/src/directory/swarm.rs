@@ -5,22 +5,41 @@ use alloc::{
     vec::Vec,
 };
 
-use super::{place::Place, slab::Key};
+use super::{
+    place::{Network, Place},
+    slab::Key,
+    viewer::{Reach, Traits, Viewer},
+};
 use crate::{
     id::{StreamId, TrackId},
     time::Instant,
+    wire::tracker::Nat,
 };
 
 /// Whose swarm it is: stream, track, and how far behind the live edge. Viewers of different swarms
 /// are not introduced.
 pub(super) type SwarmId = (StreamId, TrackId, u8);
 
+/// Members that room is made for at once.
+const MEMBERS_STEP: usize = 6;
+
+/// A member of a group, with a copy of what newcomers are compared by: a newcomer is compared with a
+/// hundred viewers, and each viewer's own memory is as far away as main memory where there are many.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Member {
+    pub(super) network: Network,
+    pub(super) key: Key,
+    pub(super) nat: Nat,
+    pub(super) reach: Reach,
+    gives: bool,
+}
+
 /// About fifteen viewers, linked with each other.
 #[derive(Debug)]
 pub(super) struct Group {
     pub(super) swarm: SwarmId,
     pub(super) home: Place,
-    pub(super) members: Vec<Key>,
+    pub(super) members: Vec<Member>,
     pub(super) upload_kbps: u64,
     pub(super) born_at: Instant,
     pub(super) window_at: Instant,
@@ -29,6 +48,38 @@ pub(super) struct Group {
     pub(super) index: u32,
     /// When it is looked after next.
     pub(super) timer_at: Option<Instant>,
+}
+
+impl Member {
+    pub(super) fn of(key: Key, viewer: &Viewer) -> Self {
+        let traits = viewer.traits();
+        Self {
+            network: *traits.network,
+            key,
+            nat: traits.nat,
+            reach: traits.reach,
+            gives: traits.gives,
+        }
+    }
+
+    pub(super) const fn traits(&self) -> Traits<'_> {
+        Traits {
+            network: &self.network,
+            nat: self.nat,
+            reach: self.reach,
+            gives: self.gives,
+        }
+    }
+}
+
+impl Group {
+    pub(super) fn add_member(&mut self, member: Member) {
+        // Doubling would leave much of it empty.
+        if self.members.len() == self.members.capacity() {
+            self.members.reserve_exact(MEMBERS_STEP);
+        }
+        self.members.push(member);
+    }
 }
 
 /// All groups of a swarm, indexed so that no decision walks through it.

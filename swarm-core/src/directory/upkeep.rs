@@ -1,5 +1,7 @@
 //! What happens by the clock: silence, refilling, merging, letting go.
 
+use alloc::vec::Vec;
+
 use super::{
     Directory,
     io::{Action, ConnId, Timer},
@@ -102,7 +104,8 @@ impl Directory {
         let Some(g) = self.groups.get(group) else {
             return;
         };
-        for member in g.members.clone() {
+        let members: Vec<Key> = g.members.iter().map(|member| member.key).collect();
+        for member in members {
             self.trim_leftovers(member);
             self.fill_viewer(member);
         }

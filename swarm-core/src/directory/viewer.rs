@@ -91,14 +91,37 @@ pub(super) enum Reach {
     Hard,
 }
 
+/// What decides whether two viewers suit each other.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Traits<'a> {
+    pub(super) network: &'a Network,
+    pub(super) nat: Nat,
+    pub(super) reach: Reach,
+    /// Whether it can give others anything.
+    pub(super) gives: bool,
+}
+
 /// The order is that of use, in pairs of cache lines, which processors fetch together: the first pair
-/// is all that scoring a group looks at, and nearly all that a pair is decided by. Where there are
-/// many viewers, each pair is as far away as main memory.
+/// is all that is looked at of a member of the group that may be introduced to a newcomer. Where there
+/// are many viewers, each pair is as far away as main memory. What scoring a group looks at is in the
+/// group (`Member`).
 #[derive(Debug)]
 #[repr(C, align(128))]
 pub(super) struct Viewer {
-    pub(super) network: Network,
+    /// `None` while it may come back.
+    pub(super) conn: Option<ConnId>,
+    pub(super) meetings: Vec<Meeting>,
+    /// Whom it is kept apart from, and until when.
+    apart: Vec<Apart>,
+    pub(super) peer: PeerId,
+    introductions: Ration,
+    pub(super) trust: Trust,
+    pub(super) group: Option<Key>,
+    pub(super) address_ration: Option<Key>,
     pub(super) upload_kbps: u32,
+    pub(super) track: TrackId,
+    /// Meetings with members of its own group.
+    pub(super) local: u8,
     pub(super) flags: ViewerFlags,
     pub(super) nat: Nat,
     pub(super) reach: Reach,
@@ -107,20 +130,8 @@ pub(super) struct Viewer {
     /// It came back under its name: its first report tells whether its links survived.
     pub(super) links_in_doubt: bool,
 
-    /// `None` while it may come back.
-    pub(super) conn: Option<ConnId>,
-    pub(super) meetings: Vec<Meeting>,
-    /// Whom it is kept apart from, and until when.
-    apart: Vec<Apart>,
-
-    pub(super) peer: PeerId,
-    pub(super) group: Option<Key>,
-    introductions: Ration,
-    pub(super) address_ration: Option<Key>,
-    pub(super) trust: Trust,
-    pub(super) track: TrackId,
+    pub(super) network: Network,
     pub(super) stream: StreamId,
-
     /// Links that it says it has, to viewers that have not confirmed them.
     pub(super) claims: Vec<PeerId>,
     pub(super) joined_at: Instant,
@@ -157,6 +168,7 @@ impl Viewer {
             network: joined.network,
             group: None,
             meetings: Vec::new(),
+            local: 0,
             apart: Vec::new(),
             claims: Vec::new(),
             trust: Trust::default(),
@@ -206,6 +218,13 @@ impl Viewer {
         self.meetings.push(meeting);
     }
 
+    /// Whether it was there.
+    pub(super) fn remove_meeting(&mut self, with: Key) -> bool {
+        let before = self.meetings.len();
+        self.meetings.retain(|m| m.with != with);
+        self.meetings.len() < before
+    }
+
     pub(super) fn has_met(&self, other: Key) -> bool {
         self.meetings.iter().any(|m| m.with == other)
     }
@@ -215,29 +234,27 @@ impl Viewer {
         !self.flags.has(ViewerFlags::LEECH)
     }
 
-    /// Whether a link between the two could come about and would be of use.
-    pub(super) fn suits(&self, other: &Self) -> bool {
-        let reachable = match (self.nat, other.nat) {
-            (Nat::Blocked, _) | (_, Nat::Blocked) | (Nat::Symmetric, Nat::Symmetric) => false,
-            (Nat::Symmetric, _) => other.reach != Reach::Hard,
-            (_, Nat::Symmetric) => self.reach != Reach::Hard,
-            (_, _) => true,
-        };
-        let allowed = self.network.may_reach(&other.network);
-        reachable && allowed && (self.gives() || other.gives())
+    pub(super) fn traits(&self) -> Traits<'_> {
+        Traits {
+            network: &self.network,
+            nat: self.nat,
+            reach: self.reach,
+            gives: self.gives(),
+        }
     }
 
-    /// A pair with `other` linked, or could not.
-    pub(super) fn on_outcome(&mut self, other: Nat, linked: bool) {
+    /// A pair with `other` linked, or could not. Whether that is news.
+    pub(super) fn on_outcome(&mut self, other: Nat, linked: bool) -> bool {
         if other != Nat::Symmetric || self.nat == Nat::Symmetric {
-            return;
+            return false;
         }
-        self.reach = match self.reach {
+        let reach = match self.reach {
             Reach::Easy => Reach::Easy,
             _ if linked => Reach::Easy,
             // One failure may have another reason: the next success corrects it.
             _ => Reach::Hard,
         };
+        core::mem::replace(&mut self.reach, reach) != reach
     }
 
     /// Keeps it apart from `peer`; `failed` where their networks could not link.
@@ -279,6 +296,20 @@ impl Viewer {
 
     pub(super) fn on_introduced(&mut self, policy: &Policy, now: Instant) {
         self.introductions.take(policy.introductions(), now);
+    }
+}
+
+impl Traits<'_> {
+    /// Whether a link between the two could come about and would be of use.
+    pub(super) fn suits(self, other: Self) -> bool {
+        let reachable = match (self.nat, other.nat) {
+            (Nat::Blocked, _) | (_, Nat::Blocked) | (Nat::Symmetric, Nat::Symmetric) => false,
+            (Nat::Symmetric, _) => other.reach != Reach::Hard,
+            (_, Nat::Symmetric) => self.reach != Reach::Hard,
+            (_, _) => true,
+        };
+        let allowed = self.network.may_reach(other.network);
+        reachable && allowed && (self.gives || other.gives)
     }
 }
 

@@ -139,6 +139,7 @@ impl World {
                 self.report_all();
             }
             if at == end {
+                self.directory.check_copies();
                 return;
             }
         }
@@ -218,5 +219,29 @@ pub(super) fn network(asn: u32, town: i16, address: u128) -> Network {
             lon_centideg: 1_000,
         }),
         ..Network::default()
+    }
+}
+
+impl Directory {
+    /// Whether what is kept twice agrees: what groups know of their members, and the counts of pairs
+    /// within groups.
+    pub(super) fn check_copies(&self) {
+        for (_, key) in self.names.iter() {
+            let v = self.viewers.get(*key).unwrap();
+            let same_group = |other: Key| self.viewers.get(other).unwrap().group == v.group;
+            let local = v.meetings.iter().filter(|m| same_group(m.with)).count();
+            let expected = if v.group.is_some() { local } else { 0 };
+            assert_eq!(usize::from(v.local), expected);
+            let Some(group) = v.group else {
+                continue;
+            };
+            let members = &self.groups.get(group).unwrap().members;
+            let own: Vec<_> = members.iter().filter(|member| member.key == *key).collect();
+            assert_eq!(own.len(), 1);
+            let (kept, now) = (own[0].traits(), v.traits());
+            assert_eq!(kept.network, now.network);
+            assert_eq!((kept.nat, kept.gives), (now.nat, now.gives));
+            assert_eq!(kept.reach, now.reach);
+        }
     }
 }
