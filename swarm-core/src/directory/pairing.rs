@@ -13,7 +13,7 @@ use super::{
 use crate::{
     id::{PeerId, StreamId},
     limits::NEIGHBOURS_MAX,
-    wire::tracker::{Introduction, LinkOutcome, Nat, ViewerFlags},
+    wire::tracker::{Distance, Introduction, LinkOutcome, Nat, ViewerFlags},
 };
 
 /// Pairs of one viewer; leaves room for those that viewers open on their own.
@@ -36,8 +36,8 @@ impl Directory {
         if !self.is_crowded(viewer) {
             return;
         }
-        for other in self.plan_local(viewer) {
-            self.introduce(viewer, other, false);
+        for (other, distance) in self.plan_local(viewer) {
+            self.introduce(viewer, other, distance, false);
         }
         let Some(v) = self.viewers.get(viewer) else {
             return;
@@ -48,8 +48,8 @@ impl Directory {
         let (extra, at_once) = if starved { (STARVED_LINKS, 2) } else { (0, 1) };
         let wanted = (usize::from(self.policy.long_links) + extra).min(LONG_LINKS_MAX);
         for _ in long..wanted.min(long + at_once) {
-            if let Some(other) = self.draw_far(viewer) {
-                self.introduce(viewer, other, true);
+            if let Some((other, distance)) = self.draw_far(viewer) {
+                self.introduce(viewer, other, distance, true);
             }
         }
     }
@@ -79,9 +79,9 @@ impl Directory {
         }
     }
 
-    /// The members of its group that a viewer should meet: the nearest, of those the ones with the
-    /// fewest pairs.
-    fn plan_local(&self, viewer: Key) -> Vec<Key> {
+    /// The members of its group that a viewer should meet, and how far they are: the nearest, of those
+    /// the ones with the fewest pairs.
+    fn plan_local(&self, viewer: Key) -> Vec<(Key, Distance)> {
         let Some(v) = self.viewers.get(viewer) else {
             return Vec::new();
         };
@@ -96,24 +96,36 @@ impl Directory {
             return Vec::new();
         }
         let room = target + usize::from(self.policy.links_slack);
+        // All are fetched before any is looked at: memory answers many questions in the time of one.
+        let fetch = |member: &Member| {
+            self.viewers
+                .get(member.key)
+                .map(|v| (v.local, v.upload_kbps))
+        };
+        let fetched: Vec<_> = group.members.iter().map(fetch).collect();
         let mut candidates: Vec<_> = group
             .members
             .iter()
-            .filter(|member| self.may_meet(viewer, member))
-            .filter_map(|member| {
-                let other = self.viewers.get(member.key)?;
+            .zip(fetched)
+            .filter_map(|(member, fetched)| {
+                let (local, upload_kbps) = fetched?;
+                if usize::from(local) >= room || !self.may_meet(viewer, member) {
+                    return None;
+                }
                 let distance = v.network.distance(&member.network, self.policy.metro_km);
-                let (local, upload) = (usize::from(other.local), Reverse(other.upload_kbps));
                 let hard = v.nat == Nat::Symmetric && member.reach != Reach::Easy;
-                (local < room).then_some((hard, distance, local, upload, member.key))
+                Some((hard, distance, local, Reverse(upload_kbps), member.key))
             })
             .collect();
         candidates.sort_unstable();
-        candidates.into_iter().take(missing).map(|c| c.4).collect()
+        let chosen = candidates.into_iter().take(missing);
+        chosen
+            .map(|(_, distance, .., key)| (key, distance))
+            .collect()
     }
 
-    /// A viewer of another group, drawn at random.
-    fn draw_far(&mut self, viewer: Key) -> Option<Key> {
+    /// A viewer of another group, drawn at random, and how far it is.
+    fn draw_far(&mut self, viewer: Key) -> Option<(Key, Distance)> {
         let v = self.viewers.get(viewer)?;
         let swarm = self.swarms.get(&v.swarm())?;
         if swarm.groups.len() < 2 {
@@ -130,7 +142,8 @@ impl Directory {
                     .is_some_and(|o| count_long(o) < LONG_LINKS_MAX)
             };
             if v.group != Some(group) && has_room(other.key) && self.may_meet(viewer, other) {
-                return Some(other.key);
+                let distance = v.network.distance(&other.network, self.policy.metro_km);
+                return Some((other.key, distance));
             }
         }
         None
@@ -187,7 +200,7 @@ impl Directory {
     }
 
     /// Tells both of each other. `a` offers: it is the one that needs the link.
-    fn introduce(&mut self, a: Key, b: Key, long: bool) {
+    fn introduce(&mut self, a: Key, b: Key, distance: Distance, long: bool) {
         // Several are planned at a time, and the first of them may have used up what was left.
         let has_some = |key| {
             let viewer = self.viewers.get(key);
@@ -216,7 +229,7 @@ impl Directory {
             let Some(conn) = v.conn else {
                 continue;
             };
-            let introduction = self.introduction(v, w, offer);
+            let introduction = introduction(v, w, distance, offer);
             self.pending.push(Action::Introduce { conn, introduction });
         }
         for key in [a, b] {
@@ -225,21 +238,6 @@ impl Directory {
             }
         }
         self.stats.introductions += 1;
-    }
-
-    /// What `v` is told of `w`.
-    fn introduction(&self, v: &Viewer, w: &Viewer, offer: bool) -> Introduction {
-        let elsewhere = v.group != w.group;
-        Introduction {
-            peer: w.peer,
-            offer,
-            flags: if elsewhere {
-                w.flags.with(ViewerFlags::ELSEWHERE)
-            } else {
-                w.flags
-            },
-            distance: v.network.distance(&w.network, self.policy.metro_km),
-        }
     }
 
     /// Tells a viewer and those it has met again of each other: some of them have become, or are no
@@ -253,9 +251,10 @@ impl Directory {
             let Some(w) = self.viewers.get(other) else {
                 continue;
             };
+            let distance = v.network.distance(&w.network, self.policy.metro_km);
             for (me, them, offer) in [(v, w, true), (w, v, false)] {
                 if let Some(conn) = me.conn {
-                    let introduction = self.introduction(me, them, offer);
+                    let introduction = introduction(me, them, distance, offer);
                     told.push(Action::Introduce { conn, introduction });
                 }
             }
@@ -515,6 +514,21 @@ impl Directory {
         for action in self.pending.drain(..) {
             out.push(action);
         }
+    }
+}
+
+/// What `v` is told of `w`.
+fn introduction(v: &Viewer, w: &Viewer, distance: Distance, offer: bool) -> Introduction {
+    let flags = if v.group == w.group {
+        w.flags
+    } else {
+        w.flags.with(ViewerFlags::ELSEWHERE)
+    };
+    Introduction {
+        peer: w.peer,
+        offer,
+        flags,
+        distance,
     }
 }
 
