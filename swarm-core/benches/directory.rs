@@ -1,6 +1,7 @@
 //! The directory machine as it grows: what a viewer takes and what a join costs, with the decisions
 //! that fall due meanwhile. Prints one JSON object for each size. Times are of the processor, so
-//! that what else the machine does is not counted. The slowest of all joins is of the clock.
+//! that what else the machine does is not counted; median, 99th percentile, and the slowest of all joins
+//! are of the clock.
 //!
 //!     cargo bench -p swarm-core --bench directory -- [VIEWERS ...]
 
@@ -52,9 +53,12 @@ fn measure(size: usize) {
     let mean = |of: fn(&Figures) -> f64| all.iter().map(of).sum::<f64>() / rounds as f64;
     let slowest_us = all.iter().map(|round| round.slowest_us).fold(0.0, f64::max);
     println!(
-        "{{\"viewers\":{size},\"join_us\":{:.2},\"slowest_join_us\":{slowest_us:.0},\
+        "{{\"viewers\":{size},\"join_us\":{:.2},\"median_join_us\":{:.2},\
+         \"p99_join_us\":{:.1},\"slowest_join_us\":{slowest_us:.0},\
          \"bytes_per_viewer\":{:.0},\"pairs_per_viewer\":{:.2}}}",
         mean(|round| round.join_us),
+        mean(|round| round.median_us),
+        mean(|round| round.p99_us),
         all[0].bytes,
         mean(|round| round.introductions),
     );
@@ -63,6 +67,8 @@ fn measure(size: usize) {
 /// What one directory has shown.
 struct Figures {
     join_us: f64,
+    median_us: f64,
+    p99_us: f64,
     slowest_us: f64,
     bytes: f64,
     introductions: f64,
@@ -80,6 +86,7 @@ fn fill(size: usize) -> Figures {
     let (mut rng, mut outbox) = (Rng::new(7), Outbox::new());
     let timed_from = size - size / TIMED_PART;
     let (mut timed_from_ns, mut slowest) = (0, time::Duration::ZERO);
+    let mut took_us = Vec::with_capacity(size - timed_from);
     for number in 0..size {
         if number == timed_from {
             timed_from_ns = cpu_ns();
@@ -94,15 +101,23 @@ fn fill(size: usize) -> Figures {
             directory.handle(now, Input::Tick, &mut outbox);
         }
         directory.handle(now, Input::Joined(&joined), &mut outbox);
-        slowest = slowest.max(began.elapsed());
+        let took = began.elapsed();
+        slowest = slowest.max(took);
+        if number >= timed_from {
+            took_us.push(took.as_secs_f64() * 1e6);
+        }
         black_box(outbox.actions());
         outbox.clear();
     }
-    let bytes = resident_bytes().saturating_sub(before) as f64 / size as f64;
     let timed_us = cpu_ns().saturating_sub(timed_from_ns) as f64 / 1e3;
+    let taken = size_of::<f64>() * took_us.capacity();
+    took_us.sort_by(f64::total_cmp);
+    let bytes = resident_bytes().saturating_sub(before + taken as u64) as f64 / size as f64;
     let join_us = timed_us / (size - timed_from) as f64;
     Figures {
         join_us,
+        median_us: took_us[took_us.len() / 2],
+        p99_us: took_us[took_us.len() * 99 / 100],
         slowest_us: slowest.as_secs_f64() * 1e6,
         bytes,
         introductions: directory.stats().introductions as f64 / size as f64,
