@@ -5,7 +5,7 @@ use std::{fs, path::Path, sync::Arc};
 use super::*;
 use rcgen::{CertifiedKey, KeyPair, generate_simple_self_signed};
 use rustls::{
-    ClientConfig, RootCertStore,
+    ClientConfig, HandshakeKind, RootCertStore,
     pki_types::{CertificateDer, ServerName},
 };
 use tempfile::TempDir;
@@ -66,19 +66,27 @@ async fn connect_with(
     provider: rustls::crypto::CryptoProvider,
     versions: &[&'static rustls::SupportedProtocolVersion],
 ) -> std::io::Result<TlsStream<TcpStream>> {
-    let mut roots = RootCertStore::empty();
-    roots.add(certificate.clone()).unwrap();
-    let config = ClientConfig::builder_with_provider(Arc::new(provider))
-        .with_protocol_versions(versions)
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+    let config = client_config(certificate, provider, versions);
     let tcp = TcpStream::connect(address).await?;
     let name = ServerName::try_from("localhost").unwrap();
     let connected = TlsConnector::from(Arc::new(config)).connect(name, tcp);
     timeout(PATIENCE, connected)
         .await
         .expect("a handshake in time")
+}
+
+fn client_config(
+    certificate: &CertificateDer<'static>,
+    provider: rustls::crypto::CryptoProvider,
+    versions: &[&'static rustls::SupportedProtocolVersion],
+) -> ClientConfig {
+    let mut roots = RootCertStore::empty();
+    roots.add(certificate.clone()).unwrap();
+    ClientConfig::builder_with_provider(Arc::new(provider))
+        .with_protocol_versions(versions)
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth()
 }
 
 async fn join_by(tracker: &Tracker, stream: TlsStream<TcpStream>) -> Secured {
@@ -136,6 +144,29 @@ async fn viewers_meet_and_signal_over_both_versions_of_tls() {
     }
     a.close(None).await.unwrap();
     while let Some(Ok(_)) = timeout(PATIENCE, a.next()).await.unwrap() {}
+    tracker.stop().await;
+}
+
+#[tokio::test]
+async fn who_comes_again_resumes_but_says_nothing_before_the_handshake_is_done() {
+    let (_folder, certificate, config) = secured();
+    let tracker = start(config).await;
+    let provider = rustls::crypto::ring::default_provider();
+    let mut client = client_config(&certificate, provider, &[&rustls::version::TLS13]);
+    // What is said earlier could be said again by somebody else.
+    client.enable_early_data = true;
+    let connector = TlsConnector::from(Arc::new(client));
+    for kind in [HandshakeKind::Full, HandshakeKind::Resumed] {
+        let tcp = TcpStream::connect(tracker.address).await.unwrap();
+        let name = ServerName::try_from("localhost").unwrap();
+        let connected = connector.connect_with(name, tcp, |session| {
+            assert!(session.early_data().is_none(), "none is allowed");
+        });
+        let stream = timeout(PATIENCE, connected).await.unwrap().unwrap();
+        assert_eq!(stream.get_ref().1.handshake_kind(), Some(kind));
+        // The ticket comes before the welcome.
+        join_by(&tracker, stream).await;
+    }
     tracker.stop().await;
 }
 
