@@ -340,7 +340,7 @@ impl Directory {
         let Some(v) = self.viewers.get_mut(viewer) else {
             return;
         };
-        v.claims.retain(|claim| *claim != peer);
+        v.forget_claim(peer);
         if !v.has_met(other) {
             return;
         }
@@ -424,10 +424,10 @@ impl Directory {
         if viewer == other || v.stream != w.stream || !room {
             return;
         }
-        let confirmed = w.claims.contains(&me);
+        let confirmed = w.has_claimed(me);
         for (key, peer) in [(viewer, them), (other, me)] {
             if let Some(v) = self.viewers.get_mut(key) {
-                v.claims.retain(|claim| *claim != peer);
+                v.forget_claim(peer);
             }
         }
         if confirmed {

@@ -1,6 +1,6 @@
 //! What the directory remembers of one viewer.
 
-use alloc::vec::Vec;
+use alloc::{boxed::Box, vec::Vec};
 
 use super::{
     io::{ConnId, Joined},
@@ -82,6 +82,15 @@ struct Apart {
     failed: bool,
 }
 
+/// What nearly all viewers have nothing of.
+#[derive(Debug, Default)]
+struct Seldom {
+    /// Whom it is kept apart from, and until when.
+    apart: Vec<Apart>,
+    /// Links that it says it has, to viewers that have not confirmed them.
+    claims: Vec<PeerId>,
+}
+
 /// Whether viewers behind symmetric NATs can reach a viewer, as earlier pairs have shown. What STUN
 /// tells does not say it: it depends on which packets the network lets in, not on its ports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,18 +110,16 @@ pub(super) struct Traits<'a> {
     pub(super) gives: bool,
 }
 
-/// The order is that of use, in pairs of cache lines, which processors fetch together: the first pair
-/// is all that is looked at of a member of the group that may be introduced to a newcomer. Where there
-/// are many viewers, each pair is as far away as main memory. What scoring a group looks at is in the
-/// group (`Member`).
+/// The order is that of use: two cache lines, which are fetched together, are all that is looked at of a
+/// member of the group that may be introduced to a newcomer. Where there are many viewers, each is as
+/// far away as main memory. What scoring a group looks at is in the group (`Member`).
 #[derive(Debug)]
-#[repr(C, align(128))]
+#[repr(C, align(64))]
 pub(super) struct Viewer {
     /// `None` while it may come back.
     pub(super) conn: Option<ConnId>,
     pub(super) meetings: Vec<Meeting>,
-    /// Whom it is kept apart from, and until when.
-    apart: Vec<Apart>,
+    seldom: Option<Box<Seldom>>,
     pub(super) peer: PeerId,
     introductions: Ration,
     pub(super) trust: Trust,
@@ -129,11 +136,9 @@ pub(super) struct Viewer {
     pub(super) lag_band: u8,
     /// It came back under its name: its first report tells whether its links survived.
     pub(super) links_in_doubt: bool,
+    pub(super) stream: StreamId,
 
     pub(super) network: Network,
-    pub(super) stream: StreamId,
-    /// Links that it says it has, to viewers that have not confirmed them.
-    pub(super) claims: Vec<PeerId>,
     pub(super) joined_at: Instant,
     status_at: Option<Instant>,
     /// When it is given up, unless it is heard.
@@ -169,8 +174,7 @@ impl Viewer {
             group: None,
             meetings: Vec::new(),
             local: 0,
-            apart: Vec::new(),
-            claims: Vec::new(),
+            seldom: None,
             trust: Trust::default(),
             introductions: Ration::full(policy.introductions(), now),
             address_ration,
@@ -259,11 +263,12 @@ impl Viewer {
 
     /// Keeps it apart from `peer`; `failed` where their networks could not link.
     pub(super) fn keep_apart(&mut self, peer: PeerId, now: Instant, until: Instant, failed: bool) {
-        self.apart.retain(|a| a.peer != peer && a.until > now);
-        if self.apart.len() >= APART_MAX {
-            self.apart.remove(0);
+        let apart = &mut self.seldom.get_or_insert_default().apart;
+        apart.retain(|a| a.peer != peer && a.until > now);
+        if apart.len() >= APART_MAX {
+            apart.remove(0);
         }
-        self.apart.push(Apart {
+        apart.push(Apart {
             peer,
             until,
             failed,
@@ -272,21 +277,39 @@ impl Viewer {
 
     /// Those with whom it could not link.
     pub(super) fn failed_with(&self) -> impl Iterator<Item = PeerId> {
-        self.apart.iter().filter(|a| a.failed).map(|a| a.peer)
+        self.apart().filter(|a| a.failed).map(|a| a.peer)
     }
 
     /// One of the two has another network: they may be able to link now.
     pub(super) fn forget_failure(&mut self, with: PeerId) {
-        self.apart.retain(|a| a.peer != with || !a.failed);
+        if let Some(seldom) = &mut self.seldom {
+            seldom.apart.retain(|a| a.peer != with || !a.failed);
+        }
     }
 
     pub(super) fn is_apart(&self, from: PeerId, now: Instant) -> bool {
-        self.apart.iter().any(|a| a.peer == from && a.until > now)
+        self.apart().any(|a| a.peer == from && a.until > now)
+    }
+
+    fn apart(&self) -> impl Iterator<Item = &Apart> {
+        self.seldom.iter().flat_map(|seldom| &seldom.apart)
     }
 
     pub(super) fn claim(&mut self, peer: PeerId) {
-        if self.claims.len() < NEIGHBOURS_MAX && !self.claims.contains(&peer) {
-            self.claims.push(peer);
+        let claims = &mut self.seldom.get_or_insert_default().claims;
+        if claims.len() < NEIGHBOURS_MAX && !claims.contains(&peer) {
+            claims.push(peer);
+        }
+    }
+
+    pub(super) fn has_claimed(&self, peer: PeerId) -> bool {
+        let claims = self.seldom.as_ref().map(|seldom| &seldom.claims);
+        claims.is_some_and(|claims| claims.contains(&peer))
+    }
+
+    pub(super) fn forget_claim(&mut self, peer: PeerId) {
+        if let Some(seldom) = &mut self.seldom {
+            seldom.claims.retain(|claim| *claim != peer);
         }
     }
 
@@ -320,5 +343,16 @@ fn flags_of(joined: &Joined) -> ViewerFlags {
     match joined.network.mode {
         P2pMode::Leech => own.with(ViewerFlags::LEECH),
         P2pMode::On | P2pMode::Off => own,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_viewer_is_five_cache_lines() {
+        assert_eq!(size_of::<Viewer>(), 5 * 64);
+        assert_eq!(core::mem::offset_of!(Viewer, network), 2 * 64);
     }
 }
