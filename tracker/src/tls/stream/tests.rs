@@ -317,22 +317,25 @@ async fn the_end_is_announced_behind_all_that_waits() {
             .unwrap()
             .unwrap();
     }
-    // Room for what comes last, before what waits has gone.
-    let mut heard = 0;
-    while here.tcp.writable().now_or_never().is_none() {
-        heard += rogue.hear().await.1.len();
-    }
-    let closing = async {
-        here.shutdown().await.unwrap();
-    };
-    let hearing = async {
-        loop {
-            match rogue.hear().await {
-                (APPLICATION_DATA, content) => heard += content.len(),
-                last => return last,
-            }
+    let (mut raw, mut heard) = (Vec::new(), 0);
+    // Until there is room for what comes last, before what waits has gone.
+    loop {
+        tokio::select! {
+            biased;
+            _ = here.tcp.writable() => break,
+            read = rogue.tcp.read_buf(&mut raw) => assert!(read.unwrap() > 0),
         }
-    };
-    let ((), last) = tokio::join!(closing, hearing);
-    assert_eq!((last, heard), ((ALERT, vec![1, CLOSE_NOTIFY]), sent));
+    }
+    let (closed, read) = tokio::join!(here.shutdown(), rogue.tcp.read_to_end(&mut raw));
+    (closed.unwrap(), read.unwrap());
+    let (mut at, mut last) = (0, None);
+    while let Some(record) = rogue.rx.open(&mut raw[at..]).unwrap() {
+        at += record.len;
+        if record.kind == APPLICATION_DATA {
+            heard += record.content.len();
+        }
+        last = Some((record.kind, record.content.to_vec()));
+    }
+    let end = (ALERT, vec![1, CLOSE_NOTIFY]);
+    assert_eq!((last, heard), (Some(end), sent));
 }
