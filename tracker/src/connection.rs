@@ -68,7 +68,8 @@ pub(crate) struct Caller {
     pub(crate) token: Option<Box<str>>,
 }
 
-/// What a viewer that was let in has.
+/// What a viewer that was let in has. In a box: whatever a task hands on while it waits it keeps once
+/// more each time.
 struct Entered {
     /// What came right behind the join.
     early: Box<[Bytes]>,
@@ -103,8 +104,8 @@ impl Visit {
             Err(end) => Err(end),
         };
         let end = match joined {
-            Ok(entered) => {
-                let end = self.exchange(socket, entered).await;
+            Ok(mut entered) => {
+                let end = self.exchange(socket, &mut entered).await;
                 Box::pin(self.tell_end(&end)).await;
                 end
             }
@@ -120,7 +121,7 @@ impl Visit {
         socket: &Socket,
         caller: Box<Caller>,
         mut messages: Vec<Bytes>,
-    ) -> Result<Entered, End> {
+    ) -> Result<Box<Entered>, End> {
         let bytes = messages.remove(0);
         if !self.held.may_join() {
             return Err(End::Refused(RefusalCode::Quota));
@@ -150,11 +151,8 @@ impl Visit {
             Box::new(Lease::give(config, peer, only, socket.outgoing()))
         });
         self.tell(Command::Join(Box::new(join))).await?;
-        Ok(Entered {
-            early: messages.into(),
-            lease,
-            pass,
-        })
+        let early = messages.into();
+        Ok(Box::new(Entered { early, lease, pass }))
     }
 
     /// What comes first, soon: at least one message.
@@ -259,18 +257,14 @@ impl Visit {
     }
 
     /// Passes messages both ways until the end.
-    async fn exchange(&self, socket: &mut Socket, entered: Entered) -> End {
-        let Entered {
-            early,
-            mut lease,
-            pass,
-        } = entered;
-        let mut quota = Quota::new(self, &pass);
+    async fn exchange(&self, socket: &mut Socket, entered: &mut Entered) -> End {
+        let mut quota = Quota::new(self, &entered.pass);
         let mut waiting = Vec::new();
-        let mut result = early
-            .iter()
-            .try_for_each(|bytes| self.on_message(bytes, &mut quota, &mut waiting));
-        drop(early);
+        let mut result = {
+            let early = std::mem::take(&mut entered.early);
+            let mut early = early.iter();
+            early.try_for_each(|bytes| self.on_message(bytes, &mut quota, &mut waiting))
+        };
         loop {
             if !waiting.is_empty() {
                 let sent = Box::pin(self.tell_all(std::mem::take(&mut waiting)));
@@ -296,7 +290,7 @@ impl Visit {
             });
             match read.await {
                 Ok(()) | Err(Ended::Enough) => {
-                    if let Some(lease) = &mut lease {
+                    if let Some(lease) = &mut entered.lease {
                         lease.renew(&self.context.config.relay, socket.outgoing());
                     }
                 }

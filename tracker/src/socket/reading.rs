@@ -87,11 +87,12 @@ impl Socket {
     ///
     /// # Cancel safety
     /// Nothing is lost if the future is dropped.
-    pub(crate) async fn read(
-        &mut self,
-        mut on: impl FnMut(Incoming<'_>) -> ControlFlow<()>,
-    ) -> Result<(), Ended> {
-        poll_fn(|cx| self.poll_read(cx, &mut on)).await
+    // Not an `async fn`: those keep their arguments twice.
+    pub(crate) fn read<'a>(
+        &'a mut self,
+        mut on: impl FnMut(Incoming<'_>) -> ControlFlow<()> + 'a,
+    ) -> impl Future<Output = Result<(), Ended>> + 'a {
+        poll_fn(move |cx| self.poll_read(cx, &mut on))
     }
 
     fn poll_read(

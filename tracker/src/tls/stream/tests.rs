@@ -327,7 +327,8 @@ async fn the_end_is_announced_behind_all_that_waits() {
         }
     }
     let (closed, read) = tokio::join!(here.shutdown(), rogue.tcp.read_to_end(&mut raw));
-    (closed.unwrap(), read.unwrap());
+    closed.unwrap();
+    read.unwrap();
     let (mut at, mut last) = (0, None);
     while let Some(record) = rogue.rx.open(&mut raw[at..]).unwrap() {
         at += record.len;

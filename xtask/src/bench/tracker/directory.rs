@@ -27,6 +27,8 @@ pub(crate) fn run(report: &mut Report) -> Result<()> {
         let figures: Value = serde_json::from_str(last.context("the directory prints no JSON")?)?;
         for (field, name, unit) in [
             ("join_us", "time of a join", "us"),
+            ("median_join_us", "median join", "us"),
+            ("p99_join_us", "join, p99", "us"),
             ("slowest_join_us", "slowest join", "us"),
             ("bytes_per_viewer", "memory of a viewer", "bytes"),
         ] {
