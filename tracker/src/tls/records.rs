@@ -1,7 +1,7 @@
 //! The records of a TLS 1.3 connection after its handshake (RFC 8446 section 5).
 //!
 //! rustls does handshakes, and hands over keys and the schedule of their updates; it would keep
-//! about twice as many bytes of each connection for what comes after them. That is application data,
+//! three times as many bytes of each connection for what comes after them. That is application data,
 //! key updates, and the end.
 
 use ring::aead::{
