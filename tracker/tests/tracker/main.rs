@@ -8,7 +8,6 @@ mod entrance;
 mod harness;
 mod hostile;
 mod http_api;
-mod memory;
 mod mmdb;
 mod networks;
 mod operations;

@@ -15,7 +15,7 @@ use tracker::TlsConfig;
 type Secured = WebSocketStream<TlsStream<TcpStream>>;
 
 /// A new certificate for `localhost` in the folder; what clients trust.
-pub(crate) fn certify(folder: &Path) -> CertificateDer<'static> {
+fn certify(folder: &Path) -> CertificateDer<'static> {
     let CertifiedKey { cert, signing_key } =
         generate_simple_self_signed(vec!["localhost".into()]).unwrap();
     fs::write(folder.join("key.pem"), signing_key.serialize_pem()).unwrap();
@@ -31,7 +31,7 @@ fn secured() -> (TempDir, CertificateDer<'static>, Config) {
 }
 
 /// Settings with the certificate in the folder.
-pub(crate) fn config_of(folder: &Path) -> Config {
+fn config_of(folder: &Path) -> Config {
     Config {
         tls: TlsConfig {
             certificate: Some(folder.join("cert.pem")),
@@ -51,7 +51,7 @@ async fn tls(
 }
 
 /// A connection with TLS of one of the versions.
-pub(crate) async fn connect(
+async fn connect(
     address: SocketAddr,
     certificate: &CertificateDer<'static>,
     versions: &[&'static rustls::SupportedProtocolVersion],
