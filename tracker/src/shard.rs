@@ -143,8 +143,8 @@ impl Shard {
         stop: CancellationToken,
     ) {
         let mut turn = Vec::with_capacity(TURN_MAX);
+        let mut tick_at = self.wakeup_at();
         loop {
-            let wakeup_at = self.wakeup_at();
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
@@ -155,13 +155,17 @@ impl Shard {
                     for command in turn.drain(..) {
                         self.handle(command);
                     }
-                    if self.wakeup_at() <= time::Instant::now() {
-                        self.tell(Input::Tick, &[]);
-                    }
+                    // Not later than it was to be: each command puts off by a moment what is due,
+                    // and where many come there is no such moment without one.
+                    tick_at = tick_at.min(self.wakeup_at());
                 }
-                () = sleep_until(wakeup_at) => self.tell(Input::Tick, &[]),
+                () = sleep_until(tick_at) => {}
             }
             self.send_some_away();
+            if tick_at <= time::Instant::now() {
+                self.tell(Input::Tick, &[]);
+                tick_at = self.wakeup_at();
+            }
         }
         self.send_all_away();
     }
@@ -360,5 +364,86 @@ pub(crate) const fn refusal_text(code: RefusalCode) -> &'static str {
         RefusalCode::Quota => "a quota of the viewer or its address is used up",
         RefusalCode::NotServed => "peers are switched off for this viewer or stream",
         RefusalCode::Unavailable => "the tracker is full or shutting down",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use swarm_core::{
+        id::{StreamId, TrackId},
+        wire::tracker::{Nat, ViewerFlags},
+    };
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::{
+        outgoing::Outgoing,
+        socket::{Limits, flush::Flusher, io::Wire},
+    };
+
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    async fn sink() -> Sink {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let tcp = TcpStream::connect(listener.local_addr().unwrap()).await;
+        let (wire, flusher) = (Wire::Plain(tcp.unwrap()), Arc::new(Flusher::default()));
+        let limits = Limits {
+            queue_bytes_max: 1000,
+            ..Limits::default()
+        };
+        Sink::Here(Outgoing::new(wire, flusher, limits))
+    }
+
+    #[tokio::test]
+    async fn what_is_due_is_done_however_much_comes_in() {
+        let mut config = Config::default();
+        config.swarm.status_interval_ms = 50;
+        config.swarm.silence_ms_max = 100;
+        let names = Names::new(None).unwrap();
+        let places = Arc::new(Places::new(&config.drain));
+        let shard = Shard::new(Arc::new(config), names, Arc::default(), places, 1);
+        let (sender, commands) = mpsc::channel(COMMANDS_MAX);
+        let stop = CancellationToken::new();
+        let serving = tokio::spawn(shard.serve(commands, stop.clone()));
+        let joined = Joined {
+            conn: ConnId(1),
+            peer: PeerId(1),
+            resumed: false,
+            stream: StreamId([1; 16]),
+            track: TrackId(1),
+            flags: ViewerFlags::default(),
+            nat: Nat::Open,
+            upload_kbps: 0,
+            network: Network::default(),
+        };
+        let join = Join {
+            joined,
+            isp: None,
+            site: None,
+            stun: Vec::new(),
+            outgoing: sink().await,
+        };
+        assert!(sender.send(Command::Join(Box::new(join))).await.is_ok());
+        // It is silent, and others are not.
+        let others = async {
+            loop {
+                for _ in 0..COMMANDS_MAX {
+                    assert!(sender.send(Command::Left(ConnId(2))).await.is_ok());
+                }
+                let (tell, told) = oneshot::channel();
+                let look = move |sight: &Sight<'_>| {
+                    let _ = tell.send(sight.directory.viewers_len());
+                };
+                assert!(sender.send(Command::Look(Box::new(look))).await.is_ok());
+                if told.await.unwrap() == 0 {
+                    return;
+                }
+            }
+        };
+        time::timeout(PATIENCE, others)
+            .await
+            .expect("it is given up");
+        stop.cancel();
+        serving.await.unwrap();
     }
 }

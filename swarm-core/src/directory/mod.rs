@@ -154,7 +154,9 @@ impl Directory {
         self.flush(out);
     }
 
-    /// When to call [`Directory::handle`] with [`Input::Tick`] at the latest.
+    /// When to call [`Directory::handle`] with [`Input::Tick`] at the latest: always later than the last
+    /// input. A driver that asks again after another input keeps to the earlier one of the answers, or
+    /// nothing would ever be due where inputs come fast.
     pub fn next_wakeup(&self) -> Option<Wakeup> {
         let (at, why, _) = *self.timers.first()?;
         let at = at.max(self.now.plus_ms(1));

@@ -9,8 +9,9 @@ use super::{
 };
 use crate::time::Instant;
 
-/// Timers served by one tick; the rest follow a millisecond later.
-const JOBS_MAX: usize = 4096;
+/// Timers served by one tick; the rest follow a millisecond later. Some ten microseconds each: who joins
+/// meanwhile waits for two or three milliseconds at most.
+const JOBS_MAX: usize = 256;
 /// How long a thin group that found no room waits before it looks again, in milliseconds.
 const MERGE_AGAIN_MS: u64 = 5_000;
 
