@@ -141,6 +141,13 @@ mod tests {
     }
 
     #[test]
+    fn fetches_beside_each_other_share_the_rate() {
+        let mut estimate = Estimate::default();
+        estimate.on_fetch_beside(300_000, 100_000, 50, 250);
+        assert_eq!(estimate.cdn_bps(), 12_800_000);
+    }
+
+    #[test]
     fn the_downlink_is_what_its_best_half_second_was_and_fades() {
         let mut downlink = Downlink::default();
         let mut now = Instant::from_millis(5000);

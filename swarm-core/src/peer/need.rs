@@ -123,3 +123,62 @@ impl Peer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        id::{RequestId, SegmentId},
+        peer::segment::Request,
+        timeline::Content,
+    };
+
+    const AT: Instant = Instant::from_millis(60_000);
+
+    fn asked(grains_ms: &[u32]) -> Segment {
+        let mut segment = Segment::new(Name(1), Instant::ORIGIN);
+        segment.set_content(Content {
+            id: SegmentId(1),
+            len: 8 * 65_536,
+            piece_len: 65_536,
+            epoch: 0,
+        });
+        segment.duration_ms = 4000;
+        for grain_ms in grains_ms {
+            segment.requests.push(Request {
+                id: RequestId(1),
+                since: Instant::ORIGIN,
+                deadline: AT,
+                grain_ms: *grain_ms,
+                released: 0,
+            });
+        }
+        segment
+    }
+
+    #[test]
+    fn pieces_are_due_one_after_the_other_a_grain_early() {
+        let need = asked(&[500]).need().expect("it is asked for");
+        let due = |piece| need.of_piece(piece, 8);
+        assert_eq!((due(0), due(1)), (AT, AT));
+        assert_eq!((due(2), due(7)), (AT.plus_ms(500), AT.plus_ms(3000)));
+        assert_eq!(need.until(AT.plus_ms(500), 0xff, 8), 0b111);
+        assert_eq!(need.until(AT.minus_ms(1), 0xff, 8), 0);
+    }
+
+    #[test]
+    fn who_takes_only_the_whole_needs_all_of_it_at_once() {
+        for grains_ms in [&[0][..], &[500, 0]] {
+            let need = asked(grains_ms).need().expect("it is asked for");
+            assert_eq!((need.of_piece(0, 8), need.of_piece(7, 8)), (AT, AT));
+        }
+        assert_eq!(asked(&[]).need(), None);
+    }
+
+    #[test]
+    fn what_is_released_ends_at_the_first_gap() {
+        let mut segment = asked(&[500]);
+        segment.have = 0b1011;
+        assert_eq!((segment.released(), segment.released_ms()), (2, 1000));
+    }
+}

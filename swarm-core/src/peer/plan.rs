@@ -546,7 +546,7 @@ mod tests {
     use super::*;
     use crate::{
         id::{RequestId, SegmentId},
-        peer::segment::{Claim, Request},
+        peer::segment::{Claim, Pull, Request},
         timeline::Content,
     };
 
@@ -652,6 +652,48 @@ mod tests {
         assert!(!check(&segment, |_| {}).1.is_fetch());
         let (_, hasty) = check(&segment, |view| view.has_begun = false);
         assert!(hasty.whole);
+    }
+
+    /// A request of a player that takes half a second at a time of 16 s.
+    fn played_while_it_arrives(deadline: Instant) -> Segment {
+        let mut segment = segment();
+        (segment.duration_ms, segment.spread_ms) = (16_000, 16_000);
+        segment.window_ms = 2000;
+        segment.requests.push(Request {
+            deadline,
+            grain_ms: 500,
+            ..REQUEST
+        });
+        segment
+    }
+
+    #[test]
+    fn what_is_played_while_it_arrives_is_fetched_in_order_and_a_little_at_a_time() {
+        let segment = played_while_it_arrives(NOW.plus_ms(2000));
+        let (_, early) = check(&segment, |_| {});
+        assert!(!early.is_fetch());
+        let moment = early.wake.expect("it is armed");
+        assert!(moment < NOW.plus_ms(2000), "before the first piece is due");
+        let (_, due) = check(&segment, |view| view.now = moment);
+        let fetched = due.fetch.iter().fold(0, |bits, run| bits | run);
+        assert_eq!(fetched & 1, 1, "the first piece is");
+        assert!(fetched.count_ones() < 8, "the last ones have time: {fetched:b}");
+        let (_, full) = check(&segment, |view| (view.now, view.fetches) = (moment, 2));
+        assert!(!full.is_fetch(), "two requests share the line already");
+    }
+
+    #[test]
+    fn a_piece_that_is_asked_for_already_is_not_fetched_over_a_thin_line_while_others_miss() {
+        let mut segment = played_while_it_arrives(NOW);
+        segment.pulls.push(Pull {
+            slot: Slot(1),
+            held: true,
+            bits: 0b1,
+            asked: NOW,
+        });
+        let with = |is_pushed| check(&segment, |view| view.is_pushed = is_pushed).1.fetch;
+        assert_eq!(with(true)[0] & 1, 1);
+        assert_eq!(with(false)[0] & 1, 0);
     }
 
     #[test]
