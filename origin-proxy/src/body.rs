@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures_util::Stream;
 use hyper::body::{Frame, SizeHint};
 
-use crate::{access::Meter, error::Failure};
+use crate::{access::Meter, error::Failure, signs::Exchange};
 
 type Incoming = Pin<Box<dyn Stream<Item = Result<Bytes, Failure>> + Send>>;
 
@@ -19,6 +19,8 @@ pub(crate) struct Body {
     source: Source,
     /// Told of every byte, and of the end by being dropped.
     meter: Option<Meter>,
+    /// Tells by being dropped that the connection has all of it.
+    exchange: Option<Exchange>,
 }
 
 enum Source {
@@ -56,12 +58,18 @@ impl Body {
         Self {
             source,
             meter: None,
+            exchange: None,
         }
     }
 
     /// Has `meter` told of what is sent from here on.
     pub(crate) fn measured(&mut self, meter: Meter) {
         self.meter = Some(meter);
+    }
+
+    /// Has `exchange` end with this.
+    pub(crate) fn end_with(&mut self, exchange: Exchange) {
+        self.exchange = Some(exchange);
     }
 
     fn next(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Failure>>> {

@@ -1,4 +1,4 @@
-//! Connections whose small writes are put together.
+//! Connections of HTTP/2 whose small writes are put together.
 //!
 //! HTTP/2 asks for one write to the socket for each answer, even if several answers of one connection are
 //! ready. A system call costs more than copying a small answer: so small writes are gathered while the
@@ -13,8 +13,6 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// What HTTP/2 connections begin with (RFC 9113 section 3.4), as far as it tells them from others.
-const PREFACE: &[u8] = b"PRI * HTTP/2.0";
 /// Writes up to this length are gathered, in bytes.
 const SMALL_MAX: usize = 8 * 1024;
 /// No more is gathered, in bytes.
@@ -31,8 +29,6 @@ pub(crate) struct Gathering<C, S> {
 
 struct Inner<S> {
     socket: S,
-    /// None before the first bytes of the client.
-    is_gathering: Option<bool>,
     gathered: Vec<u8>,
     /// Bytes of `gathered` that are sent.
     sent: usize,
@@ -42,7 +38,6 @@ impl<S> Gather<S> {
     pub(crate) fn new(socket: S) -> Self {
         Self(Arc::new(Mutex::new(Inner {
             socket,
-            is_gathering: None,
             gathered: Vec::new(),
             sent: 0,
         })))
@@ -76,7 +71,7 @@ impl<C: Future + Unpin, S: AsyncWrite + Unpin> Future for Gathering<C, S> {
 }
 
 impl<S: AsyncWrite + Unpin> Inner<S> {
-    /// Sends all that is gathered.
+    /// Sends all that is gathered, and what the socket itself has kept.
     fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.sent < self.gathered.len() {
             let left = &self.gathered[self.sent..];
@@ -88,14 +83,15 @@ impl<S: AsyncWrite + Unpin> Inner<S> {
         }
         self.gathered.clear();
         self.sent = 0;
-        Poll::Ready(Ok(()))
+        // TLS may have kept some of it.
+        Pin::new(&mut self.socket).poll_flush(context)
     }
 
     /// Takes `parts` in, if they are few bytes and there is room. Returns their length.
     fn gather(&mut self, parts: &[IoSlice<'_>]) -> Option<usize> {
         let len: usize = parts.iter().map(|part| part.len()).sum();
         let fits = len <= SMALL_MAX && self.gathered.len() + len <= GATHERED_MAX;
-        if self.is_gathering != Some(true) || !fits {
+        if !fits {
             return None;
         }
         for part in parts {
@@ -111,15 +107,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Gather<S> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let mut inner = self.lock();
-        let before = buffer.filled().len();
-        ready!(Pin::new(&mut inner.socket).poll_read(context, buffer))?;
-        if inner.is_gathering.is_none() {
-            // Who sends the preface in pieces does without.
-            let first = &buffer.filled()[before..];
-            inner.is_gathering = Some(first.starts_with(PREFACE));
-        }
-        Poll::Ready(Ok(()))
+        Pin::new(&mut self.lock().socket).poll_read(context, buffer)
     }
 }
 
@@ -149,12 +137,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Gather<S> {
     }
 
     /// What is gathered is sent when the protocol has nothing more to do.
-    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut inner = self.lock();
-        if inner.is_gathering == Some(true) {
-            return Poll::Ready(Ok(()));
-        }
-        Pin::new(&mut inner.socket).poll_flush(context)
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -164,8 +148,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Gather<S> {
     }
 
     fn is_write_vectored(&self) -> bool {
-        let inner = self.lock();
-        inner.is_gathering == Some(true) || inner.socket.is_write_vectored()
+        true
     }
 }
 
@@ -178,27 +161,26 @@ mod tests {
     };
 
     use proptest::prelude::*;
-    use tokio::io::AsyncReadExt;
 
     use super::*;
 
     /// Takes a few bytes at a time, and remembers each write.
     #[derive(Default)]
     struct Socket {
-        begins_with: &'static [u8],
         writes: Vec<Vec<u8>>,
         /// How many bytes it takes at each write; none is "not now".
         takes: Vec<usize>,
+        /// Bytes that it was told to flush.
+        flushed: usize,
     }
 
     impl AsyncRead for Socket {
         fn poll_read(
-            mut self: Pin<&mut Self>,
+            self: Pin<&mut Self>,
             _: &mut Context<'_>,
-            buffer: &mut ReadBuf<'_>,
+            _: &mut ReadBuf<'_>,
         ) -> Poll<io::Result<()>> {
-            buffer.put_slice(std::mem::take(&mut self.begins_with));
-            Poll::Ready(Ok(()))
+            Poll::Pending
         }
     }
 
@@ -216,7 +198,8 @@ mod tests {
             Poll::Ready(Ok(len))
         }
 
-        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        fn poll_flush(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            self.flushed = self.writes.iter().map(Vec::len).sum();
             Poll::Ready(Ok(()))
         }
 
@@ -225,14 +208,13 @@ mod tests {
         }
     }
 
-    /// Reads what the client begins with, writes `writes` as far as they are taken, and waits.
+    /// Writes `writes` as far as they are taken, and waits.
     fn converse(socket: Socket, writes: &[Vec<u8>]) -> (Vec<Vec<u8>>, usize) {
         let writes = writes.to_vec();
         let mut taken = 0;
         let mut context = Context::from_waker(Waker::noop());
         let mut connection = Gather::new(socket).drive(|mut half| {
             Box::pin(async move {
-                let _ = half.read(&mut [0; 64]).await;
                 for bytes in &writes {
                     let mut at = 0;
                     while at < bytes.len() {
@@ -254,26 +236,19 @@ mod tests {
             taken = inner.gathered.len() - inner.sent;
         }
         let mut inner = connection.inner.lock().unwrap();
+        let written: usize = inner.socket.writes.iter().map(Vec::len).sum();
+        assert_eq!(inner.socket.flushed, written);
         (std::mem::take(&mut inner.socket.writes), taken)
     }
 
     #[test]
-    fn small_writes_of_http2_become_one_and_large_ones_stay() {
-        let http2 = || Socket {
-            begins_with: b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-            ..Socket::default()
-        };
+    fn small_writes_become_one_and_large_ones_stay() {
         let small = [vec![1; 100], vec![2; 4096], vec![3; 4096]];
-        let (writes, left) = converse(http2(), &small);
+        let (writes, left) = converse(Socket::default(), &small);
         assert_eq!((writes, left), (vec![small.concat()], 0));
         let mixed = [vec![1; 100], vec![2; SMALL_MAX + 1], vec![3; 100]];
-        let (writes, left) = converse(http2(), &mixed);
+        let (writes, left) = converse(Socket::default(), &mixed);
         assert_eq!((writes, left), (mixed.to_vec(), 0));
-        let http1 = Socket {
-            begins_with: b"GET / HTTP/1.1\r\n",
-            ..Socket::default()
-        };
-        assert_eq!(converse(http1, &small), (small.to_vec(), 0));
     }
 
     proptest! {
@@ -281,15 +256,13 @@ mod tests {
         fn no_byte_is_lost_or_moved(
             lens in prop::collection::vec(1_usize..20_000, 1..30),
             takes in prop::collection::vec(0_usize..30_000, 0..60),
-            is_http2 in any::<bool>(),
         ) {
             let writes: Vec<Vec<u8>> = lens
                 .iter()
                 .enumerate()
                 .map(|(index, len)| (0..*len).map(|at| (at * 7 + index) as u8).collect())
                 .collect();
-            let begins_with: &[u8] = if is_http2 { PREFACE } else { b"GET" };
-            let socket = Socket { begins_with, takes, ..Socket::default() };
+            let socket = Socket { takes, ..Socket::default() };
             let (written, left) = converse(socket, &writes);
             prop_assert_eq!(left, 0);
             prop_assert_eq!(written.concat(), writes.concat());

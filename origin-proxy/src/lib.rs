@@ -47,6 +47,7 @@ mod records;
 mod release;
 mod respond;
 mod server;
+mod signs;
 mod steering;
 mod target;
 mod terminate;
@@ -54,6 +55,7 @@ mod tls;
 mod trace;
 mod upstream;
 mod vary;
+mod visit;
 
 pub use config::{
     AcmeConfig, AdminConfig, CacheConfig, Config, CorsConfig, DiskConfig, HostConfig, LimitsConfig,

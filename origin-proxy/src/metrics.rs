@@ -45,6 +45,8 @@ pub(crate) struct Metrics {
     pub(crate) disk_objects: Gauge,
     pub(crate) flights: Gauge,
     pub(crate) connections: Gauge,
+    /// Those of TCP that wait for a request, without buffers.
+    pub(crate) connections_idle: Gauge,
 }
 
 /// The figures of one stream, or of all that belongs to none.
@@ -109,6 +111,7 @@ impl Metrics {
             disk_objects: new.gauge("shoal_proxy_disk_objects"),
             flights: new.gauge("shoal_proxy_flights"),
             connections: new.gauge("shoal_proxy_connections"),
+            connections_idle: new.gauge("shoal_proxy_connections_idle"),
             handle: recorder.handle(),
             recorder,
         })

@@ -6,34 +6,18 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderValue, Request};
-use hyper::{body::Incoming, service::service_fn};
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    server::{
-        conn::auto,
-        graceful::{GracefulShutdown, Watcher},
-    },
-};
+use http::HeaderValue;
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     sync::Semaphore,
     task::JoinSet,
 };
 use tokio_rustls::TlsAcceptor;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    Config, Error, acme,
-    config::TlsConfig,
-    eager::EagerExecutor,
-    gather::Gather,
-    handle::{Client, handle},
-    keyring,
-    proxy::Proxy,
-    quic,
-    tls::Certificates,
+    Config, Error, acme, config::TlsConfig, handle::Client, keyring, proxy::Proxy, quic,
+    tls::Certificates, visit::Host,
 };
 
 /// Where viewers are awaited.
@@ -93,7 +77,7 @@ pub async fn run_on(
     let new_door = |tls: Option<TlsAcceptor>, alt_svc| Door {
         proxy: proxy.clone(),
         connections: connections.clone(),
-        builder: builder(&proxy.config),
+        host: Host::new(proxy.clone(), stop.clone()),
         tls,
         alt_svc,
         head: Duration::from_millis(proxy.config.timeouts.request_head_ms),
@@ -136,9 +120,6 @@ pub async fn run_on(
 
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 const METRICS_PAUSE: Duration = Duration::from_secs(2);
-const HEADERS_MAX: usize = 100;
-const HTTP2_STREAMS_MAX: u32 = 256;
-const HTTP2_PING: Duration = Duration::from_secs(30);
 
 /// What happens now and then.
 fn chores(proxy: &Arc<Proxy>) -> JoinSet<()> {
@@ -177,23 +158,6 @@ fn advertisement(socket: &UdpSocket, seconds: u32) -> Option<HeaderValue> {
     HeaderValue::try_from(format!("h3=\":{port}\"; ma={seconds}")).ok()
 }
 
-fn builder(config: &Config) -> auto::Builder<EagerExecutor> {
-    let mut builder = auto::Builder::new(EagerExecutor);
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(Duration::from_millis(config.timeouts.request_head_ms))
-        .max_buf_size(config.limits.header_bytes_max)
-        .max_headers(HEADERS_MAX);
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .keep_alive_interval(HTTP2_PING)
-        .max_header_list_size(u32::try_from(config.limits.header_bytes_max).unwrap_or(u32::MAX))
-        .max_concurrent_streams(HTTP2_STREAMS_MAX);
-    builder
-}
-
 /// The certificates that the settings name, or those that are obtained from here on.
 fn open_certificates(
     proxy: &Arc<Proxy>,
@@ -218,7 +182,7 @@ fn open_certificates(
 struct Door {
     proxy: Arc<Proxy>,
     connections: Arc<Semaphore>,
-    builder: auto::Builder<EagerExecutor>,
+    host: Host,
     tls: Option<TlsAcceptor>,
     alt_svc: Option<HeaderValue>,
     /// For a TLS handshake.
@@ -226,7 +190,7 @@ struct Door {
 }
 
 async fn serve(listener: TcpListener, door: Door, stop: CancellationToken, drain: Duration) {
-    let graceful = GracefulShutdown::new();
+    let open = TaskTracker::new();
     let door = Arc::new(door);
     loop {
         let accept = async {
@@ -250,20 +214,21 @@ async fn serve(listener: TcpListener, door: Door, stop: CancellationToken, drain
             door.proxy.metrics.refused.increment(1);
             continue;
         };
-        let (door, watcher) = (door.clone(), graceful.watcher());
-        tokio::spawn(async move {
+        let door = door.clone();
+        open.spawn(async move {
             let gauge = &door.proxy.metrics.connections;
             gauge.increment(1.0);
-            greet(&door, socket, address.ip(), watcher).await;
+            greet(&door, socket, address.ip()).await;
             gauge.decrement(1.0);
             drop((permit, place));
         });
     }
     drop(listener);
-    let _ = tokio::time::timeout(drain, graceful.shutdown()).await;
+    open.close();
+    let _ = tokio::time::timeout(drain, open.wait()).await;
 }
 
-async fn greet(door: &Door, socket: TcpStream, address: IpAddr, watcher: Watcher) {
+async fn greet(door: &Door, socket: TcpStream, address: IpAddr) {
     // Small answers, playlists above all, must not wait for acknowledgements.
     let _ = socket.set_nodelay(true);
     let client = Client {
@@ -271,43 +236,17 @@ async fn greet(door: &Door, socket: TcpStream, address: IpAddr, watcher: Watcher
         alt_svc: door.alt_svc.clone(),
     };
     match &door.tls {
-        None => converse(door, socket, client, watcher).await,
+        None => door.host.serve(socket, client).await,
         // In a place of its own: connections without TLS need no room for it.
-        Some(tls) => Box::pin(shake_hands(door, tls, socket, client, watcher)).await,
+        Some(tls) => Box::pin(shake_hands(door, tls, socket, client)).await,
     }
 }
 
-async fn shake_hands(
-    door: &Door,
-    tls: &TlsAcceptor,
-    socket: TcpStream,
-    client: Client,
-    watcher: Watcher,
-) {
-    match tokio::time::timeout(door.head, tls.accept(socket)).await {
-        Ok(Ok(socket)) => converse(door, socket, client, watcher).await,
+async fn shake_hands(door: &Door, tls: &TlsAcceptor, socket: TcpStream, client: Client) {
+    let hands = Box::pin(tokio::time::timeout(door.head, tls.accept(socket)));
+    match hands.await {
+        Ok(Ok(socket)) => door.host.serve(socket, client).await,
         Ok(Err(error)) => tracing::debug!(%error, "client failed at the TLS handshake"),
         Err(_) => tracing::debug!("client did not finish the TLS handshake"),
-    }
-}
-
-async fn converse<S>(door: &Door, socket: S, client: Client, watcher: Watcher)
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let proxy = door.proxy.clone();
-    let service = service_fn(move |request: Request<Incoming>| {
-        let (proxy, client) = (proxy.clone(), client.clone());
-        async move {
-            let (head, body) = request.into_parts();
-            Ok::<_, std::convert::Infallible>(handle(&proxy, &client, &head, body).await)
-        }
-    });
-    let connection = Gather::new(socket).drive(|socket| {
-        let connection = door.builder.serve_connection(TokioIo::new(socket), service);
-        Box::pin(watcher.watch(connection.into_owned()))
-    });
-    if let Err(error) = connection.await {
-        tracing::debug!(%error, "connection ended early");
     }
 }

@@ -20,3 +20,4 @@ mod support;
 mod terminate;
 mod upstream;
 mod versions;
+mod visits;

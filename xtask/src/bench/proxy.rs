@@ -38,10 +38,10 @@ pub(crate) struct Args {
     pub(super) output: Output,
 }
 
-/// What is fetched over and over.
-const OBJECTS: [(&str, &str, f64); 2] = [
-    ("4 KB", "/object/4096", 4096.0),
-    ("1 MB", "/object/1048576", 1_048_576.0),
+/// What is fetched over and over, its length, and how often a second by each connection where latency counts.
+const OBJECTS: [(&str, &str, f64, u32); 2] = [
+    ("4 KB", "/object/4096", 4096.0, 300),
+    ("1 MB", "/object/1048576", 1_048_576.0, 10),
 ];
 /// Objects that no cache has, for the time to the first byte.
 const COLD_OBJECTS: usize = 100;
@@ -57,17 +57,19 @@ pub(crate) fn run(args: &Args) -> Result<Report> {
     servers::make_way()?;
     let servers = servers::start_all(origin.address(), &programs)?;
     let mut report = Report::new("proxy");
-    for (label, path, len) in OBJECTS {
+    for (label, path, len, pace) in OBJECTS {
         for version in [Version::Http1, Version::Http2] {
             let load = Load {
                 path,
                 version,
                 seconds: args.seconds,
                 connections: args.connections,
+                pace,
             };
             let rounds = measure(args, &servers, &load)?;
             let name = format!("{label}, {}", version.name());
-            report_load(&mut report, &name, len, &servers, &rounds);
+            let latency = format!("99th percentile at {pace}/s a connection");
+            report_load(&mut report, &name, len, &servers, &rounds, &latency);
         }
     }
     report_http3(args, &mut report, &servers[0], &programs)?;
@@ -99,6 +101,7 @@ fn report_load(
     len: f64,
     servers: &[Server],
     rounds: &[Vec<Loaded>],
+    latency: &str,
 ) {
     let per_core = |loaded: &Loaded| loaded.requests / loaded.cpu_s;
     let bits = |loaded: &Loaded| per_core(loaded) * len * 8.0 / 1e9;
@@ -109,7 +112,7 @@ fn report_load(
         ("requests per core", "1/CPU s", Better::More, &per_core),
         ("throughput per core", "Gbit/CPU s", Better::More, &bits),
         ("requests by the clock", "1/s", Better::More, &wall),
-        ("99th percentile", "ms", Better::Less, &p99),
+        (latency, "ms", Better::Less, &p99),
     ];
     for (what, unit, better, look) in figures {
         let values = rounds
@@ -129,7 +132,7 @@ fn report_load(
 
 /// Ours alone: the others, as they come with Debian, have no HTTP/3.
 fn report_http3(args: &Args, report: &mut Report, server: &Server, programs: &Path) -> Result<()> {
-    for (label, path, len) in OBJECTS {
+    for (label, path, len, pace) in OBJECTS {
         let mut rounds = Vec::new();
         for _ in 0..args.rounds {
             first_byte(server.address(Version::Http1), path, Version::Http1)?;
@@ -139,11 +142,14 @@ fn report_http3(args: &Args, report: &mut Report, server: &Server, programs: &Pa
                 version: Version::Http2,
                 seconds: args.seconds,
                 connections: args.connections,
+                pace,
             };
             rounds.push(load_http3(server, programs, &load)?);
         }
         let name = format!("{label}, HTTP/3");
-        report_load(report, &name, len, std::slice::from_ref(server), &[rounds]);
+        let server = std::slice::from_ref(server);
+        let latency = "99th percentile under full load";
+        report_load(report, &name, len, server, &[rounds], latency);
     }
     Ok(())
 }
@@ -178,16 +184,22 @@ fn report_live(
 ) -> Result<()> {
     let mut cpu = Vec::new();
     let mut memory = Vec::new();
+    let mut growth = Vec::new();
     let mut copies = Vec::new();
     let mut signing = 0.0;
     for (index, server) in servers.iter().enumerate() {
         let seconds = Duration::from_secs(args.live_seconds);
         let address = server.address(Version::Http1);
+        first_byte(address, OBJECTS[0].1, Version::Http1)?;
+        let empty_bytes = server.resident_bytes()?;
         let mut audience = Audience::connect(address, server.name, args.viewers)?;
         let before_s = server.cpu_s()?;
         let polled = audience.poll(seconds)?;
         let spent_s = server.cpu_s()? - before_s;
-        memory.push(server.resident_bytes()? as f64 / 1e6);
+        let full_bytes = server.resident_bytes()?;
+        memory.push(full_bytes as f64 / 1e6);
+        let grown_bytes = full_bytes.saturating_sub(empty_bytes);
+        growth.push(grown_bytes as f64 / args.viewers.max(1) as f64 / 1e3);
         if index == 0 {
             signing = sign_cpu_s(server)? / spent_s * 100.0;
         }
@@ -214,6 +226,14 @@ fn report_live(
         Better::Less,
         servers,
         memory,
+    );
+    add(
+        report,
+        name("growth of it for each viewer"),
+        "KB",
+        Better::Less,
+        servers,
+        growth,
     );
     add(
         report,

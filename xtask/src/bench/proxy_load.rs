@@ -35,6 +35,8 @@ pub(crate) struct Load<'a> {
     pub(crate) version: Version,
     pub(crate) seconds: u64,
     pub(crate) connections: usize,
+    /// Requests a second of each connection, when it is not as many as go.
+    pub(crate) pace: u32,
 }
 
 /// What a server did.
@@ -51,42 +53,61 @@ pub(crate) struct Loaded {
 const STREAMS: &str = "4";
 
 impl Load<'_> {
+    /// As many requests as go, and then as many as the pace says: the time of each is told by a log, which
+    /// would be what slows h2load down first.
     pub(crate) fn run(&self, server: &Server) -> Result<Loaded> {
-        let folder = tempfile::tempdir()?;
-        let log = folder.path().join("requests");
-        let url = format!("http://{}{}", server.address(self.version), self.path);
-        let mut command = Command::new("taskset");
-        command
-            .args(["-c", LOAD_CORE, "h2load", "-t1"])
-            .arg(format!("-c{}", self.connections))
-            .arg(format!("-D{}", self.seconds))
-            .arg(format!("--log-file={}", log.display()));
-        match self.version {
-            Version::Http1 => command.args(["--h1", "-m1"]),
-            Version::Http2 => command.args(["-m", STREAMS, "-w20", "-W24"]),
-        };
         let before_s = server.cpu_s()?;
         let started = Instant::now();
-        let output = command
-            .arg(&url)
-            .output()
-            .context("environment: cannot start h2load (`apt-get install nghttp2-client`)")?;
+        let text = self.ask(server, &[])?;
         let wall_s = started.elapsed().as_secs_f64();
         let cpu_s = server.cpu_s()? - before_s;
-        let text = String::from_utf8_lossy(&output.stdout);
-        ensure!(output.status.success(), "h2load failed:\n{text}");
+        let requests = read_count(&text)
+            .with_context(|| format!("{} answered badly or nothing:\n{text}", server.name))?;
+        Ok(Loaded {
+            requests,
+            wall_s,
+            cpu_s: cpu_s.max(0.01),
+            p99_ms: self.pace(server)?,
+        })
+    }
+
+    fn pace(&self, server: &Server) -> Result<f64> {
+        let folder = tempfile::tempdir()?;
+        let log = folder.path().join("requests");
+        let paced = [
+            format!("--rps={}", self.pace),
+            format!("--log-file={}", log.display()),
+        ];
+        let text = self.ask(server, &paced)?;
         let times = read_log(&fs::read_to_string(&log)?, server.name)?;
         ensure!(
             !times.is_empty(),
             "{} answered nothing:\n{text}",
             server.name
         );
-        Ok(Loaded {
-            requests: times.len() as f64,
-            wall_s,
-            cpu_s: cpu_s.max(0.01),
-            p99_ms: times[times.len() * 99 / 100] as f64 / 1000.0,
-        })
+        Ok(times[times.len() * 99 / 100] as f64 / 1000.0)
+    }
+
+    /// Runs h2load, and returns what it says.
+    fn ask(&self, server: &Server, more: &[String]) -> Result<String> {
+        let url = format!("http://{}{}", server.address(self.version), self.path);
+        let mut command = Command::new("taskset");
+        command
+            .args(["-c", LOAD_CORE, "h2load", "-t1"])
+            .arg(format!("-c{}", self.connections))
+            .arg(format!("-D{}", self.seconds))
+            .args(more);
+        match self.version {
+            Version::Http1 => command.args(["--h1", "-m1"]),
+            Version::Http2 => command.args(["-m", STREAMS, "-w20", "-W24"]),
+        };
+        let output = command
+            .arg(&url)
+            .output()
+            .context("environment: cannot start h2load (`apt-get install nghttp2-client`)")?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        ensure!(output.status.success(), "h2load failed:\n{text}");
+        Ok(text)
     }
 }
 
@@ -116,6 +137,15 @@ pub(crate) fn load_http3(server: &Server, programs: &Path, load: &Load<'_>) -> R
         cpu_s: cpu_s.max(0.01),
         p99_ms: p99_ms.parse()?,
     })
+}
+
+/// The requests that h2load tells of, if all of them were answered as they should be.
+fn read_count(text: &str) -> Option<f64> {
+    let line = |name| text.lines().find_map(|line| line.strip_prefix(name));
+    let is_well = line("status codes: ")?.ends_with(" 2xx, 0 3xx, 0 4xx, 0 5xx");
+    let (count, _) = line("requests: ")?.split_once(" total")?;
+    let count = count.parse().ok()?;
+    (is_well && count > 0.0).then_some(count)
 }
 
 /// How long each request took in microseconds, the shortest first. A line is: start, status, time.
@@ -337,6 +367,20 @@ impl Plan<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn words_of_h2load_are_read() {
+        let text = |codes| {
+            format!(
+                "finished in 4.00s, 2.00 req/s\n\
+                 requests: 8 total, 8 started, 8 done, 8 succeeded, 0 failed\n\
+                 status codes: 8 2xx, 0 3xx, {codes}\n"
+            )
+        };
+        assert_eq!(read_count(&text("0 4xx, 0 5xx")), Some(8.0));
+        assert_eq!(read_count(&text("1 4xx, 0 5xx")), None);
+        assert_eq!(read_count(""), None);
+    }
 
     #[test]
     fn logs_of_h2load_are_read() {

@@ -1,0 +1,329 @@
+//! One connection of a viewer over TCP, from its first byte to its end.
+//!
+//! Viewers of a live stream are silent most of the time. A silent connection keeps little more than its
+//! socket: it waits outside of hyper, whose buffers are made when the next request comes, and freed a moment
+//! after its answer.
+
+use std::{
+    convert::Infallible,
+    future::poll_fn,
+    mem::MaybeUninit,
+    pin::{Pin, pin},
+    sync::{Arc, atomic::Ordering},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use http::Request;
+use hyper::{
+    body::{Body as _, Incoming},
+    server::conn::{http1, http2},
+    service::service_fn,
+};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf},
+    time::{Instant, Sleep, sleep},
+};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
+
+use crate::{
+    Config,
+    eager::EagerExecutor,
+    gather::Gather,
+    handle::{Client, handle},
+    proxy::Proxy,
+    signs::{Heard, Signs, Wait},
+};
+
+/// What connections of HTTP/2 begin with (RFC 9113 section 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// For how long a connection keeps its buffers after an answer: the next request of a viewer who loads one
+/// segment after the other comes at once.
+const LINGER: Duration = Duration::from_millis(20);
+/// Read at once from a silent connection, in bytes. On the stack.
+const FIRST_READ: usize = 4096;
+const HTTP2_STREAMS_MAX: u32 = 256;
+const HTTP2_PING: Duration = Duration::from_secs(30);
+
+/// How connections are served.
+pub(crate) struct Host {
+    proxy: Arc<Proxy>,
+    /// Connections end when they may, from here on.
+    stop: CancellationToken,
+    /// For the head of a request, and for the wait for one.
+    head: Duration,
+    http1: http1::Builder,
+    http2: http2::Builder<EagerExecutor>,
+}
+
+impl Host {
+    pub(crate) fn new(proxy: Arc<Proxy>, stop: CancellationToken) -> Self {
+        let config = &proxy.config;
+        Self {
+            http1: http1(config),
+            http2: http2(config),
+            head: Duration::from_millis(config.timeouts.request_head_ms),
+            stop,
+            proxy,
+        }
+    }
+
+    /// Serves the viewer behind `socket` until one of them leaves, or nothing comes for too long.
+    pub(crate) async fn serve<S>(&self, mut socket: S, client: Client)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let (alarm, stopped) = (pin!(sleep(self.head)), pin!(self.stop.cancelled()));
+        let mut watch = Watch { alarm, stopped };
+        let mut bytes = Bytes::new();
+        let is_http2 = loop {
+            let Some(more) = watch.next(&mut socket).await else {
+                return;
+            };
+            bytes = [bytes, more].concat().into();
+            if let Some(is_http2) = begins_http2(&bytes) {
+                break is_http2;
+            }
+        };
+        if is_http2 {
+            let heard = Heard::new(socket, bytes, Arc::default());
+            return Box::pin(self.serve_http2(heard, client)).await;
+        }
+        loop {
+            let turn = self.serve_http1(socket, bytes, client.clone(), &mut watch);
+            (socket, bytes) = match Box::pin(turn).await {
+                Some(rest) => rest,
+                None => return,
+            };
+            if !bytes.is_empty() {
+                // A part of the next request.
+                continue;
+            }
+            watch.set(self.head);
+            let idle = &self.proxy.metrics.connections_idle;
+            idle.increment(1.0);
+            let first = watch.next(&mut socket).await;
+            idle.decrement(1.0);
+            bytes = match first {
+                Some(first) => first,
+                None => {
+                    // Tells viewers of TLS that this is the end, if there is room to.
+                    let _ = socket.shutdown().now_or_never();
+                    return;
+                }
+            };
+        }
+    }
+
+    /// Answers requests until none follows for a moment. Returns the socket, and what is read of the next
+    /// request; none when the connection is over.
+    async fn serve_http1<S>(
+        &self,
+        socket: S,
+        before: Bytes,
+        client: Client,
+        watch: &mut Watch<'_, '_>,
+    ) -> Option<(S, Bytes)>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let signs = Arc::new(Signs::default());
+        let heard = TokioIo::new(Heard::new(socket, before, signs.clone()));
+        let visit = Arc::new((self.proxy.clone(), client, signs.clone()));
+        let service = service_fn(move |request: Request<Incoming>| {
+            let visit = visit.clone();
+            let exchange = visit.2.on_request(!request.body().is_end_stream());
+            async move {
+                let (proxy, client, _) = &*visit;
+                let (head, body) = request.into_parts();
+                let mut response = handle(proxy, client, &head, body).await;
+                response.body_mut().end_with(exchange);
+                Ok::<_, Infallible>(response)
+            }
+        });
+        let mut connection = self.http1.serve_connection(heard, service);
+        let mut is_stopping = false;
+        let mut is_told = false;
+        let mut wait = Wait::Answer;
+        let is_at_rest = poll_fn(|context| {
+            loop {
+                if let Poll::Ready(end) = Pin::new(&mut connection).poll(context) {
+                    if let Err(error) = end {
+                        tracing::debug!(%error, "connection ended early");
+                    }
+                    return Poll::Ready(false);
+                }
+                // The token is asked once, to be woken by it: it is locked whenever it is asked.
+                let stops = self.proxy.is_draining.load(Ordering::Relaxed)
+                    || (!is_told && watch.poll_stopped(context).is_ready());
+                is_told = true;
+                if !stops || is_stopping {
+                    break;
+                }
+                // Not before it has read what there is: it would leave a request unanswered.
+                is_stopping = true;
+                Pin::new(&mut connection).graceful_shutdown();
+            }
+            let waited = std::mem::replace(&mut wait, signs.wait());
+            let patience = match wait {
+                Wait::Answer => return Poll::Pending,
+                Wait::Request(_) => self.head,
+                Wait::Nothing(_) => LINGER,
+            };
+            if wait != waited {
+                watch.set(patience);
+            }
+            let rung = watch.poll_alarm(context);
+            rung.map(|()| matches!(wait, Wait::Nothing(_)))
+        });
+        if !is_at_rest.await {
+            return None;
+        }
+        let parts = connection.into_parts();
+        // A copy, for it would hold the whole buffer, even with nothing in it.
+        let left = Bytes::copy_from_slice(&parts.read_buf);
+        Some((parts.io.into_inner().socket, left))
+    }
+
+    async fn serve_http2<S>(&self, socket: Heard<S>, client: Client)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let visit = Arc::new((self.proxy.clone(), client));
+        let service = service_fn(move |request: Request<Incoming>| {
+            let visit = visit.clone();
+            async move {
+                let (proxy, client) = &*visit;
+                let (head, body) = request.into_parts();
+                Ok::<_, Infallible>(handle(proxy, client, &head, body).await)
+            }
+        });
+        let connection = Gather::new(socket).drive(|socket| {
+            let connection = self.http2.serve_connection(TokioIo::new(socket), service);
+            Box::pin(async move {
+                let mut connection = pin!(connection);
+                tokio::select! {
+                    end = connection.as_mut() => return end,
+                    () = self.stop.cancelled() => connection.as_mut().graceful_shutdown(),
+                }
+                connection.await
+            })
+        });
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "connection ended early");
+        }
+    }
+}
+
+/// What ends the waits of one connection.
+struct Watch<'w, 's> {
+    alarm: Pin<&'w mut Sleep>,
+    stopped: Pin<&'w mut WaitForCancellationFuture<'s>>,
+}
+
+impl Watch<'_, '_> {
+    fn set(&mut self, patience: Duration) {
+        self.alarm.as_mut().reset(Instant::now() + patience);
+    }
+
+    fn poll_alarm(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        self.alarm.as_mut().poll(context)
+    }
+
+    fn poll_stopped(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        self.stopped.as_mut().poll(context)
+    }
+
+    /// The next bytes of `socket`; none if they do not come in time, or are no more awaited.
+    async fn next<S: AsyncRead + Unpin>(&mut self, socket: &mut S) -> Option<Bytes> {
+        poll_fn(|context| {
+            let mut room = [MaybeUninit::uninit(); FIRST_READ];
+            let mut buffer = ReadBuf::uninit(&mut room);
+            if let Poll::Ready(read) = Pin::new(&mut *socket).poll_read(context, &mut buffer) {
+                let bytes = buffer.filled();
+                let is_over = read.is_err() || bytes.is_empty();
+                return Poll::Ready((!is_over).then(|| Bytes::copy_from_slice(bytes)));
+            }
+            let is_over =
+                self.poll_stopped(context).is_ready() || self.poll_alarm(context).is_ready();
+            if is_over {
+                Poll::Ready(None)
+            } else {
+                Poll::Pending
+            }
+        })
+        .await
+    }
+}
+
+/// Whether a connection that begins with `bytes` speaks HTTP/2; none while they do not tell.
+fn begins_http2(bytes: &[u8]) -> Option<bool> {
+    let len = bytes.len().min(PREFACE.len());
+    if bytes[..len] != PREFACE[..len] {
+        return Some(false);
+    }
+    (len == PREFACE.len()).then_some(true)
+}
+
+fn http1(config: &Config) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    // Time is kept here: a timer for each request costs more. Heads have 100 lines at most, as is hyper's
+    // default, which needs no memory for them.
+    builder
+        .header_read_timeout(None)
+        .max_buf_size(config.limits.header_bytes_max);
+    builder
+}
+
+fn http2(config: &Config) -> http2::Builder<EagerExecutor> {
+    let mut builder = http2::Builder::new(EagerExecutor);
+    builder
+        .timer(TokioTimer::new())
+        .keep_alive_interval(HTTP2_PING)
+        .max_header_list_size(u32::try_from(config.limits.header_bytes_max).unwrap_or(u32::MAX))
+        .max_concurrent_streams(HTTP2_STREAMS_MAX);
+    builder
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    /// What a viewer costs who waits for the next segment, beside the socket's own part in the runtime.
+    const IDLE_BYTES_MAX: usize = 640;
+
+    #[tokio::test]
+    async fn a_silent_connection_is_small() {
+        let config = Config {
+            origin: "http://127.0.0.1:1/".into(),
+            ..Config::default()
+        };
+        let host = Host::new(Proxy::new(config).unwrap(), CancellationToken::new());
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let socket = TcpStream::connect(address).await.unwrap();
+        let client = Client {
+            address: address.ip(),
+            alt_svc: None,
+        };
+        let bytes = size_of_val(&host.serve(socket, client));
+        assert!(bytes <= IDLE_BYTES_MAX, "{bytes}");
+    }
+
+    #[test]
+    fn the_preface_tells_http2_however_it_is_cut() {
+        for len in 0..PREFACE.len() {
+            assert_eq!(begins_http2(&PREFACE[..len]), None);
+        }
+        let whole = [PREFACE, b"\0\0\x12"].concat();
+        assert_eq!(begins_http2(PREFACE), Some(true));
+        assert_eq!(begins_http2(&whole), Some(true));
+        assert_eq!(begins_http2(b"PRI /a HTTP/1.1"), Some(false));
+        assert_eq!(begins_http2(b"GET / HTTP/1.1\r\n"), Some(false));
+    }
+}
