@@ -219,8 +219,10 @@ impl Stream {
     /// once in [`REFRESH_PAUSE_MS`], for anyone can make names up.
     pub(crate) fn is_refresh_due(&self) -> bool {
         let now_ms = u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let now_ms = now_ms.max(1);
         let due = |last_ms: u64| {
-            let is_due = now_ms >= last_ms.saturating_add(REFRESH_PAUSE_MS);
+            // Zero is never: however young the stream is, the first one is due.
+            let is_due = last_ms == 0 || now_ms >= last_ms.saturating_add(REFRESH_PAUSE_MS);
             is_due.then_some(now_ms)
         };
         let order = Ordering::Relaxed;
@@ -414,6 +416,13 @@ mod tests {
         assert_eq!(before.record.signed_bytes(), after.record.signed_bytes());
         let signed = stream.sign(Name(2), LISTING, &[2; 100]).unwrap();
         assert!(is_by(&signed, 8) && signed.record.stream == before.record.stream);
+    }
+
+    #[test]
+    fn manifests_are_read_again_at_once_and_then_after_a_pause() {
+        let stream = stream();
+        assert!(stream.is_refresh_due());
+        assert!(!stream.is_refresh_due());
     }
 
     #[test]
