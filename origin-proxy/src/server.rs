@@ -9,14 +9,14 @@ use std::{
 use http::HeaderValue;
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
+    sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinSet,
 };
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::{Accept, TlsAcceptor};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    Config, Error, acme, config::TlsConfig, handle::Client, keyring, proxy::Proxy, quic,
+    Config, Error, acme, config::TlsConfig, keyring, proxy::Proxy, quic, rates::Place,
     tls::Certificates, visit::Host,
 };
 
@@ -77,9 +77,8 @@ pub async fn run_on(
     let new_door = |tls: Option<TlsAcceptor>, alt_svc| Door {
         proxy: proxy.clone(),
         connections: connections.clone(),
-        host: Host::new(proxy.clone(), stop.clone()),
+        host: Host::new(proxy.clone(), stop.clone(), alt_svc),
         tls,
-        alt_svc,
         head: Duration::from_millis(proxy.config.timeouts.request_head_ms),
     };
     if let Some(listener) = listeners.plain {
@@ -182,9 +181,8 @@ fn open_certificates(
 struct Door {
     proxy: Arc<Proxy>,
     connections: Arc<Semaphore>,
-    host: Host,
+    host: Arc<Host>,
     tls: Option<TlsAcceptor>,
-    alt_svc: Option<HeaderValue>,
     /// For a TLS handshake.
     head: Duration,
 }
@@ -194,7 +192,7 @@ async fn serve(listener: TcpListener, door: Door, stop: CancellationToken, drain
     let door = Arc::new(door);
     loop {
         let accept = async {
-            let permit = door.connections.clone().acquire_owned().await;
+            let permit = door.connections.clone().acquire_owned().await.ok();
             (listener.accept().await, permit)
         };
         let (accepted, permit) = tokio::select! {
@@ -214,38 +212,52 @@ async fn serve(listener: TcpListener, door: Door, stop: CancellationToken, drain
             door.proxy.metrics.refused.increment(1);
             continue;
         };
-        let door = door.clone();
-        open.spawn(async move {
-            let gauge = &door.proxy.metrics.connections;
-            gauge.increment(1.0);
-            greet(&door, socket, address.ip()).await;
-            gauge.decrement(1.0);
-            drop((permit, place));
-        });
+        // Small answers, playlists above all, must not wait for acknowledgements.
+        let _ = socket.set_nodelay(true);
+        door.proxy.metrics.connections.increment(1.0);
+        let guest = Guest {
+            proxy: door.proxy.clone(),
+            _permit: permit,
+            _place: place,
+        };
+        let host = door.host.clone();
+        match &door.tls {
+            None => open.spawn(host.serve(socket, address.ip(), guest)),
+            Some(tls) => {
+                let hands = tls.accept(socket);
+                open.spawn(shake_hands(host, hands, address.ip(), door.head, guest))
+            }
+        };
     }
     drop(listener);
     open.close();
     let _ = tokio::time::timeout(drain, open.wait()).await;
 }
 
-async fn greet(door: &Door, socket: TcpStream, address: IpAddr) {
-    // Small answers, playlists above all, must not wait for acknowledgements.
-    let _ = socket.set_nodelay(true);
-    let client = Client {
-        address,
-        alt_svc: door.alt_svc.clone(),
-    };
-    match &door.tls {
-        None => door.host.serve(socket, client).await,
-        // In a place of its own: connections without TLS need no room for it.
-        Some(tls) => Box::pin(shake_hands(door, tls, socket, client)).await,
+/// A viewer's place among all.
+struct Guest {
+    proxy: Arc<Proxy>,
+    _permit: Option<OwnedSemaphorePermit>,
+    _place: Place,
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        self.proxy.metrics.connections.decrement(1.0);
     }
 }
 
-async fn shake_hands(door: &Door, tls: &TlsAcceptor, socket: TcpStream, client: Client) {
-    let hands = Box::pin(tokio::time::timeout(door.head, tls.accept(socket)));
-    match hands.await {
-        Ok(Ok(socket)) => door.host.serve(socket, client).await,
+/// `patience` is for the handshake.
+async fn shake_hands(
+    host: Arc<Host>,
+    hands: Accept<TcpStream>,
+    address: IpAddr,
+    patience: Duration,
+    guest: Guest,
+) {
+    // In a place of its own, which is free afterwards.
+    match Box::pin(tokio::time::timeout(patience, hands)).await {
+        Ok(Ok(socket)) => host.serve(socket, address, guest).await,
         Ok(Err(error)) => tracing::debug!(%error, "client failed at the TLS handshake"),
         Err(_) => tracing::debug!("client did not finish the TLS handshake"),
     }

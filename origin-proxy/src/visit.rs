@@ -8,6 +8,7 @@ use std::{
     convert::Infallible,
     future::poll_fn,
     mem::MaybeUninit,
+    net::IpAddr,
     pin::{Pin, pin},
     sync::{Arc, atomic::Ordering},
     task::{Context, Poll},
@@ -16,7 +17,7 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::FutureExt;
-use http::Request;
+use http::{HeaderValue, Request};
 use hyper::{
     body::{Body as _, Incoming},
     server::conn::{http1, http2},
@@ -25,6 +26,7 @@ use hyper::{
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf},
+    sync::Semaphore,
     time::{Instant, Sleep, sleep},
 };
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
@@ -43,6 +45,8 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// For how long a connection keeps its buffers after an answer: the next request of a viewer who loads one
 /// segment after the other comes at once.
 const LINGER: Duration = Duration::from_millis(20);
+/// Connections that do so at the same time. It takes some 20 KB each.
+const LINGERING_MAX: usize = 128;
 /// Read at once from a silent connection, in bytes. On the stack.
 const FIRST_READ: usize = 4096;
 const HTTP2_STREAMS_MAX: u32 = 256;
@@ -53,69 +57,104 @@ pub(crate) struct Host {
     proxy: Arc<Proxy>,
     /// Connections end when they may, from here on.
     stop: CancellationToken,
+    /// What to say of HTTP/3.
+    alt_svc: Option<HeaderValue>,
     /// For the head of a request, and for the wait for one.
     head: Duration,
+    /// For connections that keep their buffers after an answer.
+    lingering: Semaphore,
     http1: http1::Builder,
     http2: http2::Builder<EagerExecutor>,
 }
 
 impl Host {
-    pub(crate) fn new(proxy: Arc<Proxy>, stop: CancellationToken) -> Self {
+    pub(crate) fn new(
+        proxy: Arc<Proxy>,
+        stop: CancellationToken,
+        alt_svc: Option<HeaderValue>,
+    ) -> Arc<Self> {
         let config = &proxy.config;
-        Self {
+        Arc::new(Self {
             http1: http1(config),
             http2: http2(config),
             head: Duration::from_millis(config.timeouts.request_head_ms),
+            lingering: Semaphore::new(LINGERING_MAX),
             stop,
+            alt_svc,
             proxy,
-        }
+        })
     }
 
-    /// Serves the viewer behind `socket` until one of them leaves, or nothing comes for too long.
-    pub(crate) async fn serve<S>(&self, mut socket: S, client: Client)
+    /// Serves the viewer behind `socket` until one of them leaves, or nothing comes for too long. Drops
+    /// `place` at the end.
+    #[allow(
+        clippy::manual_async_fn,
+        reason = "arguments of an async fn take their room twice, and there are many viewers"
+    )]
+    pub(crate) fn serve<S>(
+        self: Arc<Self>,
+        mut socket: S,
+        address: IpAddr,
+        place: impl Send + 'static,
+    ) -> impl Future<Output = ()> + Send + 'static
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let (alarm, stopped) = (pin!(sleep(self.head)), pin!(self.stop.cancelled()));
-        let mut watch = Watch { alarm, stopped };
-        let mut bytes = Bytes::new();
-        let is_http2 = loop {
-            let Some(more) = watch.next(&mut socket).await else {
-                return;
-            };
-            bytes = [bytes, more].concat().into();
-            if let Some(is_http2) = begins_http2(&bytes) {
-                break is_http2;
-            }
-        };
-        if is_http2 {
-            let heard = Heard::new(socket, bytes, Arc::default());
-            return Box::pin(self.serve_http2(heard, client)).await;
-        }
-        loop {
-            let turn = self.serve_http1(socket, bytes, client.clone(), &mut watch);
-            (socket, bytes) = match Box::pin(turn).await {
-                Some(rest) => rest,
-                None => return,
-            };
-            if !bytes.is_empty() {
-                // A part of the next request.
-                continue;
-            }
-            watch.set(self.head);
-            let idle = &self.proxy.metrics.connections_idle;
-            idle.increment(1.0);
-            let first = watch.next(&mut socket).await;
-            idle.decrement(1.0);
-            bytes = match first {
-                Some(first) => first,
-                None => {
-                    // Tells viewers of TLS that this is the end, if there is room to.
-                    let _ = socket.shutdown().now_or_never();
+        async move {
+            let (alarm, stopped) = (pin!(sleep(self.head)), pin!(self.stop.cancelled()));
+            let mut watch = Watch { alarm, stopped };
+            let mut bytes = Bytes::new();
+            let is_http2 = loop {
+                let Some(more) = watch.next(&mut socket).await else {
                     return;
+                };
+                bytes = [bytes, more].concat().into();
+                if let Some(is_http2) = begins_http2(&bytes) {
+                    break is_http2;
                 }
             };
+            if is_http2 {
+                let heard = Heard::new(socket, bytes, Arc::default());
+                return Box::pin(self.serve_http2(heard, self.client(address))).await;
+            }
+            loop {
+                let turn = self.serve_http1(socket, bytes, self.client(address), &mut watch);
+                (socket, bytes) = match Box::pin(turn).await {
+                    Some(rest) => rest,
+                    None => break,
+                };
+                // What is there may be a part of the next request.
+                if bytes.is_empty() {
+                    bytes = self.wait(&mut socket, &mut watch).await;
+                }
+                if bytes.is_empty() {
+                    // Tells viewers of TLS that this is the end, if there is room to.
+                    let _ = socket.shutdown().now_or_never();
+                    break;
+                }
+            }
+            drop(place);
         }
+    }
+
+    fn client(&self, address: IpAddr) -> Client {
+        Client {
+            address,
+            alt_svc: self.alt_svc.clone(),
+        }
+    }
+
+    /// Waits for the first bytes of the next request; none are the end.
+    async fn wait<S>(&self, socket: &mut S, watch: &mut Watch<'_, '_>) -> Bytes
+    where
+        S: AsyncRead + Unpin,
+    {
+        watch.set(self.head);
+        let idle = &self.proxy.metrics.connections_idle;
+        idle.increment(1.0);
+        let first = watch.next(socket).await;
+        idle.decrement(1.0);
+        first.unwrap_or_default()
     }
 
     /// Answers requests until none follows for a moment. Returns the socket, and what is read of the next
@@ -148,6 +187,7 @@ impl Host {
         let mut is_stopping = false;
         let mut is_told = false;
         let mut wait = Wait::Answer;
+        let mut place = None;
         let is_at_rest = poll_fn(|context| {
             loop {
                 if let Poll::Ready(end) = Pin::new(&mut connection).poll(context) {
@@ -173,11 +213,17 @@ impl Host {
                 Wait::Request(_) => self.head,
                 Wait::Nothing(_) => LINGER,
             };
+            let is_at_rest = matches!(wait, Wait::Nothing(_));
+            if is_at_rest && place.is_none() {
+                place = self.lingering.try_acquire().ok();
+                if place.is_none() {
+                    return Poll::Ready(true);
+                }
+            }
             if wait != waited {
                 watch.set(patience);
             }
-            let rung = watch.poll_alarm(context);
-            rung.map(|()| matches!(wait, Wait::Nothing(_)))
+            watch.poll_alarm(context).map(|()| is_at_rest)
         });
         if !is_at_rest.await {
             return None;
@@ -295,7 +341,7 @@ mod tests {
     use super::*;
 
     /// What a viewer costs who waits for the next segment, beside the socket's own part in the runtime.
-    const IDLE_BYTES_MAX: usize = 640;
+    const IDLE_BYTES_MAX: usize = 400;
 
     #[tokio::test]
     async fn a_silent_connection_is_small() {
@@ -303,15 +349,11 @@ mod tests {
             origin: "http://127.0.0.1:1/".into(),
             ..Config::default()
         };
-        let host = Host::new(Proxy::new(config).unwrap(), CancellationToken::new());
+        let host = Host::new(Proxy::new(config).unwrap(), CancellationToken::new(), None);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let socket = TcpStream::connect(address).await.unwrap();
-        let client = Client {
-            address: address.ip(),
-            alt_svc: None,
-        };
-        let bytes = size_of_val(&host.serve(socket, client));
+        let bytes = size_of_val(&host.serve(socket, address.ip(), ()));
         assert!(bytes <= IDLE_BYTES_MAX, "{bytes}");
     }
 
