@@ -44,9 +44,9 @@ use crate::{
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// For how long a connection keeps its buffers after an answer: the next request of a viewer who loads one
 /// segment after the other comes at once.
-const LINGER: Duration = Duration::from_millis(20);
+const LINGER: Duration = Duration::from_millis(10);
 /// Connections that do so at the same time. It takes some 20 KB each.
-const LINGERING_MAX: usize = 128;
+const LINGERING_MAX: usize = 64;
 /// Read at once from a silent connection, in bytes. On the stack.
 const FIRST_READ: usize = 4096;
 const HTTP2_STREAMS_MAX: u32 = 256;

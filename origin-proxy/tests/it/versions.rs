@@ -134,6 +134,30 @@ async fn tls_viewers_choose_their_version_and_learn_of_http3() {
 }
 
 #[tokio::test]
+async fn a_silent_viewer_of_tls_goes_on_where_it_was() {
+    let edge = Edge::start(|_| {}).await;
+    edge.origin.put("/vod/a", &[], "a");
+    let viewer = edge.client().http1_only().build().unwrap();
+    let watcher = edge.client().build().unwrap();
+    for _ in 0..3 {
+        let answer = viewer.get(edge.url("/vod/a")).send().await.unwrap();
+        assert_eq!(answer.text().await.unwrap(), "a");
+        loop {
+            let metrics = watcher.get(edge.url("/metrics")).send().await.unwrap();
+            let metrics = metrics.text().await.unwrap();
+            assert!(
+                metrics.contains("\nshoal_proxy_connections 2\n"),
+                "{metrics}"
+            );
+            if metrics.contains("\nshoal_proxy_connections_idle 1\n") {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+#[tokio::test]
 async fn http2_without_tls_begins_with_its_preface() {
     let proxy = crate::support::Proxy::start().await;
     proxy.origin.put("/vod/a", &[], "a");
