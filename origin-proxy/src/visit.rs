@@ -17,11 +17,11 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::FutureExt;
-use http::{HeaderValue, Request};
+use http::{HeaderValue, Request, Response};
 use hyper::{
     body::{Body as _, Incoming},
     server::conn::{http1, http2},
-    service::service_fn,
+    service::{Service, service_fn},
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
@@ -33,6 +33,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 
 use crate::{
     Config,
+    body::Body,
     eager::EagerExecutor,
     gather::Gather,
     handle::{Client, handle},
@@ -171,18 +172,7 @@ impl Host {
     {
         let signs = Arc::new(Signs::default());
         let heard = TokioIo::new(Heard::new(socket, before, signs.clone()));
-        let visit = Arc::new((self.proxy.clone(), client, signs.clone()));
-        let service = service_fn(move |request: Request<Incoming>| {
-            let visit = visit.clone();
-            let exchange = visit.2.on_request(!request.body().is_end_stream());
-            async move {
-                let (proxy, client, _) = &*visit;
-                let (head, body) = request.into_parts();
-                let mut response = handle(proxy, client, &head, body).await;
-                response.body_mut().end_with(exchange);
-                Ok::<_, Infallible>(response)
-            }
-        });
+        let service = service(self.proxy.clone(), client, signs.clone());
         let mut connection = self.http1.serve_connection(heard, service);
         let mut is_stopping = false;
         let mut is_told = false;
@@ -262,6 +252,26 @@ impl Host {
             tracing::debug!(%error, "connection ended early");
         }
     }
+}
+
+/// Answers the requests of one connection of HTTP/1.1, and notes them in `signs`.
+fn service(
+    proxy: Arc<Proxy>,
+    client: Client,
+    signs: Arc<Signs>,
+) -> impl Service<Request<Incoming>, Response = Response<Body>, Error = Infallible, Future: Send> {
+    let visit = Arc::new((proxy, client, signs));
+    service_fn(move |request: Request<Incoming>| {
+        let visit = visit.clone();
+        let exchange = visit.2.on_request(!request.body().is_end_stream());
+        async move {
+            let (proxy, client, _) = &*visit;
+            let (head, body) = request.into_parts();
+            let mut response = handle(proxy, client, &head, body).await;
+            response.body_mut().end_with(exchange);
+            Ok(response)
+        }
+    })
 }
 
 /// What ends the waits of one connection.

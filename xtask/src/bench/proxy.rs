@@ -198,8 +198,7 @@ fn report_live(
         let spent_s = server.cpu_s()? - before_s;
         let full_bytes = server.resident_bytes()?;
         memory.push(full_bytes as f64 / 1e6);
-        let grown_bytes = full_bytes.saturating_sub(empty_bytes);
-        growth.push(grown_bytes as f64 / args.viewers.max(1) as f64 / 1e3);
+        growth.push((full_bytes as f64 - empty_bytes as f64) / args.viewers as f64 / 1e3);
         if index == 0 {
             signing = sign_cpu_s(server)? / spent_s * 100.0;
         }
