@@ -123,6 +123,15 @@ pub const KINDS: &[Kind] = &[
         &[("servers", Type::Bytes), ("only", Type::Bool)],
     ),
     kind("useTracker", &[("place", Type::Bytes)]),
+    // The first `pieces` of the segment; more of them, and its delivery, follow.
+    kind(
+        "release",
+        &[
+            ("request", Type::U32),
+            ("segment", Type::Id),
+            ("pieces", Type::U32),
+        ],
+    ),
     kind(
         "delivered",
         &[

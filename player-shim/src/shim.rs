@@ -109,18 +109,15 @@ impl Shim {
         self.handle(now_ms, Input::TrackEnded(TrackId(track)))
     }
 
-    /// The player wants the segment of this name.
-    pub fn wanted(&mut self, now_ms: f64, request: u32, name: &str) -> Vec<u32> {
-        let request = RequestId(request);
-        let name = Name(id_of(name).unwrap_or_default());
-        self.handle(
-            now_ms,
-            Input::Wanted {
-                request,
-                name,
-                grain_ms: 0,
-            },
-        )
+    /// The player wants the segment of this name, and takes `grain_ms` of media at a time while it
+    /// arrives; 0 if it takes whole segments.
+    pub fn wanted(&mut self, now_ms: f64, request: u32, name: &str, grain_ms: u32) -> Vec<u32> {
+        let wanted = Input::Wanted {
+            request: RequestId(request),
+            name: Name(id_of(name).unwrap_or_default()),
+            grain_ms,
+        };
+        self.handle(now_ms, wanted)
     }
 
     /// The player has lost interest.

@@ -51,7 +51,7 @@ fn play() -> String {
     trace.step(1300, "link_up", json!([0]));
     trace.step(1340, "frame", json!([0, bytes(&peer(&hello()))]));
     trace.step(1400, "player", json!([8000, 10_000, false]));
-    trace.step(1500, "wanted", json!([1, name(5).to_string()]));
+    trace.step(1500, "wanted", json!([1, name(5).to_string(), 0]));
     trace.step(1600, "tick", json!([]));
     trace.step(
         1700,
@@ -77,14 +77,19 @@ fn play() -> String {
         "frame",
         json!([0, bytes(&peer(&PeerMsg::Have(vec![have])))]),
     );
-    trace.step(3100, "wanted", json!([2, name(6).to_string()]));
+    trace.step(3100, "wanted", json!([2, name(6).to_string(), 500]));
     trace.step(3200, "record", json!([true, 0, bytes(&record(6).encode())]));
+    trace.step(
+        3205,
+        "pieces",
+        json!([true, 0, record(6).id().to_string(), 7, 0]),
+    );
     trace.step(
         3210,
         "pieces",
-        json!([true, 0, record(6).id().to_string(), low, 0]),
+        json!([true, 0, record(6).id().to_string(), low & !7, 0]),
     );
-    trace.step(3300, "wanted", json!([3, "0000000000000000"]));
+    trace.step(3300, "wanted", json!([3, "0000000000000000", 0]));
     trace.step(3400, "tick", json!([]));
     trace.step(60_000, "tick", json!([]));
     trace.step(60_100, "track_ended", json!([track]));
@@ -145,7 +150,7 @@ impl Trace {
             "link_up" => shim.link_up(now, number(0) as u8),
             "frame" => shim.frame(now, number(0) as u8, &blob(1)),
             "player" => shim.player(now, number(0), number(1), flag(2)),
-            "wanted" => shim.wanted(now, number(0), text(1)),
+            "wanted" => shim.wanted(now, number(0), text(1), number(2)),
             "record" => shim.record(now, flag(0), number(1), &blob(2)).unwrap(),
             "pieces" => shim.pieces(now, flag(0), number(1), text(2), number(3), number(4)),
             "fetch_done" => {

@@ -6,8 +6,9 @@
 //! otherwise, since any input is accepted in any state; it was recorded by
 //!
 //! ```text
-//! shoal simulate --scenario heal --viewers 12 --minutes 2 --seed 3 --set 'heal_at_s=70.0' \
-//!     --set 'access.mix=[0.6, 0.2, 0.1, 0.1, 0.0]' --trace player-shim/golden/swarm.jsonl
+//! shoal simulate --scenario heal --viewers 12 --minutes 2 --seed 3 --latency-s 6 --grain-s 0.5 \
+//!     --set 'heal_at_s=70.0' --set 'access.mix=[0.6, 0.2, 0.1, 0.1, 0.0]' \
+//!     --trace player-shim/golden/swarm.jsonl
 //! ```
 
 use std::{collections::BTreeMap, fmt::Write};
@@ -80,7 +81,7 @@ fn call(shim: &mut Shim, now: f64, method: &str, args: &Value) -> Vec<u32> {
         }
         "timeline" => shim.timeline(now, number(0)),
         "track_ended" => shim.track_ended(now, number(0)),
-        "wanted" => shim.wanted(now, number(0), text(1)),
+        "wanted" => shim.wanted(now, number(0), text(1), number(2)),
         "abandoned" => shim.abandoned(now, number(0)),
         "player" => shim.player(now, number(0), number(1), flag(2)),
         "tracker_up" => shim.tracker_up(now),

@@ -20,6 +20,7 @@ export type Action =
   | { kind: "useStun"; servers: Uint8Array }
   | { kind: "useRelays"; servers: Uint8Array; only: boolean }
   | { kind: "useTracker"; place: Uint8Array }
+  | { kind: "release"; request: number; segment: string; pieces: number }
   | { kind: "delivered"; name: string; track: number; seq: number; bytesP2p: number; bytesCdn: number; waitedMs: number }
   | { kind: "joined"; peer: string }
   | { kind: "trackerLost"; retryMs: number }
@@ -51,6 +52,7 @@ export const KINDS: readonly (readonly [Action["kind"], readonly Field[]])[] = [
   ["useStun", [["servers", 4]]],
   ["useRelays", [["servers", 4], ["only", 1]]],
   ["useTracker", [["place", 4]]],
+  ["release", [["request", 0], ["segment", 2], ["pieces", 0]]],
   ["delivered", [["name", 2], ["track", 0], ["seq", 3], ["bytesP2p", 0], ["bytesCdn", 0], ["waitedMs", 0]]],
   ["joined", [["peer", 2]]],
   ["trackerLost", [["retryMs", 0]]],

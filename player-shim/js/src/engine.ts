@@ -6,6 +6,7 @@ import { idOf } from "./codec";
 import { Core } from "./core";
 import type { Module } from "./machine";
 import { Origin, FAILED } from "./origin";
+import { Requests, type Waiting } from "./requests";
 import { Signalling } from "./signalling";
 import { Store } from "./store";
 import { Transport } from "./transport";
@@ -14,23 +15,6 @@ import type { Verifier } from "./verify";
 /** The machine's flags for viewers that give nothing, and for those who have agreed to peers. */
 const LEECH = 2;
 const CONSENT = 16;
-
-/** What a request got. */
-export interface Delivery {
-  /** The segment; the receiver's own copy. */
-  data: ArrayBuffer;
-  /** The bandwidth that the player should believe, in bit/s. */
-  reportedBps: number;
-  /** The time to the first byte that the player should believe, in milliseconds. */
-  ttfbMs: number;
-}
-
-/** Answers to one request: exactly one of these is called, unless it is abandoned before. */
-export interface Waiting {
-  onDelivered(delivery: Delivery): void;
-  /** The player's own loader is to get it. `failed`: the CDN has failed the engine. */
-  onBypass(failed: boolean): void;
-}
 
 export interface EngineOptions {
   module: Module;
@@ -66,7 +50,7 @@ export class Engine {
   private readonly transport: Transport | null;
   private readonly origin: Origin | null;
   private readonly signalling: Signalling;
-  private readonly requests = new Map<number, Waiting>();
+  private readonly requests: Requests;
   private requestCount = 0;
   private stream = "";
   private joining = "";
@@ -86,6 +70,7 @@ export class Engine {
     const shim = new module.Shim(options.policy, low ?? 0, high ?? 0, performance.now());
     this.core = new Core(shim, (action) => this.act(action), (error) => this.fault(error));
     this.store = new Store(options.storeBytesMax);
+    this.requests = new Requests(this.store);
     this.signalling = new Signalling(options.tracker, {
       onUp: () => this.core.run((shim, now) => shim.tracker_up(now)),
       onDown: (reason) => {
@@ -142,21 +127,24 @@ export class Engine {
     return entry ? { name, entry } : null;
   }
 
-  /** Asks for a segment; the number of the request. */
-  want(name: string, waiting: Waiting): number {
+  /**
+   * Asks for a segment; the number of the request. With a grain (media that is taken at a time, in
+   * milliseconds; 0 for whole segments) it is released piece by piece before it is delivered.
+   */
+  want(name: string, waiting: Waiting, grainMs: number): number {
     this.requestCount = (this.requestCount + 1) >>> 0;
     const request = this.requestCount;
     if (this.stopped || this.requests.size >= REQUESTS_MAX) {
       waiting.onBypass(false);
       return request;
     }
-    this.requests.set(request, waiting);
-    this.core.run((shim, now) => shim.wanted(now, request, name));
+    this.requests.add(request, waiting);
+    this.core.run((shim, now) => shim.wanted(now, request, name, grainMs >>> 0));
     return request;
   }
 
   abandon(request: number): void {
-    if (!this.requests.delete(request)) return;
+    if (!this.requests.abandon(request)) return;
     this.core.run((shim, now) => shim.abandoned(now, request));
   }
 
@@ -209,9 +197,7 @@ export class Engine {
     this.catalog.clear();
     this.setTracker("off");
     navigatorConnection()?.removeEventListener?.("change", this.onDevice);
-    const waiting = [...this.requests.values()];
-    this.requests.clear();
-    for (const { onBypass } of waiting) onBypass(false);
+    this.requests.bypassAll();
   }
 
   private readPlaylist(text: string, url: string): ReturnType<Core["shim"]["read_playlist"]> {
@@ -260,13 +246,15 @@ export class Engine {
         this.store.dropBody(action.fetch);
         return this.origin?.cancel(action.fetch);
       case "deliverSegment":
-        return this.deliver(action.request, this.store.whole(action.segment), action.reportedBps);
+        return this.deliver(action.request, action.segment, action.reportedBps);
       case "deliverFetch":
         return this.deliverBody(action.request, action.fetch, action.reportedBps);
+      case "release":
+        return this.handOver(action.request, action.segment, action.pieces);
       case "bypass":
-        return this.bypass(action.request, false);
+        return this.requests.bypass(action.request, false);
       case "fail":
-        return this.bypass(action.request, true);
+        return this.requests.bypass(action.request, true);
       case "evict":
         this.store.evict(action.segment);
         return this.transport?.forget(action.segment);
@@ -338,26 +326,32 @@ export class Engine {
     else this.core.run((shim, now) => shim.fetch_done(now, fetch, FAILED, 0, 0, 0));
   }
 
+  private handOver(request: number, segment: string, pieces: number): void {
+    if (this.requests.release(request, segment, pieces)) return;
+    this.onLost(request);
+    this.core.run((shim, now) => shim.abandoned(now, request));
+  }
+
+  private deliver(request: number, segment: string, reportedBps: number): void {
+    const { requests, ttfbMs } = this;
+    if (!requests.deliver(request, segment, reportedBps, ttfbMs)) this.onLost(request);
+  }
+
   private deliverBody(request: number, fetch: number, reportedBps: number): void {
-    this.deliver(request, this.store.body(fetch), reportedBps);
+    const { requests, ttfbMs } = this;
+    if (!requests.deliverBody(request, fetch, reportedBps, ttfbMs)) this.onLost(request);
     // Other requests for the same body are answered in the same turn.
     queueMicrotask(() => this.store.dropBody(fetch));
   }
 
-  private deliver(request: number, data: ArrayBuffer | null, reportedBps: number): void {
-    if (!data) {
-      this.options.log("warn", "local store lost what was to be delivered");
-      return this.bypass(request, false);
-    }
-    const waiting = this.requests.get(request);
-    this.requests.delete(request);
-    waiting?.onDelivered({ data, reportedBps, ttfbMs: this.origin?.ttfbMs ?? 0 });
+  private get ttfbMs(): number {
+    return this.origin?.ttfbMs ?? 0;
   }
 
-  private bypass(request: number, failed: boolean): void {
-    const waiting = this.requests.get(request);
-    this.requests.delete(request);
-    waiting?.onBypass(failed);
+  /** What the machine wants to be given away is not there, or does not follow what was given before. */
+  private onLost(request: number): void {
+    this.options.log("warn", "local store lost what was to be delivered");
+    this.requests.bypass(request, false);
   }
 
   private setTracker(state: TrackerState): void {

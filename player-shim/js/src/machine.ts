@@ -34,7 +34,7 @@ export interface Shim {
   read_playlist(text: string, url: string): Window | undefined;
   timeline(now: number, track: number): Uint32Array;
   track_ended(now: number, track: number): Uint32Array;
-  wanted(now: number, request: number, name: string): Uint32Array;
+  wanted(now: number, request: number, name: string, grainMs: number): Uint32Array;
   abandoned(now: number, request: number): Uint32Array;
   player(now: number, bufferMs: number, lagMs: number, stalled: boolean): Uint32Array;
   tracker_up(now: number): Uint32Array;

@@ -10,6 +10,7 @@ import type {
 } from "./api";
 import { Emitter } from "./emitter";
 import { Engine, type EngineOptions } from "./engine";
+import { Grains } from "./hlsjs/grain";
 import type { LoaderHost } from "./hlsjs/loader";
 import type { Playback } from "./hlsjs/playback";
 import type { Fragment } from "./hlsjs/types";
@@ -28,6 +29,7 @@ const REFUSALS_MAX = 3;
 export class Session implements ShoalHandle, LoaderHost {
   engine: Engine | null = null;
   bufferMs = 0;
+  readonly grains = new Grains();
   /** Set by the adapter. */
   onReady: () => void = () => {};
   onStop: () => void = () => {};

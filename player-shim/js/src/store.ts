@@ -90,11 +90,12 @@ export class Store {
     return segment.data.subarray(start, start + pieceSize(segment.manifest, piece));
   }
 
-  /** A copy of a whole segment, if all of it is stored. */
-  whole(id: string): ArrayBuffer | null {
+  /** A copy of a segment from byte `from` to the end of its first `pieces`, if all of those are stored. */
+  part(id: string, from: number, pieces: number): ArrayBuffer | null {
     const segment = this.segments.get(id);
-    if (!segment?.data || segment.missing > 0) return null;
-    return segment.data.slice().buffer;
+    if (!segment?.data || pieces > segment.have.length) return null;
+    if (segment.have.subarray(0, pieces).includes(0)) return null;
+    return segment.data.slice(from, Math.max(from, pieces * segment.manifest.pieceLen)).buffer;
   }
 
   /** Keeps the unverified body of a fetch until it is taken or dropped. */

@@ -1,117 +1,16 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import type { Engine, Waiting } from "../src/engine";
-import { loaderClass, type LoaderHost } from "../src/hlsjs/loader";
-import { freshStats } from "../src/hlsjs/timings";
-import type { HlsConfig, Loader, LoaderCallbacks, LoaderContext, LoaderStats } from "../src/hlsjs/types";
-
-/** The player's own loader: records what is done to it. */
-class Own implements Loader {
-  static made: Own[] = [];
-  context: LoaderContext | null = null;
-  stats: LoaderStats = freshStats();
-  calls: string[] = [];
-  callbacks: LoaderCallbacks | null = null;
-  startAtLoad = -1;
-
-  constructor() {
-    Own.made.push(this);
-  }
-
-  load(context: LoaderContext, _settings: object, callbacks: LoaderCallbacks): void {
-    if (this.stats.loading.start) throw new Error("Loader can only be used once.");
-    this.calls.push("load");
-    this.startAtLoad = this.stats.loading.start = performance.now();
-    this.context = context;
-    this.callbacks = callbacks;
-  }
-
-  abort(): void {
-    this.calls.push("abort");
-    if (this.context) this.callbacks?.onAbort?.(this.stats, this.context, null);
-  }
-
-  destroy(): void {
-    this.calls.push("destroy");
-  }
-}
-
-/** An engine that knows one segment and answers when the test says so. */
-class FakeEngine {
-  waiting: Waiting | null = null;
-  abandoned = 0;
-  atOnce = false;
-  faults: unknown[] = [];
-  looks = 0;
-  looksBeforeWant = 0;
-  entry = { url: "" };
-
-  lookup(url: string): { name: string; entry: { url: string } } | null {
-    return url.includes("seg") ? { name: "00000000000000aa", entry: this.entry } : null;
-  }
-
-  want(_name: string, waiting: Waiting): number {
-    this.waiting = waiting;
-    this.looksBeforeWant = this.looks;
-    if (this.atOnce) waiting.onBypass(false);
-    return 1;
-  }
-
-  abandon(): void {
-    this.abandoned += 1;
-  }
-
-  fault(error: unknown): void {
-    this.faults.push(error);
-  }
-}
-
-function setUp(context: Partial<LoaderContext> = {}, engine: FakeEngine | null = new FakeEngine()) {
-  Own.made = [];
-  const owned: [number, boolean][] = [];
-  const host: LoaderHost = {
-    engine: engine as unknown as Engine | null,
-    bufferMs: 0,
-    look: () => {
-      if (engine) engine.looks += 1;
-    },
-    onOwnLoad: (_frag, bytes, _ms, failed) => owned.push([bytes, failed]),
-  };
-  const config = { loader: Own } as unknown as HlsConfig;
-  const loader = new (loaderClass(host, Own))(config);
-  const log: string[] = [];
-  let success: unknown = null;
-  const full: LoaderContext = {
-    url: "https://cdn.example/v/seg-1.m4s?token=1",
-    rangeStart: 0,
-    rangeEnd: 0,
-    frag: { sn: 1, level: 0, type: "main" },
-    part: null,
-    ...context,
-  };
-  const callbacks: LoaderCallbacks = {
-    onSuccess: (response) => {
-      success = response.data;
-      log.push("success");
-    },
-    onError: () => log.push("error"),
-    onTimeout: () => log.push("timeout"),
-    onAbort: () => log.push("abort"),
-  };
-  const load = async (): Promise<void> => {
-    loader.load(full, { loadPolicy: { maxLoadTimeMs: 60_000 } }, callbacks);
-    await Promise.resolve();
-  };
-  return { engine, loader, log, load, owned, full, data: () => success };
-}
+import type { LoaderContext } from "../src/hlsjs/types";
+import { FakeEngine, Own, delivery, setUp } from "./loading";
 
 test("a delivery goes to the player with the timings that the machine says", async () => {
   const { engine, loader, log, load, data } = setUp();
   const { stats } = loader;
   await load();
   const bytes = new ArrayBuffer(100_000);
-  engine?.waiting?.onDelivered({ data: bytes, reportedBps: 1_000_000, ttfbMs: 40 });
+  engine?.waiting?.onDelivered(delivery(bytes));
   assert.deepEqual(log, ["success"]);
+  assert.equal(engine?.grainMs, 0, "whole segments, unless the player wants progress");
   assert.equal(data(), bytes);
   assert.equal(loader.stats, stats, "hls.js keeps the object");
   const { start, first, end } = stats.loading;
@@ -146,7 +45,7 @@ test("the engine fetches with the player's URL", async () => {
 });
 
 for (const [what, context] of [
-  ["init segments", { frag: { sn: "initSegment", level: 0, type: "main" } }],
+  ["init segments", { frag: { sn: "initSegment", level: 0, type: "main", duration: 0 } }],
   ["parts", { part: { index: 0 } }],
   ["what no playlist listed", { url: "https://cdn.example/key.bin" }],
   ["what is no fragment", { frag: undefined }],
@@ -200,7 +99,7 @@ test("abort tells the engine and the player, and nothing comes after it", async 
   assert.equal(engine?.abandoned, 1);
   assert.ok(loader.stats.aborted);
   loader.destroy();
-  engine?.waiting?.onDelivered({ data: new ArrayBuffer(1), reportedBps: 1, ttfbMs: 1 });
+  engine?.waiting?.onDelivered(delivery(new ArrayBuffer(1), 1, 1));
   assert.deepEqual(log, ["abort"]);
 });
 
@@ -209,7 +108,7 @@ test("destroy without abort cancels silently", async () => {
   await load();
   loader.destroy();
   assert.equal(engine?.abandoned, 1);
-  engine?.waiting?.onDelivered({ data: new ArrayBuffer(1), reportedBps: 1, ttfbMs: 1 });
+  engine?.waiting?.onDelivered(delivery(new ArrayBuffer(1), 1, 1));
   engine?.waiting?.onBypass(false);
   assert.deepEqual(log, []);
   assert.equal(Own.made.length, 0);

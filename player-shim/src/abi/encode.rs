@@ -10,8 +10,6 @@ pub fn encode(action: &Action, words: &mut Vec<u32>) {
             let (first, len) = range.unwrap_or((0, 0));
             out.kind(0).u32(fetch.0).wide(name.0).u32(first).u32(len)
         }
-        // Asked for with a grain, which this driver does not give.
-        Action::Release { .. } => return,
         Action::CancelFetch(fetch) => out.kind(1).u32(fetch.0),
         Action::Deliver {
             request,
@@ -57,6 +55,14 @@ pub fn encode(action: &Action, words: &mut Vec<u32>) {
         Action::UseStun(servers) => out.kind(16).span(servers),
         Action::UseRelays { servers, only } => out.kind(17).span(servers).u32((*only).into()),
         Action::UseTracker(place) => out.kind(18).span(place),
+        Action::Release {
+            request,
+            segment,
+            pieces,
+        } => {
+            let out = out.kind(19).u32(request.0);
+            out.wide(segment.0).u32((*pieces).into())
+        }
         Action::Emit(event) => encode_event(event, &mut out),
     };
 }
@@ -71,18 +77,18 @@ fn encode_event<'a, 'b>(event: &Event, out: &'a mut Words<'b>) -> &'a mut Words<
             bytes_cdn,
             waited_ms,
         } => {
-            let out = out.kind(19).wide(name.0).u32(track.0).wide(*seq);
+            let out = out.kind(20).wide(name.0).u32(track.0).wide(*seq);
             out.u32(*bytes_p2p).u32(*bytes_cdn).u32(*waited_ms)
         }
-        Event::Joined { peer } => out.kind(20).wide(peer.0),
-        Event::TrackerLost { retry_ms } => out.kind(21).u32(*retry_ms),
-        Event::Refused => out.kind(22),
-        Event::PeerUp { slot, peer } => out.kind(23).u32(slot.0.into()).wide(peer.0),
+        Event::Joined { peer } => out.kind(21).wide(peer.0),
+        Event::TrackerLost { retry_ms } => out.kind(22).u32(*retry_ms),
+        Event::Refused => out.kind(23),
+        Event::PeerUp { slot, peer } => out.kind(24).u32(slot.0.into()).wide(peer.0),
         Event::PeerDown { slot, peer, reason } => {
-            let out = out.kind(24).u32(slot.0.into());
+            let out = out.kind(25).u32(slot.0.into());
             out.wide(peer.0).u32(index_of(*reason))
         }
-        Event::Backstop { name, missing } => out.kind(25).wide(name.0).u32(*missing),
+        Event::Backstop { name, missing } => out.kind(26).wide(name.0).u32(*missing),
     }
 }
 
@@ -181,6 +187,14 @@ mod tests {
                 },
             ),
             ("useTracker", Action::UseTracker(0..4)),
+            (
+                "release",
+                Action::Release {
+                    request,
+                    segment,
+                    pieces: 64,
+                },
+            ),
         ]
     }
 

@@ -58,6 +58,7 @@ export class HlsAdapter {
     for (const track of this.tracks.values()) this.session.engine?.endTrack(track);
     this.tracks.clear();
     this.last.clear();
+    this.session.grains.clear();
   };
 
   private readonly onDestroying = (): void => this.session.destroy();

@@ -2,6 +2,9 @@
 // whatever the engine has no business with, through the loader that the player had before.
 import { now } from "../core";
 import type { Engine } from "../engine";
+import type { Delivery } from "../requests";
+import { type Grains, Layout } from "./grain";
+import { Pace } from "./pace";
 import { freshStats, reportDelivery, resetStats } from "./timings";
 import type {
   Fragment,
@@ -17,6 +20,8 @@ import type {
 /** How long after the buffer ran dry the player's own loader takes over, in milliseconds. */
 const OVERDUE_MS = 15_000;
 const LOAD_MS_MAX = 120_000;
+/** What the player is told of a load that broke off: with a code of servers' errors it asks again. */
+const BROKEN = { code: 503, text: "the segment changed while it was loaded" };
 
 /** What loaders need of the session. */
 export interface LoaderHost {
@@ -24,6 +29,8 @@ export interface LoaderHost {
   engine: Engine | null;
   /** Media ahead of the playhead, in milliseconds. */
   bufferMs: number;
+  /** How finely the player's tracks can be played while they arrive. */
+  readonly grains: Grains;
   /** Brings what the engine knows of the player up to date. */
   look(): void;
   /** The player's own loader has got something. `failed`: after the engine could not. */
@@ -48,6 +55,10 @@ class ShoalLoader implements Loader {
   private cancel: (() => void) | null = null;
   private overdue: ReturnType<typeof setTimeout> | undefined;
   private asked = 0;
+  /** Bytes that the player was handed before the delivery. */
+  private handed = 0;
+  private readonly layout = new Layout();
+  private pace: Pace | null = null;
 
   constructor(
     private readonly host: LoaderHost,
@@ -121,42 +132,86 @@ class ShoalLoader implements Loader {
       answered = true;
       const live = this.callbacks !== null && !this.stats.aborted && !this.inner;
       this.cancel = null;
-      clearTimeout(this.overdue);
+      this.stopTimers();
       return live;
     };
     // Deadlines follow from the buffer as it is now.
     this.host.look();
-    const request = engine.want(found.name, {
-      onDelivered: ({ data, reportedBps, ttfbMs }) => {
-        if (finish()) this.deliver(data, reportedBps, ttfbMs);
+    const grainMs = this.startPacing(context);
+    const waiting = {
+      onReleased: (data: ArrayBuffer, total: number) => this.stream(data, total),
+      onDelivered: (delivery: Delivery) => {
+        if (finish()) this.deliver(delivery);
       },
-      onBypass: (failed) => {
-        if (finish()) this.loadThroughOwn(failed);
+      onBypass: (failed: boolean) => {
+        if (finish()) this.giveUp(failed);
       },
-    });
+    };
+    const request = engine.want(found.name, waiting, grainMs);
     if (answered) return true;
     this.cancel = () => engine.abandon(request);
     const loadMsMax = this.settings.loadPolicy?.maxLoadTimeMs || LOAD_MS_MAX;
     const overdueMs = Math.min(this.host.bufferMs + OVERDUE_MS, loadMsMax);
     this.overdue = setTimeout(() => {
       this.release();
-      this.loadThroughOwn(true);
+      this.giveUp(true);
     }, overdueMs);
     return true;
   }
 
-  private deliver(data: ArrayBuffer, reportedBps: number, ttfbMs: number): void {
+  /** The grain to ask with: hls.js wants progress only with `progressive: true`. */
+  private startPacing(context: LoaderContext): number {
+    const { host, callbacks, stats } = this;
+    const grainMs = callbacks?.onProgress ? host.grains.of(trackOf(context)) : 0;
+    if (grainMs > 0) {
+      this.pace = new Pace(stats, () => {
+        host.look();
+        return host.bufferMs;
+      });
+    }
+    return grainMs;
+  }
+
+  private stream(data: ArrayBuffer, total: number): void {
     const { callbacks, context, stats } = this;
+    if (!callbacks?.onProgress || !context || stats.aborted) return;
+    this.layout.push(data);
+    this.handed += data.byteLength;
+    stats.loaded = this.handed;
+    stats.total = total;
+    this.pace?.onBytes();
+    // hls.js counts the chunks itself.
+    callbacks.onProgress(stats, context, data, null);
+  }
+
+  private deliver({ data, reportedBps, ttfbMs, pieceLen }: Delivery): void {
+    const { callbacks, context, stats, host, layout } = this;
     if (!callbacks || !context) return;
-    reportDelivery(stats, data.byteLength, reportedBps, ttfbMs, now());
-    callbacks.onProgress?.(stats, context, data, null);
-    callbacks.onSuccess({ url: context.url, data, code: 200 }, stats, context, null);
+    reportDelivery(stats, this.handed + data.byteLength, reportedBps, ttfbMs, now());
+    const response = { url: context.url, data, code: 200 };
+    if (callbacks.onProgress) {
+      layout.push(data);
+      const durationMs = (context.frag?.duration ?? 0) * 1000;
+      host.grains.learn(trackOf(context), layout.grainMs(durationMs, pieceLen));
+      // As hls.js's own loader does: all data come as progress.
+      callbacks.onProgress(stats, context, data, null);
+      response.data = new ArrayBuffer(0);
+    }
+    callbacks.onSuccess(response, stats, context, null);
+  }
+
+  /** The engine does not get it. Where the player has a part of it already, it has to ask anew. */
+  private giveUp(failed: boolean): void {
+    const { callbacks, context, stats } = this;
+    if (this.handed === 0 || !callbacks || !context) return this.loadThroughOwn(failed);
+    callbacks.onError(BROKEN, context, null, stats);
   }
 
   /** Hands over to the player's own loader, with the same statistics. */
   private loadThroughOwn(failed: boolean): void {
     const { callbacks, context, stats, host, asked } = this;
     if (!callbacks || !context) return;
+    this.stopTimers();
     resetStats(stats);
     const inner = new this.own(this.hlsConfig);
     inner.stats = stats;
@@ -171,8 +226,13 @@ class ShoalLoader implements Loader {
     });
   }
 
-  private release(): void {
+  private stopTimers(): void {
     clearTimeout(this.overdue);
+    this.pace?.stop();
+  }
+
+  private release(): void {
+    this.stopTimers();
     const { cancel } = this;
     this.cancel = null;
     cancel?.();
@@ -182,4 +242,8 @@ class ShoalLoader implements Loader {
 /** Parts, init segments, and what is no fragment at all, are never shared. */
 function isMedia({ frag, part }: LoaderContext): boolean {
   return frag !== undefined && frag.sn !== "initSegment" && !part;
+}
+
+function trackOf({ frag }: LoaderContext): string {
+  return `${frag?.type} ${frag?.level}`;
 }

@@ -16,6 +16,8 @@ export interface Fragment {
   sn: number | "initSegment";
   level: number;
   type: string;
+  /** In seconds. */
+  duration: number;
 }
 
 export interface LoaderContext {
