@@ -1,4 +1,10 @@
-/** Options of `Shoal.attach`. Only `tracker` and `key` are needed. */
+/**
+ * Options of `Shoal.attach`. Only `tracker` and `key` are needed.
+ *
+ * One setting of hls.js matters to Shoal: with `progressive: true` segments are played while they arrive, so
+ * that close to the live edge there is more time to share them. It needs MPEG-TS, or CMAF of several
+ * chunks a segment; others are loaded whole as without it.
+ */
 export interface ShoalOptions {
   /** The tracker's address, `wss://...`. Without it everything comes from the CDN. */
   tracker?: string;

@@ -21,7 +21,7 @@ import type {
 const OVERDUE_MS = 15_000;
 const LOAD_MS_MAX = 120_000;
 /** What the player is told of a load that broke off: with a code of servers' errors it asks again. */
-const BROKEN = { code: 503, text: "the segment changed while it was loaded" };
+const BROKEN = { code: 503, text: "the load broke off, and what came of it is of no use" };
 
 /** What loaders need of the session. */
 export interface LoaderHost {
