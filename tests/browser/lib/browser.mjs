@@ -1,5 +1,7 @@
 // Chromium, and the page that viewers in it open: hls.js with Shoal, as any page would have it.
 
+import { fileURLToPath } from "node:url";
+
 import { chromium } from "playwright-core";
 
 import { launch as launchWith } from "../../lib/chromium.mjs";
@@ -12,24 +14,7 @@ function playInPage({ stream, options }) {
   const hls = new Hls();
   const shoal = Shoal.attach(hls, { wasmUrl: "/shim/shoal_bg.wasm", ...options });
   const books = { segments: [], errors: [], waits: 0, startedAt: 0, openedAt: performance.now() };
-  const hex = (buffer) => Array.from(new Uint8Array(buffer), (byte) => byte.toString(16).padStart(2, "0")).join("");
-  // Before the player hands the bytes to its worker, which takes them away.
-  const Loader = hls.config.fLoader ?? hls.config.loader;
-  hls.config.fLoader = class extends Loader {
-    load(context, config, callbacks) {
-      const onSuccess = (response, ...rest) => {
-        keep(context.frag, response.data);
-        callbacks.onSuccess(response, ...rest);
-      };
-      super.load(context, config, { ...callbacks, onSuccess });
-    }
-  };
-  function keep(frag, data) {
-    if (frag.sn === "initSegment") return;
-    const entry = { url: frag.url, level: frag.level, type: frag.type, sha256: "" };
-    books.segments.push(entry);
-    crypto.subtle.digest("SHA-256", data.slice(0)).then((digest) => (entry.sha256 = hex(digest)));
-  }
+  keepBytes(hls, books.segments);
   hls.on(Hls.Events.ERROR, (_, error) => books.errors.push(`${error.type} ${error.details} fatal=${error.fatal}`));
   video.addEventListener("playing", () => (books.startedAt ||= performance.now()));
   video.addEventListener("waiting", () => {
@@ -55,6 +40,8 @@ function playInPage({ stream, options }) {
 const PAGE = `<!doctype html><meta charset="utf-8"><title>viewer</title><video muted playsinline></video>
 <script src="/shim/hls.min.js"></script><script src="/shim/shoal.iife.js"></script>`;
 
+const KEEP_BYTES = fileURLToPath(new URL("page-bytes.js", import.meta.url));
+
 /** Opens a viewer; `options` go to `Shoal.attach`. */
 export async function openViewer(browser, demo, options = {}) {
   const context = await browser.newContext();
@@ -64,6 +51,7 @@ export async function openViewer(browser, demo, options = {}) {
   // A document that came over the network: Chromium keeps others from loopback addresses.
   await page.goto(`${demo.url}/demo/config`);
   await page.setContent(PAGE);
+  await page.addScriptTag({ path: KEEP_BYTES });
   const defaults = { tracker: demo.tracker, key: demo.config.key };
   await page.evaluate(playInPage, { stream: demo.stream, options: { ...defaults, ...options } });
   return {

@@ -11,8 +11,14 @@ const START = {
   async "hls.js"({ video, stream, books, shoal, settings }) {
     const hls = new Hls(settings);
     if (shoal) window.shoal = Shoal.attach(hls, shoal);
+    keepBytes(hls, books.segments);
     hls.on(Hls.Events.ERROR, (_, error) => books.errors.push(`${error.details} fatal=${error.fatal}`));
     hls.on(Hls.Events.FRAG_LOADED, (_, { frag, part }) => books.requests.push((part ?? frag).url));
+    hls.on(Hls.Events.FRAG_LOAD_EMERGENCY_ABORTED, ({ frag }) => books.givenUp.push(frag.url));
+    hls.on(Hls.Events.BUFFER_APPENDED, (_, { frag }) => {
+      if (frag.sn !== "initSegment" && frag.loader) books.appendedEarly.push(frag.sn);
+    });
+    window.hls = hls;
     hls.loadSource(stream);
     hls.attachMedia(video);
     return () => hls.playingDate?.getTime() ?? NaN;
@@ -48,7 +54,7 @@ const START = {
 
 async function play({ player, ...options }) {
   const video = document.querySelector("video");
-  const books = { requests: [], errors: [], waits: 0, latencies: [], arrivals: [] };
+  const books = { requests: [], segments: [], givenUp: [], appendedEarly: [], errors: [], waits: 0, latencies: [], arrivals: [] };
   let started = false;
   video.addEventListener("playing", () => (started = true));
   video.addEventListener("waiting", () => (books.waits += started ? 1 : 0));

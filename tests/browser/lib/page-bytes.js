@@ -1,0 +1,31 @@
+// Runs in the page: the digests of the segments that hls.js was handed.
+
+/** Appends `{url, sn, level, type, sha256}` to `segments` for each media segment that `hls` loads from now on. */
+function keepBytes(hls, segments) {
+  const hex = (buffer) => Array.from(new Uint8Array(buffer), (byte) => byte.toString(16).padStart(2, "0")).join("");
+  const keep = ({ url, level, type, sn }, chunks) => {
+    if (sn === "initSegment") return;
+    const entry = { url, sn, level, type, sha256: "" };
+    segments.push(entry);
+    new Blob(chunks).arrayBuffer()
+      .then((bytes) => crypto.subtle.digest("SHA-256", bytes))
+      .then((digest) => (entry.sha256 = hex(digest)));
+  };
+  const Loader = hls.config.fLoader ?? hls.config.loader;
+  hls.config.fLoader = class extends Loader {
+    load(context, config, callbacks) {
+      // Copies, before the player hands the bytes to its worker, which takes them away.
+      const chunks = [];
+      const { onProgress } = callbacks;
+      const onChunk = (stats, at, data, net) => {
+        chunks.push(data.slice(0));
+        onProgress(stats, at, data, net);
+      };
+      const onSuccess = (response, ...rest) => {
+        keep(context.frag, [...chunks, response.data.slice(0)]);
+        callbacks.onSuccess(response, ...rest);
+      };
+      super.load(context, config, { ...callbacks, onSuccess, onProgress: onProgress && onChunk });
+    }
+  };
+}

@@ -1,0 +1,124 @@
+// hls.js with `progressive: true` and Shoal: six seconds behind, segments are played while they arrive.
+
+import assert from "node:assert/strict";
+import { after, before, test } from "node:test";
+
+import { launch } from "./lib/browser.mjs";
+import { assertBytes, eventually, offload } from "./lib/checks.mjs";
+import { startProxy, startSource } from "./lib/edge.mjs";
+import { openPlayer, servePlayers } from "./lib/players.mjs";
+import { startTracker } from "./lib/tracker.mjs";
+
+const PAGES = 3;
+/** Segments of video that each page is watched for. */
+const SEGMENTS = 10;
+/** What is counted begins after so many. */
+const SEGMENTS_BEFORE = 4;
+/** The source makes segments of chunks, as encoders for low latency do; hls.js takes them whole. */
+const SETTINGS = { progressive: true, lowLatencyMode: false, liveSyncDuration: 6, liveMaxLatencyDuration: 20 };
+
+let source;
+let proxy;
+let tracker;
+let page;
+let browser;
+
+before(async () => {
+  source = await startSource(["--ll-hls", "--segment-s", "4"], "padding_bytes = 250000");
+  proxy = await startProxy(source.url);
+  tracker = await startTracker();
+  page = await servePlayers();
+  browser = await launch();
+});
+after(async () => {
+  await browser?.close();
+  page?.stop();
+  await tracker?.stop();
+  await proxy?.stop();
+  await source?.stop();
+});
+
+const all = (viewers) => Promise.all(viewers.map((viewer) => viewer.read()));
+const bytes = ({ shoal }) => ({ cdn: shoal.bytesCdn, p2p: shoal.bytesP2p });
+
+/** Pages that are linked with one another, and play. */
+async function openPages(settings) {
+  const viewers = [];
+  for (let count = 0; count < PAGES; count += 1) {
+    const shoal = { tracker: tracker.socket, key: proxy.key };
+    viewers.push(await openPlayer(browser, page, { player: "hls.js", stream: proxy.hls, shoal, settings }));
+  }
+  await eventually("they play, and are linked", 40, async () =>
+    (await all(viewers)).every(({ time, shoal }) => time > 1 && shoal.neighbours.length >= PAGES - 1));
+  await segmentsPass(viewers, SEGMENTS_BEFORE);
+  return viewers;
+}
+
+const videos = (reading) => reading.segments.filter(({ type }) => type === "main");
+/** Errors but those of playlists, which are not shared. */
+const errorsOf = ({ errors }) => errors.filter((error) => !/^(level|audioTrack)Load/.test(error));
+
+/** Each page gets so many more segments. */
+async function segmentsPass(viewers, count) {
+  const start = await all(viewers);
+  await eventually(`${count} segments for each`, 12 * count, async () =>
+    (await all(viewers)).every((reading, index) => videos(reading).length >= videos(start[index]).length + count));
+}
+
+/** Watches for a while, and checks what holds in any case; the readings before and after, and the offload. */
+async function watch(viewers) {
+  const start = await all(viewers);
+  await segmentsPass(viewers, SEGMENTS);
+  const end = await all(viewers);
+  viewers.forEach((viewer, index) => {
+    assert.ok(end[index].time > start[index].time, `page ${index} stands still`);
+    assert.equal(end[index].waits, start[index].waits, `page ${index} stalled`);
+    assert.deepEqual(errorsOf(end[index]), []);
+    assert.deepEqual(end[index].givenUp, [], "no load that was slow on purpose was given up");
+    assert.deepEqual(viewer.complaints, []);
+    assert.equal(end[index].shoal.badPieces, 0);
+  });
+  await assertBytes(end);
+  return { start, end, share: offload(start.map(bytes), end.map(bytes)) };
+}
+
+/** Segments of which something was appended before they were whole. */
+const early = (reading) => new Set(reading.appendedEarly).size;
+
+test("three pages share segments that they play while they arrive", { timeout: 150_000 }, async () => {
+  const viewers = await openPages(SETTINGS);
+  const { start, end, share } = await watch(viewers);
+  const counts = end.map((reading, index) => early(reading) - early(start[index]));
+  console.log(`progressive: offload ${share.toFixed(3)} of at most 0.667; played while they arrived: ${counts}`);
+  assert.ok(share > 0.3, `offload ${share}`);
+  for (const count of counts) assert.ok(count > 0, `${counts}`);
+  await Promise.all(viewers.map((viewer) => viewer.close()));
+});
+
+test("without `progressive` segments are played when they are whole", { timeout: 150_000 }, async () => {
+  const viewers = await openPages({ ...SETTINGS, progressive: false });
+  const { end, share } = await watch(viewers);
+  console.log(`whole: offload ${share.toFixed(3)} of at most 0.667`);
+  assert.ok(share > 0.3, `offload ${share}`);
+  assert.deepEqual(end.map(early), end.map(() => 0));
+  await Promise.all(viewers.map((viewer) => viewer.close()));
+});
+
+test("a page that gives Shoal up while it plays a segment goes on", { timeout: 150_000 }, async () => {
+  const viewers = await openPages(SETTINGS);
+  const [leaving] = viewers;
+  const sn = await leaving.page.evaluate(() => new Promise((resolve) => {
+    window.hls.on(Hls.Events.BUFFER_APPENDED, (_, { frag }) => {
+      if (frag.sn === "initSegment" || !frag.loader) return;
+      window.shoal.destroy();
+      resolve(frag.sn);
+    });
+  }));
+  await segmentsPass(viewers, SEGMENTS_BEFORE);
+  const end = await all(viewers);
+  await assertBytes(end);
+  for (const { errors } of end) assert.ok(errors.every((error) => error.endsWith("fatal=false")), `${errors}`);
+  assert.ok(errorsOf(end[0]).includes("fragLoadError fatal=false"), "the load broke off, and hls.js was told");
+  assert.ok(end[0].segments.some((segment) => segment.sn === sn), "the segment came in the end");
+  await Promise.all(viewers.map((viewer) => viewer.close()));
+});
