@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http::{HeaderMap, Method, StatusCode};
@@ -12,7 +12,6 @@ use tokio::sync::{broadcast, watch};
 use tokio::task::JoinHandle;
 use url::Url;
 
-use crate::catalog::Catalog;
 use crate::config::{Checked, Config};
 use crate::driver::{self, Command, Shared};
 use crate::endpoint::{self, Endpoint};
@@ -20,11 +19,8 @@ use crate::error::Error;
 use crate::gateway::{Gateway, origin_of};
 use crate::origin::Origin;
 use crate::snapshot::{AgentEvent, Snapshot};
-use crate::store::Store;
 use crate::trust::{STREAMS_LEN_MAX, STREAMS_PATH, Trust, parse_streams};
 
-/// Events that a slow listener may be behind.
-const EVENTS_MAX: usize = 1024;
 /// How often the core hears of a player that is not ours.
 const OBSERVE: Duration = Duration::from_millis(500);
 /// First and longest pause between attempts to get keys from the CDN.
@@ -45,6 +41,8 @@ pub struct Agent {
     cdn: Arc<str>,
     /// Whether a player of ours says how it is doing.
     pub(crate) own_player: Arc<AtomicBool>,
+    /// Media that players take at a time while a segment arrives; 0: whole segments.
+    pub(crate) progressive_ms: u32,
     stop: watch::Sender<bool>,
     tasks: Vec<JoinHandle<()>>,
 }
@@ -88,6 +86,7 @@ impl Agent {
             cdn: cdn.clone(),
             snapshots: snapshots.clone(),
             pace: checked.config.pace,
+            progressive_ms: checked.config.progressive_ms,
         };
         let mut tasks = vec![
             parts.driver,
@@ -116,6 +115,7 @@ impl Agent {
             stream: checked.stream,
             cdn,
             own_player,
+            progressive_ms: checked.config.progressive_ms,
             stop,
             tasks,
         })
@@ -201,14 +201,7 @@ struct Parts {
 impl Parts {
     fn new(checked: &Checked) -> Result<Self, Error> {
         let origin = Origin::new(checked.timeouts)?;
-        let shared = Arc::new(Shared {
-            catalog: Arc::new(Catalog::default()),
-            store: Arc::new(Store::new(checked.config.store_bytes_max)),
-            trust: Trust::new(&checked.keys),
-            bytes_bypassed: Arc::new(AtomicU64::new(0)),
-            snapshots: watch::channel(Snapshot::default()).0,
-            events: broadcast::channel(EVENTS_MAX).0,
-        });
+        let shared = Arc::new(Shared::new(checked));
         let mut seed = [0; 8];
         getrandom::fill(&mut seed).map_err(Error::Random)?;
         let seed = u64::from_le_bytes(seed);

@@ -42,7 +42,9 @@ struct Given {
     started: Instant,
     last: Instant,
     media: Duration,
+    /// The newest segment, and how much of it was given.
     seq: u64,
+    part: Duration,
 }
 
 impl Estimate {
@@ -69,27 +71,17 @@ impl Estimate {
             return;
         };
         played.waiting = played.waiting.saturating_sub(1);
-        let Some((seq, duration_ms)) = given else {
-            return;
-        };
-        let duration = Duration::from_millis(duration_ms.into());
-        match &mut played.given {
-            Some(given) if now.duration_since(given.last) < FORGET => {
-                given.settle(now);
-                if seq > given.seq {
-                    given.media += duration;
-                    given.seq = seq;
-                }
-                given.last = now;
-            }
-            given => {
-                *given = Some(Given {
-                    started: now,
-                    last: now,
-                    media: duration,
-                    seq,
-                })
-            }
+        if let Some((seq, duration_ms)) = given {
+            played.give(seq, Duration::from_millis(duration_ms.into()), now);
+        }
+    }
+
+    /// The player, which plays segments while they arrive, has got the first `ms` of one.
+    pub(crate) fn on_progress(&mut self, track: TrackId, (seq, ms): (u64, u32), now: Instant) {
+        if let Some(played) = self.tracks.get_mut(&track)
+            && ms > 0
+        {
+            played.give(seq, Duration::from_millis(ms.into()), now);
         }
     }
 
@@ -106,6 +98,10 @@ impl Estimate {
             let buffer = given.settle(now);
             let ahead = played.window.iter().filter(|(seq, _)| *seq > given.seq);
             let ahead_ms: u32 = ahead.map(|(_, duration_ms)| *duration_ms).sum();
+            let under_way = played.window.iter().find(|(seq, _)| *seq == given.seq);
+            let part_ms = given.part.as_millis() as u32;
+            let rest_ms = under_way.map_or(0, |(_, whole_ms)| whole_ms.saturating_sub(part_ms));
+            let ahead_ms = ahead_ms.saturating_add(rest_ms);
             let buffer_ms = buffer.as_millis() as u32;
             let one = PlayerState {
                 buffer_ms,
@@ -119,6 +115,34 @@ impl Estimate {
             }));
         }
         all
+    }
+}
+
+impl Played {
+    /// The player has got so much of a segment, from its beginning.
+    fn give(&mut self, seq: u64, part: Duration, now: Instant) {
+        match &mut self.given {
+            Some(given) if now.duration_since(given.last) < FORGET => {
+                given.settle(now);
+                if seq > given.seq {
+                    given.media += part;
+                    (given.seq, given.part) = (seq, part);
+                } else if seq == given.seq {
+                    given.media += part.saturating_sub(given.part);
+                    given.part = given.part.max(part);
+                }
+                given.last = now;
+            }
+            given => {
+                *given = Some(Given {
+                    started: now,
+                    last: now,
+                    media: part,
+                    seq,
+                    part,
+                })
+            }
+        }
     }
 }
 
@@ -194,5 +218,26 @@ mod tests {
         estimate.on_answered(TRACK, Some((5, 2000)), at(9000));
         assert_eq!(estimate.state(at(9500)).unwrap().buffer_ms, 1500);
         assert_eq!(estimate.state(at(60_000)), None);
+    }
+
+    #[test]
+    fn what_was_given_of_a_segment_that_still_comes_is_counted_once() {
+        let (mut estimate, start) = (Estimate::default(), Instant::now());
+        let at = |ms: u64| start + Duration::from_millis(ms);
+        estimate.on_playlist(&playlist(0..5));
+        estimate.on_asked(TRACK);
+        estimate.on_progress(TRACK, (3, 0), start);
+        assert_eq!(estimate.state(start), None);
+        let mut given = |ms: u32, now| {
+            estimate.on_progress(TRACK, (3, ms), now);
+            let state = estimate.state(now).unwrap();
+            (state.buffer_ms, state.lag_ms)
+        };
+        assert_eq!(given(500, start), (500, 4000));
+        assert_eq!(given(1500, at(100)), (1400, 3900));
+        assert_eq!(given(1000, at(100)), (1400, 3900), "asked for again");
+        estimate.on_answered(TRACK, Some((3, 2000)), at(200));
+        let state = estimate.state(at(200)).unwrap();
+        assert_eq!((state.buffer_ms, state.lag_ms), (1800, 3800));
     }
 }

@@ -19,6 +19,9 @@ const ICE_SERVERS_MAX: usize = 16;
 /// Smallest store that can hold what the swarm core keeps of a stream, in bytes.
 const STORE_BYTES_MIN: u64 = 16 * 1024 * 1024;
 
+/// Longest `progressive_ms`: longer than the segments of live streams.
+const PROGRESSIVE_MS_MAX: u32 = 10_000;
+
 /// Settings of an [`crate::Agent`]. Only `stream` must be set.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -64,6 +67,11 @@ pub struct Config {
     /// believe in. Without it, players with an ABR logic of their own may choose a rendition that
     /// the CDN cannot sustain.
     pub pace: bool,
+    /// Media that the player takes at a time while a segment arrives, in milliseconds; at most 10000.
+    /// It then gets verified pieces in order as they come, the swarm has until the moment of each piece
+    /// to bring it, and less comes from the CDN at low latency. 500 for ffmpeg, mpv, VLC, ExoPlayer,
+    /// and hls.js with `progressive`. 0 for players that need whole segments, which is safe for all.
+    pub progressive_ms: u32,
     /// How long to wait for a TCP and TLS connection to the CDN, in milliseconds.
     pub connect_timeout_ms: u64,
     /// How long the CDN may take to begin its answer, in milliseconds.
@@ -95,6 +103,7 @@ impl Default for Config {
             consent: None,
             stripes_max: 8,
             pace: true,
+            progressive_ms: 0,
             connect_timeout_ms: 4_000,
             first_byte_timeout_ms: 6_000,
             stall_timeout_ms: 6_000,
@@ -147,6 +156,10 @@ impl Config {
         }
         if self.bind_ips.is_empty() {
             return Err(ConfigError::NoBindIp);
+        }
+        if self.progressive_ms > PROGRESSIVE_MS_MAX {
+            let (given, most) = (self.progressive_ms, PROGRESSIVE_MS_MAX);
+            return Err(ConfigError::Progressive(given, most));
         }
         check_ice_servers(&self.ice_servers)?;
         Ok(Checked {
@@ -268,6 +281,13 @@ mod tests {
             urls: vec!["http://turn.example".into()],
             ..IceServer::default()
         };
+        assert!(
+            message(Config {
+                progressive_ms: PROGRESSIVE_MS_MAX + 1,
+                ..good.clone()
+            })
+            .contains("`progressive_ms`")
+        );
         assert!(
             message(Config {
                 ice_servers: vec![server],

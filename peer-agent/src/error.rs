@@ -37,6 +37,9 @@ pub enum ConfigError {
     /// A store that cannot hold a live window.
     #[error("configuration: `store_bytes_max` is {0}, at least {1} are needed")]
     StoreTooSmall(u64, u64),
+    /// A player that takes more at a time than a segment has.
+    #[error("configuration: `progressive_ms` is {0}, at most {1} are allowed")]
+    Progressive(u32, u32),
     /// An ICE server of an unknown kind.
     #[error("configuration: `ice_servers` must hold stun: and turn: URLs, not {0:?}")]
     IceServer(String),

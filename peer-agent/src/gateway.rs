@@ -28,6 +28,8 @@ const HOSTS_MAX: usize = 16;
 const MANIFESTS_MAX: usize = 4;
 /// A manifest that nobody asked for in this time is forgotten.
 const MANIFEST_IDLE: Duration = Duration::from_secs(60);
+/// Media playlists whose place is known.
+const PLAYLISTS_MAX: usize = 64;
 /// How often new segments can come into being in a manifest without a change of it.
 const MANIFEST_REREAD: Duration = Duration::from_millis(500);
 
@@ -46,6 +48,14 @@ struct State {
     estimate: Estimate,
     hosts: HashSet<String>,
     manifests: HashMap<String, Manifest>,
+    playlists: HashMap<TrackId, Playlist>,
+}
+
+/// Where a live media playlist is, and when it was read.
+#[derive(Debug)]
+struct Playlist {
+    url: String,
+    read: Instant,
 }
 
 #[derive(Debug)]
@@ -145,6 +155,7 @@ impl Gateway {
             PlaylistKind::Hls => match hls::read(&text.text, &text.url) {
                 Ok(playlist) => {
                     if let HlsPlaylist::Media(track) = &playlist {
+                        self.lock().on_media_playlist(track, &text.url);
                         self.on_tracks(vec![track.clone()]).await;
                     }
                     text.hls = Some(playlist);
@@ -210,6 +221,22 @@ impl Gateway {
         !due.is_empty()
     }
 
+    /// Reads the media playlist of a track again, if nobody has for so long: a player that takes its
+    /// time with a segment may look for the next one only afterwards.
+    pub(crate) async fn reread_playlist(&self, track: TrackId, headers: HeaderMap, age: Duration) {
+        let url = {
+            let state = self.lock();
+            let known = state.playlists.get(&track);
+            let known = known.filter(|playlist| playlist.read.elapsed() >= age);
+            known.map(|playlist| playlist.url.clone())
+        };
+        if let Some(url) = url
+            && let Err(error) = self.fetch(Method::GET, &url, None, headers).await
+        {
+            tracing::debug!(%error, url, "playlist could not be read ahead");
+        }
+    }
+
     async fn on_tracks(&self, tracks: Vec<Track>) {
         {
             let mut state = self.lock();
@@ -245,6 +272,14 @@ impl Gateway {
         self.lock().estimate.on_asked(track);
     }
 
+    /// The player has got the first `ms` of a segment.
+    pub(crate) fn on_progress(&self, located: &Located, ms: u32) {
+        let part = (located.seq, ms);
+        self.lock()
+            .estimate
+            .on_progress(located.track, part, Instant::now());
+    }
+
     /// The player has got it, or not.
     pub(crate) fn on_answered(&self, located: &Located, got: bool) {
         let given = got.then_some((located.seq, located.duration_ms));
@@ -268,6 +303,22 @@ impl Gateway {
 }
 
 impl State {
+    fn on_media_playlist(&mut self, track: &Track, url: &str) {
+        let (id, read) = (track.track, Instant::now());
+        self.playlists.remove(&id);
+        if track.ended {
+            return;
+        }
+        if self.playlists.len() >= PLAYLISTS_MAX
+            && let Some(oldest) = self.playlists.iter().min_by_key(|(_, known)| known.read)
+        {
+            let oldest = *oldest.0;
+            self.playlists.remove(&oldest);
+        }
+        let url = url.to_owned();
+        self.playlists.insert(id, Playlist { url, read });
+    }
+
     fn allow(&mut self, url: &str) {
         let Some(origin) = origin_of(url) else { return };
         if self.hosts.len() < HOSTS_MAX {

@@ -1,6 +1,14 @@
 //! Segments on their way to a player: verified pieces as soon as the next one in order is there,
 //! the CDN's bytes where the swarm has no say.
 
+mod released;
+#[cfg(test)]
+mod tests;
+mod through;
+
+pub(crate) use self::released::media_ms;
+pub(crate) use self::through::pass;
+
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,8 +21,9 @@ use swarm_core::id::Name;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
+use self::through::Source;
 use crate::catalog::Located;
-use crate::driver::{Answer, Request};
+use crate::driver::{Answer, Next, Released, Request};
 use crate::gateway::Gateway;
 use crate::origin::{OriginError, content_range};
 use crate::pace::{Pace, SLICE_BYTES};
@@ -68,6 +77,9 @@ pub(crate) struct Options {
     pub(crate) headers: HeaderMap,
     /// Whether to slow down what neighbours sent, for players that measure.
     pub(crate) pace: bool,
+    /// Media that the player takes at a time while the segment arrives, in milliseconds; 0: all at
+    /// once.
+    pub(crate) grain_ms: u32,
 }
 
 /// Opens a segment through the swarm.
@@ -80,46 +92,20 @@ pub(crate) async fn open(
     let asked = Instant::now();
     gateway.on_asked(located.track);
     let changes = gateway.driver.store().changes();
-    let request = gateway.driver.want(name).await;
-    let part = options.part;
-    let at = part.map_or(0, |(first, _)| first);
-    let mut waiting = Waiting {
+    // A part is asked for to have it, not to play it while it comes: the core brings the whole in time.
+    let grain_ms = options.part.map_or(options.grain_ms, |_| 0);
+    let request = gateway.driver.want(name, grain_ms).await;
+    let waiting = Waiting {
         gateway: gateway.clone(),
         name,
         located,
         request,
         changes,
         asked,
+        grain_ms,
         options,
     };
-    match waiting.begin(at).await {
-        Begin::Answered(Answer::Deliver {
-            media,
-            reported_bps,
-        }) => {
-            let len = media.len();
-            let from_peer = media.bytes_p2p > media.bytes_cdn;
-            Ok(waiting.stream(len, part, from_peer, Some((media, reported_bps))))
-        }
-        Begin::Prefix { len, from_peer } => Ok(waiting.stream(len, part, from_peer, None)),
-        Begin::Answered(Answer::Fail { status }) if !status.is_success() => {
-            waiting.gateway.on_answered(&waiting.located, false);
-            Ok(failed(status))
-        }
-        Begin::Answered(Answer::Fail { .. } | Answer::Bypass) => waiting.bypass(part).await,
-    }
-}
-
-/// Passes the CDN's answer through.
-pub(crate) fn pass(gateway: &Gateway, response: Response) -> Object {
-    let (object, out) = Object::of(&response);
-    let source = Source {
-        origin: gateway.origin.clone(),
-        bypassed: gateway.bytes_bypassed.clone(),
-        response,
-    };
-    tokio::spawn(source.pour(out, None));
-    object
+    waiting.open().await
 }
 
 /// An error without a body.
@@ -180,55 +166,6 @@ impl Object {
     }
 }
 
-/// A body on its way from the CDN.
-struct Source {
-    origin: crate::origin::Origin,
-    bypassed: Arc<std::sync::atomic::AtomicU64>,
-    response: Response,
-}
-
-impl Source {
-    /// Sends the body on, and says at the end how fast it came. `done` hears whether it was all.
-    async fn pour(mut self, out: Out, done: Option<oneshot::Sender<bool>>) {
-        let started = Instant::now();
-        let mut bytes_cdn = 0u64;
-        let complete = loop {
-            match self.origin.chunk(&mut self.response).await {
-                Ok(Some(chunk)) => {
-                    let len = chunk.len() as u64;
-                    bytes_cdn += len;
-                    self.bypassed
-                        .fetch_add(len, std::sync::atomic::Ordering::Relaxed);
-                    if out.body.send(Ok(chunk)).await.is_err() {
-                        break false;
-                    }
-                }
-                Ok(None) => break true,
-                Err(error) => {
-                    tracing::debug!(%error, "answer broke off");
-                    let _ = out.body.send(Err(io::Error::other(error))).await;
-                    break false;
-                }
-            }
-        };
-        if let Some(done) = done {
-            let _ = done.send(complete);
-        }
-        if complete {
-            let reported_bps = bits_per_second(bytes_cdn, started.elapsed());
-            let _ = out.report.send(Report {
-                bytes_p2p: 0,
-                bytes_cdn,
-                reported_bps,
-            });
-        }
-    }
-}
-
-fn bits_per_second(bytes: u64, time: Duration) -> u64 {
-    bytes.saturating_mul(8_000_000) / (time.as_micros() as u64).max(1000)
-}
-
 impl Media {
     pub(crate) fn len(&self) -> u64 {
         self.chunks.iter().map(|chunk| chunk.len() as u64).sum()
@@ -263,6 +200,7 @@ struct Waiting {
     request: Request,
     changes: watch::Receiver<u64>,
     asked: Instant,
+    grain_ms: u32,
     options: Options,
 }
 
@@ -274,9 +212,54 @@ enum Begin {
         len: u64,
         from_peer: bool,
     },
+    /// The first pieces of a whole of this length, of which the core says when there are more.
+    Released {
+        released: Released,
+        len: u64,
+        from_peer: bool,
+    },
+}
+
+/// What a body is sent from.
+enum Supply {
+    /// All is here; the player should believe this bandwidth.
+    Whole(Media, u64),
+    /// What is there under the segment's name, as it comes.
+    Prefix,
+    /// What the core releases, as it does.
+    Released(Released),
 }
 
 impl Waiting {
+    async fn open(mut self) -> Result<Object, OriginError> {
+        let part = self.options.part;
+        let at = part.map_or(0, |(first, _)| first);
+        let (len, from_peer, supply) = match self.begin(at).await {
+            Begin::Answered(Answer::Deliver {
+                media,
+                reported_bps,
+                ..
+            }) => {
+                let from_peer = media.bytes_p2p > media.bytes_cdn;
+                (media.len(), from_peer, Supply::Whole(media, reported_bps))
+            }
+            Begin::Prefix { len, from_peer } => (len, from_peer, Supply::Prefix),
+            Begin::Released {
+                released,
+                len,
+                from_peer,
+            } => (len, from_peer, Supply::Released(released)),
+            Begin::Answered(Answer::Fail { status }) if !status.is_success() => {
+                self.gateway.on_answered(&self.located, false);
+                return Ok(failed(status));
+            }
+            Begin::Answered(Answer::Fail { .. } | Answer::Bypass) => {
+                return self.bypass(part).await;
+            }
+        };
+        Ok(self.stream(len, part, from_peer, supply))
+    }
+
     /// Waits until there is something to play at `at`.
     async fn begin(&mut self, at: u64) -> Begin {
         if let Ok(answer) = timeout(AT_ONCE, self.request.answer()).await {
@@ -293,7 +276,14 @@ impl Waiting {
                 return Begin::Prefix { len, from_peer };
             }
             tokio::select! {
-                answer = self.request.answer() => return Begin::Answered(answer),
+                next = self.request.next() => match next {
+                    Next::Answer(answer) => return Begin::Answered(answer),
+                    Next::Released(released) => {
+                        if let Some(begin) = self.begin_released(released) {
+                            return begin;
+                        }
+                    }
+                },
                 _ = self.changes.changed() => {}
                 () = sleep_until(late) => return Begin::Answered(Answer::Bypass),
             }
@@ -304,17 +294,18 @@ impl Waiting {
         PATIENCE + 3 * Duration::from_millis(self.located.duration_ms.into())
     }
 
+    /// What can be played without the core's word. Of what records vouch for it tells a player
+    /// that plays while the segment arrives how much that is.
     fn prefix(&self, at: u64) -> Prefix {
-        self.gateway.driver.store().prefix(self.name, at)
+        let store = self.gateway.driver.store();
+        if self.grain_ms > 0 {
+            store.raw(self.name, at)
+        } else {
+            store.prefix(self.name, at)
+        }
     }
 
-    fn stream(
-        self,
-        len: u64,
-        part: Option<Part>,
-        from_peer: bool,
-        whole: Option<(Media, u64)>,
-    ) -> Object {
+    fn stream(self, len: u64, part: Option<Part>, from_peer: bool, supply: Supply) -> Object {
         let (mut at, mut end) = (0, len);
         if let Some((first, last)) = part {
             at = first;
@@ -342,7 +333,7 @@ impl Waiting {
             end,
             len,
         };
-        tokio::spawn(streaming.run(whole));
+        tokio::spawn(streaming.run(supply));
         object
     }
 
@@ -416,10 +407,11 @@ enum Broken {
 }
 
 impl Streaming {
-    async fn run(mut self, whole: Option<(Media, u64)>) {
-        let sent = match whole {
-            Some((media, reported_bps)) => self.deliver(media, reported_bps).await,
-            None => self.follow().await,
+    async fn run(mut self, supply: Supply) {
+        let sent = match supply {
+            Supply::Whole(media, reported_bps) => self.deliver(media, reported_bps).await,
+            Supply::Prefix => self.follow().await,
+            Supply::Released(released) => self.follow_released(released).await,
         };
         let Self { waiting, out, .. } = self;
         waiting.gateway.on_answered(&waiting.located, sent.is_ok());
@@ -451,6 +443,7 @@ impl Streaming {
                     Ok(Answer::Deliver {
                         media,
                         reported_bps,
+                        ..
                     }) => report(&media, reported_bps),
                     _ => Report {
                         bytes_cdn: self.len,
@@ -471,6 +464,7 @@ impl Streaming {
             Answer::Deliver {
                 media,
                 reported_bps,
+                ..
             } => self.deliver(media, reported_bps).await,
             Answer::Bypass | Answer::Fail { .. } => self.continue_from_cdn().await,
         }
@@ -557,11 +551,15 @@ impl Streaming {
         if chunk.is_empty() {
             return Ok(());
         }
-        self.out
-            .body
-            .send(Ok(chunk))
-            .await
-            .map_err(|_| Broken::Gone)
+        let sent = self.out.body.send(Ok(chunk)).await;
+        sent.map_err(|_| Broken::Gone)?;
+        let waiting = &self.waiting;
+        if waiting.grain_ms > 0 {
+            let (located, part) = (&waiting.located, (self.at, self.len));
+            let ms = media_ms(located.duration_ms, part, waiting.grain_ms);
+            waiting.gateway.on_progress(located, ms);
+        }
+        Ok(())
     }
 }
 
@@ -570,25 +568,5 @@ fn report(media: &Media, reported_bps: u64) -> Report {
         bytes_p2p: media.bytes_p2p,
         bytes_cdn: media.bytes_cdn,
         reported_bps,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn cutting_keeps_exactly_the_span() {
-        let chunks = || {
-            vec![
-                Bytes::from_static(b"abc"),
-                Bytes::new(),
-                Bytes::from_static(b"defg"),
-            ]
-        };
-        assert_eq!(cut(chunks(), 0, 7).concat(), b"abcdefg");
-        assert_eq!(cut(chunks(), 2, 4).concat(), b"cd");
-        assert_eq!(cut(chunks(), 3, 100).concat(), b"defg");
-        assert!(cut(chunks(), 7, 9).is_empty());
     }
 }

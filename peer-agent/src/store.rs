@@ -13,6 +13,8 @@ use swarm_core::limits::SEGMENT_LEN_MAX;
 use swarm_core::record::Record;
 use tokio::sync::watch;
 
+use crate::driver::Released;
+
 /// Records kept at most, with or without pieces.
 const RECORDS_MAX: usize = 512;
 /// Unverified bodies kept at most; the oldest is forgotten first.
@@ -221,14 +223,22 @@ impl Store {
         if !verified.chunks.is_empty() {
             return verified;
         }
-        let body = state.bodies.iter().rev().find(|body| body.name == name);
-        let raw = body.map(|body| body.prefix(from)).unwrap_or_default();
-        let agree = raw.len.is_none() || verified.len.is_none() || raw.len == verified.len;
-        if agree && !raw.chunks.is_empty() {
-            raw
-        } else {
-            verified
-        }
+        let raw = state.raw(name, from);
+        if raw.chunks.is_empty() { verified } else { raw }
+    }
+
+    /// What a fetch without a record has brought so far of `name`, from byte `from` on.
+    pub(crate) fn raw(&self, name: Name, from: u64) -> Prefix {
+        self.lock().raw(name, from)
+    }
+
+    /// What is playable from byte `from` on of what was released.
+    pub(crate) fn released(&self, released: Released, from: u64) -> Prefix {
+        let state = self.lock();
+        let entry = state.segments.get(&released.segment);
+        entry
+            .map(|entry| entry.prefix_of(from, released.pieces.into()))
+            .unwrap_or_default()
     }
 
     /// Forgets a segment's record and bytes.
@@ -326,6 +336,16 @@ impl State {
         self.bytes + len <= bytes_max
     }
 
+    /// What nobody vouches for, unless a record says that it has another length.
+    fn raw(&self, name: Name, from: u64) -> Prefix {
+        let body = self.bodies.iter().rev().find(|body| body.name == name);
+        let raw = body.map(|body| body.prefix(from)).unwrap_or_default();
+        let record = self.names.get(&name).and_then(|id| self.segments.get(id));
+        let len = record.map(|entry| u64::from(entry.record.len));
+        let agree = raw.len.is_none() || len.is_none() || raw.len == len;
+        if agree { raw } else { Prefix::default() }
+    }
+
     fn forget(&mut self, segment: SegmentId) {
         let Some(entry) = self.segments.remove(&segment) else {
             return;
@@ -350,10 +370,15 @@ impl Entry {
     }
 
     fn prefix(&self, from: u64) -> Prefix {
+        self.prefix_of(from, self.pieces.len())
+    }
+
+    /// The same of the first `count` pieces.
+    fn prefix_of(&self, from: u64, count: usize) -> Prefix {
         let first = from / u64::from(self.record.piece_len);
         let mut skip = (from % u64::from(self.record.piece_len)) as usize;
         let mut chunks = Vec::new();
-        for piece in self.pieces.iter().skip(first as usize) {
+        for piece in self.pieces.iter().take(count).skip(first as usize) {
             let Some(piece) = piece else { break };
             chunks.push(piece.slice(skip.min(piece.len())..));
             skip = 0;
@@ -429,6 +454,13 @@ mod tests {
             &body[10..32_768]
         );
         assert!(store.prefix(record.name, 16_384).from_peer);
+        let first = Released {
+            segment: id,
+            pieces: 1,
+        };
+        assert_eq!(store.released(first, 10).chunks.concat(), &body[10..16_384]);
+        assert!(store.released(first, 16_384).chunks.is_empty());
+        assert!(store.raw(record.name, 0).chunks.is_empty());
         store.put(id, 2, piece(&body, &record, 2), From::Peer);
         let whole = store.whole(id).unwrap();
         assert_eq!(whole.chunks.concat(), body);

@@ -10,10 +10,9 @@ use swarm_core::id::{FetchId, Name, RequestId, StreamId};
 use swarm_core::limits::REQUESTS_MAX;
 use swarm_core::peer::{Action, Event, FetchOutcome, Input, Outbox, Payload};
 use swarm_core::timeline::Track;
-use tokio::sync::oneshot;
 use url::Url;
 
-use super::{Answer, Driver, Pending, RunningFetch, flags};
+use super::{Answer, Asker, Driver, Pending, Released, RunningFetch, flags};
 use crate::fetch::{Done, Job};
 use crate::snapshot::AgentEvent;
 use crate::tracker_link::TrackerLink;
@@ -35,8 +34,16 @@ impl Driver {
                     });
                 }
             }
-            // Asked for with a grain, which this driver does not give.
-            Action::Release { .. } => {}
+            Action::Release {
+                request,
+                segment,
+                pieces,
+            } => {
+                if let Some(asker) = self.requests.get(request) {
+                    let (segment, pieces) = (*segment, *pieces);
+                    asker.release(Released { segment, pieces });
+                }
+            }
             Action::Deliver {
                 request,
                 payload,
@@ -169,6 +176,7 @@ impl Driver {
         };
         let answer = match media {
             Some(media) => Answer::Deliver {
+                payload,
                 media,
                 reported_bps,
             },
@@ -181,9 +189,8 @@ impl Driver {
     }
 
     fn answer(&mut self, request: RequestId, answer: Answer) {
-        if let Some(waiting) = self.requests.remove(&request) {
-            // Who does not wait any more has lost interest.
-            let _ = waiting.send(answer);
+        if let Some(asker) = self.requests.remove(&request) {
+            asker.answer(answer);
         }
     }
 
@@ -213,11 +220,11 @@ impl Driver {
         &mut self,
         request: RequestId,
         name: Name,
-        answer: oneshot::Sender<Answer>,
+        grain_ms: u32,
+        asker: Asker,
     ) {
         if self.requests.len() >= REQUESTS_MAX {
-            let _ = answer.send(Answer::Bypass);
-            return;
+            return asker.answer(Answer::Bypass);
         }
         let now = tokio::time::Instant::now();
         if let Some(located) = self.shared.catalog.find(name)
@@ -229,11 +236,11 @@ impl Driver {
                 segments: &segments,
             });
         }
-        self.requests.insert(request, answer);
+        self.requests.insert(request, asker);
         self.handle(Input::Wanted {
             request,
             name,
-            grain_ms: 0,
+            grain_ms,
         });
     }
 

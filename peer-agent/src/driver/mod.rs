@@ -8,7 +8,10 @@ mod links;
 mod servers;
 mod tracks;
 
-pub(crate) use handle::{Answer, Command, DriverHandle, Request};
+#[cfg(test)]
+mod tests;
+
+pub(crate) use handle::{Answer, Asker, Command, DriverHandle, Next, Released, Request};
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -44,6 +47,8 @@ const TURN_MAX: usize = 256;
 const HOUSEKEEPING: Duration = Duration::from_millis(250);
 /// Failed fetches whose status is remembered.
 const FAILURES_MAX: usize = 64;
+/// Events that a slow listener may be behind.
+const EVENTS_MAX: usize = 1024;
 /// How long goodbyes may take to get onto the network.
 const GOODBYE: Duration = Duration::from_millis(250);
 
@@ -58,6 +63,20 @@ pub(crate) struct Shared {
     pub(crate) events: broadcast::Sender<AgentEvent>,
 }
 
+impl Shared {
+    /// As it is at the beginning.
+    pub(crate) fn new(checked: &Checked) -> Self {
+        Self {
+            catalog: Arc::new(Catalog::default()),
+            store: Arc::new(Store::new(checked.config.store_bytes_max)),
+            trust: Trust::new(&checked.keys),
+            bytes_bypassed: Arc::new(AtomicU64::new(0)),
+            snapshots: watch::channel(Snapshot::default()).0,
+            events: broadcast::channel(EVENTS_MAX).0,
+        }
+    }
+}
+
 /// The loop's state.
 pub(crate) struct Driver {
     peer: Peer,
@@ -66,7 +85,7 @@ pub(crate) struct Driver {
     /// Inputs that carrying out actions has led to.
     pending: VecDeque<Pending>,
     shared: Arc<Shared>,
-    requests: HashMap<RequestId, oneshot::Sender<Answer>>,
+    requests: HashMap<RequestId, Asker>,
     fetcher: Fetcher,
     fetches: HashMap<FetchId, RunningFetch>,
     failures: VecDeque<(FetchId, StatusCode)>,
@@ -138,6 +157,16 @@ pub(crate) fn spawn(
     origin: crate::origin::Origin,
     shared: Arc<Shared>,
 ) -> (DriverHandle, tokio::task::JoinHandle<()>) {
+    let (handle, driver, ears) = build(checked, seed, origin, shared);
+    (handle, tokio::spawn(driver.run(ears)))
+}
+
+fn build(
+    checked: &Checked,
+    seed: u64,
+    origin: crate::origin::Origin,
+    shared: Arc<Shared>,
+) -> (DriverHandle, Driver, Ears) {
     let (commands, hear_commands) = mpsc::channel(QUEUE_MAX);
     let (rtc, hear_rtc) = mpsc::channel(QUEUE_MAX);
     let (fetches, hear_fetches) = mpsc::channel(QUEUE_MAX);
@@ -188,8 +217,8 @@ pub(crate) fn spawn(
         fetches: hear_fetches,
         tracker: hear_tracker,
     };
-    let task = tokio::spawn(driver.run(ears));
-    (DriverHandle::new(commands, shared.store.clone()), task)
+    let handle = DriverHandle::new(commands, shared.store.clone());
+    (handle, driver, ears)
 }
 
 fn environment(config: &crate::Config) -> Environment {
@@ -307,9 +336,10 @@ impl Driver {
             Some(Command::Want {
                 request,
                 name,
-                answer,
+                grain_ms,
+                asker,
             }) => {
-                self.handle_want(request, name, answer);
+                self.handle_want(request, name, grain_ms, asker);
             }
             Some(Command::Abandon(request)) => {
                 if self.requests.remove(&request).is_some() {
@@ -433,7 +463,7 @@ impl Driver {
         let gone: Vec<_> = self
             .requests
             .iter()
-            .filter(|(_, answer)| answer.is_closed())
+            .filter(|(_, asker)| asker.is_gone())
             .collect();
         let gone: Vec<_> = gone.into_iter().map(|(request, _)| *request).collect();
         for request in gone {

@@ -36,6 +36,8 @@ pub(crate) struct Endpoint {
     pub(crate) snapshots: watch::Receiver<Snapshot>,
     /// Whether deliveries are paced.
     pub(crate) pace: bool,
+    /// Media that players take at a time while a segment arrives; 0: whole segments.
+    pub(crate) progressive_ms: u32,
 }
 
 /// Serves until `shutdown` resolves.
@@ -165,6 +167,7 @@ impl Endpoint {
             part,
             headers,
             pace: self.pace,
+            grain_ms: self.progressive_ms,
         };
         let path = Url::parse(url)
             .ok()
@@ -218,6 +221,8 @@ fn is_playlist_path(path: &str) -> bool {
     extension.is_some_and(|extension| matches!(extension.as_str(), "m3u8" | "m3u" | "mpd"))
 }
 
+#[cfg(test)]
+mod progressive;
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;

@@ -66,6 +66,10 @@ pub(super) struct Loader {
     pub(super) playhead: Arc<Playhead>,
     /// Where the end of the playlist is, on the player's clock.
     pub(super) edge_ms: Arc<AtomicU64>,
+    /// Media that the player takes at a time while a segment arrives; 0: whole segments.
+    pub(super) grain_ms: u32,
+    /// Up to where media is there, on the player's clock, if that is within a segment.
+    pub(super) reached_ms: Arc<AtomicU64>,
     pub(super) loaded: mpsc::Sender<Loaded>,
     pub(super) next_seq: Option<u64>,
     pub(super) loaded_ms: u64,
@@ -224,7 +228,9 @@ impl Loader {
                 .fetch(Method::GET, &init.url, init.range, HeaderMap::new())
                 .await;
             let bytes = match fetched {
-                Ok(Fetched::Object(object)) => collect(object).await.map(|(bytes, _)| bytes),
+                Ok(Fetched::Object(object)) => {
+                    collect(object, |_| {}).await.map(|(bytes, _)| bytes)
+                }
                 Ok(Fetched::Playlist(_)) => Err("it is a playlist".into()),
                 Err(error) => Err(error.to_string()),
             };
@@ -290,9 +296,21 @@ impl Loader {
             .catalog
             .find(name)
             .ok_or("the playlist is gone")?;
-        let options = Options::default();
+        let options = Options {
+            grain_ms: self.grain_ms,
+            ..Options::default()
+        };
         let opened = media::open(&self.gateway, name, located, options).await;
-        collect(opened.map_err(|error| error.to_string())?).await
+        let object = opened.map_err(|error| error.to_string())?;
+        let whole = object.len;
+        let on_bytes = |part| {
+            if let Some(whole) = whole.filter(|whole| self.grain_ms > 0 && part < *whole) {
+                let ms = media::media_ms(listed.info.duration_ms, (part, whole), self.grain_ms);
+                let reached_ms = self.loaded_ms + u64::from(ms);
+                self.reached_ms.fetch_max(reached_ms, Ordering::Relaxed);
+            }
+        };
+        collect(object, on_bytes).await
     }
 }
 
@@ -315,14 +333,18 @@ fn start_of(track: &Track, hold_back_targets: u32) -> u64 {
     first
 }
 
-/// All of a body and where it came from.
-async fn collect(mut object: Object) -> Result<(Vec<u8>, Delivery), String> {
+/// All of a body and where it came from. `on_bytes` hears how much there is of it so far.
+async fn collect(
+    mut object: Object,
+    on_bytes: impl Fn(u64),
+) -> Result<(Vec<u8>, Delivery), String> {
     if !matches!(object.status, StatusCode::OK | StatusCode::PARTIAL_CONTENT) {
         return Err(format!("the CDN said {}", object.status));
     }
     let mut bytes = Vec::with_capacity(object.len.unwrap_or(0).min(1 << 26) as usize);
     while let Some(chunk) = object.body.recv().await {
         bytes.extend_from_slice(&chunk.map_err(|error| error.to_string())?);
+        on_bytes(bytes.len() as u64);
     }
     if object.len.is_some_and(|len| len != bytes.len() as u64) {
         return Err("the answer has another length than it says".into());

@@ -34,9 +34,13 @@ const TICK: Duration = Duration::from_millis(20);
 const TELL_EVERY: u32 = 15;
 /// Attempts at the first playlist.
 const ATTEMPTS: u32 = 10;
+/// What is there before playback begins or goes on if segments are played while they arrive, and longer
+/// than this.
+const ENOUGH_MS: u64 = 1000;
 const RETRY: Duration = Duration::from_millis(500);
 
-/// How to play.
+/// How to play. Whether segments are played while they arrive says the agent's
+/// [`progressive_ms`](crate::Config::progressive_ms).
 #[derive(Clone, Debug)]
 pub struct PlayOptions {
     /// Which HLS playlist, multivariant or media; the agent's stream without.
@@ -198,11 +202,20 @@ fn choose(list: Multivariant) -> Vec<Source> {
 struct Lane {
     loaded: mpsc::Receiver<Loaded>,
     edge_ms: Arc<AtomicU64>,
-    /// Where its media ends, on the player's clock.
-    end_ms: u64,
+    /// Where its last whole segment ends, on the player's clock.
+    whole_ms: u64,
+    /// Up to where the one after that is there.
+    reached_ms: Arc<AtomicU64>,
     /// The duration of its last segment: what is loaded again before playback goes on.
     step_ms: u64,
     is_over: bool,
+}
+
+impl Lane {
+    /// Where its media ends, on the player's clock.
+    fn end_ms(&self) -> u64 {
+        self.whole_ms.max(self.reached_ms.load(Ordering::Relaxed))
+    }
 }
 
 struct Player<'a> {
@@ -228,6 +241,7 @@ impl<'a> Player<'a> {
         for source in sources {
             let (sender, loaded) = mpsc::channel(4);
             let edge_ms = Arc::new(AtomicU64::new(0));
+            let reached_ms = Arc::new(AtomicU64::new(0));
             let level = if source.is_main {
                 options.level
             } else {
@@ -242,6 +256,8 @@ impl<'a> Player<'a> {
                 buffer_max_ms: options.buffer_max_ms,
                 playhead: playhead.clone(),
                 edge_ms: edge_ms.clone(),
+                grain_ms: agent.progressive_ms,
+                reached_ms: reached_ms.clone(),
                 loaded: sender,
                 next_seq: None,
                 loaded_ms: 0,
@@ -251,7 +267,8 @@ impl<'a> Player<'a> {
             lanes.push(Lane {
                 loaded,
                 edge_ms,
-                end_ms: 0,
+                whole_ms: 0,
+                reached_ms,
                 step_ms: 0,
                 is_over: false,
             });
@@ -302,7 +319,7 @@ impl<'a> Player<'a> {
                         report,
                         valid,
                     } => {
-                        lane.end_ms += u64::from(duration_ms);
+                        lane.whole_ms += u64::from(duration_ms);
                         lane.step_ms = duration_ms.into();
                         self.report.invalid += u32::from(!valid);
                         if self.report.segments.len() >= SEGMENTS_MAX {
@@ -311,7 +328,7 @@ impl<'a> Player<'a> {
                         self.report.segments.push(report);
                     }
                     Loaded::Failed { duration_ms } => {
-                        lane.end_ms += u64::from(duration_ms);
+                        lane.whole_ms += u64::from(duration_ms);
                         self.report.failed += 1;
                     }
                     Loaded::Jump => self.report.jumps += 1,
@@ -345,13 +362,8 @@ impl<'a> Player<'a> {
             if self.report.startup_ms.is_some() {
                 self.stalled += elapsed;
             }
-            let step_ms = self
-                .lanes
-                .iter()
-                .map(|lane| lane.step_ms)
-                .min()
-                .unwrap_or(0);
-            let enough = step_ms > 0 && self.buffer_ms() >= step_ms;
+            let enough_ms = self.enough_ms();
+            let enough = enough_ms > 0 && self.buffer_ms() >= enough_ms;
             if enough {
                 self.playing = true;
                 let startup_ms = now.duration_since(self.began).as_millis() as u64;
@@ -363,9 +375,19 @@ impl<'a> Player<'a> {
             .store(self.position.as_millis() as u64, Ordering::Relaxed);
     }
 
+    /// What must be there before playback begins or goes on; 0 if that is not known yet.
+    fn enough_ms(&self) -> u64 {
+        let steps = self.lanes.iter().map(|lane| lane.step_ms);
+        match (self.agent.progressive_ms, steps.min().unwrap_or(0)) {
+            (0, step_ms) => step_ms,
+            (_, 0) => ENOUGH_MS,
+            (_, step_ms) => step_ms.min(ENOUGH_MS),
+        }
+    }
+
     /// Where the track that ends first ends.
     fn end_ms(&self) -> u64 {
-        self.lanes.iter().map(|lane| lane.end_ms).min().unwrap_or(0)
+        self.lanes.iter().map(Lane::end_ms).min().unwrap_or(0)
     }
 
     fn buffer_ms(&self) -> u64 {

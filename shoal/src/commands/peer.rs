@@ -42,6 +42,10 @@ pub(crate) struct Args {
     /// Most that is uploaded, in Mbit/s, in the place of `upload_bps_max`.
     #[arg(long, value_name = "MBPS", value_parser = parse_mbps)]
     upload_mbps: Option<u64>,
+    /// Media that the player takes at a time while a segment arrives, in milliseconds, in the place of
+    /// `progressive_ms`. 0: whole segments.
+    #[arg(long, value_name = "MS")]
+    progressive_ms: Option<u32>,
     /// Settings, a TOML file.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -111,6 +115,7 @@ fn config_of(args: &Args) -> Result<Config, Failure> {
     file::set(&mut config.p2p, args.p2p);
     file::set(&mut config.leech, args.leech);
     file::set(&mut config.upload_bps_max, args.upload_mbps);
+    file::set(&mut config.progressive_ms, args.progressive_ms);
     if !args.keys.is_empty() {
         config.public_keys = args.keys.iter().map(|key| hex_key(key)).collect();
         config.trust_cdn = false;
@@ -172,6 +177,9 @@ mod tests {
         let changed = config(&format!("peer --config {file} --leech false --p2p")).unwrap();
         assert_eq!((changed.leech, changed.p2p), (false, true));
         assert_eq!(changed.stream, "http://c/a.m3u8");
+        assert_eq!(changed.progressive_ms, 0);
+        let takes = config(&format!("peer --config {file} --progressive-ms 500")).unwrap();
+        assert_eq!(takes.progressive_ms, 500);
     }
 
     #[test]
