@@ -32,15 +32,20 @@ impl Viewer {
 
     /// Starts to play a given rendition.
     pub async fn start_at(config: Config, level: Level) -> Self {
+        let options = PlayOptions {
+            level,
+            ..PlayOptions::default()
+        };
+        Self::start_with(config, options).await
+    }
+
+    /// Starts to play as the options say.
+    pub async fn start_with(config: Config, options: PlayOptions) -> Self {
         let agent = Arc::new(Agent::start(config).await.expect("the agent starts"));
         let (stop, stopped) = oneshot::channel::<()>();
         let player = Arc::clone(&agent);
         let playing = tokio::spawn(async move {
             let stopped = async { _ = stopped.await };
-            let options = PlayOptions {
-                level,
-                ..PlayOptions::default()
-            };
             play(&player, options, stopped)
                 .await
                 .expect("playback begins")

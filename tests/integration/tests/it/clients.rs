@@ -11,7 +11,7 @@ const INIT: &str = "/live/360p/init.mp4";
 const REQUESTS: usize = 400;
 
 /// Runs a client, which must be installed, until it ends; what it printed, if it was content.
-async fn run(program: &str, arguments: &[&str]) -> Result<(Vec<u8>, String), String> {
+pub(crate) async fn run(program: &str, arguments: &[&str]) -> Result<(Vec<u8>, String), String> {
     let child = Command::new(program)
         .args(arguments)
         .stdin(Stdio::null())

@@ -6,5 +6,6 @@ mod elsewhere;
 mod hostile_peer;
 mod never_worse;
 mod players;
+mod progressive;
 mod relays;
 mod sharing;
