@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::StatusCode;
-use swarm_core::id::{FetchId, Name, RequestId, StreamId};
+use swarm_core::id::{FetchId, Name, RequestId, SegmentId, StreamId};
 use swarm_core::limits::REQUESTS_MAX;
 use swarm_core::peer::{Action, Event, FetchOutcome, Input, Outbox, Payload};
 use swarm_core::timeline::Track;
@@ -38,19 +38,12 @@ impl Driver {
                 request,
                 segment,
                 pieces,
-            } => {
-                if let Some(asker) = self.requests.get(request) {
-                    let (segment, pieces) = (*segment, *pieces);
-                    asker.release(Released { segment, pieces });
-                }
-            }
+            } => self.release(*request, *segment, *pieces),
             Action::Deliver {
                 request,
                 payload,
                 reported_bps,
-            } => {
-                self.deliver(*request, *payload, *reported_bps);
-            }
+            } => self.deliver(*request, *payload, *reported_bps),
             Action::Bypass(request) => self.answer(*request, Answer::Bypass),
             Action::Fail { request, fetch } => {
                 let said = self.failures.iter().find(|(failed, _)| failed == fetch);
@@ -166,6 +159,12 @@ impl Driver {
         };
         let task = tokio::spawn(self.fetcher.clone().run(job)).abort_handle();
         self.fetches.insert(fetch, RunningFetch { task, bytes });
+    }
+
+    fn release(&self, request: RequestId, segment: SegmentId, pieces: u8) {
+        if let Some(asker) = self.requests.get(&request) {
+            asker.release(Released { segment, pieces });
+        }
     }
 
     fn deliver(&mut self, request: RequestId, payload: Payload, reported_bps: u64) {
