@@ -103,22 +103,3 @@ test("without `progressive` segments are played when they are whole", { timeout:
   assert.deepEqual(end.map(early), end.map(() => 0));
   await Promise.all(viewers.map((viewer) => viewer.close()));
 });
-
-test("a page that gives Shoal up while it plays a segment goes on", { timeout: 150_000 }, async () => {
-  const viewers = await openPages(SETTINGS);
-  const [leaving] = viewers;
-  const sn = await leaving.page.evaluate(() => new Promise((resolve) => {
-    window.hls.on(Hls.Events.BUFFER_APPENDED, (_, { frag }) => {
-      if (frag.sn === "initSegment" || !frag.loader) return;
-      window.shoal.destroy();
-      resolve(frag.sn);
-    });
-  }));
-  await segmentsPass(viewers, SEGMENTS_BEFORE);
-  const end = await all(viewers);
-  await assertBytes(end);
-  for (const { errors } of end) assert.ok(errors.every((error) => error.endsWith("fatal=false")), `${errors}`);
-  assert.ok(errorsOf(end[0]).includes("fragLoadError fatal=false"), "the load broke off, and hls.js was told");
-  assert.ok(end[0].segments.some((segment) => segment.sn === sn), "the segment came in the end");
-  await Promise.all(viewers.map((viewer) => viewer.close()));
-});

@@ -1,11 +1,11 @@
 // Runs in the page: the digests of the segments that hls.js was handed.
 
-/** Appends `{url, sn, level, type, sha256}` to `segments` for each media segment that `hls` loads from now on. */
+/** Appends `{url, level, type, sha256}` to `segments` for each media segment that `hls` loads from now on. */
 function keepBytes(hls, segments) {
   const hex = (buffer) => Array.from(new Uint8Array(buffer), (byte) => byte.toString(16).padStart(2, "0")).join("");
   const keep = ({ url, level, type, sn }, chunks) => {
     if (sn === "initSegment") return;
-    const entry = { url, sn, level, type, sha256: "" };
+    const entry = { url, level, type, sha256: "" };
     segments.push(entry);
     new Blob(chunks).arrayBuffer()
       .then((bytes) => crypto.subtle.digest("SHA-256", bytes))

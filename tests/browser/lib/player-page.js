@@ -18,7 +18,6 @@ const START = {
     hls.on(Hls.Events.BUFFER_APPENDED, (_, { frag }) => {
       if (frag.sn !== "initSegment" && frag.loader) books.appendedEarly.push(frag.sn);
     });
-    window.hls = hls;
     hls.loadSource(stream);
     hls.attachMedia(video);
     return () => hls.playingDate?.getTime() ?? NaN;
