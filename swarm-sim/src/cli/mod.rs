@@ -108,12 +108,13 @@ impl SimulateArgs {
     /// The command line that repeats one seed's run.
     pub fn replay(&self, options: &Options) -> String {
         let mut line = format!(
-            "shoal simulate --scenario {} --viewers {} --bitrate-mbps {} --segment-s {} --latency-s {} --minutes {} --seed {}",
+            "shoal simulate --scenario {} --viewers {} --bitrate-mbps {} --segment-s {} --latency-s {} --grain-s {} --minutes {} --seed {}",
             self.scenario,
             options.viewers,
             options.bitrate_mbps,
             options.segment_s,
             options.latency_s,
+            options.grain_s,
             options.minutes,
             options.seed
         );
