@@ -23,8 +23,10 @@ const SEGMENTS_OF_START: usize = 12;
 /// The playlist of one rendition as the origin has it.
 async fn playlist(stack: &Stack) -> String {
     let url = stack.at_origin("/live/360p/index.m3u8");
-    let answer = reqwest::get(url).await.expect("the origin answers");
-    answer.text().await.expect("a playlist is text")
+    let (out, _) = clients::run("curl", &["--silent", "--fail", &url])
+        .await
+        .expect("the origin answers");
+    String::from_utf8(out).expect("a playlist is text")
 }
 
 /// Six viewers at this latency, each with the same rendition.
