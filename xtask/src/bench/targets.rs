@@ -277,8 +277,12 @@ mod tests {
             only: None,
             output: Output { json: None },
         };
-        let met = |at: usize| Measured::of(&ROWS[at], &args, &found).unwrap().verdict.1;
-        assert!(!met(0) && met(1) && met(6) && !met(8));
+        let met = |name: &str| {
+            let row = ROWS.iter().find(|row| row.name == name).unwrap();
+            Measured::of(row, &args, &found).unwrap().verdict.1
+        };
+        assert!(!met("steady, 10 s") && met("steady, 6 s"));
+        assert!(met("flash crowd") && !met("30 % churn a minute"));
         let options = options(&ROWS[0], &args);
         let line = Measured::of(&ROWS[0], &args, &found)
             .unwrap()
