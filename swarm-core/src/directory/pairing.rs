@@ -184,7 +184,7 @@ impl Directory {
                 other.local = if entered {
                     other.local + 1
                 } else {
-                    other.local - 1
+                    other.local.saturating_sub(1)
                 };
             }
         }
@@ -286,7 +286,7 @@ impl Directory {
             if let Some(v) = self.viewers.get_mut(me)
                 && v.remove_meeting(with)
             {
-                v.local -= local;
+                v.local = v.local.saturating_sub(local);
             }
         }
     }
@@ -316,7 +316,7 @@ impl Directory {
                 continue;
             };
             if other.remove_meeting(viewer) && own.is_some() && other.group == own {
-                other.local -= 1;
+                other.local = other.local.saturating_sub(1);
             }
             if let Some(conn) = other.conn {
                 self.pending.push(why(conn, peer));
