@@ -196,8 +196,9 @@ pub enum Action {
     /// should be, by [`Input::FetchDone`] as failed, so that they are counted.
     CancelFetch(FetchId),
     /// Hand the first pieces of a segment to the player, which plays while it arrives; more of them
-    /// follow, and in the end [`Action::Deliver`]. Should [`Action::Bypass`] or [`Action::Fail`] follow
-    /// instead, the content has changed on the way, and the player's load ends with an error.
+    /// follow, and in the end [`Action::Deliver`]. Should something else follow instead
+    /// ([`Action::Bypass`], [`Action::Fail`], or a release or delivery of other bytes), the content has
+    /// changed on the way: the driver ends the player's load with an error, and never joins the two.
     Release {
         /// Which request.
         request: RequestId,

@@ -126,6 +126,7 @@ struct Player {
     /// It has what there was when it came: it has asked for the newest segment, or has much ahead.
     caught_up: bool,
     asked_at: Option<Instant>,
+    /// It has asked for segments that it plays while they arrive.
     is_progressive: bool,
 }
 

@@ -3,9 +3,9 @@
 use super::{
     Peer,
     io::{Action, Outbox},
-    segment::{Segment, mask},
+    segment::Segment,
 };
-use crate::{id::Name, time::Instant};
+use crate::time::Instant;
 
 /// When a segment's pieces are needed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,15 +102,12 @@ impl Peer {
     }
 
     /// Hands the player what has arrived in order, if it plays while segments arrive.
-    pub(super) fn release_pieces(&mut self, name: Name, out: &mut Outbox) {
-        let Some(segment) = self.segments.iter_mut().find(|s| s.name == name) else {
-            return;
-        };
+    pub(super) fn release_pieces(&mut self, index: usize, out: &mut Outbox) {
+        let segment = &mut self.segments[index];
         let (Some(content), false) = (segment.content, segment.is_complete()) else {
             return;
         };
         let pieces = segment.released();
-        debug_assert!(segment.have & mask(pieces) == mask(pieces));
         for request in &mut segment.requests {
             if request.grain_ms > 0 && u32::from(request.released) < pieces {
                 request.released = pieces as u8;
@@ -128,7 +125,7 @@ impl Peer {
 mod tests {
     use super::*;
     use crate::{
-        id::{RequestId, SegmentId},
+        id::{Name, RequestId, SegmentId},
         peer::segment::Request,
         timeline::Content,
     };

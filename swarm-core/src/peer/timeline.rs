@@ -260,7 +260,7 @@ impl Peer {
                     released: 0,
                 });
                 self.note_asked(index);
-                self.release_pieces(name, out);
+                self.release_pieces(index, out);
             }
             _ => out.push(Action::Bypass(request)),
         }

@@ -128,8 +128,7 @@ impl Peer {
         }
         self.note_broken(index, bits);
         self.skip(index, bits, out);
-        let name = self.segments[index].name;
-        self.release_pieces(name, out);
+        self.release_pieces(index, out);
         self.plan_pushes(index, bits);
         self.note_for_bridges(index, bits);
         self.announce_soon(index, is_whole);

@@ -19,7 +19,7 @@ const WAITING_BYTES_MIN: u64 = 128 * 1024;
 /// A link that takes nothing for so long is held up at its other end: others need not wait for it.
 const HELD_UP_MS: u64 = 300;
 
-/// So many pieces of a segment that is played while it arrives are as urgent as each other.
+/// So many neighbouring pieces of a segment that is played while it arrives are as urgent as each other.
 const IN_ORDER_PIECES: u32 = 4;
 
 /// One piece to send.
@@ -126,8 +126,8 @@ pub(super) fn plan_next(
     best.map(|(_, next)| next)
 }
 
-/// What comes before what in a segment that is played while it arrives, and the piece: a run at a time, in it
-/// what fewest hold.
+/// What comes before what in a segment that is played while it arrives, and the piece: always a receiver's
+/// lowest. Who lacks one of an earlier run comes first; in the same run, who lacks what fewest hold.
 fn in_order(copies: u32, piece: u32) -> (u32, u32) {
     (
         piece / IN_ORDER_PIECES * (COPIES_MAX as u32 + 1) + copies,

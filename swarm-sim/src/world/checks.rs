@@ -141,25 +141,28 @@ impl Part {
         }
     }
 
-    /// The first pieces of a segment go to a player that plays while it arrives.
-    pub(super) fn release(&mut self, node: u32, request: RequestId, id: SegmentId, pieces: u8) {
+    /// What a player is handed of a segment that it plays while it arrives is verified, and what it asked for.
+    pub(super) fn check_release(
+        &mut self,
+        node: u32,
+        request: RequestId,
+        id: SegmentId,
+        pieces: u8,
+    ) {
         let Some(segment) = self.catalog.by_id(id) else {
             return;
         };
-        let (seq, content, full) = (segment.place.seq(), segment.content, segment.full());
         let Some(live) = &self.nodes[node as usize].live else {
             return;
         };
-        let Some((_, asked, _)) = live.request.filter(|r| r.0 == request) else {
+        let Some((_, seq, _)) = live.request.filter(|r| r.0 == request) else {
             return;
         };
-        let first = pieces_below(pieces.into());
-        if asked != seq || first & full & !live.stored(id) != 0 {
+        let missing = pieces_below(pieces.into()) & segment.full() & !live.stored(id);
+        if segment.place.seq() != seq || missing != 0 {
             self.metrics.bad_pieces_played += 1;
-            return self.broken(node, &|| "plays what is not verified".to_owned());
+            self.broken(node, &|| "plays what is not verified".to_owned());
         }
-        let part = (u64::from(pieces) * u64::from(content.piece_len)).min(content.len.into());
-        self.segment_progresses(node, request, (part, content.len.into()));
     }
 
     /// Every missing byte of what the player waits for has a live source, or a timer that goes off

@@ -110,7 +110,10 @@ impl Part {
                 request,
                 segment,
                 pieces,
-            } => self.release(node, *request, *segment, *pieces),
+            } => {
+                self.check_release(node, *request, *segment, *pieces);
+                self.pieces_arrive(node, *request, *segment, *pieces);
+            }
             Action::Deliver {
                 request,
                 payload,

@@ -1,7 +1,7 @@
 //! Viewers' visits: coming, reading playlists, playing, leaving.
 
 use swarm_core::{
-    id::RequestId,
+    id::{RequestId, SegmentId},
     peer::{Environment, Input, Peer},
     time::Instant,
     wire::tracker::ViewerFlags,
@@ -225,6 +225,21 @@ impl Part {
         if let Some((waiting, seq, _)) = live.request.filter(|r| r.0 == request) {
             let place = Place::new(channel, live.rendition, seq);
             self.fetch_for_player(node, waiting, place);
+        }
+    }
+
+    /// The player, which plays while segments arrive, has got the first pieces of what it asked for.
+    pub(super) fn pieces_arrive(
+        &mut self,
+        node: u32,
+        request: RequestId,
+        id: SegmentId,
+        pieces: u8,
+    ) {
+        if let Some(segment) = self.catalog.by_id(id) {
+            let whole = u64::from(segment.content.len);
+            let part = u64::from(pieces) * u64::from(segment.content.piece_len);
+            self.segment_progresses(node, request, (part.min(whole), whole));
         }
     }
 
