@@ -69,8 +69,8 @@ pub struct Config {
     pub pace: bool,
     /// Media that the player takes at a time while a segment arrives, in milliseconds; at most 10000.
     /// It then gets verified pieces in order as they come, the swarm has until the moment of each piece
-    /// to bring it, and less comes from the CDN at low latency. 500 for ffmpeg, mpv, VLC, ExoPlayer,
-    /// and hls.js with `progressive`. 0 for players that need whole segments, which is safe for all.
+    /// to bring it, which helps at low latency. 500 for players that play what has arrived, as ffmpeg
+    /// does. 0 for players that need whole segments, which is safe for all.
     pub progressive_ms: u32,
     /// How long to wait for a TCP and TLS connection to the CDN, in milliseconds.
     pub connect_timeout_ms: u64,
