@@ -75,7 +75,7 @@ pub(crate) struct Stream {
     /// Shortest target duration of its live playlists in milliseconds; 0 if there is none.
     target_ms: AtomicU64,
     born: Instant,
-    /// When manifests were last read again, in milliseconds since `born`.
+    /// When manifests were last read again, in milliseconds since `born`; [`NEVER`] since the last came.
     refreshed_ms: AtomicU64,
 }
 
@@ -90,6 +90,7 @@ const NUMBERINGS_MAX: u64 = 1024;
 /// How long a segment that could not be fetched is left to viewers.
 const FAILED_PAUSE: Duration = Duration::from_secs(4);
 const REFRESH_PAUSE_MS: u64 = 250;
+const NEVER: u64 = 0;
 /// Manifests kept for each stream.
 const MANIFESTS_MAX: u64 = 16;
 
@@ -114,7 +115,7 @@ impl Stream {
             has_growing_segments: AtomicBool::new(false),
             target_ms: AtomicU64::new(0),
             born: Instant::now(),
-            refreshed_ms: AtomicU64::new(0),
+            refreshed_ms: AtomicU64::new(NEVER),
         }
     }
 
@@ -206,6 +207,8 @@ impl Stream {
 
     pub(crate) fn on_manifest(&self, path: &str, text: &str) {
         self.manifests.insert(path.into(), text.into());
+        // It has not been read ahead of its time, whatever else has been.
+        self.refreshed_ms.store(NEVER, Ordering::Relaxed);
         if text.contains("availabilityTimeComplete=\"false\"") {
             self.has_growing_segments.store(true, Ordering::Relaxed);
         }
@@ -215,14 +218,13 @@ impl Stream {
         self.has_growing_segments.load(Ordering::Relaxed)
     }
 
-    /// Whether manifests may be read again for the sake of a name that is not listed. Not more than
-    /// once in [`REFRESH_PAUSE_MS`], for anyone can make names up.
+    /// Whether manifests may be read again for the sake of a name that is not listed: at once after a new
+    /// one, and then not more than once in [`REFRESH_PAUSE_MS`], for anyone can make names up.
     pub(crate) fn is_refresh_due(&self) -> bool {
         let now_ms = u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let now_ms = now_ms.max(1);
+        let now_ms = now_ms.max(NEVER + 1);
         let due = |last_ms: u64| {
-            // Zero is never: however young the stream is, the first one is due.
-            let is_due = last_ms == 0 || now_ms >= last_ms.saturating_add(REFRESH_PAUSE_MS);
+            let is_due = last_ms == NEVER || now_ms >= last_ms.saturating_add(REFRESH_PAUSE_MS);
             is_due.then_some(now_ms)
         };
         let order = Ordering::Relaxed;
@@ -421,6 +423,10 @@ mod tests {
     #[test]
     fn manifests_are_read_again_at_once_and_then_after_a_pause() {
         let stream = stream();
+        assert!(stream.is_refresh_due());
+        assert!(!stream.is_refresh_due());
+        // As when the name that was not listed was the manifest's own.
+        stream.on_manifest("/m.mpd", "<MPD/>");
         assert!(stream.is_refresh_due());
         assert!(!stream.is_refresh_due());
     }
