@@ -75,6 +75,9 @@ pub struct RtcConfig {
     /// Most bits per second to send to one browser. It reads from a small socket buffer, and each
     /// overflow costs a second of silence. Default: 50 Mbit/s. Native peers are not limited.
     pub browser_send_bps_max: u64,
+    /// Most bits per second to send to one native peer through a relay (TURN), for the same reason:
+    /// coturn's sockets hold some 50 datagrams. Default: 20 Mbit/s.
+    pub relay_send_bps_max: u64,
     /// Time between connectivity checks while connecting. Default: 50 ms.
     pub ice_check_interval: Duration,
 }
@@ -97,6 +100,7 @@ impl Default for RtcConfig {
             receive_window_bytes_max: 1024 * 1024,
             browser_burst_datagrams: 2,
             browser_send_bps_max: 50_000_000,
+            relay_send_bps_max: 20_000_000,
             ice_check_interval: Duration::from_millis(50),
         }
     }

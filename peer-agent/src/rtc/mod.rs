@@ -15,6 +15,7 @@ mod link;
 mod outbox;
 mod pacer;
 mod pump;
+mod relays;
 mod runtime;
 mod session;
 mod transport;

@@ -3,8 +3,8 @@
 //! Four of its habits need help from outside. It leaves the receive buffer at the system's small
 //! default, so that its own bursts overflow it. It acknowledges once per burst of up to 64
 //! datagrams, which starves browsers. It sends a whole window in one burst, which overflows a
-//! browser's receive buffer and then costs a second each time. And while connecting it sometimes
-//! sleeps although it has something to send.
+//! browser's receive buffer, or a relay's, and then costs a second each time. And while connecting it
+//! sometimes sleeps although it has something to send.
 
 use std::fmt;
 use std::future::Future;
@@ -17,15 +17,17 @@ use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use super::config::RtcConfig;
 use super::gate::Gate;
 use super::pacer::Pacer;
+use super::relays::Relays;
 use webrtc::runtime::{
     AsyncInterval, AsyncTcpListener, AsyncTcpStream, AsyncUdpSocket, JoinHandle, RecvMeta, Runtime,
     TokioRuntime, Transmit,
 };
 
-/// Most datagrams in one segmented send to a browser.
-const BROWSER_GSO_SEGMENTS_MAX: usize = 16;
+/// Most datagrams in one segmented send to a browser or a relay.
+const PACED_GSO_SEGMENTS_MAX: usize = 16;
 
 /// Longest sleep of a connection that is still being set up.
 const SETUP_SLEEP_MAX: Duration = Duration::from_millis(10);
@@ -46,7 +48,10 @@ pub(super) struct BrowserManners {
 #[derive(Debug)]
 pub(super) struct LinkRuntime {
     socket_receive_bytes: usize,
+    relay_send_bps_max: u64,
     browser: Option<BrowserManners>,
+    /// Those that the connection may use.
+    pub(super) relays: Arc<Relays>,
     /// Set once the connection is up, or given up.
     pub(super) settled: Arc<AtomicBool>,
     /// Whether the sockets are read.
@@ -55,10 +60,12 @@ pub(super) struct LinkRuntime {
 
 impl LinkRuntime {
     /// For a browser at the other end, or a native peer.
-    pub(super) fn new(socket_receive_bytes: usize, browser: Option<BrowserManners>) -> Self {
+    pub(super) fn new(config: &RtcConfig, browser: Option<BrowserManners>) -> Self {
         Self {
-            socket_receive_bytes,
+            socket_receive_bytes: config.socket_receive_bytes,
+            relay_send_bps_max: config.relay_send_bps_max,
             browser,
+            relays: Arc::default(),
             settled: Arc::default(),
             gate: Arc::default(),
         }
@@ -90,7 +97,12 @@ impl Runtime for LinkRuntime {
         let gate = self.gate.clone();
         let Some(manners) = self.browser else {
             let inner = TokioRuntime.wrap_udp_socket(socket)?;
-            return Ok(Arc::new(NativeSocket { inner, gate }));
+            return Ok(Arc::new(NativeSocket {
+                inner,
+                gate,
+                relays: self.relays.clone(),
+                pacing: Pacing::new(self.relay_send_bps_max),
+            }));
         };
         let same_socket = socket.try_clone()?;
         let inner = TokioRuntime.wrap_udp_socket(socket)?;
@@ -101,10 +113,7 @@ impl Runtime for LinkRuntime {
             gate,
             burst_datagrams: manners.burst_datagrams.max(1),
             in_burst: AtomicUsize::new(0),
-            pacing: Mutex::new(Pacing {
-                pacer: Pacer::new(manners.send_bps_max, Instant::now()),
-                wait: None,
-            }),
+            pacing: Pacing::new(manners.send_bps_max),
         }))
     }
 
@@ -166,10 +175,13 @@ fn switch_off_receive_offload(_socket: &UdpSocket) -> io::Result<()> {
     Ok(())
 }
 
-/// A socket that is not read while its gate is shut.
+/// A socket that is not read while its gate is shut, and that sends no faster than a relay reads what
+/// takes a way through one.
 struct NativeSocket {
     inner: Arc<dyn AsyncUdpSocket>,
     gate: Arc<Gate>,
+    relays: Arc<Relays>,
+    pacing: Pacing,
 }
 
 impl fmt::Debug for NativeSocket {
@@ -184,7 +196,12 @@ impl AsyncUdpSocket for NativeSocket {
     }
 
     fn max_gso_segments(&self) -> usize {
-        self.inner.max_gso_segments()
+        let most = self.inner.max_gso_segments();
+        if self.relays.is_any() {
+            most.min(PACED_GSO_SEGMENTS_MAX)
+        } else {
+            most
+        }
     }
 
     fn max_gro_segments(&self) -> usize {
@@ -192,7 +209,11 @@ impl AsyncUdpSocket for NativeSocket {
     }
 
     fn poll_send(&self, cx: &mut Context<'_>, transmit: &Transmit<'_>) -> Poll<io::Result<usize>> {
-        self.inner.poll_send(cx, transmit)
+        if self.relays.takes(transmit) {
+            self.pacing.poll_send(&*self.inner, cx, transmit)
+        } else {
+            self.inner.poll_send(cx, transmit)
+        }
     }
 
     fn poll_recv(
@@ -213,13 +234,46 @@ struct BrowserSocket {
     gate: Arc<Gate>,
     burst_datagrams: usize,
     in_burst: AtomicUsize,
-    pacing: Mutex<Pacing>,
+    pacing: Pacing,
 }
 
-struct Pacing {
+/// Holds datagrams back until they may leave.
+struct Pacing(Mutex<Paced>);
+
+struct Paced {
     pacer: Pacer,
     /// The timer that wakes the sender, while it has to wait.
     wait: Option<Pin<Box<tokio::time::Sleep>>>,
+}
+
+impl Pacing {
+    fn new(send_bps_max: u64) -> Self {
+        Self(Mutex::new(Paced {
+            pacer: Pacer::new(send_bps_max, Instant::now()),
+            wait: None,
+        }))
+    }
+
+    fn poll_send(
+        &self,
+        socket: &dyn AsyncUdpSocket,
+        cx: &mut Context<'_>,
+        transmit: &Transmit<'_>,
+    ) -> Poll<io::Result<usize>> {
+        let mut paced = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        while let Some(until) = paced.pacer.plan_wait(Instant::now()) {
+            let wait = paced
+                .wait
+                .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until.into())));
+            std::task::ready!(wait.as_mut().poll(cx));
+            paced.wait = None;
+        }
+        let sent = socket.poll_send(cx, transmit);
+        if let Poll::Ready(Ok(bytes)) = sent {
+            paced.pacer.on_sent(Instant::now(), bytes);
+        }
+        sent
+    }
 }
 
 impl fmt::Debug for BrowserSocket {
@@ -234,23 +288,11 @@ impl AsyncUdpSocket for BrowserSocket {
     }
 
     fn max_gso_segments(&self) -> usize {
-        self.inner.max_gso_segments().min(BROWSER_GSO_SEGMENTS_MAX)
+        self.inner.max_gso_segments().min(PACED_GSO_SEGMENTS_MAX)
     }
 
     fn poll_send(&self, cx: &mut Context<'_>, transmit: &Transmit<'_>) -> Poll<io::Result<usize>> {
-        let mut pacing = self.pacing.lock().unwrap_or_else(PoisonError::into_inner);
-        while let Some(until) = pacing.pacer.plan_wait(Instant::now()) {
-            let wait = pacing
-                .wait
-                .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until.into())));
-            std::task::ready!(wait.as_mut().poll(cx));
-            pacing.wait = None;
-        }
-        let sent = self.inner.poll_send(cx, transmit);
-        if let Poll::Ready(Ok(bytes)) = sent {
-            pacing.pacer.on_sent(Instant::now(), bytes);
-        }
-        sent
+        self.pacing.poll_send(&*self.inner, cx, transmit)
     }
 
     fn poll_recv(
@@ -282,7 +324,7 @@ mod tests {
     #[tokio::test]
     async fn reads_end_after_a_burst() {
         let runtime = LinkRuntime::new(
-            1 << 20,
+            &RtcConfig::loopback(),
             Some(BrowserManners {
                 burst_datagrams: 2,
                 send_bps_max: 100_000_000,

@@ -20,6 +20,7 @@ use webrtc::peer_connection::{
 
 use super::config::{PeerKind, RtcConfig};
 use super::gate::Gate;
+use super::relays::Relays;
 use super::runtime::{BrowserManners, LinkRuntime};
 use super::sdp::{MESSAGE_BYTES_MAX, SdpError, from_sdp, to_sdp};
 use super::signal::{Candidate, Description, DescriptionKind};
@@ -60,6 +61,7 @@ pub(super) struct Session {
     pub(super) events: mpsc::UnboundedReceiver<SessionEvent>,
     /// Whether the sockets are read.
     pub(super) gate: Arc<Gate>,
+    relays: Arc<Relays>,
     settled: Arc<AtomicBool>,
 }
 
@@ -74,8 +76,9 @@ impl Session {
             burst_datagrams: config.browser_burst_datagrams,
             send_bps_max: config.browser_send_bps_max,
         });
-        let runtime = LinkRuntime::new(config.socket_receive_bytes, browser);
+        let runtime = LinkRuntime::new(config, browser);
         let (settled, gate) = (runtime.settled.clone(), runtime.gate.clone());
+        let relays = runtime.relays.clone();
         // Unbounded is safe: the stack reports each local candidate and each change of state once.
         let (reports, events) = mpsc::unbounded_channel();
         let policy = if config.relay_only {
@@ -93,6 +96,7 @@ impl Session {
             .with_setting_engine(settings(config, kind, receive_window_bytes))
             .with_handler(Arc::new(Reporter {
                 reports,
+                relays: relays.clone(),
                 relay_only: config.relay_only,
             }))
             .with_runtime(Arc::new(runtime))
@@ -119,6 +123,7 @@ impl Session {
             channel,
             events,
             gate,
+            relays,
             settled,
         })
     }
@@ -141,6 +146,9 @@ impl Session {
 
     /// Takes the peer's offer or answer.
     pub(super) async fn set_remote(&self, description: &Description) -> Result<(), StackError> {
+        for candidate in &description.candidates {
+            self.relays.on_remote(candidate);
+        }
         let sdp = to_sdp(description);
         let remote = match description.kind {
             DescriptionKind::Offer => RTCSessionDescription::offer(sdp)?,
@@ -151,6 +159,7 @@ impl Session {
 
     /// Tries one more address of the peer.
     pub(super) async fn add_candidate(&self, candidate: &Candidate) -> Result<(), StackError> {
+        self.relays.on_remote(candidate);
         let init = RTCIceCandidateInit {
             candidate: candidate.as_str().to_owned(),
             sdp_mid: Some("0".to_owned()),
@@ -242,6 +251,7 @@ fn own_description(description: &RTCSessionDescription) -> Result<Description, S
 /// Forwards the stack's callbacks. It must not wait, as it runs on the connection's own task.
 struct Reporter {
     reports: mpsc::UnboundedSender<SessionEvent>,
+    relays: Arc<Relays>,
     relay_only: bool,
 }
 
@@ -252,6 +262,7 @@ impl PeerConnectionEventHandler for Reporter {
         let candidate = line.and_then(|line| Candidate::parse(&line).ok());
         let fits = |c: &Candidate| is_reachable(c) && (c.is_relay() || !self.relay_only);
         if let Some(candidate) = candidate.filter(fits) {
+            self.relays.on_own(&candidate);
             let _ = self.reports.send(SessionEvent::Candidate(candidate));
         }
     }
