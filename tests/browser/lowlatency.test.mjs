@@ -1,5 +1,5 @@
 // Low-latency HLS and DASH from `shoal publish`, played by hls.js, Shaka and dash.js: from there, and at
-// the same time through an origin-proxy that signs. Not Shaka on HLS: its distance is never steady there.
+// the same time through an origin-proxy that signs.
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
@@ -47,6 +47,14 @@ after(async () => {
 /** What was new between two readings. */
 const since = (before, after, what) => after[what].slice(before[what].length);
 
+/** What is compared: how far behind the player is, and how old the newest media is when it has it. */
+const COMPARED = ["latencyS", "ageS"];
+/**
+ * On HLS, Shaka 5.2 finds no steady distance with its live sync. Without it, it keeps the one it began with,
+ * which is half a second more or less from visit to visit, with the proxy and without.
+ */
+const COMPARED_WITHOUT_SYNC = ["ageS"];
+
 /** What a page says for low latency. */
 const LIVE_SYNC = { liveSync: { enabled: true } };
 const SETTINGS = {
@@ -80,10 +88,11 @@ async function watch(player, kind, stream, name, isRight) {
 const isPart = (url) => url.includes("/part-");
 const isSegment = (url) => url.includes("/seg-");
 
-for (const [player, kind, isRight] of [
-  ["hls.js", "hls", isPart],
-  ["dash.js", "dash", isSegment],
-  ["Shaka", "dash", isSegment],
+for (const [player, kind, isRight, compared] of [
+  ["hls.js", "hls", isPart, COMPARED],
+  ["Shaka", "hls", isPart, COMPARED_WITHOUT_SYNC],
+  ["dash.js", "dash", isSegment, COMPARED],
+  ["Shaka", "dash", isSegment, COMPARED],
 ]) {
   test(`${player} plays low-latency ${kind} through the proxy as without it`, { timeout: 200_000 }, async () => {
     const [direct, proxied] = await Promise.all([
@@ -91,8 +100,10 @@ for (const [player, kind, isRight] of [
       watch(player, kind, proxy[kind], "through the proxy", isRight),
     ]);
     console.log(`${player} ${kind}: direct`, direct, "proxied", proxied);
-    assert.ok(direct.latencyS > 0 && direct.latencyS < LATENCY_S_MAX, `${direct.latencyS} s behind`);
-    for (const what of ["latencyS", "ageS"]) {
+    for (const { latencyS } of [direct, proxied]) {
+      assert.ok(latencyS > 0 && latencyS < LATENCY_S_MAX, `${latencyS} s behind`);
+    }
+    for (const what of compared) {
       const addedS = proxied[what] - direct[what];
       assert.ok(addedS < ADDED_S_MAX, `${what}: ${proxied[what]} through the proxy, ${direct[what]} without it`);
     }
