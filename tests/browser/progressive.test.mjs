@@ -103,3 +103,25 @@ test("without `progressive` segments are played when they are whole", { timeout:
   assert.deepEqual(end.map(early), end.map(() => 0));
   await Promise.all(viewers.map((viewer) => viewer.close()));
 });
+
+/** The page ends Shoal when something of a segment of video was appended and the rest is still to come. */
+const giveUp = () => new Promise((resolve) => {
+  window.hls.on(Hls.Events.BUFFER_APPENDED, (_, { frag }) => {
+    if (frag.type !== "main" || frag.sn === "initSegment" || !frag.loader) return;
+    window.shoal.destroy();
+    resolve(frag.url);
+  });
+});
+
+test("a page that gives Shoal up while it plays a segment goes on", { timeout: 150_000 }, async () => {
+  const viewers = await openPages(SETTINGS);
+  const start = await all(viewers);
+  const url = await viewers[0].page.evaluate(giveUp);
+  await segmentsPass(viewers, SEGMENTS_BEFORE);
+  const end = await all(viewers);
+  await assertBytes(end);
+  assert.equal(end[0].waits, start[0].waits, "it stalled");
+  assert.deepEqual(errorsOf(end[0]), []);
+  assert.equal(videos(end[0]).filter((segment) => segment.url === url).length, 1, "the rest of the segment came");
+  await Promise.all(viewers.map((viewer) => viewer.close()));
+});

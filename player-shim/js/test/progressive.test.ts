@@ -71,8 +71,8 @@ test("coarser segments are remembered for a while, and one that has to be whole 
 });
 
 /** A loader of a player with `progressive: true`, whose track has shown its grain if `grainMs` is given. */
-function progressive(grainMs = 700) {
-  const set = setUp();
+function progressive(grainMs = 700, context = {}) {
+  const set = setUp(context);
   const { host, callbacks, engine } = set;
   if (grainMs) host.grains.learn("main 0", grainMs);
   host.bufferMs = 2000;
@@ -148,16 +148,74 @@ test("a load that is in time never looks slow, and one that is late looks as it 
   assert.equal(loading.start, start, "nothing is touched after the end");
 });
 
-test("a bypass after a release ends with an error that hls.js answers by asking again", async () => {
+/** A load of 100,000 bytes whose first 10,000 the player was handed before the engine gave up. */
+async function brokenOff(failed: boolean, context = {}) {
+  const set = progressive(700, context);
+  await set.load();
+  set.waiting()?.onReleased(new ArrayBuffer(10_000), 100_000);
+  set.waiting()?.onBypass(failed);
+  return set;
+}
+
+/** The own loader's answer. */
+function answer(len: number, code: number): void {
+  const [own] = Own.made;
+  if (!own?.context || !own.callbacks) throw new Error("it was not asked");
+  own.stats.loading.first = own.stats.loading.start + 20;
+  own.stats.loading.end = own.stats.loading.first + 90;
+  const data = Uint8Array.from({ length: len }, (_, at) => at / 1000).buffer;
+  own.callbacks.onSuccess({ url: own.context.url, data, code }, own.stats, own.context, null);
+}
+
+test("after a release the own loader brings the rest, and nothing twice", async () => {
   for (const failed of [false, true]) {
-    const { loader, load, errors, waiting } = progressive();
-    await load();
-    waiting()?.onReleased(new ArrayBuffer(10_000), 100_000);
-    waiting()?.onBypass(failed);
-    assert.deepEqual(errors, [503]);
-    assert.equal(Own.made.length, 0);
+    const { loader, chunks, data, errors, log, owned, full } = await brokenOff(failed);
+    const { context, callbacks } = Own.made[0] ?? {};
+    assert.deepEqual([context?.url, context?.rangeStart, context?.rangeEnd], [full.url, 10_000, 100_000]);
+    assert.equal(callbacks?.onProgress, undefined, "it comes at once");
+    answer(90_000, 206);
+    assert.deepEqual(chunks.map((chunk) => chunk.byteLength), [10_000, 90_000]);
+    assert.equal((data() as ArrayBuffer).byteLength, 0);
+    assert.deepEqual([log, errors, owned], [["success"], [], [[90_000, failed]]]);
+    const { loading, loaded, total } = loader.stats;
+    assert.deepEqual([loaded, total], [100_000, 100_000]);
+    assert.equal(Math.round(loading.end - loading.first), 100, "as fast as the CDN was with the rest");
+    assert.equal(Math.round(loading.first - loading.start), 20);
     loader.destroy();
   }
+});
+
+test("the rest is cut from a whole object, and is within a range of one", async () => {
+  const { loader, chunks } = await brokenOff(false);
+  answer(100_000, 200);
+  assert.deepEqual(chunks.map((chunk) => chunk.byteLength), [10_000, 90_000]);
+  assert.equal(new Uint8Array(chunks[1] ?? new ArrayBuffer(0))[0], 10);
+  loader.destroy();
+  const ranged = await brokenOff(false, { rangeStart: 5_000, rangeEnd: 105_000 });
+  assert.deepEqual([Own.made[0]?.context?.rangeStart, Own.made[0]?.context?.rangeEnd], [15_000, 105_000]);
+  ranged.loader.destroy();
+});
+
+test("a rest of another length is an error that hls.js answers by asking again", async () => {
+  for (const [len, code] of [[80_000, 206], [120_000, 206], [99_999, 200]] as const) {
+    const { loader, chunks, errors, log } = await brokenOff(false);
+    answer(len, code);
+    assert.deepEqual([chunks.length, errors, log], [1, [503], []]);
+    loader.destroy();
+  }
+});
+
+test("what ends the own loader's load of the rest ends the load", async () => {
+  const { loader, log, errors, callbacks, full } = await brokenOff(false);
+  callbacks.onError = (error, context) => (assert.equal(context, full), errors.push(error.code));
+  const [own] = Own.made;
+  own?.callbacks?.onTimeout(own.stats, full, null);
+  own?.callbacks?.onError({ code: 404, text: "gone" }, full, null, own.stats);
+  loader.abort();
+  assert.deepEqual([log, errors, own?.calls], [["timeout", "abort"], [404], ["load", "abort"]]);
+  assert.ok(loader.stats.aborted);
+  loader.destroy();
+  assert.deepEqual(own?.calls, ["load", "abort", "destroy"]);
 });
 
 test("a bypass before a release is the own loader's", async () => {
@@ -169,14 +227,14 @@ test("a bypass before a release is the own loader's", async () => {
   loader.destroy();
 });
 
-test("a load that goes on for ever after a release ends with the same error", async (t) => {
+test("a load that goes on for ever after a release ends with the own loader's rest", async (t) => {
   t.mock.timers.enable({ apis: ["setTimeout"] });
   const { engine, loader, load, errors, waiting } = progressive();
   await load();
   waiting()?.onReleased(new ArrayBuffer(10_000), 100_000);
   t.mock.timers.tick(17_001);
-  assert.deepEqual(errors, [503]);
-  assert.equal(engine?.abandoned, 1);
+  assert.deepEqual(errors, []);
+  assert.deepEqual([Own.made[0]?.context?.rangeStart, engine?.abandoned], [10_000, 1]);
   loader.destroy();
 });
 

@@ -10,6 +10,7 @@ const LOOK_MS = 50;
 const START = {
   async "hls.js"({ video, stream, books, shoal, settings }) {
     const hls = new Hls(settings);
+    window.hls = hls;
     if (shoal) window.shoal = Shoal.attach(hls, shoal);
     keepBytes(hls, books.segments);
     hls.on(Hls.Events.ERROR, (_, error) => books.errors.push(`${error.details} fatal=${error.fatal}`));

@@ -5,6 +5,7 @@ import type { Engine } from "../engine";
 import type { Delivery } from "../requests";
 import { type Grains, Layout } from "./grain";
 import { Pace } from "./pace";
+import { paceOf, restAt, restOf } from "./rest";
 import { freshStats, reportDelivery, resetStats } from "./timings";
 import type {
   Fragment,
@@ -20,8 +21,8 @@ import type {
 /** How long after the buffer ran dry the player's own loader takes over, in milliseconds. */
 const OVERDUE_MS = 15_000;
 const LOAD_MS_MAX = 120_000;
-/** What the player is told of a load that broke off: with a code of servers' errors it asks again. */
-const BROKEN = { code: 503, text: "the load broke off, and what came of it is of no use" };
+/** What the player is told if the CDN has something else by now: with a code of servers' errors it asks again. */
+const CHANGED = { code: 503, text: "the rest does not fit what came before" };
 
 /** What loaders need of the session. */
 export interface LoaderHost {
@@ -185,14 +186,23 @@ class ShoalLoader implements Loader {
   }
 
   private deliver({ data, reportedBps, ttfbMs, pieceLen }: Delivery): void {
-    const { callbacks, context, stats, host, layout } = this;
+    const { callbacks, context, host, layout } = this;
+    if (!context) return;
+    if (callbacks?.onProgress) {
+      layout.push(data);
+      const durationMs = (context.frag?.duration ?? 0) * 1000;
+      host.grains.learn(trackOf(context), layout.grainMs(durationMs, pieceLen));
+    }
+    this.succeed(data, reportedBps, ttfbMs);
+  }
+
+  /** Hands over the last of it. */
+  private succeed(data: ArrayBuffer, reportedBps: number, ttfbMs: number): void {
+    const { callbacks, context, stats } = this;
     if (!callbacks || !context) return;
     reportDelivery(stats, this.handed + data.byteLength, reportedBps, ttfbMs, now());
     const response = { url: context.url, data, code: 200 };
     if (callbacks.onProgress) {
-      layout.push(data);
-      const durationMs = (context.frag?.duration ?? 0) * 1000;
-      host.grains.learn(trackOf(context), layout.grainMs(durationMs, pieceLen));
       // As hls.js's own loader does: all data come as progress.
       callbacks.onProgress(stats, context, data, null);
       response.data = new ArrayBuffer(0);
@@ -200,11 +210,35 @@ class ShoalLoader implements Loader {
     callbacks.onSuccess(response, stats, context, null);
   }
 
-  /** The engine does not get it. Where the player has a part of it already, it has to ask anew. */
+  /** The engine does not get it, or not all of it. */
   private giveUp(failed: boolean): void {
-    const { callbacks, context, stats } = this;
-    if (this.handed === 0 || !callbacks || !context) return this.loadThroughOwn(failed);
-    callbacks.onError(BROKEN, context, null, stats);
+    if (this.handed > 0) this.loadRest(failed);
+    else this.loadThroughOwn(failed);
+  }
+
+  /** Has the player's own loader bring what the player was not handed yet. */
+  private loadRest(failed: boolean): void {
+    const { callbacks, context, stats, host, asked } = this;
+    if (!callbacks || !context) return;
+    this.stopTimers();
+    const range = restAt(context, this.handed, stats.total);
+    const inner = new this.own(this.hlsConfig);
+    this.inner = inner;
+    inner.load({ ...context, ...range }, this.settings, {
+      onSuccess: (response, own) => {
+        const data = restOf(response, range);
+        if (!data) return callbacks.onError(CHANGED, context, null, stats);
+        host.onOwnLoad(context.frag, data.byteLength, now() - asked, failed);
+        const { bps, ttfbMs } = paceOf(own, data.byteLength);
+        this.succeed(data, bps, ttfbMs);
+      },
+      onError: (error, _context, net) => callbacks.onError(error, context, net, stats),
+      onTimeout: (_stats, _context, net) => callbacks.onTimeout(stats, context, net),
+      onAbort: (_stats, _context, net) => {
+        stats.aborted = true;
+        callbacks.onAbort?.(stats, context, net);
+      },
+    });
   }
 
   /** Hands over to the player's own loader, with the same statistics. */
