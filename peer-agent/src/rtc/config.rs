@@ -73,10 +73,11 @@ pub struct RtcConfig {
     /// round trip times. Default: 2. Native peers are not limited.
     pub browser_burst_datagrams: usize,
     /// Most bits per second to send to one browser. It reads from a small socket buffer, and each
-    /// overflow costs a second of silence. Default: 50 Mbit/s. Native peers are not limited.
+    /// overflow costs a second of silence. Default: 50 Mbit/s. Native peers are not limited, unless there is
+    /// a relay between.
     pub browser_send_bps_max: u64,
-    /// Most bits per second to send to one native peer through a relay (TURN), for the same reason:
-    /// coturn's sockets hold some 50 datagrams. Default: 20 Mbit/s.
+    /// Most bits per second to send to one native peer through a relay (TURN), for the same reason: relays
+    /// drop bursts. Default: 20 Mbit/s.
     pub relay_send_bps_max: u64,
     /// Time between connectivity checks while connecting. Default: 50 ms.
     pub ice_check_interval: Duration,

@@ -38,7 +38,7 @@ export interface EngineEvents {
   onSegment(segment: SegmentStats): void;
   onPeer(peer: string, up: boolean, reason: string): void;
   onTracker(state: TrackerState): void;
-  /** The machine has stopped for good; all requests have been bypassed. */
+  /** The machine has stopped for good, and all who wait for an answer know it. */
   onFault(reason: string): void;
 }
 
@@ -173,7 +173,7 @@ export class Engine {
     return this.stopped ? "" : this.core.shim.peer_id();
   }
 
-  /** Leaves the swarm; what is asked for is bypassed. */
+  /** Leaves the swarm; what is asked for is the player's own loader's. */
   stop(): void {
     if (this.stopped) return;
     this.core.run((shim, now) => shim.leave(now));
@@ -197,7 +197,7 @@ export class Engine {
     this.catalog.clear();
     this.setTracker("off");
     navigatorConnection()?.removeEventListener?.("change", this.onDevice);
-    this.requests.bypassAll();
+    this.requests.stopAll();
   }
 
   private readPlaylist(text: string, url: string): ReturnType<Core["shim"]["read_playlist"]> {

@@ -14,8 +14,8 @@ export interface Delivery {
 }
 
 /**
- * Answers to one request: exactly one of `onDelivered` and `onBypass` is called, unless it is abandoned
- * before.
+ * Answers to one request: exactly one of `onDelivered`, `onBypass` and `onStopped` is called, unless it is
+ * abandoned before.
  */
 export interface Waiting {
   /** The next bytes of a segment of `total`, if it was asked for with a grain: the receiver's own copy. */
@@ -26,6 +26,8 @@ export interface Waiting {
    * before is of no use: it may be of other content.
    */
   onBypass(failed: boolean): void;
+  /** The engine stops. The player's own loader is to get what follows on what was released. */
+  onStopped(): void;
 }
 
 interface Pending {
@@ -98,9 +100,10 @@ export class Requests {
     waiting?.onBypass(failed);
   }
 
-  bypassAll(): void {
-    const requests = [...this.pending.keys()];
-    for (const request of requests) this.bypass(request, false);
+  stopAll(): void {
+    const stopped = [...this.pending.values()];
+    this.pending.clear();
+    for (const { waiting } of stopped) waiting.onStopped();
   }
 }
 

@@ -14,6 +14,7 @@ class Player implements Waiting {
   totals: number[] = [];
   delivery: Delivery | null = null;
   bypasses: boolean[] = [];
+  stops = 0;
 
   onReleased(data: ArrayBuffer, total: number): void {
     this.parts.push(data);
@@ -26,6 +27,10 @@ class Player implements Waiting {
 
   onBypass(failed: boolean): void {
     this.bypasses.push(failed);
+  }
+
+  onStopped(): void {
+    this.stops += 1;
   }
 
   all(): Uint8Array {
@@ -131,8 +136,17 @@ test("after it was abandoned nothing comes", () => {
   assert.equal(requests.abandon(1), false);
   assert.ok(requests.release(1, manifest.id, 2));
   assert.ok(requests.deliver(1, manifest.id, 1, 1));
-  requests.bypassAll();
+  requests.stopAll();
   assert.equal(player.parts.length, 1);
   assert.equal(player.delivery, null);
-  assert.deepEqual(player.bypasses, []);
+  assert.deepEqual([player.bypasses, player.stops], [[], 0]);
+});
+
+test("all who wait are told that the engine stops, once", () => {
+  const { requests, player } = ask(storeWith(4));
+  requests.release(1, manifest.id, 1);
+  requests.stopAll();
+  requests.stopAll();
+  requests.bypass(1, true);
+  assert.deepEqual([player.bypasses, player.stops, requests.size], [[], 1, 0]);
 });

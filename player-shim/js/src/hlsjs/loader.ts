@@ -21,8 +21,8 @@ import type {
 /** How long after the buffer ran dry the player's own loader takes over, in milliseconds. */
 const OVERDUE_MS = 15_000;
 const LOAD_MS_MAX = 120_000;
-/** What the player is told if the CDN has something else by now: with a code of servers' errors it asks again. */
-const CHANGED = { code: 503, text: "the rest does not fit what came before" };
+/** What the player is told of a load that broke off: with a code of servers' errors it asks again. */
+const BROKEN = { code: 503, text: "the load broke off, and what came of it is of no use" };
 
 /** What loaders need of the session. */
 export interface LoaderHost {
@@ -147,6 +147,9 @@ class ShoalLoader implements Loader {
       onBypass: (failed: boolean) => {
         if (finish()) this.giveUp(failed);
       },
+      onStopped: () => {
+        if (finish()) this.goOn(false);
+      },
     };
     const request = engine.want(found.name, waiting, grainMs);
     if (answered) return true;
@@ -155,7 +158,7 @@ class ShoalLoader implements Loader {
     const overdueMs = Math.min(this.host.bufferMs + OVERDUE_MS, loadMsMax);
     this.overdue = setTimeout(() => {
       this.release();
-      this.giveUp(true);
+      this.goOn(true);
     }, overdueMs);
     return true;
   }
@@ -210,8 +213,15 @@ class ShoalLoader implements Loader {
     callbacks.onSuccess(response, stats, context, null);
   }
 
-  /** The engine does not get it, or not all of it. */
+  /** The engine does not get it. What the player has of it may be of other content: it has to ask anew. */
   private giveUp(failed: boolean): void {
+    const { callbacks, context, stats } = this;
+    if (this.handed === 0 || !callbacks || !context) return this.loadThroughOwn(failed);
+    callbacks.onError(BROKEN, context, null, stats);
+  }
+
+  /** The engine is not waited for any more. What the player has of it is right. */
+  private goOn(failed: boolean): void {
     if (this.handed > 0) this.loadRest(failed);
     else this.loadThroughOwn(failed);
   }
@@ -227,7 +237,7 @@ class ShoalLoader implements Loader {
     inner.load({ ...context, ...range }, this.settings, {
       onSuccess: (response, own) => {
         const data = restOf(response, range);
-        if (!data) return callbacks.onError(CHANGED, context, null, stats);
+        if (!data) return callbacks.onError(BROKEN, context, null, stats);
         host.onOwnLoad(context.frag, data.byteLength, now() - asked, failed);
         const { bps, ttfbMs } = paceOf(own, data.byteLength);
         this.succeed(data, bps, ttfbMs);

@@ -1,5 +1,5 @@
 // The rest of a segment whose beginning the player was handed already: a range of it. To end such a load
-// with an error would be worse than a CDN alone: hls.js 1.7.4 may then wait for ever for what follows.
+// with an error would be worse than a CDN alone: hls.js 1.7.4 may then wait for what follows until it stalls.
 import type { LoaderContext, LoaderResponse, LoaderStats } from "./types";
 
 /** Bytes of an object, the last one exclusive. */
