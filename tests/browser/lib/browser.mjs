@@ -13,12 +13,12 @@ function playInPage({ stream, options }) {
   const video = document.querySelector("video");
   const hls = new Hls();
   const shoal = Shoal.attach(hls, { wasmUrl: "/shim/shoal_bg.wasm", ...options });
-  const books = { segments: [], errors: [], waits: 0, startedAt: 0, openedAt: performance.now() };
+  const books = { segments: [], errors: [], waits: [], startedAt: 0, openedAt: performance.now() };
   keepBytes(hls, books.segments);
   hls.on(Hls.Events.ERROR, (_, error) => books.errors.push(`${error.type} ${error.details} fatal=${error.fatal}`));
   video.addEventListener("playing", () => (books.startedAt ||= performance.now()));
   video.addEventListener("waiting", () => {
-    if (books.startedAt && performance.now() - books.startedAt > 2000) books.waits += 1;
+    if (books.startedAt && performance.now() - books.startedAt > 2000) books.waits.push(whereIs(video));
   });
   hls.loadSource(stream);
   hls.attachMedia(video);
@@ -40,7 +40,7 @@ function playInPage({ stream, options }) {
 const PAGE = `<!doctype html><meta charset="utf-8"><title>viewer</title><video muted playsinline></video>
 <script src="/shim/hls.min.js"></script><script src="/shim/shoal.iife.js"></script>`;
 
-const KEEP_BYTES = fileURLToPath(new URL("page-bytes.js", import.meta.url));
+const PAGE_BOOKS = fileURLToPath(new URL("page-books.js", import.meta.url));
 
 /** Opens a viewer; `options` go to `Shoal.attach`. */
 export async function openViewer(browser, demo, options = {}) {
@@ -51,7 +51,7 @@ export async function openViewer(browser, demo, options = {}) {
   // A document that came over the network: Chromium keeps others from loopback addresses.
   await page.goto(`${demo.url}/demo/config`);
   await page.setContent(PAGE);
-  await page.addScriptTag({ path: KEEP_BYTES });
+  await page.addScriptTag({ path: PAGE_BOOKS });
   const defaults = { tracker: demo.tracker, key: demo.config.key };
   await page.evaluate(playInPage, { stream: demo.stream, options: { ...defaults, ...options } });
   return {

@@ -54,10 +54,12 @@ const START = {
 
 async function play({ player, ...options }) {
   const video = document.querySelector("video");
-  const books = { requests: [], segments: [], givenUp: [], appendedEarly: [], errors: [], waits: 0, latencies: [], arrivals: [] };
+  const books = { requests: [], segments: [], givenUp: [], appendedEarly: [], errors: [], waits: [], latencies: [], arrivals: [] };
   let started = false;
   video.addEventListener("playing", () => (started = true));
-  video.addEventListener("waiting", () => (books.waits += started ? 1 : 0));
+  video.addEventListener("waiting", () => {
+    if (started) books.waits.push(whereIs(video));
+  });
   const dateAtPlayhead = await START[player]({ video, books, ...options });
   video.play().catch(() => {});
   let end = 0;

@@ -13,7 +13,7 @@ const SCRIPTS = {
   "/shaka.js": resolve("shaka-player"),
   "/dash.js": resolve("dashjs"),
   "/shoal.js": here("../../../player-shim/dist/shoal.iife.js"),
-  "/bytes.js": here("page-bytes.js"),
+  "/bytes.js": here("page-books.js"),
   "/page.js": here("player-page.js"),
 };
 const WASM = "/shoal_bg.wasm";

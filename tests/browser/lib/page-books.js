@@ -1,4 +1,4 @@
-// Runs in the page: the digests of the segments that hls.js was handed.
+// Runs in the page: what its books say of segments and of stalls.
 
 /** Appends `{url, level, type, sha256}` to `segments` for each media segment that `hls` loads from now on. */
 function keepBytes(hls, segments) {
@@ -28,4 +28,10 @@ function keepBytes(hls, segments) {
       super.load(context, config, { ...callbacks, onSuccess, onProgress: onProgress && onChunk });
     }
   };
+}
+
+/** Where `video` is: its playhead, what it has, and how ready it is (`HTMLMediaElement.readyState`). */
+function whereIs({ currentTime, buffered, readyState }) {
+  const ranges = Array.from({ length: buffered.length }, (_, index) => `${buffered.start(index)}-${buffered.end(index)}`);
+  return `at ${currentTime} of ${ranges.join(" ")}, ready ${readyState}`;
 }
