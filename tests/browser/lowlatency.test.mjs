@@ -19,12 +19,6 @@ const CAUGHT_UP_S_MAX = 90;
 const NEARER_S_MAX = 0.15;
 const READINGS = 60;
 const WATCHED_S = 18;
-/**
- * Players call the oldest segment's start 0, so they begin at 36 s. Shaka 5.2 loses the rest of a segment
- * where its time passes 32 s or 64 s: its timestampOffset then changes by a rounding error, for which it
- * resets the buffer between two parts.
- */
-const WINDOW = "window_segments = 18";
 
 let source;
 let proxy;
@@ -32,7 +26,7 @@ let page;
 let browser;
 
 before(async () => {
-  source = await startSource(["--ll-hls", "--ll-dash"], WINDOW);
+  source = await startSource(["--ll-hls", "--ll-dash"]);
   proxy = await startProxy(source.url);
   page = await servePlayers();
   browser = await launch();
@@ -59,8 +53,7 @@ const COMPARED_WITHOUT_SYNC = ["ageS"];
 const LIVE_SYNC = { liveSync: { enabled: true } };
 const SETTINGS = {
   "hls.js hls": { maxLiveSyncPlaybackRate: 1.5 },
-  // Without it, Shaka 5.2.12 aborts its buffer before most parts (its issue 10589, mended after that release):
-  // until the next keyframe, which is half of each segment here, all is dropped and jumped over.
+  // Without it, Shaka 5.2.12 resets its buffer before some parts (its issue 10589), and half of each segment is dropped.
   "Shaka hls": { manifest: { hls: { sequenceMode: true } } },
   "Shaka dash": {
     streaming: LIVE_SYNC,
