@@ -43,7 +43,11 @@ export class Core {
         const words = next(this.shim, now());
         if (words.length === 0) continue;
         const actions = decodeActions(words, () => this.shim.arena());
-        for (const action of actions) this.act(action);
+        for (const action of actions) {
+          // What follows on an action that led to the end would outlive it.
+          if (this.dead) break;
+          this.act(action);
+        }
       }
     } catch (error) {
       this.running = false;

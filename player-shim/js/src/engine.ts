@@ -176,6 +176,7 @@ export class Engine {
   /** Leaves the swarm; what is asked for is the player's own loader's. */
   stop(): void {
     if (this.stopped) return;
+    this.stopped = true;
     this.core.run((shim, now) => shim.leave(now));
     this.release();
   }
@@ -239,6 +240,8 @@ export class Engine {
   }
 
   private act(action: Action): void {
+    // A machine that leaves goes on for the player from the CDN alone, but that is its own loader's task now.
+    if (this.stopped) return this.actOnLinks(action);
     switch (action.kind) {
       case "fetchCdn":
         return this.startFetch(action.fetch, action.name, action.first, action.length);

@@ -61,7 +61,7 @@ export class Session implements ShoalHandle, LoaderHost {
     globalThis.addEventListener?.("pagehide", this.onPageHide as EventListener);
     const hindrance = hindranceOf(options);
     if (hindrance) this.stop("off", hindrance);
-    else this.start(load).catch((error: unknown) => this.stop("failed", messageOf(error)));
+    else this.start(load).catch((error: unknown) => this.destroyed || this.stop("failed", messageOf(error)));
   }
 
   getStats(): ShoalStats {

@@ -96,6 +96,20 @@ test("inputs given by an action wait for the actions before them", () => {
   core.stop();
 });
 
+test("an action that stops the machine is the last", () => {
+  const seen: number[] = [];
+  const core: Core = new Core(
+    fakeShim(),
+    (action) => {
+      if (action.kind === "bypass") seen.push(action.request);
+      core.stop();
+    },
+    (error) => assert.ifError(error),
+  );
+  core.run((shim, now) => shim.tick(now));
+  assert.deepEqual(seen, [1]);
+});
+
 test("a fault stops the machine once and for all", () => {
   const faults: unknown[] = [];
   const core = new Core(
