@@ -104,12 +104,21 @@ test("without `progressive` segments are played when they are whole", { timeout:
   await Promise.all(viewers.map((viewer) => viewer.close()));
 });
 
-/** The page ends Shoal when something of a segment of video was appended and the rest is still to come. */
+/**
+ * The page ends Shoal when something of a segment of video was appended and the rest is still to come. What it fetches
+ * from then on is in `fetched`.
+ */
 const giveUp = () => new Promise((resolve) => {
-  const { hls, shoal } = window;
+  const { hls, shoal, fetch } = window;
   const onAppended = (_, { frag }) => {
     if (frag.type !== "main" || frag.sn === "initSegment" || !frag.loader) return;
     hls.off(Hls.Events.BUFFER_APPENDED, onAppended);
+    window.fetched = [];
+    window.fetch = (what, init) => {
+      const { url, headers } = new Request(what, init);
+      window.fetched.push({ url, range: headers.get("Range") });
+      return fetch(what, init);
+    };
     shoal.destroy();
     resolve(frag.url);
   };
@@ -122,6 +131,10 @@ test("a page that gives Shoal up while it plays a segment goes on", { timeout: 1
   const url = await viewers[0].page.evaluate(giveUp);
   await segmentsPass(viewers, SEGMENTS_BEFORE);
   const end = await all(viewers);
+  const fetched = await viewers[0].page.evaluate(() => window.fetched);
+  const ranges = fetched.filter((request) => request.url === url).map(({ range }) => range);
+  assert.equal(ranges.length, 1, `the rest was asked for once: ${ranges}`);
+  assert.match(ranges[0], /^bytes=[1-9]/);
   await assertBytes(end);
   assertNoStall(start[0], end[0], "it stalled");
   assert.deepEqual(errorsOf(end[0]), [], "the load did not end with an error");
