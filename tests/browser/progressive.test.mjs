@@ -128,16 +128,19 @@ const giveUp = () => new Promise((resolve) => {
 test("a page that gives Shoal up while it plays a segment goes on", { timeout: 150_000 }, async () => {
   const viewers = await openPages(SETTINGS);
   const start = await all(viewers);
-  const url = await viewers[0].page.evaluate(giveUp);
+  // One that brings all for the others has its segments whole at once.
+  const counts = start.map(early);
+  const index = counts.indexOf(Math.max(...counts));
+  const url = await viewers[index].page.evaluate(giveUp);
   await segmentsPass(viewers, SEGMENTS_BEFORE);
   const end = await all(viewers);
-  const fetched = await viewers[0].page.evaluate(() => window.fetched);
+  const fetched = await viewers[index].page.evaluate(() => window.fetched);
   const ranges = fetched.filter((request) => request.url === url).map(({ range }) => range);
   assert.equal(ranges.length, 1, `the rest was asked for once: ${ranges}`);
   assert.match(ranges[0], /^bytes=[1-9]/);
   await assertBytes(end);
-  assertNoStall(start[0], end[0], "it stalled");
-  assert.deepEqual(errorsOf(end[0]), [], "the load did not end with an error");
-  assert.equal(videos(end[0]).filter((segment) => segment.url === url).length, 1, "the rest of the segment came");
+  assertNoStall(start[index], end[index], "it stalled");
+  assert.deepEqual(errorsOf(end[index]), [], "the load did not end with an error");
+  assert.equal(videos(end[index]).filter((segment) => segment.url === url).length, 1, "the rest of the segment came");
   await Promise.all(viewers.map((viewer) => viewer.close()));
 });
