@@ -248,22 +248,15 @@ pub(super) fn pull<'a>(
     if missing == 0 {
         return (Vec::new(), wake);
     }
-    let held_here = view.held & !view.held_elsewhere;
-    let is_young = segment.fresh && segment.late(missing, view.now) == 0;
-    let may_ask_bridges = !is_young || slack_ms(view) <= URGENT_MS;
     let holders = neighbours
         .filter(|n| n.is_believed() && n.status.weight > 0)
-        .filter(|n| !n.bridge || may_ask_bridges)
-        .map(|n| {
-            let useful = if n.bridge { !held_here } else { u64::MAX };
-            Holder {
-                has: row.cell(n.slot).have & missing & useful,
-                load: outstanding(n.slot),
-                strikes: n.strikes,
-                pull_ms: n.pull_ms,
-                slot: n.slot,
-                bits: 0,
-            }
+        .map(|n| Holder {
+            has: row.cell(n.slot).have & missing,
+            load: outstanding(n.slot),
+            strikes: n.strikes,
+            pull_ms: n.pull_ms,
+            slot: n.slot,
+            bits: 0,
         })
         .filter(|holder| holder.has != 0);
     (share_out(holders.collect(), missing, view.pulls_max), wake)
@@ -321,11 +314,6 @@ fn share_out(mut holders: Vec<Holder>, mut missing: u64, most: u32) -> Vec<Ask> 
             bits: holder.bits,
         })
         .collect()
-}
-
-fn slack_ms(view: &View<'_>) -> u64 {
-    view.need
-        .map_or(u64::MAX, |need| need.at.ms_since(view.now))
 }
 
 pub(super) fn patience_ms(segment: &Segment, piece: u32) -> u64 {
