@@ -175,7 +175,7 @@ impl Peer {
             }
             self.close(slot, CloseReason::Silent, out);
         }
-        for slot in self.slots(Neighbour::is_ready) {
+        for slot in self.slots(|n| n.is_ready() && n.is_ping_due(now)) {
             self.ping(slot, out);
         }
         self.forgive();

@@ -457,11 +457,9 @@ impl Peer {
         let Some(neighbour) = self.neighbours.get_mut(slot) else {
             return;
         };
-        let Some((_, sent)) = neighbour.ping.filter(|(expected, _)| *expected == nonce) else {
+        if !neighbour.on_pong(nonce, now) {
             return;
-        };
-        neighbour.ping = None;
-        neighbour.rtt_ms = now.ms_since(sent).clamp(1, u64::from(u16::MAX)) as u16;
+        }
         if !core::mem::replace(&mut neighbour.rtt_reported, true) {
             let (peer, rtt_ms) = (neighbour.peer, neighbour.rtt_ms);
             self.report_link(peer, LinkOutcome::Up, rtt_ms, out);
@@ -471,7 +469,7 @@ impl Peer {
     pub(super) fn ping(&mut self, slot: Slot, out: &mut Outbox) {
         let nonce = self.rng.next_u64() as u32;
         if let Some(neighbour) = self.neighbours.get_mut(slot) {
-            neighbour.ping = Some((nonce, self.now));
+            neighbour.on_ping(nonce, self.now);
         }
         self.send(slot, &PeerMsg::Ping(nonce), out);
     }

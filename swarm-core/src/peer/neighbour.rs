@@ -38,7 +38,10 @@ pub(super) struct Neighbour {
     pub(super) drained_at: Instant,
     /// More is to be heard of what waits there: drivers say no more once little is left.
     pub(super) sends: bool,
-    pub(super) ping: Option<(u32, Instant)>,
+    /// The nonce of a ping that it has not answered.
+    ping: Option<u32>,
+    /// When it was pinged last.
+    pinged_at: Instant,
     pub(super) rtt_ms: u16,
     pub(super) rtt_reported: bool,
     /// How long pieces that it was asked for have taken, on average.
@@ -58,6 +61,11 @@ pub(super) struct Neighbour {
 const STRIKES_MAX: u8 = 3;
 /// A broken promise is forgiven after this long.
 const FORGIVEN_AFTER_MS: u64 = 30_000;
+
+/// A neighbour that is silent for so long is pinged, and one that is not, each time its round trip is
+/// so old: links of a swarm at work carry several messages a second.
+const QUIET_MS: u64 = 1500;
+const RTT_AGE_MS_MAX: u64 = 30_000;
 
 /// Places for links are set aside by as many.
 const LINKS_STEP: usize = 4;
@@ -89,6 +97,7 @@ impl Neighbour {
             drained_at: now,
             sends: false,
             ping: None,
+            pinged_at: now,
             rtt_ms: 0,
             rtt_reported: false,
             pull_ms: PULL_MS_UNKNOWN,
@@ -98,6 +107,25 @@ impl Neighbour {
             bytes_in: 0,
             bytes_out: 0,
         }
+    }
+
+    /// Whether it is time to ping it: nothing was heard of it lately, or its round trip is an old one.
+    pub(super) fn is_ping_due(&self, now: Instant) -> bool {
+        now.ms_since(self.heard) >= QUIET_MS || now.ms_since(self.pinged_at) >= RTT_AGE_MS_MAX
+    }
+
+    pub(super) fn on_ping(&mut self, nonce: u32, now: Instant) {
+        (self.ping, self.pinged_at) = (Some(nonce), now);
+    }
+
+    /// It has answered a ping: whether it was the last one, which measures the round trip.
+    pub(super) fn on_pong(&mut self, nonce: u32, now: Instant) -> bool {
+        if self.ping != Some(nonce) {
+            return false;
+        }
+        self.ping = None;
+        self.rtt_ms = now.ms_since(self.pinged_at).clamp(1, u64::from(u16::MAX)) as u16;
+        true
     }
 
     /// A piece was handed to its link.
@@ -306,5 +334,23 @@ mod tests {
         now = now.plus_ms(FORGIVEN_AFTER_MS);
         assert!(neighbour.forgive(now) && neighbour.is_believed());
         assert!(neighbour.on_broken(now), "one more is enough");
+    }
+    #[test]
+    fn who_is_heard_is_pinged_for_its_round_trip_alone() {
+        let began = Instant::from_millis(1000);
+        let mut neighbour = Neighbour::new(Slot(0), PeerId(1), true, began);
+        neighbour.on_ping(7, began);
+        assert!(!neighbour.on_pong(8, began.plus_ms(30)));
+        assert!(neighbour.on_pong(7, began.plus_ms(40)));
+        assert!(!neighbour.on_pong(7, began.plus_ms(50)), "once is enough");
+        assert_eq!(neighbour.rtt_ms, 40);
+        assert!(
+            neighbour.is_ping_due(began.plus_ms(QUIET_MS)),
+            "it is silent"
+        );
+        let later = began.plus_ms(RTT_AGE_MS_MAX);
+        neighbour.heard = later.minus_ms(1);
+        assert!(!neighbour.is_ping_due(later.minus_ms(1)));
+        assert!(neighbour.is_ping_due(later));
     }
 }

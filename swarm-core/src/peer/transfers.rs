@@ -193,7 +193,7 @@ impl Peer {
         let Some(neighbour) = self.neighbours.get_mut(slot) else {
             return;
         };
-        neighbour.gave_at = now;
+        (neighbour.heard, neighbour.gave_at) = (now, now);
         if let Some(asked) = asked {
             neighbour.on_pulled(now.ms_since(asked));
         }
@@ -218,9 +218,6 @@ impl Peer {
     pub(super) fn handle_surplus(&mut self, slot: Slot, len: u32) {
         self.stats.bytes_wasted += u64::from(len);
         self.downlink.on_arrival(self.now, len.into());
-        if let Some(neighbour) = self.neighbours.get_mut(slot) {
-            neighbour.heard = self.now;
-        }
         self.note_giver(slot, None);
     }
 
