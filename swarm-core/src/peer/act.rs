@@ -216,7 +216,7 @@ impl Peer {
             self.segments[index].wake_at(at);
         }
         if seed.is_fetch() {
-            if self.segments[index].ranks[0] != rendezvous::NEVER {
+            if seed.whole || seed.claimed != 0 {
                 self.claim(index, &seed, stripe_count, out);
             }
             self.relay(index, seed.relay, out);
@@ -257,6 +257,7 @@ impl Peer {
             held: held_here | held_there,
             held_elsewhere: (held_there | segment.upstream()) & !held_here,
             has_bridges: masks.bridges != 0,
+            is_remote: masks.is_remote(),
             pace_ms: u64::from(self.pace_ms),
             companions: masks.playing.count_ones() as usize,
             pulls_max: self.pulls_max(index).saturating_sub(self.outstanding_all()),
@@ -298,7 +299,7 @@ impl Peer {
     /// Promises the neighbours what is about to be brought into the group.
     fn claim(&mut self, index: usize, plan: &Plan, stripe_count: u32, out: &mut Outbox) {
         let segment = &self.segments[index];
-        let mut wanted = plan.fetch.iter().fold(plan.relay, |bits, run| bits | run);
+        let mut wanted = plan.claimed;
         if plan.whole {
             wanted |= segment.full();
         }

@@ -67,6 +67,10 @@ const FORGIVEN_AFTER_MS: u64 = 30_000;
 const QUIET_MS: u64 = 1500;
 const RTT_AGE_MS_MAX: u64 = 30_000;
 
+/// Who sees more members than these who pass something on knows the order of its group's seeders well
+/// enough.
+const REMOTE_SEEN_MAX: u32 = 8;
+
 /// Places for links are set aside by as many.
 const LINKS_STEP: usize = 4;
 
@@ -206,10 +210,20 @@ pub(super) struct Masks {
     pub(super) here: u32,
     /// Believed bridges.
     pub(super) bridges: u32,
+    /// Believed bridges who pass something on.
+    pub(super) giving: u32,
     /// Who plays the track.
     pub(super) playing: u32,
     /// Members of the group who may seed it.
     pub(super) seeding: u32,
+}
+
+impl Masks {
+    /// Whether it is in other groups that this viewer sees who passes things on, more than in its own.
+    pub(super) const fn is_remote(self) -> bool {
+        let seen = self.seeding.count_ones();
+        seen <= REMOTE_SEEN_MAX && self.giving.count_ones() > seen
+    }
 }
 
 impl Neighbours {
@@ -274,6 +288,7 @@ impl Neighbours {
         let masks = Masks {
             here: self.mask(|n| n.is_believed() && !n.bridge),
             bridges: self.mask(|n| n.is_believed() && n.bridge),
+            giving: self.mask(|n| n.is_believed() && n.bridge && n.status.weight > 0),
             playing: self.mask(|n| n.plays(track)),
             seeding: self.mask(|n| n.shares(track) && n.status.weight > 0),
         };
@@ -335,6 +350,20 @@ mod tests {
         assert!(neighbour.forgive(now) && neighbour.is_believed());
         assert!(neighbour.on_broken(now), "one more is enough");
     }
+
+    #[test]
+    fn who_sees_more_givers_elsewhere_than_here_and_few_here_is_remote() {
+        let masks = |seeding: u32, giving: u32| Masks {
+            seeding: (1 << seeding) - 1,
+            giving: (1 << giving) - 1,
+            ..Masks::default()
+        };
+        assert!(masks(2, 3).is_remote());
+        assert!(!masks(3, 3).is_remote(), "where few can, somebody must");
+        assert!(masks(REMOTE_SEEN_MAX, REMOTE_SEEN_MAX + 1).is_remote());
+        assert!(!masks(REMOTE_SEEN_MAX + 1, REMOTE_SEEN_MAX + 2).is_remote());
+    }
+
     #[test]
     fn who_is_heard_is_pinged_for_its_round_trip_alone() {
         let began = Instant::from_millis(1000);

@@ -51,6 +51,8 @@ const RANK_LAST: u8 = 16;
 const HOLD_PERCENT: u64 = 35;
 const HOLD_SPARE_MS: u64 = 1200;
 const HOLD_MS_MIN: u64 = 200;
+/// With less time than this beyond what distributing takes, everybody helps to bring a stripe.
+const REMOTE_MARGIN_MS_MIN: u64 = 700;
 /// What distributing one stripe takes of what the whole segment does where it is spread over its playing.
 const IN_ORDER_PACE_PERCENT: u64 = 25;
 /// Groups that are not first wait for between this part of it and all of it.
@@ -63,6 +65,8 @@ pub(super) struct Plan {
     pub(super) fetch: Vec<u64>,
     /// Pieces to ask of bridges for the whole group.
     pub(super) relay: u64,
+    /// Those of all these pieces that the group may count on.
+    pub(super) claimed: u64,
     /// Fetch the whole object: its content is not known, or all of it is missing.
     pub(super) whole: bool,
     /// When the answer may change by itself.
@@ -98,6 +102,9 @@ pub(super) struct View<'a> {
     pub(super) held_elsewhere: u64,
     /// Whether there are links to other groups.
     pub(super) has_bridges: bool,
+    /// Whether others are better at bringing segments into the group: this viewer sees few members who
+    /// pass something on, and more of them in other groups.
+    pub(super) is_remote: bool,
     /// How long segments take from their first piece until they are whole.
     pub(super) pace_ms: u64,
     /// Neighbours that play the segment's track.
@@ -142,7 +149,7 @@ pub(super) fn seed(segment: &Segment, view: &View<'_>) -> Plan {
     let delay_ms =
         u64::from(view.policy.rank_delay_ms).max(100) + view.estimate.cdn_ms(u64::from(stripe_len));
     for stripe in 0..view.stripe_count {
-        let rank = segment.ranks[stripe as usize];
+        let rank = rank(segment, view, stripe);
         let bits = segment.stripe_bits(stripe, view.stripe_count);
         let mut missing = bits & !covered;
         if segment.content.is_some() && missing == 0 {
@@ -160,6 +167,9 @@ pub(super) fn seed(segment: &Segment, view: &View<'_>) -> Plan {
             } else {
                 // What the bridge has not got yet it will pass on as it comes.
                 plan.relay |= elsewhere;
+                if rank != NEVER {
+                    plan.claimed |= elsewhere;
+                }
             }
             missing &= !elsewhere;
             if missing == 0 {
@@ -186,9 +196,20 @@ pub(super) fn seed(segment: &Segment, view: &View<'_>) -> Plan {
             plan.whole = true;
         } else {
             plan.fetch.extend(runs(missing, 1));
+            plan.claimed = plan.fetch.iter().fold(plan.claimed, |bits, run| bits | run);
         }
     }
     plan
+}
+
+/// This viewer's place in the order of seeders of a stripe. Who sees little of the group takes itself for
+/// the first of it too often, and leaves the order while there is time for others to come first.
+fn rank(segment: &Segment, view: &View<'_>, stripe: u32) -> u8 {
+    let is_known = segment.content.is_some();
+    if view.is_remote && is_known && margin_ms(segment, view, stripe) >= REMOTE_MARGIN_MS_MIN {
+        return NEVER;
+    }
+    segment.ranks[stripe as usize]
 }
 
 /// What a group draws for a stripe, of 256: the same for all who agree on who is first in the order of
@@ -204,16 +225,7 @@ fn hold_ms(segment: &Segment, view: &View<'_>, stripe: u32) -> u64 {
         return 0;
     }
     let drawn = u64::from(segment.draws[stripe as usize]) * 100;
-    let first = segment
-        .stripe_bits(stripe, view.stripe_count)
-        .trailing_zeros();
-    let stripe_pace_ms = match segment.spread_ms {
-        0 => view.pace_ms,
-        _ => view.pace_ms * IN_ORDER_PACE_PERCENT / 100,
-    };
-    let spare_ms = segment
-        .window_ms_of(first)
-        .saturating_sub(stripe_pace_ms + HOLD_SPARE_MS);
+    let spare_ms = margin_ms(segment, view, stripe).saturating_sub(HOLD_SPARE_MS);
     let hold_ms = (u64::from(segment.duration_ms) * HOLD_PERCENT / 100).min(spare_ms);
     let is_first = drawn < u64::from(view.policy.first_groups_percent) * 256;
     if is_first || hold_ms < HOLD_MS_MIN {
@@ -222,6 +234,18 @@ fn hold_ms(segment: &Segment, view: &View<'_>, stripe: u32) -> u64 {
     // Should nobody be first, somebody goes before the others.
     let part = HOLD_PERCENT_LEAST + (100 - HOLD_PERCENT_LEAST) * drawn / (256 * 100);
     hold_ms * part / 100
+}
+
+/// How much longer there is to bring a stripe than distributing it takes.
+fn margin_ms(segment: &Segment, view: &View<'_>, stripe: u32) -> u64 {
+    let first = segment
+        .stripe_bits(stripe, view.stripe_count)
+        .trailing_zeros();
+    let stripe_pace_ms = match segment.spread_ms {
+        0 => view.pace_ms,
+        _ => view.pace_ms * IN_ORDER_PACE_PERCENT / 100,
+    };
+    segment.window_ms_of(first).saturating_sub(stripe_pace_ms)
 }
 
 /// Pieces to ask of a neighbour.
@@ -390,6 +414,7 @@ mod tests {
             held: 0,
             held_elsewhere: 0,
             has_bridges: false,
+            is_remote: false,
             pace_ms: 2000,
             companions: 7,
             pulls_max: u32::MAX,
@@ -426,6 +451,26 @@ mod tests {
         let (plan, _) = check(&segment, |view| view.now = NOW.plus_ms(60_000));
         assert_eq!(plan.fetch, [0b1111]);
         assert!(plan.wake.is_some_and(|at| at > until));
+    }
+
+    #[test]
+    fn who_sees_little_of_the_group_seeds_only_when_time_is_short() {
+        let mut segment = segment();
+        segment.window_ms = 2000 + REMOTE_MARGIN_MS_MIN as u32;
+        let remote = |view: &mut View<'_>| (view.is_remote, view.has_bridges) = (true, true);
+        let late = NOW.plus_ms(60_000);
+        let (plan, _) = check(&segment, |view| {
+            remote(view);
+            (view.now, view.held, view.held_elsewhere) = (late, 0b1, 0b1);
+        });
+        assert!(plan.fetch.is_empty(), "{plan:?}");
+        assert_eq!((plan.relay, plan.claimed), (0b1, 0), "for itself alone");
+        segment.window_ms -= 1;
+        let (plan, _) = check(&segment, |view| {
+            remote(view);
+            view.now = late;
+        });
+        assert_eq!((plan.fetch.len(), plan.claimed), (4, 0xffff));
     }
 
     #[test]
