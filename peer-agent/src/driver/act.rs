@@ -23,6 +23,7 @@ const STREAM_IDLE: Duration = Duration::from_secs(15);
 impl Driver {
     pub(super) fn act(&mut self, action: &Action, outbox: &Outbox) {
         match action {
+            Action::FetchCdn { .. } if self.is_leaving => {}
             Action::FetchCdn { fetch, name, range } => self.start_fetch(*fetch, *name, *range),
             Action::CancelFetch(fetch) => {
                 if let Some(running) = self.fetches.remove(fetch) {

@@ -108,6 +108,8 @@ pub(crate) struct Driver {
     joined_seen: tokio::time::Instant,
     player: (u32, u32, bool),
     peer_name: Option<String>,
+    /// Nothing is fetched any more.
+    is_leaving: bool,
 }
 
 /// A fetch that the core may still cancel. Dropping it stops it.
@@ -209,6 +211,7 @@ fn build(
         joined_seen: tokio::time::Instant::now(),
         player: (0, 0, false),
         peer_name: None,
+        is_leaving: false,
         shared: shared.clone(),
     };
     let ears = Ears {
@@ -266,13 +269,21 @@ impl Driver {
             }
             self.settle();
         }
-        self.handle(Input::Leave);
-        self.settle();
+        self.leave();
         self.publish();
         tokio::time::sleep(GOODBYE).await;
         if let Some(Closing(Some(done))) = closing {
             let _ = done.send(());
         }
+    }
+
+    /// Says goodbye to everybody. The core would go on for the player from the CDN alone, but there is no
+    /// player any more.
+    fn leave(&mut self) {
+        self.is_leaving = true;
+        self.fetches.clear();
+        self.handle(Input::Leave);
+        self.settle();
     }
 
     /// Tells the core, and does what it wants.

@@ -169,3 +169,18 @@ async fn nothing_is_released_to_who_has_gone() {
         panic!("the request is over");
     };
 }
+
+#[tokio::test]
+async fn who_leaves_fetches_nothing_more() {
+    let mut case = Case::wanted(0);
+    case.bring([1]);
+    assert!(!case.driver.fetches.is_empty());
+    case.driver.leave();
+    let fetch = Action::FetchCdn {
+        fetch: FetchId(7),
+        name: Name::of_url(PATH),
+        range: Some((0, 10)),
+    };
+    case.driver.act(&fetch, &Outbox::new());
+    assert!(case.driver.fetches.is_empty());
+}
