@@ -240,6 +240,12 @@ impl Outgoing {
         Poll::Pending
     }
 
+    /// For the connection's task, once everything is said: ends the sending half.
+    pub(crate) fn poll_shutdown(&self, cx: &mut Context<'_>) -> Poll<()> {
+        // One that is broken already is closed all the same.
+        self.wire().poll_shutdown(cx).map(|_| ())
+    }
+
     fn poll_drain(&self, queue: &mut Queue, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while queue.written < queue.bytes.len() {
             let written = ready!(self.wire().poll_write(cx, &queue.bytes[queue.written..]))?;

@@ -92,24 +92,26 @@ impl Directory {
         let missing = target
             .saturating_sub(usize::from(v.local))
             .min(PAIRS_MAX.saturating_sub(v.meetings.len()));
-        if missing == 0 {
+        // Nearly everybody has met its whole group, and is asked for each time that somebody leaves it.
+        let has_met_all = usize::from(v.local) + 1 >= group.members.len();
+        if missing == 0 || has_met_all || !self.is_free(v) {
             return Vec::new();
         }
         let room = target + usize::from(self.policy.links_slack);
+        let is_unmet = |member: &&Member| is_for(viewer, v, member);
+        let unmet: Vec<&Member> = group.members.iter().filter(is_unmet).collect();
         // All are fetched before any is looked at: memory answers many questions in the time of one.
-        let fetch = |member: &Member| {
-            self.viewers
-                .get(member.key)
-                .map(|v| (v.local, v.upload_kbps))
+        let fetch = |member: &&Member| {
+            let fetched = self.viewers.get(member.key);
+            fetched.map(|w| (w, w.local, w.upload_kbps))
         };
-        let fetched: Vec<_> = group.members.iter().map(fetch).collect();
-        let mut candidates: Vec<_> = group
-            .members
-            .iter()
+        let fetched: Vec<_> = unmet.iter().map(fetch).collect();
+        let mut candidates: Vec<_> = unmet
+            .into_iter()
             .zip(fetched)
             .filter_map(|(member, fetched)| {
-                let (local, upload_kbps) = fetched?;
-                if usize::from(local) >= room || !self.may_meet(viewer, member) {
+                let (w, local, upload_kbps) = fetched?;
+                if usize::from(local) >= room || !self.is_open_to(w, v) {
                     return None;
                 }
                 let distance = v.network.distance(&member.network, self.policy.metro_km);
@@ -150,23 +152,23 @@ impl Directory {
     }
 
     fn may_meet(&self, a: Key, member: &Member) -> bool {
-        let b = member.key;
-        let (Some(v), Some(w)) = (self.viewers.get(a), self.viewers.get(b)) else {
+        let (Some(v), Some(w)) = (self.viewers.get(a), self.viewers.get(member.key)) else {
             return false;
         };
-        let free = |v: &Viewer| {
-            v.conn.is_some()
-                && v.meetings.len() < PAIRS_MAX
-                && v.trust.is_good(self.now)
-                && v.may_be_introduced(&self.policy, self.now)
-        };
-        a != b
-            && free(v)
-            && free(w)
-            && v.traits().suits(member.traits())
-            && !v.has_met(b)
-            && !v.is_apart(w.peer, self.now)
-            && !w.is_apart(v.peer, self.now)
+        self.is_free(v) && is_for(a, v, member) && self.is_open_to(w, v)
+    }
+
+    /// Whether a viewer may be introduced to anybody.
+    fn is_free(&self, v: &Viewer) -> bool {
+        v.conn.is_some()
+            && v.meetings.len() < PAIRS_MAX
+            && v.trust.is_good(self.now)
+            && v.may_be_introduced(&self.policy, self.now)
+    }
+
+    /// Whether `w` may be introduced to anybody, and to `v`.
+    fn is_open_to(&self, w: &Viewer, v: &Viewer) -> bool {
+        self.is_free(w) && !v.is_apart(w.peer, self.now) && !w.is_apart(v.peer, self.now)
     }
 
     /// Notes what becomes of a viewer's pairs with members of `group`, which it has entered, or left.
@@ -515,6 +517,11 @@ impl Directory {
             out.push(action);
         }
     }
+}
+
+/// Whether a viewer could use an introduction to a member of a group, as far as it can tell by itself.
+fn is_for(viewer: Key, v: &Viewer, member: &Member) -> bool {
+    viewer != member.key && v.traits().suits(member.traits()) && !v.has_met(member.key)
 }
 
 /// What `v` is told of `w`.

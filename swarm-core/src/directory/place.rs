@@ -58,6 +58,28 @@ pub enum Place {
     Site(u32),
 }
 
+impl Place {
+    /// A number that places are ordered by as they are, below 2^67: the large indexes compare it in one
+    /// step.
+    pub(super) const fn rank(self) -> u128 {
+        // Negative cells come first, as they do among signed numbers.
+        const fn cell(number: i16) -> u64 {
+            (number as u16 ^ 0x8000) as u64
+        }
+        const fn letters(country: [u8; 2]) -> u64 {
+            u16::from_be_bytes(country) as u64
+        }
+        let (kind, detail) = match self {
+            Self::World => (0, 0),
+            Self::Country(country) => (1, letters(country)),
+            Self::Isp(asn, country) => (2, (asn as u64) << 16 | letters(country)),
+            Self::Metro(asn, lat, lon) => (3, (asn as u64) << 32 | cell(lat) << 16 | cell(lon)),
+            Self::Site(site) => (4, site as u64),
+        };
+        (kind as u128) << 64 | detail as u128
+    }
+}
+
 /// A hundredth of a degree of latitude.
 const METRES_PER_CENTIDEG: u64 = 1112;
 /// Edges of the cells that count as one metro area when places are compared, in centidegrees.
@@ -150,6 +172,8 @@ const fn cos_milli(centideg: i64) -> i64 {
 
 #[cfg(test)]
 mod tests {
+    use alloc::vec::Vec;
+
     use super::*;
 
     const fn at(lat_centideg: i16, lon_centideg: i16) -> Location {
@@ -179,6 +203,30 @@ mod tests {
             at(0, 17_999).km_to(at(0, -17_999)) < 5,
             "across the date line"
         );
+    }
+
+    #[test]
+    fn places_and_their_ranks_have_one_order() {
+        let mut places = Vec::from([Place::World]);
+        for country in [[0, 0], [b'D', b'E'], [b'D', b'Z'], [b'E', b'A'], [0xff; 2]] {
+            places.push(Place::Country(country));
+            for asn in [0, 1, u32::MAX] {
+                places.push(Place::Isp(asn, country));
+            }
+        }
+        let edges = [i16::MIN, -1, 0, 1, i16::MAX];
+        for (lat, lon) in edges
+            .into_iter()
+            .flat_map(|lat| edges.map(|lon| (lat, lon)))
+        {
+            for asn in [0, 1, u32::MAX] {
+                places.push(Place::Metro(asn, lat, lon));
+            }
+        }
+        places.extend([0, 1, u32::MAX].map(Place::Site));
+        places.sort();
+        assert!(places.is_sorted_by(|a, b| a.rank() < b.rank()));
+        assert!(places.iter().all(|place| place.rank() < 1 << 67));
     }
 
     #[test]

@@ -14,6 +14,8 @@ mod question;
 mod stream;
 mod summary;
 mod swarms;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use http::{answer, answer_metrics};
 pub(crate) use question::{census, serve_peers};

@@ -63,7 +63,8 @@ impl Violation {
 
 impl Decoder {
     /// Reads the frames in `bytes`, which are unmasked in place; what is incomplete is kept. Stops
-    /// where `on` breaks: then nothing more may be fed.
+    /// where `on` breaks; what lies behind is kept too, and comes first when it is fed again. After a
+    /// violation nothing more may be fed.
     pub(crate) fn feed(
         &mut self,
         bytes: &mut [u8],

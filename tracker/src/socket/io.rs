@@ -91,4 +91,12 @@ impl Wire {
             Self::Other(carrier) => Pin::new(carrier).poll_flush(cx),
         }
     }
+
+    /// Says that nothing more comes; for the connection's own task.
+    pub(crate) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Plain(tcp) => Pin::new(tcp).poll_shutdown(cx),
+            Self::Other(carrier) => Pin::new(carrier).poll_shutdown(cx),
+        }
+    }
 }

@@ -53,7 +53,7 @@ pub(crate) enum Ended {
     Slow,
     /// The other side broke the rules of WebSockets.
     Broke(frames::Violation),
-    /// Everything is said, and the connection was to be closed then.
+    /// Everything is said, and the connection was to be closed then; or the other side has closed it.
     Said,
     /// Whoever reads has heard enough.
     Enough,

@@ -5,7 +5,7 @@ use std::{
     future::poll_fn,
     ops::ControlFlow,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -60,6 +60,17 @@ pub(crate) struct Socket {
     message_len_max: u32,
     /// Read while the handshake was; goes before everything else.
     early: Box<[u8]>,
+    heard: Heard,
+}
+
+/// What the other side's bytes are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Heard {
+    Frames,
+    /// It has broken the rules: what follows means nothing.
+    Noise,
+    /// It has closed: nothing follows.
+    Close,
 }
 
 impl Socket {
@@ -73,6 +84,7 @@ impl Socket {
             decoder: Decoder::default(),
             message_len_max: limits.message_len_max,
             early: early.into(),
+            heard: Heard::Frames,
         }
     }
 
@@ -140,33 +152,169 @@ impl Socket {
             }
         });
         outgoing.on_heard(complete, self.decoder.is_waiting());
-        match fed.map_err(Ended::Broke)? {
-            ControlFlow::Continue(()) => Ok(()),
-            ControlFlow::Break(()) if closed => Err(Ended::Gone),
-            ControlFlow::Break(()) => Err(Ended::Enough),
+        match fed {
+            Ok(ControlFlow::Continue(())) => Ok(()),
+            Ok(ControlFlow::Break(())) if closed => {
+                self.heard = Heard::Close;
+                Err(Ended::Said)
+            }
+            Ok(ControlFlow::Break(())) => Err(Ended::Enough),
+            Err(violation) => {
+                self.heard = Heard::Noise;
+                Err(Ended::Broke(violation))
+            }
         }
     }
 
-    /// Says what is queued, closes, and reads on for a moment: a socket that is closed with unread
-    /// bytes takes back what was sent.
+    /// Says what is queued, and closes: at once where the other side has closed too, since of the two it
+    /// is the server that ends the connection (RFC 6455 section 7.1.1). Until then it reads on for a
+    /// moment: a socket that is closed with unread bytes takes back what was sent.
     pub(crate) async fn finish(&mut self, code: u16) {
-        self.outgoing.close_with(code);
-        let mut left = LINGER_BYTES_MAX;
-        let linger = poll_fn(|cx| {
-            let ended = self.outgoing.poll_end(cx);
-            if matches!(ended, Poll::Ready(Ended::Gone | Ended::Slow)) {
-                return Poll::Ready(());
-            }
-            loop {
-                let read = BUFFER.with_borrow_mut(|buffer| self.outgoing.poll_read(cx, buffer));
-                match read {
-                    Poll::Pending => return Poll::Pending,
-                    Poll::Ready(Ok(len)) if len > 0 && len < left => left -= len,
-                    Poll::Ready(_) => return Poll::Ready(()),
-                }
-            }
-        });
         // Whether the viewer takes it in time is its own business.
-        let _ = time::timeout(LINGER_TIME_MAX, linger).await;
+        let _ = time::timeout(LINGER_TIME_MAX, self.close(code)).await;
+    }
+
+    async fn close(&mut self, code: u16) {
+        self.outgoing.close_with(code);
+        let mut early = std::mem::take(&mut self.early);
+        self.listen_for_close(&mut early);
+        let mut left = LINGER_BYTES_MAX;
+        poll_fn(|cx| self.poll_close(cx, &mut left)).await;
+    }
+
+    /// `left` is how many bytes more are read.
+    fn poll_close(&mut self, cx: &mut Context<'_>, left: &mut usize) -> Poll<()> {
+        let ended = self.outgoing.poll_end(cx);
+        if matches!(ended, Poll::Ready(Ended::Gone | Ended::Slow)) {
+            return Poll::Ready(());
+        }
+        while self.heard != Heard::Close {
+            let len = BUFFER.with_borrow_mut(|buffer| {
+                let len = ready!(self.outgoing.poll_read(cx, buffer)).unwrap_or(0);
+                self.listen_for_close(&mut buffer[..len]);
+                Poll::Ready(len)
+            });
+            match ready!(len) {
+                0 => return Poll::Ready(()),
+                len if len >= *left => return Poll::Ready(()),
+                len => *left -= len,
+            }
+        }
+        ready!(ended);
+        self.outgoing.poll_shutdown(cx)
+    }
+
+    /// Takes what comes behind the end of the conversation, of which only a close counts.
+    fn listen_for_close(&mut self, bytes: &mut [u8]) {
+        if self.heard != Heard::Frames {
+            return;
+        }
+        let len_max = self.message_len_max as usize;
+        let fed = self.decoder.feed(bytes, len_max, &mut |frame| match frame {
+            Frame::Close => ControlFlow::Break(()),
+            _ => ControlFlow::Continue(()),
+        });
+        match fed {
+            Ok(ControlFlow::Continue(())) => {}
+            Ok(ControlFlow::Break(())) => self.heard = Heard::Close,
+            Err(_) => self.heard = Heard::Noise,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::poll;
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::{TcpListener, TcpStream},
+        pin,
+    };
+
+    use super::*;
+    use crate::socket::flush::Flusher;
+
+    /// Frames of a viewer, masked with zeros: a message, a close, and what breaks the rules.
+    const MESSAGE: &[u8] = b"\x82\x82\0\0\0\0hi";
+    const CLOSE: &[u8] = b"\x88\x82\0\0\0\0\x03\xe8";
+    const NOISE: &[u8] = b"\xf2\x80\0\0\0\0";
+    /// The tracker's, with code 1000.
+    const CLOSED: [u8; 4] = [0x88, 2, 3, 0xe8];
+    /// Nothing takes longer unless it hangs.
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    /// A connection, and the viewer's end of it.
+    async fn connect() -> (Socket, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let there = TcpStream::connect(listener.local_addr().unwrap()).await;
+        let (here, _) = listener.accept().await.unwrap();
+        let limits = Limits {
+            ping_ms: 1_000,
+            message_len_max: 1_000,
+            queue_bytes_max: 1_000,
+        };
+        let socket = Socket {
+            outgoing: Outgoing::new(Wire::Plain(here), Arc::new(Flusher::default()), limits),
+            decoder: Decoder::default(),
+            message_len_max: limits.message_len_max,
+            early: Box::default(),
+            heard: Heard::Frames,
+        };
+        (socket, there.unwrap())
+    }
+
+    /// Reads a message and has enough.
+    async fn read_one(socket: &mut Socket) -> Result<(), Ended> {
+        let read = socket.read(|_| ControlFlow::Break(()));
+        time::timeout(PATIENCE, read).await.expect("a message")
+    }
+
+    #[tokio::test]
+    async fn who_has_closed_is_not_waited_for() {
+        for bytes in [CLOSE.to_vec(), [MESSAGE, CLOSE].concat()] {
+            let (mut socket, mut there) = connect().await;
+            there.write_all(&bytes).await.unwrap();
+            read_one(&mut socket).await.unwrap_err();
+            let closed = time::timeout(PATIENCE, socket.close(1000)).await;
+            closed.expect("it does not wait for the viewer");
+            drop(socket);
+            let mut heard = Vec::new();
+            there.read_to_end(&mut heard).await.unwrap();
+            assert_eq!(heard, CLOSED);
+        }
+    }
+
+    #[tokio::test]
+    async fn who_is_told_to_go_may_speak_on_until_it_closes() {
+        let (mut socket, mut there) = connect().await;
+        {
+            let close = socket.close(1000);
+            pin!(close);
+            assert!(poll!(&mut close).is_pending());
+            let mut heard = [0; CLOSED.len()];
+            there.read_exact(&mut heard).await.unwrap();
+            assert_eq!(heard, CLOSED);
+            there.write_all(MESSAGE).await.unwrap();
+            there.write_all(&CLOSE[..3]).await.unwrap();
+            assert!(poll!(&mut close).is_pending());
+            there.write_all(&CLOSE[3..]).await.unwrap();
+            time::timeout(PATIENCE, close).await.expect("it has closed");
+        }
+        drop(socket);
+        assert_eq!(there.read(&mut [0]).await.unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn what_follows_a_broken_rule_is_no_close() {
+        let (mut socket, mut there) = connect().await;
+        there.write_all(NOISE).await.unwrap();
+        let ended = read_one(&mut socket).await.unwrap_err();
+        assert!(matches!(ended, Ended::Broke(_)));
+        there.write_all(CLOSE).await.unwrap();
+        let close = socket.close(1002);
+        pin!(close);
+        assert!(poll!(&mut close).is_pending());
+        there.shutdown().await.unwrap();
+        time::timeout(PATIENCE, close).await.expect("it is gone");
     }
 }

@@ -7,13 +7,15 @@
 //! - `visit` speaks with one connection; `said` does what it says.
 //! - `abroad` brings viewers to swarms that other nodes of a cluster run, and `link` is where words
 //!   for a viewer go.
-//! - `allowed` is the list of swarms that are served.
+//! - `allowed` is the list of swarms that are served; `addresses` is what viewers of one address may
+//!   learn of others.
 //!
 //! A swarm lives behind a lock in the process, and messages are handled where they are read: an
 //! offer goes from the reader's buffer to the receiver's queue without a task between. The wire is
 //! specified in `docs/protocol/webtorrent.md`.
 
 mod abroad;
+mod addresses;
 mod allowed;
 mod config;
 mod link;
@@ -40,6 +42,7 @@ use std::{
 };
 
 use abroad::Away;
+use addresses::Addresses;
 use link::Link;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -69,6 +72,8 @@ pub(crate) struct Facade {
     fake_networks: bool,
     allowed: Allowed,
     shards: Vec<Mutex<Swarms<Link>>>,
+    /// Taken after a shard's lock, never before it.
+    addresses: Arc<Mutex<Addresses>>,
     /// The other nodes, where there may be any.
     guests: OnceLock<Arc<Guests>>,
     away: Mutex<Away>,
@@ -85,6 +90,10 @@ impl Facade {
     pub(crate) fn new(config: &Config) -> Result<Self, Error> {
         let swarm = &config.swarm;
         let introductions = (swarm.introductions_burst, swarm.introductions_per_hour);
+        let addresses = Arc::new(Mutex::new(Addresses::new(
+            swarm.address_introductions_burst,
+            swarm.address_introductions_per_hour,
+        )));
         let viewers_min = config.privacy.viewers_min;
         let mut seed = [0; 8];
         names::fill(&mut seed)?;
@@ -94,6 +103,7 @@ impl Facade {
             Mutex::new(Swarms::new(
                 config,
                 introductions,
+                Arc::clone(&addresses),
                 swarm.metro_km,
                 viewers_min,
                 seed ^ number,
@@ -104,6 +114,7 @@ impl Facade {
             fake_networks: config.fake_networks,
             allowed: Allowed::open(&config.webtorrent)?,
             shards: (0..SHARDS as u64).map(shard).collect(),
+            addresses,
             guests: OnceLock::new(),
             away: Mutex::default(),
             counters: FacadeCounters::default(),
@@ -195,6 +206,10 @@ impl Facade {
             Counters::add_many(&self.counters.expired, removed as u64);
             tokio::task::yield_now().await;
         }
+        let addresses = self.addresses.lock();
+        addresses
+            .unwrap_or_else(PoisonError::into_inner)
+            .sweep(now_s);
     }
 
     /// Stretches the intervals where there is too much to do, a little at a time.

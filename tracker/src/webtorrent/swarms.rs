@@ -9,12 +9,16 @@
 //! enough partners or unanswered offers are left alone, and the more recently somebody was heard
 //! of, the sooner it is chosen: clients leave without a word.
 
-use std::collections::HashMap;
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use swarm_core::{directory::Place, rng::Rng, wire::tracker::Distance};
 
 pub(super) use super::swarm::{Guest, Refusal};
 use super::{
+    addresses::Addresses,
     config::WebTorrentConfig,
     messages::{Id20, InfoHash, Reply},
     swarm::{Met, OFFER_S_MAX, Pending, Swarm, Viewer},
@@ -59,6 +63,7 @@ pub(super) struct Announced {
 pub(super) struct Swarms<L> {
     config: WebTorrentConfig,
     introductions: (u16, u32),
+    addresses: Arc<Mutex<Addresses>>,
     metro_km: u32,
     viewers_min: u32,
     rng: Rng,
@@ -68,11 +73,12 @@ pub(super) struct Swarms<L> {
 }
 
 impl<L: Clone> Swarms<L> {
-    /// `introductions` are in a burst and in an hour; in swarms of fewer than `viewers_min` nobody
-    /// is offered to anybody.
+    /// `introductions` are in a burst and in an hour, of one viewer; in swarms of fewer than
+    /// `viewers_min` nobody is offered to anybody.
     pub(super) fn new(
         config: WebTorrentConfig,
         introductions: (u16, u32),
+        addresses: Arc<Mutex<Addresses>>,
         metro_km: u32,
         viewers_min: u32,
         seed: u64,
@@ -80,6 +86,7 @@ impl<L: Clone> Swarms<L> {
         Self {
             config,
             introductions,
+            addresses,
             metro_km,
             viewers_min,
             rng: Rng::new(seed),
@@ -111,9 +118,12 @@ impl<L: Clone> Swarms<L> {
         let (key, joined) = swarm.enter(now_s, guest, member.peer_id, &self.config, burst)?;
         swarm.set_complete(key, saying.complete);
         swarm.downloaded += u32::from(saying.completed);
+        let addresses = self.addresses.lock();
+        let mut addresses = addresses.unwrap_or_else(PoisonError::into_inner);
         let mut matching = Matching {
             config: &self.config,
             introductions: self.introductions,
+            addresses: &mut addresses,
             metro_km: self.metro_km,
             rng: &mut self.rng,
             now_s,
@@ -129,7 +139,7 @@ impl<L: Clone> Swarms<L> {
                 exhausted = true;
                 break;
             };
-            swarm.meet(key, receiver, *offer, now_s);
+            matching.meet(swarm, key, receiver, *offer);
             if let Some(viewer) = swarm.get(receiver) {
                 receivers.push((number, viewer.guest.link.clone()));
             }
@@ -316,6 +326,7 @@ struct Matching<'a> {
     config: &'a WebTorrentConfig,
     /// In a burst, and in an hour.
     introductions: (u16, u32),
+    addresses: &'a mut Addresses,
     metro_km: u32,
     rng: &'a mut Rng,
     now_s: u32,
@@ -358,7 +369,11 @@ impl Matching<'_> {
     /// Somebody for one more offer of `key`'s.
     fn pick<L: Clone>(&mut self, swarm: &Swarm<L>, key: u32) -> Option<u32> {
         let viewer = swarm.get(key)?;
-        if viewer.allowance < 1.0 || viewer.partners >= self.config.partners_max {
+        let address = viewer.guest.network.address;
+        if viewer.allowance < 1.0
+            || viewer.partners >= self.config.partners_max
+            || !self.addresses.has_some(address, self.now_s)
+        {
             return None;
         }
         if self.rng.at_most(LONG_OFFERS_EVERY - 1) == 0
@@ -421,6 +436,21 @@ impl Matching<'_> {
             && them.pending.len() < usize::from(self.config.pending_max)
             && them.allowance + self.earned(them) >= 1.0
             && (self.config.met_s == 0 || !viewer.met.iter().any(|met| met.with == other))
+            && self
+                .addresses
+                .has_some(them.guest.network.address, self.now_s)
+    }
+
+    /// An offer of `from`'s goes to `to`: they learn of each other.
+    fn meet<L: Clone>(&mut self, swarm: &mut Swarm<L>, from: u32, to: u32, offer: u64) {
+        swarm.meet(from, to, offer, self.now_s);
+        let address = |key| {
+            swarm
+                .get(key)
+                .map_or(0, |viewer| viewer.guest.network.address)
+        };
+        self.addresses
+            .on_met(address(from), address(to), self.now_s);
     }
 }
 

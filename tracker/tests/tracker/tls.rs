@@ -148,6 +148,32 @@ async fn viewers_meet_and_signal_over_both_versions_of_tls() {
 }
 
 #[tokio::test]
+async fn who_closes_hears_the_answer_and_that_nothing_was_cut_off() {
+    let (_folder, certificate, config) = secured();
+    let tracker = start(config).await;
+    let mut leave = Vec::new();
+    ViewerMsg::Leave.encode(&mut leave);
+    let frame = |first: u8, payload: &[u8]| {
+        let head = [first, 0x80 | payload.len() as u8, 0, 0, 0, 0];
+        [&head[..], payload].concat()
+    };
+    let close = frame(0x88, &1000_u16.to_be_bytes());
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        for bytes in [close.clone(), [frame(0x82, &leave), close.clone()].concat()] {
+            let stream = tls(&tracker, &certificate, &[version]).await.unwrap();
+            let mut socket = join_by(&tracker, stream).await;
+            let stream = socket.get_mut();
+            stream.write_all(&bytes).await.unwrap();
+            let mut heard = Vec::new();
+            let ended = timeout(PATIENCE, stream.read_to_end(&mut heard)).await;
+            ended.expect("it ends").expect("as TLS has it");
+            assert_eq!(heard, [0x88, 2, 3, 0xe8]);
+        }
+    }
+    tracker.stop().await;
+}
+
+#[tokio::test]
 async fn who_comes_again_resumes_but_says_nothing_before_the_handshake_is_done() {
     let (_folder, certificate, config) = secured();
     let tracker = start(config).await;

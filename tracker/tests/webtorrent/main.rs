@@ -22,7 +22,7 @@ use tokio_tungstenite::{
         Error as WsError, Message, client::IntoClientRequest, protocol::frame::coding::CloseCode,
     },
 };
-use tracker::{Config, LimitsConfig, StunConfig, WebTorrentConfig};
+use tracker::{Config, LimitsConfig, PrivacyConfig, StunConfig, WebTorrentConfig};
 
 const HASH: &str = "ZHBTleY378bqpgBu7IvG";
 const SDP: &str = "v=0\r\no=- 4611 2 IN IP4 127.0.0.1\r\ns=-\r\n";

@@ -246,6 +246,60 @@ async fn networks_where_peers_are_off_are_refused() {
 }
 
 #[tokio::test]
+async fn who_may_not_be_shown_to_others_is_refused() {
+    for privacy in [
+        PrivacyConfig {
+            relay_only: true,
+            ..PrivacyConfig::default()
+        },
+        // These clients have no way to say that somebody agreed.
+        PrivacyConfig {
+            consent: true,
+            ..PrivacyConfig::default()
+        },
+        PrivacyConfig {
+            countries: vec!["DE".into()],
+            ..PrivacyConfig::default()
+        },
+    ] {
+        let tracker = start(Config {
+            privacy,
+            ..config()
+        })
+        .await;
+        let mut client = tracker.connect().await;
+        client.send(&announce("a", &["o"])).await;
+        let heard = client.next().await;
+        let why = heard["failure reason"].as_str().unwrap();
+        assert!(why.contains("switched off"), "{why}");
+        assert_eq!(tracker.metric("webtorrent_viewers").await, 0);
+        tracker.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn below_as_many_viewers_nobody_is_offered_to_anybody() {
+    let tracker = start(Config {
+        privacy: PrivacyConfig {
+            viewers_min: 3,
+            ..PrivacyConfig::default()
+        },
+        ..config()
+    })
+    .await;
+    let mut a = tracker.announced("a").await;
+    let mut b = tracker.announced("b").await;
+    b.send(&announce("b", &["o1"])).await;
+    assert_eq!(b.next().await["incomplete"], 2);
+    a.expect_silence().await;
+    let _c = tracker.announced("c").await;
+    b.send(&announce("b", &["o2", "o3"])).await;
+    assert_eq!(b.next().await["incomplete"], 3);
+    assert_eq!(a.next().await["peer_id"], peer("b"));
+    tracker.stop().await;
+}
+
+#[tokio::test]
 async fn only_listed_swarms_are_served() {
     let listed = WebTorrentConfig {
         info_hashes: vec![HASH.into()],

@@ -34,8 +34,13 @@ fn guest(number: u64, asn: u32, country: &[u8; 2]) -> Guest<u64> {
     }
 }
 
+/// Addresses that may learn of as many others.
+fn addresses(burst: u32) -> Arc<Mutex<Addresses>> {
+    Arc::new(Mutex::new(Addresses::new(burst, 3_600)))
+}
+
 fn swarms_with(config: WebTorrentConfig) -> Swarms<u64> {
-    Swarms::new(config, (10_000, 0), 50, 0, 1)
+    Swarms::new(config, (10_000, 0), addresses(10_000), 50, 0, 1)
 }
 
 fn swarms() -> Swarms<u64> {
@@ -279,7 +284,14 @@ fn nobody_gets_more_than_is_bounded() {
 
 #[test]
 fn a_viewer_learns_of_a_bounded_number_of_others() {
-    let mut swarms = Swarms::new(WebTorrentConfig::default(), (6, 3_600), 50, 0, 1);
+    let mut swarms = Swarms::new(
+        WebTorrentConfig::default(),
+        (6, 3_600),
+        addresses(100),
+        50,
+        0,
+        1,
+    );
     for number in 0..30 {
         announce(&mut swarms, START_S, &plain(number), &[]);
     }
@@ -306,8 +318,35 @@ fn a_viewer_learns_of_a_bounded_number_of_others() {
 }
 
 #[test]
+fn who_comes_again_under_other_ids_learns_no_more_than_its_address_may() {
+    let mut swarms = Swarms::new(WebTorrentConfig::default(), (6, 0), addresses(8), 50, 0, 1);
+    for number in 0..30 {
+        announce(&mut swarms, START_S, &plain(number), &[]);
+    }
+    let mut learned = Vec::new();
+    for number in 100..105 {
+        let mut again = plain(number);
+        again.network.address = 7_000;
+        let (receivers, _) = announce(&mut swarms, START_S, &again, &[1, 2, 3, 4, 5, 6]);
+        // Those of its own household do not count.
+        learned.extend(receivers.into_iter().filter(|receiver| *receiver < 100));
+    }
+    assert_eq!(learned.len(), 8, "more ids add nothing");
+    // Nor is anybody else brought to it.
+    let (receivers, _) = announce(&mut swarms, START_S, &plain(0), &[4, 5, 6, 7]);
+    assert!(receivers.iter().all(|receiver| *receiver < 100));
+}
+
+#[test]
 fn small_swarms_and_closed_networks_keep_to_themselves() {
-    let mut swarms = Swarms::new(WebTorrentConfig::default(), (10_000, 0), 50, 3, 1);
+    let mut swarms = Swarms::new(
+        WebTorrentConfig::default(),
+        (10_000, 0),
+        addresses(100),
+        50,
+        3,
+        1,
+    );
     announce(&mut swarms, START_S, &plain(1), &[]);
     assert!(announce(&mut swarms, START_S, &plain(2), &[1]).0.is_empty());
     assert_eq!(announce(&mut swarms, START_S, &plain(3), &[2]).0.len(), 1);
