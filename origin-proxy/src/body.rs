@@ -72,6 +72,26 @@ impl Body {
         self.exchange = Some(exchange);
     }
 
+    /// The length of what is sent, if it is at hand as a whole.
+    pub(crate) fn len_at_hand(&self) -> Option<usize> {
+        match &self.source {
+            Source::Empty => Some(0),
+            Source::Full(bytes) => Some(bytes.len()),
+            Source::Chunks(_) | Source::Stream(_) => None,
+        }
+    }
+
+    /// Takes what is at hand as a whole, to be sent.
+    pub(crate) fn take(&mut self) -> Bytes {
+        let Source::Full(bytes) = std::mem::replace(&mut self.source, Source::Empty) else {
+            return Bytes::new();
+        };
+        if let Some(meter) = &mut self.meter {
+            meter.on_bytes(bytes.len());
+        }
+        bytes
+    }
+
     fn next(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Failure>>> {
         match &mut self.source {
             Source::Empty => Poll::Ready(None),

@@ -15,6 +15,7 @@ mod acme;
 mod admin;
 mod areas;
 mod body;
+mod brief;
 mod cmcd;
 mod conditions;
 mod config;

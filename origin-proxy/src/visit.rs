@@ -1,23 +1,25 @@
 //! One connection of a viewer over TCP, from its first byte to its end.
 //!
 //! Viewers of a live stream are silent most of the time. A silent connection keeps little more than its
-//! socket: it waits outside of hyper, whose buffers are made when the next request comes, and freed a moment
-//! after its answer.
+//! socket: it waits outside of hyper. What is plain and at hand is answered from there ([`brief`]); for the
+//! rest hyper's buffers are made when the request comes, and freed a moment after its answer.
 
 use std::{
     convert::Infallible,
-    future::poll_fn,
+    future::{poll_fn, ready},
+    io,
     mem::MaybeUninit,
     net::IpAddr,
     pin::{Pin, pin},
-    sync::{Arc, atomic::Ordering},
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
     task::{Context, Poll},
     time::Duration,
 };
 
-use bytes::Bytes;
-use futures_util::FutureExt;
+use bytes::{Buf, Bytes};
+use futures_util::{FutureExt, future::BoxFuture};
 use http::{HeaderValue, Request, Response};
+use http_body_util::Empty;
 use hyper::{
     body::{Body as _, Incoming},
     server::conn::{http1, http2},
@@ -34,6 +36,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 use crate::{
     Config,
     body::Body,
+    brief,
     eager::EagerExecutor,
     gather::Gather,
     handle::{Client, handle},
@@ -120,7 +123,7 @@ impl Host {
                 return Box::pin(self.serve_http2(heard, self.client(address))).await;
             }
             loop {
-                let turn = self.serve_http1(socket, bytes, self.client(address), &mut watch);
+                let turn = self.answer(socket, bytes, address, &mut watch);
                 (socket, bytes) = match Box::pin(turn).await {
                     Some(rest) => rest,
                     None => break,
@@ -149,12 +152,83 @@ impl Host {
         }
     }
 
-    /// Answers requests until none follows for a moment. Returns the socket, and what is read of the next
-    /// request; none when the connection is over.
+    /// Answers what begins with `bytes`: one plain request, or whatever comes until there is a rest. Returns
+    /// the socket, and what is read of the next request; none when the connection is over.
+    async fn answer<S>(
+        &self,
+        mut socket: S,
+        bytes: Bytes,
+        address: IpAddr,
+        watch: &mut Watch<'_, '_>,
+    ) -> Option<(S, Bytes)>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let plain = poll_fn(|context| {
+            Poll::Ready(self.answer_plain(&mut socket, &bytes, address, context))
+        });
+        match plain.await {
+            Plain::Sent => Some((socket, Bytes::new())),
+            Plain::Over => None,
+            Plain::Rest(rest) => {
+                rest.send(&mut socket).await.ok()?;
+                Some((socket, Bytes::new()))
+            }
+            Plain::Left(begun) => {
+                let client = self.client(address);
+                let served = self.serve_http1(socket, bytes, begun, client, watch);
+                Box::pin(served).await
+            }
+        }
+    }
+
+    /// Answers the request that `bytes` are, if it is plain and its answer at hand.
+    fn answer_plain<S>(
+        &self,
+        socket: &mut S,
+        bytes: &Bytes,
+        address: IpAddr,
+        context: &mut Context<'_>,
+    ) -> Plain
+    where
+        S: AsyncWrite + Unpin,
+    {
+        let Some(mut begun) = self.begin(bytes, address) else {
+            return Plain::Left(None);
+        };
+        let Poll::Ready(mut response) = begun.as_mut().poll(context) else {
+            return Plain::Left(Some(begun));
+        };
+        let Some((head, body)) = brief::write(&mut response) else {
+            return Plain::Left(Some(Box::pin(ready(response))));
+        };
+        let mut bytes = head.chain(body);
+        match pin!(send(socket, &mut bytes)).poll(context) {
+            Poll::Ready(Ok(())) => return Plain::Sent,
+            Poll::Ready(Err(_)) => return Plain::Over,
+            Poll::Pending => {}
+        }
+        Plain::Rest(Box::new(Rest { bytes, response }))
+    }
+
+    /// The answer to the request that `bytes` are, if it is plain. Connections that are to end end by hyper.
+    fn begin(&self, bytes: &Bytes, address: IpAddr) -> Option<Begun> {
+        if self.proxy.is_draining.load(Ordering::Relaxed) {
+            return None;
+        }
+        let head = brief::read(bytes)?;
+        let (proxy, client) = (self.proxy.clone(), self.client(address));
+        let answer = async move { handle(&proxy, &client, &head, Empty::<Bytes>::new()).await };
+        Some(Box::pin(answer))
+    }
+
+    /// Answers requests until none follows for a moment, the first one with what is `begun`. Returns the
+    /// socket, and what is read of the next request; none when the connection is over.
     async fn serve_http1<S>(
         &self,
         socket: S,
         before: Bytes,
+        begun: Option<Begun>,
         client: Client,
         watch: &mut Watch<'_, '_>,
     ) -> Option<(S, Bytes)>
@@ -163,7 +237,7 @@ impl Host {
     {
         let signs = Arc::new(Signs::default());
         let heard = TokioIo::new(Heard::new(socket, before, signs.clone()));
-        let service = service(self.proxy.clone(), client, signs.clone());
+        let service = service(self.proxy.clone(), client, signs.clone(), begun);
         let mut connection = self.http1.serve_connection(heard, service);
         let mut is_stopping = false;
         let mut is_told = false;
@@ -245,20 +319,64 @@ impl Host {
     }
 }
 
-/// Answers the requests of one connection of HTTP/1.1, and notes them in `signs`.
+/// An answer that is being made.
+type Begun = BoxFuture<'static, Response<Body>>;
+
+/// What became of a request outside of hyper.
+enum Plain {
+    Sent,
+    /// The viewer has left.
+    Over,
+    Rest(Box<Rest>),
+    /// It is hyper's, and perhaps its answer is begun already.
+    Left(Option<Begun>),
+}
+
+/// An answer of which only the beginning fitted into the socket.
+struct Rest {
+    bytes: bytes::buf::Chain<Bytes, Bytes>,
+    /// For the access log, it is over when all of it is sent.
+    response: Response<Body>,
+}
+
+impl Rest {
+    async fn send<S: AsyncWrite + Unpin>(mut self: Box<Self>, socket: &mut S) -> io::Result<()> {
+        let sent = send(socket, &mut self.bytes).await;
+        drop(self.response);
+        sent
+    }
+}
+
+/// Sends all of `rest`, and takes from it what is sent.
+async fn send<S: AsyncWrite + Unpin>(
+    socket: &mut S,
+    rest: &mut (impl Buf + Send),
+) -> io::Result<()> {
+    socket.write_all_buf(rest).await?;
+    socket.flush().await
+}
+
+/// Answers the requests of one connection of HTTP/1.1, the first one with what is `begun`, and notes them in
+/// `signs`.
 fn service(
     proxy: Arc<Proxy>,
     client: Client,
     signs: Arc<Signs>,
+    begun: Option<Begun>,
 ) -> impl Service<Request<Incoming>, Response = Response<Body>, Error = Infallible, Future: Send> {
     let visit = Arc::new((proxy, client, signs));
+    let begun = Mutex::new(begun);
     service_fn(move |request: Request<Incoming>| {
         let visit = visit.clone();
         let exchange = visit.2.on_request(!request.body().is_end_stream());
+        let begun = begun.lock().unwrap_or_else(PoisonError::into_inner).take();
         async move {
             let (proxy, client, _) = &*visit;
             let (head, body) = request.into_parts();
-            let mut response = handle(proxy, client, &head, body).await;
+            let mut response = match begun {
+                Some(begun) => begun.await,
+                None => handle(proxy, client, &head, body).await,
+            };
             response.body_mut().end_with(exchange);
             Ok(response)
         }

@@ -116,6 +116,35 @@ async fn a_request_that_begins_with_the_last_one_is_not_lost() {
 }
 
 #[tokio::test]
+async fn an_answer_that_does_not_fit_into_the_socket_comes_whole() {
+    const LEN: usize = 16 << 20;
+    let proxy = start(|_| {}).await;
+    let body: Vec<u8> = (0..LEN).map(|index| (index / 7) as u8).collect();
+    proxy.origin.put("/long", &KEPT, body.clone());
+    // From the origin, and from the cache.
+    for _ in 0..2 {
+        let mut socket = TcpStream::connect(proxy.address).await.unwrap();
+        for path in ["/long", "/a"] {
+            socket.write_all(get(path).as_bytes()).await.unwrap();
+            if path == "/a" {
+                assert_eq!(read_answer(&mut socket).await, path);
+                continue;
+            }
+            let mut bytes = Vec::new();
+            while !bytes.ends_with(b"\r\n\r\n") {
+                bytes.push(socket.read_u8().await.unwrap());
+            }
+            // What the socket holds is full by then.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            let mut came = vec![0; LEN];
+            socket.read_exact(&mut came).await.unwrap();
+            assert!(came == body, "other bytes");
+        }
+    }
+    assert_eq!(proxy.origin.count("/long"), 1);
+}
+
+#[tokio::test]
 async fn connections_end_as_viewers_want() {
     let proxy = start(|_| {}).await;
     for last in [

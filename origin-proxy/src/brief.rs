@@ -1,0 +1,227 @@
+//! Requests of HTTP/1.1 that are read, and answers that are written, without hyper.
+//!
+//! Most of what the viewers of a live stream ask is a GET without a body whose whole answer is in memory,
+//! on a connection that has been silent. hyper would build its buffers and its state anew for each, and
+//! take them down again. Whatever is not as plain as that is left to it: nothing here says no.
+
+use bytes::Bytes;
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri, header, request,
+};
+use httparse::{EMPTY_HEADER, Status};
+
+use crate::body::Body;
+
+/// More lines than players send.
+const LINES_MAX: usize = 32;
+
+/// The head of the request that `bytes` are, if they are one without a body and nothing else, and the
+/// connection goes on after it.
+pub(crate) fn read(bytes: &Bytes) -> Option<request::Parts> {
+    let mut lines = [EMPTY_HEADER; LINES_MAX];
+    let mut request = httparse::Request::new(&mut lines);
+    let Ok(Status::Complete(len)) = request.parse(bytes) else {
+        return None;
+    };
+    let is_get = request.method == Some("GET") && request.version == Some(1);
+    if !is_get || len != bytes.len() {
+        return None;
+    }
+    let mut headers = HeaderMap::with_capacity(request.headers.len());
+    for line in &*request.headers {
+        let name = HeaderName::from_bytes(line.name.as_bytes()).ok()?;
+        if concerns_connection(&name, line.value) {
+            return None;
+        }
+        let value = HeaderValue::from_maybe_shared(bytes.slice_ref(line.value)).ok()?;
+        headers.append(name, value);
+    }
+    let (mut head, ()) = Request::new(()).into_parts();
+    head.uri = Uri::from_maybe_shared(bytes.slice_ref(request.path?.as_bytes())).ok()?;
+    head.headers = headers;
+    Some(head)
+}
+
+/// Whether a line of a request tells where it ends, or what becomes of the connection.
+fn concerns_connection(name: &HeaderName, value: &[u8]) -> bool {
+    match *name {
+        header::CONNECTION => !value.eq_ignore_ascii_case(b"keep-alive"),
+        header::CONTENT_LENGTH
+        | header::TRANSFER_ENCODING
+        | header::TRAILER
+        | header::EXPECT
+        | header::UPGRADE => true,
+        _ => false,
+    }
+}
+
+/// Bytes of a head apart from its lines' names and values.
+const STATUS_LINE_LEN: usize = 64;
+const LINE_EXTRA: usize = 4;
+
+/// The head of an answer to a GET as it is sent, and its body; none if the body is not there as a whole, or
+/// the head lacks what hyper would add.
+pub(crate) fn write(response: &mut Response<Body>) -> Option<(Bytes, Bytes)> {
+    let body_len = response.body().len_at_hand()?;
+    let headers = response.headers();
+    if !headers.contains_key(header::DATE) || !tells_end(response.status(), headers, body_len) {
+        return None;
+    }
+    let lines = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len();
+    let len: usize = headers.iter().map(|line| lines(line) + LINE_EXTRA).sum();
+    let mut head = Vec::with_capacity(STATUS_LINE_LEN + len);
+    head.extend_from_slice(b"HTTP/1.1 ");
+    head.extend_from_slice(response.status().as_str().as_bytes());
+    head.push(b' ');
+    head.extend_from_slice(response.status().canonical_reason()?.as_bytes());
+    head.extend_from_slice(b"\r\n");
+    for (name, value) in headers {
+        head.extend_from_slice(name.as_ref());
+        head.extend_from_slice(b": ");
+        head.extend_from_slice(value.as_bytes());
+        head.extend_from_slice(b"\r\n");
+    }
+    head.extend_from_slice(b"\r\n");
+    Some((head.into(), response.body_mut().take()))
+}
+
+/// Whether the viewer knows from this head where the body of `len` bytes ends, and nothing else is said of
+/// the connection.
+fn tells_end(status: StatusCode, headers: &HeaderMap, len: usize) -> bool {
+    let is_plain = [
+        header::CONNECTION,
+        header::TRANSFER_ENCODING,
+        header::TRAILER,
+    ]
+    .iter()
+    .all(|name| !headers.contains_key(name));
+    let mut told = headers.get_all(header::CONTENT_LENGTH).iter();
+    let is_told = match (told.next(), status) {
+        (None, StatusCode::NOT_MODIFIED) => len == 0,
+        (None, _) | (Some(_), StatusCode::NOT_MODIFIED | StatusCode::NO_CONTENT) => false,
+        (Some(told), _) => {
+            !status.is_informational() && told.to_str().is_ok_and(|told| told.parse() == Ok(len))
+        }
+    };
+    is_plain && is_told && told.next().is_none()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(text: &str) -> Option<request::Parts> {
+        read(&Bytes::copy_from_slice(text.as_bytes()))
+    }
+
+    #[test]
+    fn plain_requests_are_read_and_others_left() {
+        let plain =
+            "GET /a?b=c HTTP/1.1\r\nHost: x\r\nConnection: Keep-Alive\r\nA: 1\r\na: \r\n\r\n";
+        let head = of(plain).expect("a plain request");
+        assert_eq!(head.uri, "/a?b=c");
+        let lines: Vec<&HeaderValue> = head.headers.get_all("a").iter().collect();
+        assert_eq!(lines, ["1", ""]);
+        for line in [
+            "Connection: close",
+            "Connection: keep-alive, x",
+            "Content-Length: 0",
+            "Transfer-Encoding: chunked",
+            "Expect: 100-continue",
+            "Upgrade: h2c",
+            "Host : x",
+            "a\x01: x",
+            " folded",
+        ] {
+            let text = format!("GET /a HTTP/1.1\r\nHost: x\r\n{line}\r\n\r\n");
+            assert!(of(&text).is_none(), "{line}");
+        }
+        let many = "a: 1\r\n".repeat(LINES_MAX + 1);
+        for text in [
+            "",
+            "GET /a HTTP/1.1\r\nHost: x\r\n",
+            "GET /a HTTP/1.1\r\nHost: x\r\n\r\nG",
+            "GET /a HTTP/1.0\r\nHost: x\r\n\r\n",
+            "HEAD /a HTTP/1.1\r\nHost: x\r\n\r\n",
+            "GET /\"<a HTTP/1.1\r\nHost: x\r\n\r\n",
+            &format!("GET /a HTTP/1.1\r\n{many}\r\n"),
+        ] {
+            assert!(of(text).is_none(), "{text}");
+        }
+    }
+
+    fn answer(status: u16, lines: &[(&str, &str)], body: &'static str) -> Response<Body> {
+        let mut builder = Response::builder().status(status);
+        for (name, value) in lines {
+            builder = builder.header(*name, *value);
+        }
+        builder
+            .body(Body::full(Bytes::from_static(body.as_bytes())))
+            .expect("an answer")
+    }
+
+    #[test]
+    fn answers_are_written_whole_or_left() {
+        let mut whole = answer(
+            200,
+            &[
+                ("date", "x"),
+                ("a", "1"),
+                ("a", "2"),
+                ("content-length", "2"),
+            ],
+            "hi",
+        );
+        let (head, body) = write(&mut whole).expect("an answer");
+        assert_eq!(
+            head,
+            "HTTP/1.1 200 OK\r\ndate: x\r\na: 1\r\na: 2\r\ncontent-length: 2\r\n\r\n"
+        );
+        assert_eq!(body, "hi");
+        let mut unchanged = answer(304, &[("date", "x")], "");
+        let (head, body) = write(&mut unchanged).expect("an answer");
+        assert_eq!(head, "HTTP/1.1 304 Not Modified\r\ndate: x\r\n\r\n");
+        assert!(body.is_empty());
+        for (status, lines, body) in [
+            (200, &[("content-length", "2")][..], "hi"),
+            (200, &[("date", "x")], "hi"),
+            (200, &[("date", "x"), ("content-length", "3")], "hi"),
+            (
+                200,
+                &[
+                    ("date", "x"),
+                    ("content-length", "2"),
+                    ("content-length", "2"),
+                ],
+                "hi",
+            ),
+            (
+                200,
+                &[
+                    ("date", "x"),
+                    ("content-length", "2"),
+                    ("connection", "close"),
+                ],
+                "hi",
+            ),
+            (
+                200,
+                &[
+                    ("date", "x"),
+                    ("content-length", "2"),
+                    ("transfer-encoding", "chunked"),
+                ],
+                "hi",
+            ),
+            (204, &[("date", "x"), ("content-length", "0")], ""),
+            (304, &[("date", "x"), ("content-length", "0")], ""),
+            (599, &[("date", "x"), ("content-length", "2")], "hi"),
+        ] {
+            let mut response = answer(status, lines, body);
+            assert!(write(&mut response).is_none(), "{status} {lines:?}");
+            assert_eq!(response.body_mut().take(), body);
+        }
+        let stream = Body::stream(futures_util::stream::empty());
+        assert!(write(&mut Response::new(stream)).is_none());
+    }
+}
