@@ -110,7 +110,7 @@ async fn ffmpeg_plays_segments_while_they_arrive() {
         let agent = Agent::start(config).await.expect("the agent starts");
         let url = agent.endpoint_url();
         let arguments = [
-            "-v", "error", "-xerror", "-i", &url, "-t", "8", "-f", "framecrc", "-",
+            "-v", "error", "-xerror", "-i", &url, "-t", "16", "-f", "framecrc", "-",
         ];
         let (out, complaints) = clients::run("ffmpeg", &arguments)
             .await
@@ -119,7 +119,7 @@ async fn ffmpeg_plays_segments_while_they_arrive() {
         let text = String::from_utf8_lossy(&out);
         let frames = |stream: &str| text.lines().filter(|line| line.starts_with(stream)).count();
         // 25 pictures a second, and blocks of 1024 at 48 kHz.
-        assert!(frames("0,") >= 200 && frames("1,") >= 375, "{url}: {text}");
+        assert!(frames("0,") >= 400 && frames("1,") >= 750, "{url}: {text}");
         let stats = agent.stats();
         println!(
             "{url}: {} of peers, {} of the CDN",
