@@ -342,25 +342,38 @@ impl Peer {
 
     fn handle_hello(&mut self, slot: Slot, peer: PeerId, status: PeerStatus, out: &mut Outbox) {
         let now = self.now;
-        // Somebody whom the tracker gave a new name while this link was up is linked already.
-        let taken = self
+        let twin = self
             .neighbours
-            .by_peer(peer)
-            .is_some_and(|other| other.slot != slot);
-        let Some(neighbour) = self.neighbours.get_mut(slot) else {
+            .iter()
+            .find(|n| n.peer == peer && n.slot != slot);
+        let twin = twin.map(|n| (n.slot, n.is_ready()));
+        let Some(neighbour) = self.neighbours.get(slot) else {
             return;
         };
         let was_ready = neighbour.is_ready();
-        if taken || (!was_ready && neighbour.peer != peer) {
-            return self.close(slot, CloseReason::Replaced, out);
+        match twin {
+            // The tracker introduced somebody by a new name before this link told it.
+            Some((twin, false)) if was_ready => self.close(twin, CloseReason::Replaced, out),
+            // Nobody is linked twice, and nobody takes another's name.
+            Some(_) => return self.close(slot, CloseReason::Replaced, out),
+            None if !was_ready && neighbour.peer != peer => {
+                return self.close(slot, CloseReason::Replaced, out);
+            }
+            None => {}
         }
+        let Some(neighbour) = self.neighbours.get_mut(slot) else {
+            return;
+        };
         neighbour.status = status;
-        neighbour.peer = peer;
+        let was_called = core::mem::replace(&mut neighbour.peer, peer);
+        let (reported, rtt_ms) = (neighbour.rtt_reported, neighbour.rtt_ms);
         if !was_ready {
             (neighbour.state, neighbour.since) = (LinkState::Ready, now);
             out.push(Action::Emit(Event::PeerUp { slot, peer }));
             self.send_all_haves(slot, out);
             self.ping(slot, out);
+        } else if was_called != peer && reported {
+            self.report_link(peer, LinkOutcome::Up, rtt_ms, out);
         }
         self.touch_view();
         self.stats.links = self.neighbours.ready_count() as u32;

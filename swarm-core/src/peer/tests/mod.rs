@@ -6,9 +6,12 @@ mod world;
 use alloc::vec::Vec;
 
 use crate::{
-    id::Name,
+    id::{Name, PeerId},
     peer::Stats,
-    wire::peer::{Division, PeerMsg},
+    wire::{
+        peer::{Division, PeerMsg},
+        tracker::{Distance, Introduction, TrackerMsg, ViewerFlags},
+    },
 };
 use world::{Cheat, Options, World};
 
@@ -298,6 +301,32 @@ fn hostile_control_messages_close_the_link_and_nothing_else() {
     );
     world.run_ms(10_000);
     assert_eq!(stalls(&world), 0);
+}
+
+#[test]
+fn a_link_outlasts_its_renamed_end_being_introduced_first() {
+    let mut world = watch(12, 3, Options::default());
+    let renamed = PeerId(77);
+    let introduction = TrackerMsg::Introduce(Introduction {
+        peer: renamed,
+        offer: false,
+        flags: ViewerFlags::default(),
+        distance: Distance::Household,
+    });
+    world.tell(0, &introduction);
+    world.run_ms(20);
+    assert!(!world.nodes[0].linked.contains(&renamed));
+    let hello = PeerMsg::Hello {
+        peer: renamed,
+        status: Default::default(),
+    };
+    world.inject(1, 0, &hello);
+    for _ in 0..10 {
+        assert_eq!(world.nodes[0].peer.stats().links, 2);
+        world.run_ms(2_000);
+    }
+    // A tracker that gives new names knows of no links but those that it is told of.
+    assert!(world.nodes[0].linked.contains(&renamed));
 }
 
 #[test]

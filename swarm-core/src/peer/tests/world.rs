@@ -148,6 +148,8 @@ pub(super) struct Node {
     pub(super) played: Vec<u64>,
     pub(super) backstops: u32,
     pub(super) reported_bps: Vec<u64>,
+    /// To whom it has told the tracker that it is linked.
+    pub(super) linked: Vec<PeerId>,
     id: PeerId,
     joined_at: Instant,
     links: BTreeMap<Slot, End>,
@@ -217,6 +219,7 @@ impl World {
             played: Vec::new(),
             backstops: 0,
             reported_bps: Vec::new(),
+            linked: Vec::new(),
             accusers: BTreeSet::new(),
             id: PeerId(self.rng.next_u64()),
             joined_at: self.now,

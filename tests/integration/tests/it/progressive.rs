@@ -110,7 +110,18 @@ async fn ffmpeg_plays_segments_while_they_arrive() {
         let agent = Agent::start(config).await.expect("the agent starts");
         let url = agent.endpoint_url();
         let arguments = [
-            "-v", "error", "-xerror", "-i", &url, "-t", "16", "-f", "framecrc", "-",
+            "-v",
+            "error",
+            "-xerror",
+            "-readrate",
+            "1",
+            "-i",
+            &url,
+            "-t",
+            "12",
+            "-f",
+            "framecrc",
+            "-",
         ];
         let (out, complaints) = clients::run("ffmpeg", &arguments)
             .await
@@ -119,15 +130,16 @@ async fn ffmpeg_plays_segments_while_they_arrive() {
         let text = String::from_utf8_lossy(&out);
         let frames = |stream: &str| text.lines().filter(|line| line.starts_with(stream)).count();
         // 25 pictures a second, and blocks of 1024 at 48 kHz.
-        assert!(frames("0,") >= 400 && frames("1,") >= 750, "{url}: {text}");
+        assert!(frames("0,") >= 300 && frames("1,") >= 562, "{url}: {text}");
         let stats = agent.stats();
         println!(
-            "{url}: {} of peers, {} of the CDN",
-            stats.bytes_p2p, stats.bytes_cdn
+            "{url}: {} of peers, {} for peers, {} of the CDN",
+            stats.bytes_p2p, stats.bytes_up, stats.bytes_cdn
         );
+        // Of two, either may be the one that brings a segment.
         assert!(
-            stats.bytes_p2p > 0,
-            "the neighbour has given nothing: {stats:?}"
+            stats.bytes_p2p + stats.bytes_up > stats.bytes_cdn / 4,
+            "the two do not share: {stats:?}"
         );
         agent.shutdown().await;
     }

@@ -297,6 +297,11 @@ impl World {
                 outcome: LinkOutcome::Misbehaved,
                 ..
             } => return self.accuse(index, peer),
+            ViewerMsg::Link {
+                peer,
+                outcome: LinkOutcome::Up,
+                ..
+            } => return self.nodes[index].linked.push(peer),
             _ => return,
         };
         assert_eq!(join.stream, STREAM);
@@ -339,7 +344,7 @@ impl World {
         }
     }
 
-    fn tell(&mut self, index: usize, message: &TrackerMsg<'_>) {
+    pub(in crate::peer::tests) fn tell(&mut self, index: usize, message: &TrackerMsg<'_>) {
         let mut frame = vec![];
         message.encode(&mut frame);
         self.schedule(10, index, Happening::TrackerFrame(frame));
