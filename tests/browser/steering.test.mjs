@@ -13,6 +13,8 @@ import { openPlayer, servePlayers } from "./lib/players.mjs";
 const TOKEN = "the operator's token";
 const STEERING = "/.shoal/steering";
 const TTL_S = 2;
+/** How hls.js tells that it has given up a load, as it does with the one it is at when it is moved. */
+const GIVEN_UP = "aborted fatal=false";
 /** Requests in a row that show where a player is. */
 const SETTLED_REQUESTS = 6;
 
@@ -110,7 +112,7 @@ test("hls.js (HLS) and Shaka (DASH) are moved to the proxy and back while they p
     const end = await viewer.read();
     assert.ok(end.time > start[index].time, "it plays on");
     assertNoStall(start[index], end, `page ${index} stalled`);
-    assert.deepEqual(end.errors, []);
+    assert.deepEqual(end.errors.filter((error) => error !== GIVEN_UP), []);
     assert.deepEqual(viewer.complaints, []);
     await viewer.close();
   }

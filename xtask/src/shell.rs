@@ -68,6 +68,20 @@ pub(crate) fn run_recorded(command: &mut Command) -> Result<(bool, String)> {
     Ok((child.wait()?.success(), printed))
 }
 
+/// Standard output of a command that is to succeed; what it complains of is shown.
+pub(crate) fn output(command: &mut Command) -> Result<String> {
+    announce(command);
+    let output = command
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()
+        .with_context(|| format!("environment: cannot start {}", name(command)))?;
+    if !output.status.success() {
+        bail!("{} ended with {}", describe(command), output.status);
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
 /// Standard output of a command that prints a fact, or `None` if it is not there or fails.
 pub(crate) fn query(command: &mut Command) -> Option<String> {
     let output = command

@@ -2,7 +2,7 @@
 //! on, so that one run names all that is wrong; a step that cannot be done ends it.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
@@ -186,17 +186,19 @@ fn run_doc() -> Result<Outcome> {
 }
 
 fn run_shim() -> Result<Outcome> {
-    run_npm_test("player-shim/js", |folder| {
+    let has_tests = |folder: &Path| {
         let manifest = fs::read_to_string(folder.join("package.json")).unwrap_or_default();
         let manifest: serde_json::Value = serde_json::from_str(&manifest).unwrap_or_default();
         manifest["scripts"]["test"].is_string()
-    })
+    };
+    run_npm_test("player-shim/js", has_tests, &[])
 }
 
 fn run_browser() -> Result<Outcome> {
+    let shoal = build_shoal()?;
     let mut total = Counts::default();
     for folder in ["tests/browser", "tests/webtorrent"] {
-        match run_npm_test(folder, holds_test)? {
+        match run_npm_test(folder, holds_test, &[("SHOAL", &shoal)])? {
             Outcome::Ran(counts) => total += counts,
             other => return Ok(other),
         }
@@ -204,13 +206,36 @@ fn run_browser() -> Result<Outcome> {
     Ok(Outcome::Ran(total))
 }
 
-fn run_npm_test(folder: &str, has_tests: impl Fn(&Path) -> bool) -> Result<Outcome> {
+/// The program as the Rust tests have it: built alone, its dependencies would have other features, and
+/// be compiled once more.
+fn build_shoal() -> Result<PathBuf> {
+    let mut cargo = shell::cargo();
+    cargo.args(["test", "--workspace", "--locked", "--no-run"]);
+    cargo.arg("--message-format=json-render-diagnostics");
+    let printed = shell::output(&mut cargo)?;
+    let made = printed.lines().find_map(|line| {
+        let message: serde_json::Value = serde_json::from_str(line).ok()?;
+        let is_program = message["target"]["name"] == "shoal"
+            && message["target"]["kind"][0] == "bin"
+            && message["profile"]["test"] == false;
+        let path = message["executable"].as_str().filter(|_| is_program)?;
+        Some(PathBuf::from(path))
+    });
+    made.context("cargo has built no `shoal`")
+}
+
+fn run_npm_test(
+    folder: &str,
+    has_tests: impl Fn(&Path) -> bool,
+    variables: &[(&str, &Path)],
+) -> Result<Outcome> {
     let path = shell::root().join(folder);
     if !has_tests(&path) {
         return Ok(Outcome::Skipped("there are no tests"));
     }
     let mut npm = shell::command("npm");
     npm.current_dir(path).args(["test"]);
+    npm.envs(variables.iter().copied());
     if let Some(chromium) = setup::find_chromium() {
         npm.env("CHROMIUM", chromium);
     }
