@@ -4,6 +4,9 @@
 //! on a connection that has been silent. hyper would build its buffers and its state anew for each, and
 //! take them down again. Whatever is not as plain as that is left to it: nothing here says no.
 
+#[cfg(test)]
+mod tests;
+
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri, header, request,
@@ -104,124 +107,4 @@ fn tells_end(status: StatusCode, headers: &HeaderMap, len: usize) -> bool {
         }
     };
     is_plain && is_told && told.next().is_none()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn of(text: &str) -> Option<request::Parts> {
-        read(&Bytes::copy_from_slice(text.as_bytes()))
-    }
-
-    #[test]
-    fn plain_requests_are_read_and_others_left() {
-        let plain =
-            "GET /a?b=c HTTP/1.1\r\nHost: x\r\nConnection: Keep-Alive\r\nA: 1\r\na: \r\n\r\n";
-        let head = of(plain).expect("a plain request");
-        assert_eq!(head.uri, "/a?b=c");
-        let lines: Vec<&HeaderValue> = head.headers.get_all("a").iter().collect();
-        assert_eq!(lines, ["1", ""]);
-        for line in [
-            "Connection: close",
-            "Connection: keep-alive, x",
-            "Content-Length: 0",
-            "Transfer-Encoding: chunked",
-            "Expect: 100-continue",
-            "Upgrade: h2c",
-            "Host : x",
-            "a\x01: x",
-            " folded",
-        ] {
-            let text = format!("GET /a HTTP/1.1\r\nHost: x\r\n{line}\r\n\r\n");
-            assert!(of(&text).is_none(), "{line}");
-        }
-        let many = "a: 1\r\n".repeat(LINES_MAX + 1);
-        for text in [
-            "",
-            "GET /a HTTP/1.1\r\nHost: x\r\n",
-            "GET /a HTTP/1.1\r\nHost: x\r\n\r\nG",
-            "GET /a HTTP/1.0\r\nHost: x\r\n\r\n",
-            "HEAD /a HTTP/1.1\r\nHost: x\r\n\r\n",
-            "GET /\"<a HTTP/1.1\r\nHost: x\r\n\r\n",
-            &format!("GET /a HTTP/1.1\r\n{many}\r\n"),
-        ] {
-            assert!(of(text).is_none(), "{text}");
-        }
-    }
-
-    fn answer(status: u16, lines: &[(&str, &str)], body: &'static str) -> Response<Body> {
-        let mut builder = Response::builder().status(status);
-        for (name, value) in lines {
-            builder = builder.header(*name, *value);
-        }
-        builder
-            .body(Body::full(Bytes::from_static(body.as_bytes())))
-            .expect("an answer")
-    }
-
-    #[test]
-    fn answers_are_written_whole_or_left() {
-        let mut whole = answer(
-            200,
-            &[
-                ("date", "x"),
-                ("a", "1"),
-                ("a", "2"),
-                ("content-length", "2"),
-            ],
-            "hi",
-        );
-        let (head, body) = write(&mut whole).expect("an answer");
-        assert_eq!(
-            head,
-            "HTTP/1.1 200 OK\r\ndate: x\r\na: 1\r\na: 2\r\ncontent-length: 2\r\n\r\n"
-        );
-        assert_eq!(body, "hi");
-        let mut unchanged = answer(304, &[("date", "x")], "");
-        let (head, body) = write(&mut unchanged).expect("an answer");
-        assert_eq!(head, "HTTP/1.1 304 Not Modified\r\ndate: x\r\n\r\n");
-        assert!(body.is_empty());
-        for (status, lines, body) in [
-            (200, &[("content-length", "2")][..], "hi"),
-            (200, &[("date", "x")], "hi"),
-            (200, &[("date", "x"), ("content-length", "3")], "hi"),
-            (
-                200,
-                &[
-                    ("date", "x"),
-                    ("content-length", "2"),
-                    ("content-length", "2"),
-                ],
-                "hi",
-            ),
-            (
-                200,
-                &[
-                    ("date", "x"),
-                    ("content-length", "2"),
-                    ("connection", "close"),
-                ],
-                "hi",
-            ),
-            (
-                200,
-                &[
-                    ("date", "x"),
-                    ("content-length", "2"),
-                    ("transfer-encoding", "chunked"),
-                ],
-                "hi",
-            ),
-            (204, &[("date", "x"), ("content-length", "0")], ""),
-            (304, &[("date", "x"), ("content-length", "0")], ""),
-            (599, &[("date", "x"), ("content-length", "2")], "hi"),
-        ] {
-            let mut response = answer(status, lines, body);
-            assert!(write(&mut response).is_none(), "{status} {lines:?}");
-            assert_eq!(response.body_mut().take(), body);
-        }
-        let stream = Body::stream(futures_util::stream::empty());
-        assert!(write(&mut Response::new(stream)).is_none());
-    }
 }
