@@ -1,5 +1,6 @@
 //! The groups of a stream, and how they are linked.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 
 use serde::{Deserialize, Serialize};
@@ -95,31 +96,43 @@ impl Groups {
                 }
             }
         }
-        truncated |= bridges.len() > BRIDGES_MAX;
+        // Those of groups that are not listed lead nowhere.
+        let bridges = bridges
+            .into_iter()
+            .filter(|((a, b), _)| groups.contains_key(a) && groups.contains_key(b))
+            .map(|((a, b), links)| Bridge {
+                node: node.to_owned(),
+                a,
+                b,
+                links,
+            })
+            .collect();
         let finish = |(number, gathered): (u32, Gathered)| gathered.finish(node, number, sight);
-        let listed = bridges.into_iter().take(BRIDGES_MAX);
-        Some(Self {
+        let mut answer = Self {
             stream: stream.to_string(),
             groups: groups.into_iter().map(finish).collect(),
-            bridges: listed
-                .map(|((a, b), links)| Bridge {
-                    node: node.to_owned(),
-                    a,
-                    b,
-                    links,
-                })
-                .collect(),
+            bridges,
             truncated,
-        })
+        };
+        answer.shorten();
+        Some(answer)
     }
 
     pub(super) fn merge(&mut self, other: Self) {
         self.groups.extend(other.groups);
         self.bridges.extend(other.bridges);
         self.truncated |= other.truncated;
+        self.shorten();
+    }
+
+    /// Keeps to the limits: of links between groups, the heaviest stay.
+    fn shorten(&mut self) {
         self.truncated |= self.groups.len() > GROUPS_MAX || self.bridges.len() > BRIDGES_MAX;
         self.groups.truncate(GROUPS_MAX);
-        self.bridges.truncate(BRIDGES_MAX);
+        if self.bridges.len() > BRIDGES_MAX {
+            self.bridges.sort_by_key(|bridge| Reverse(bridge.links));
+            self.bridges.truncate(BRIDGES_MAX);
+        }
     }
 }
 
@@ -154,5 +167,32 @@ impl Gathered {
         // Both ends of a link were counted.
         group.links_up /= 2;
         group
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_too_many_links_the_heaviest_are_told() {
+        let bridge = |links| Bridge {
+            node: "here".to_owned(),
+            a: 1,
+            b: 2,
+            links,
+        };
+        let all = BRIDGES_MAX as u32 + 10;
+        let mut groups = Groups {
+            bridges: (0..all / 2).map(bridge).collect(),
+            ..Groups::default()
+        };
+        groups.merge(Groups {
+            bridges: (all / 2..all).map(bridge).collect(),
+            ..Groups::default()
+        });
+        assert!(groups.truncated);
+        assert_eq!(groups.bridges.len(), BRIDGES_MAX);
+        assert!(groups.bridges.iter().all(|bridge| bridge.links >= 10));
     }
 }
