@@ -2,6 +2,7 @@
 //! same job otherwise, in the same run. Absolute numbers depend on the machine, ratios much less.
 
 mod proxy;
+mod proxy_audience;
 mod proxy_load;
 mod proxy_origin;
 mod proxy_servers;

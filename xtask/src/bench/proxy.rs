@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use super::proxy_load::{Audience, Load, Loaded, Version, first_byte, get_text, load_http3};
+use super::proxy_audience::Audience;
+use super::proxy_load::{Load, Loaded, Version, first_byte, get_text, load_http3};
 use super::proxy_origin::Origin;
 use super::proxy_servers::{self as servers, Server};
 use super::{Better, Output, Report};
@@ -28,9 +29,12 @@ pub(crate) struct Args {
     /// Viewers that poll a live stream: a playlist each 2 s and a segment each 4 s.
     #[arg(long, default_value_t = 10_000)]
     viewers: usize,
-    /// For how many seconds they do.
-    #[arg(long, default_value_t = 20)]
+    /// For how many seconds they do, in each round.
+    #[arg(long, default_value_t = 12)]
     live_seconds: u64,
+    /// Measure these viewers alone.
+    #[arg(long)]
+    only_live: bool,
     /// Measure the examples `edge` and `h3load` in this folder instead of an optimised build.
     #[arg(long, value_name = "FOLDER")]
     programs: Option<PathBuf>,
@@ -55,8 +59,23 @@ pub(crate) fn run(args: &Args) -> Result<Report> {
         None => servers::build_ours()?,
     };
     servers::make_way()?;
-    let servers = servers::start_all(origin.address(), &programs)?;
     let mut report = Report::new("proxy");
+    if !args.only_live {
+        report_objects(args, &mut report, &origin, &programs)?;
+    }
+    // What the servers keep of other objects is no part of what viewers of a live stream cost.
+    let servers = servers::start_all(origin.address(), &programs)?;
+    report_live(args, &mut report, &servers, &origin)?;
+    Ok(report)
+}
+
+fn report_objects(
+    args: &Args,
+    report: &mut Report,
+    origin: &Origin,
+    programs: &Path,
+) -> Result<()> {
+    let servers = servers::start_all(origin.address(), programs)?;
     for (label, path, len, pace) in OBJECTS {
         for version in [Version::Http1, Version::Http2] {
             let load = Load {
@@ -69,16 +88,11 @@ pub(crate) fn run(args: &Args) -> Result<Report> {
             let rounds = measure(args, &servers, &load)?;
             let name = format!("{label}, {}", version.name());
             let latency = format!("99th percentile at {pace}/s a connection");
-            report_load(&mut report, &name, len, &servers, &rounds, &latency);
+            report_load(report, &name, len, &servers, &rounds, &latency);
         }
     }
-    report_http3(args, &mut report, &servers[0], &programs)?;
-    report_cold(args, &mut report, &servers)?;
-    // What they have kept so far is no part of what viewers of a live stream cost.
-    drop(servers);
-    let servers = servers::start_all(origin.address(), &programs)?;
-    report_live(args, &mut report, &servers, &origin)?;
-    Ok(report)
+    report_http3(args, report, &servers[0], programs)?;
+    report_cold(args, report, &servers)
 }
 
 /// What each server did in each round.
@@ -176,79 +190,97 @@ fn report_cold(args: &Args, report: &mut Report, servers: &[Server]) -> Result<(
     Ok(())
 }
 
+/// What a server did for viewers of a live stream.
+struct Live {
+    cpu_percent: f64,
+    /// Of a core, for signing; only ours tells.
+    signing_percent: f64,
+    p99_ms: f64,
+    resident_mb: f64,
+    /// For each viewer.
+    growth_kb: f64,
+    /// Requests to the origin for each segment.
+    copies: f64,
+}
+
 fn report_live(
     args: &Args,
     report: &mut Report,
     servers: &[Server],
     origin: &Origin,
 ) -> Result<()> {
-    let mut cpu = Vec::new();
-    let mut memory = Vec::new();
-    let mut growth = Vec::new();
-    let mut copies = Vec::new();
-    let mut signing = 0.0;
-    for (index, server) in servers.iter().enumerate() {
-        let seconds = Duration::from_secs(args.live_seconds);
-        let address = server.address(Version::Http1);
-        first_byte(address, OBJECTS[0].1, Version::Http1)?;
-        let empty_bytes = server.resident_bytes()?;
-        let mut audience = Audience::connect(address, server.name, args.viewers)?;
-        let before_s = server.cpu_s()?;
-        let polled = audience.poll(seconds)?;
-        let spent_s = server.cpu_s()? - before_s;
-        let full_bytes = server.resident_bytes()?;
-        memory.push(full_bytes as f64 / 1e6);
-        growth.push((full_bytes as f64 - empty_bytes as f64) / args.viewers as f64 / 1e3);
-        if index == 0 {
-            signing = sign_cpu_s(server)? / spent_s * 100.0;
+    let mut rounds: Vec<Vec<Live>> = servers.iter().map(|_| Vec::new()).collect();
+    for round in 0..args.rounds {
+        for (server, rounds) in servers.iter().zip(&mut rounds) {
+            rounds.push(measure_live(args, server, origin, round)?);
         }
-        cpu.push(spent_s / seconds.as_secs_f64() * 100.0);
-        copies.push(origin.asked_per_segment(server.name));
-        eprintln!(
-            "{}: {} viewers made {} requests, {} of them too late",
-            server.name, args.viewers, polled.requests, polled.late
-        );
     }
+    type Look = fn(&Live) -> f64;
+    // A server grows with its first viewers.
+    let figures: [(&str, &'static str, usize, Look); 5] = [
+        ("CPU", "% of a core", args.rounds, |live| live.cpu_percent),
+        ("99th percentile", "ms", args.rounds, |live| live.p99_ms),
+        ("resident memory", "MB", args.rounds, |live| {
+            live.resident_mb
+        }),
+        ("growth of it for each viewer", "KB", 1, |live| {
+            live.growth_kb
+        }),
+        (
+            "requests to the origin for a segment",
+            "",
+            args.rounds,
+            |live| live.copies,
+        ),
+    ];
     let name = |what: &str| format!("{} viewers poll: {what}", args.viewers);
-    add(
-        report,
-        name("CPU"),
-        "% of a core",
-        Better::Less,
-        servers,
-        cpu,
-    );
-    add(
-        report,
-        name("resident memory"),
-        "MB",
-        Better::Less,
-        servers,
-        memory,
-    );
-    add(
-        report,
-        name("growth of it for each viewer"),
-        "KB",
-        Better::Less,
-        servers,
-        growth,
-    );
-    add(
-        report,
-        name("requests to the origin for a segment"),
-        "",
-        Better::Less,
-        servers,
-        copies,
-    );
-    let what = name("share of signing in CPU");
+    for (what, unit, rounds_max, look) in figures {
+        let values = rounds
+            .iter()
+            .map(|rounds| median(rounds.iter().take(rounds_max).map(look)))
+            .collect();
+        add(report, name(what), unit, Better::Less, servers, values);
+    }
+    let signing = median(rounds[0].iter().map(|live| live.signing_percent));
+    let what = name("signing, % of a core");
     report.add(what, "%", Better::Less, signing, &[]);
     Ok(())
 }
 
-/// CPU time that our proxy has spent hashing and signing.
+fn measure_live(args: &Args, server: &Server, origin: &Origin, round: usize) -> Result<Live> {
+    let length = Duration::from_secs(args.live_seconds);
+    let percent = |spent_s: f64| spent_s / length.as_secs_f64() * 100.0;
+    let address = server.address(Version::Http1);
+    first_byte(address, OBJECTS[0].1, Version::Http1)?;
+    let signed_s = sign_cpu_s(server)?;
+    let empty_bytes = server.resident_bytes()? as f64;
+    // Each round has a stream of its own: what is kept of the last one would save requests.
+    let stream = format!("{}-{round}", server.name);
+    let mut audience = Audience::connect(address, &stream, args.viewers)?;
+    let before_s = server.cpu_s()?;
+    let polled = audience.poll(length)?;
+    let spent_s = server.cpu_s()? - before_s;
+    let full_bytes = server.resident_bytes()? as f64;
+    eprintln!(
+        "{stream}: {} viewers, {} requests, {} too late",
+        args.viewers, polled.requests, polled.late
+    );
+    let p99_us = polled.times_us.get(polled.times_us.len() * 99 / 100);
+    Ok(Live {
+        cpu_percent: percent(spent_s),
+        signing_percent: percent(sign_cpu_s(server)? - signed_s),
+        p99_ms: p99_us.map_or(f64::NAN, |us| *us as f64 / 1e3),
+        resident_mb: full_bytes / 1e6,
+        growth_kb: (full_bytes - empty_bytes) / args.viewers as f64 / 1e3,
+        copies: origin.asked_per_segment(&stream),
+    })
+}
+
+/// CPU time that our proxy has spent hashing and signing; none for others, who sign nothing.
 fn sign_cpu_s(server: &Server) -> Result<f64> {
+    if server.name != servers::OURS {
+        return Ok(0.0);
+    }
     let metrics = get_text(server.address(Version::Http1), "/metrics")?;
     let name = "shoal_proxy_sign_cpu_microseconds_total ";
     let line = metrics.lines().find_map(|line| line.strip_prefix(name));

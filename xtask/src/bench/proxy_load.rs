@@ -1,4 +1,4 @@
-//! Viewers for the benchmark: h2load for as many requests as go, and our own for patterns.
+//! Load for the benchmark: h2load for as many requests as go, and single requests of our own.
 
 use std::{
     fs,
@@ -6,7 +6,6 @@ use std::{
     net::{SocketAddr, TcpStream},
     path::Path,
     process::Command,
-    thread,
     time::{Duration, Instant},
 };
 
@@ -206,8 +205,7 @@ impl Viewer {
         socket.set_nodelay(true)?;
         socket.set_read_timeout(Some(Duration::from_secs(20)))?;
         Ok(Self {
-            // Enough for a head; there may be ten thousand of them.
-            socket: BufReader::with_capacity(2048, socket),
+            socket: BufReader::new(socket),
         })
     }
 
@@ -244,123 +242,6 @@ impl Viewer {
             left -= read;
         }
         Ok(())
-    }
-}
-
-/// What viewers of a live stream did.
-#[derive(Debug, Default)]
-pub(crate) struct Polled {
-    pub(crate) requests: u64,
-    /// Requests that were sent more than a second after their time: the generator is too slow.
-    pub(crate) late: u64,
-}
-
-const PLAYLIST_EVERY: Duration = Duration::from_secs(2);
-/// Every so many playlists a segment.
-const PLAYLISTS_PER_SEGMENT: u64 = 2;
-const THREADS: usize = 16;
-
-/// Viewers of a live stream, each with a connection of its own.
-pub(crate) struct Audience {
-    name: String,
-    viewers: usize,
-    /// By thread.
-    connections: Vec<Vec<Viewer>>,
-}
-
-impl Audience {
-    /// Connects `viewers` of the stream `name` to a server.
-    pub(crate) fn connect(address: SocketAddr, name: &str, viewers: usize) -> Result<Self> {
-        let mine = |worker: usize| (worker..viewers).step_by(THREADS);
-        let connect = |worker| mine(worker).map(|_| Viewer::connect(address)).collect();
-        let connections: Result<_> = (0..THREADS).map(connect).collect();
-        Ok(Self {
-            name: name.into(),
-            viewers,
-            connections: connections.context("cannot connect all viewers (`ulimit -n`?)")?,
-        })
-    }
-
-    /// Has each viewer read a playlist each 2 s and a segment each 4 s.
-    pub(crate) fn poll(&mut self, length: Duration) -> Result<Polled> {
-        let Self {
-            name,
-            viewers,
-            connections,
-        } = self;
-        let started = Instant::now();
-        thread::scope(|scope| {
-            let workers: Vec<_> = connections
-                .iter_mut()
-                .enumerate()
-                .map(|(worker, mine)| {
-                    let plan = Plan {
-                        name,
-                        worker,
-                        viewers: *viewers,
-                        started,
-                        length,
-                    };
-                    scope.spawn(move || plan.poll(mine))
-                })
-                .collect();
-            let mut polled = Polled::default();
-            for worker in workers {
-                let some = worker.join().expect("a worker panicked")?;
-                polled.requests += some.requests;
-                polled.late += some.late;
-            }
-            Ok(polled)
-        })
-    }
-}
-
-/// What one thread does.
-struct Plan<'a> {
-    name: &'a str,
-    worker: usize,
-    viewers: usize,
-    started: Instant,
-    length: Duration,
-}
-
-impl Plan<'_> {
-    fn poll(&self, connections: &mut [Viewer]) -> Result<Polled> {
-        let mut polled = Polled::default();
-        for round in 0.. {
-            for (index, connection) in connections.iter_mut().enumerate() {
-                let viewer = self.worker + index * THREADS;
-                // Viewers are spread evenly over the two seconds.
-                let offset = PLAYLIST_EVERY.mul_f64(viewer as f64 / self.viewers as f64);
-                let due = PLAYLIST_EVERY * round + offset;
-                if due >= self.length {
-                    return Ok(polled);
-                }
-                if let Some(early) = due.checked_sub(self.started.elapsed()) {
-                    thread::sleep(early);
-                } else if self.started.elapsed() > due + Duration::from_secs(1) {
-                    polled.late += 1;
-                }
-                let number = u64::from(round) + viewer as u64;
-                let has_segment = number.is_multiple_of(PLAYLISTS_PER_SEGMENT);
-                // The newest segment by the clock, as all viewers see it.
-                let segment = has_segment.then_some(due.as_secs() / 4);
-                polled.requests += self.visit(connection, segment)?;
-            }
-        }
-        Ok(polled)
-    }
-
-    fn visit(&self, connection: &mut Viewer, segment: Option<u64>) -> Result<u64> {
-        let name = self.name;
-        let len = connection.ask(&format!("/live/{name}/index.m3u8"))?;
-        connection.skip(len)?;
-        let Some(segment) = segment else {
-            return Ok(1);
-        };
-        let len = connection.ask(&format!("/live/{name}/{segment}.m4s"))?;
-        connection.skip(len)?;
-        Ok(2)
     }
 }
 

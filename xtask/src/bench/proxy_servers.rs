@@ -15,6 +15,8 @@ use tempfile::TempDir;
 use super::proxy_load::Version;
 use crate::shell;
 
+/// The name of our own.
+pub(crate) const OURS: &str = "shoal";
 /// The core of the servers; the load generator has [`LOAD_CORE`].
 const SERVER_CORE: &str = "0";
 pub(crate) const LOAD_CORE: &str = "1";
@@ -182,7 +184,7 @@ fn start_ours(origin: SocketAddr, programs: &Path) -> Result<Server> {
     let mut command = pinned(&program);
     command.current_dir(shell::root());
     command.arg(&file);
-    start("shoal", command, address, address, folder)
+    start(OURS, command, address, address, folder)
 }
 
 fn start_nginx(origin: SocketAddr) -> Result<Server> {
