@@ -18,12 +18,7 @@ use crate::{
     rng::{Rng, mix},
     time::Instant,
     timeline::{Content, SegmentInfo},
-    wire::{
-        peer::PeerMsg,
-        tracker::{
-            Distance, Introduction, LinkOutcome, Nat, TrackerMsg, ViewerFlags, ViewerMsg, Welcome,
-        },
-    },
+    wire::tracker::{Nat, ViewerFlags},
 };
 
 pub(super) const TRACK: TrackId = TrackId(7);

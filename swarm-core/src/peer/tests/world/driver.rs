@@ -1,6 +1,10 @@
 //! What drivers do with actions, in the small world.
 
 use super::*;
+use crate::wire::{
+    peer::PeerMsg,
+    tracker::{Distance, Introduction, LinkOutcome, TrackerMsg, ViewerMsg, Welcome},
+};
 
 /// Accusers whose word is enough for everybody.
 const ACCUSERS_MAX: usize = 3;
