@@ -212,8 +212,7 @@ async fn serve(listener: TcpListener, door: Door, stop: CancellationToken, drain
             door.proxy.metrics.refused.increment(1);
             continue;
         };
-        // Small answers, playlists above all, must not wait for acknowledgements.
-        let _ = socket.set_nodelay(true);
+        prepare(&socket, door.proxy.config.timeouts.send_ms);
         door.proxy.metrics.connections.increment(1.0);
         let guest = Guest {
             proxy: door.proxy.clone(),
@@ -232,6 +231,17 @@ async fn serve(listener: TcpListener, door: Door, stop: CancellationToken, drain
     drop(listener);
     open.close();
     let _ = tokio::time::timeout(drain, open.wait()).await;
+}
+
+/// Sets what is to hold for a viewer's connection.
+#[cfg_attr(not(target_os = "linux"), allow(unused_variables))]
+fn prepare(socket: &TcpStream, send_ms: u64) {
+    // Small answers, playlists above all, must not wait for acknowledgements.
+    let _ = socket.set_nodelay(true);
+    // Whoever takes nothing must not keep a place for ever (RFC 5482, tcp(7)).
+    #[cfg(target_os = "linux")]
+    let _ =
+        socket2::SockRef::from(socket).set_tcp_user_timeout(Some(Duration::from_millis(send_ms)));
 }
 
 /// A viewer's place among all.

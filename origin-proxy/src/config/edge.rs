@@ -19,6 +19,8 @@ pub struct TimeoutsConfig {
     pub stall_ms: u64,
     /// For the head of a viewer's request.
     pub request_head_ms: u64,
+    /// For a viewer to take something of what it is sent.
+    pub send_ms: u64,
     /// For open requests when the proxy is told to stop.
     pub drain_ms: u64,
 }
@@ -173,6 +175,7 @@ impl Default for TimeoutsConfig {
             blocking_ms: 30_000,
             stall_ms: 10_000,
             request_head_ms: 30_000,
+            send_ms: 60_000,
             drain_ms: 5000,
         }
     }

@@ -44,6 +44,16 @@ async fn read_answer(socket: &mut TcpStream) -> String {
 
 /// Waits until so many connections are at rest, those that ask for this figure apart.
 async fn idle(address: SocketAddr, count: usize) {
+    gauge(address, "connections_idle", count).await;
+}
+
+/// Waits until there are so many, the one that asks for this figure among them.
+async fn open(address: SocketAddr, count: usize) {
+    gauge(address, "connections", count).await;
+}
+
+async fn gauge(address: SocketAddr, name: &str, count: usize) {
+    let start = format!("shoal_proxy_{name} ");
     let client = reqwest::Client::builder()
         .pool_max_idle_per_host(0)
         .build()
@@ -55,9 +65,7 @@ async fn idle(address: SocketAddr, count: usize) {
             .await
             .unwrap();
         let metrics = metrics.text().await.unwrap();
-        let found = metrics
-            .lines()
-            .find_map(|line| line.strip_prefix("shoal_proxy_connections_idle "));
+        let found = metrics.lines().find_map(|line| line.strip_prefix(&start));
         if found.expect("a gauge").parse() == Ok(count as f64) {
             return;
         }
@@ -72,6 +80,34 @@ async fn read_end(socket: &mut TcpStream) -> Vec<u8> {
     // A reset is an end, too: bytes of ours may be on their way.
     let _ = read.expect("the proxy hangs up");
     rest
+}
+
+/// More than the buffers of two sockets hold.
+const LARGE_LEN: usize = 24 << 20;
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn who_takes_nothing_loses_its_place() {
+    let proxy = start(|config| config.timeouts.send_ms = 500).await;
+    proxy.origin.put("/large", &KEPT, vec![7; LARGE_LEN]);
+    let ask = async || {
+        let mut socket = TcpStream::connect(proxy.address).await.unwrap();
+        socket.write_all(get("/large").as_bytes()).await.unwrap();
+        socket
+    };
+    // While it arrives from the origin, and from memory.
+    for _ in 0..2 {
+        let mut idler = ask().await;
+        idler.readable().await.unwrap();
+        let cut_off = tokio::time::timeout(LONG, open(proxy.address, 1));
+        cut_off.await.expect("its place is free");
+        assert!(read_end(&mut idler).await.len() < LARGE_LEN);
+        // Whoever takes its time may have it all.
+        let mut slow = ask().await;
+        slow.readable().await.unwrap();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert_eq!(read_answer(&mut slow).await.len(), LARGE_LEN);
+    }
 }
 
 #[tokio::test]
