@@ -258,7 +258,9 @@ fn measure_live(args: &Args, server: &Server, origin: &Origin, round: usize) -> 
     let stream = format!("{}-{round}", server.name);
     let mut audience = Audience::connect(address, &stream, args.viewers)?;
     let before_s = server.cpu_s()?;
-    let polled = audience.poll(length)?;
+    let polled = audience
+        .poll(length)
+        .with_context(|| format!("viewers of {}", server.name))?;
     let spent_s = server.cpu_s()? - before_s;
     let full_bytes = server.resident_bytes()? as f64;
     eprintln!(

@@ -230,6 +230,8 @@ fn start_varnish(origin: SocketAddr) -> Result<Server> {
         .args(["-b", &origin.to_string(), "-s", "malloc,1g"])
         .args(["-p", "feature=+http2", "-p", "thread_pools=1"])
         .args(["-p", "timeout_idle=60"])
+        // It hangs up on viewers for whom it has no thread, unless they may wait.
+        .args(["-p", "thread_queue_limit=20000"])
         .arg("-n")
         .arg(folder.path());
     start("varnish", command, address, address, folder)
