@@ -1,8 +1,8 @@
 // Runs the tests of the folder it is started in, file by file: `node ../lib/run.mjs [file…]`.
 //
 // They play live video in real time, and a machine that is taken away for a second makes any page stall. So what
-// fails is tried again, with servers and browser of its own; a fault of ours fails each time. What passes only
-// then is named as flaky, for somebody to look at.
+// fails is tried again, with servers and browser of its own. A fault of ours may be as rare: what is named as
+// flaky is to be looked at.
 
 import { readdirSync } from "node:fs";
 import { basename, resolve } from "node:path";

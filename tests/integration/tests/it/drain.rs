@@ -12,7 +12,7 @@ async fn wait(what: &str, viewers: &[Viewer], linked: bool, holds: impl Fn(&View
     let waited = tokio::time::timeout(Duration::from_secs(60), async {
         while !viewers.iter().all(&holds) {
             for viewer in viewers.iter().filter(|_| linked) {
-                assert!(viewer.stats().links >= VIEWERS - 1, "before: {what}");
+                assert_eq!(viewer.stats().links, VIEWERS - 1, "before: {what}");
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
