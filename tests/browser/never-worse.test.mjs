@@ -1,9 +1,9 @@
 // Whatever of ours is missing or dies, pages go on playing from the CDN.
 
 import assert from "node:assert/strict";
-import { after, before, test } from "node:test";
+import { after, afterEach, before, test } from "node:test";
 
-import { launch, openViewer } from "./lib/browser.mjs";
+import { closePages, launch, openViewer } from "./lib/browser.mjs";
 import { assertBytes, assertPlayed, eventually, seconds } from "./lib/checks.mjs";
 import { startDemo } from "./lib/demo.mjs";
 
@@ -14,6 +14,7 @@ before(async () => {
   demo = await startDemo({ viewers: 2 });
   browser = await launch();
 });
+afterEach(() => closePages(browser));
 after(async () => {
   await browser?.close();
   await demo?.stop();
@@ -66,5 +67,4 @@ test("the tracker dies mid-play and comes back; then all peers vanish", { timeou
   assert.equal(alone.stats.neighbours.length, 0);
   await assertBytes([alone]);
   assert.deepEqual(viewer.complaints, []);
-  await viewer.close();
 });

@@ -1,9 +1,9 @@
 // hls.js with `progressive: true` and Shoal: six seconds behind, segments are played while they arrive.
 
 import assert from "node:assert/strict";
-import { after, before, test } from "node:test";
+import { after, afterEach, before, test } from "node:test";
 
-import { launch } from "./lib/browser.mjs";
+import { closePages, launch } from "./lib/browser.mjs";
 import { assertBytes, assertNoStall, eventually, offload } from "./lib/checks.mjs";
 import { startProxy, startSource } from "./lib/edge.mjs";
 import { openPlayer, servePlayers } from "./lib/players.mjs";
@@ -30,6 +30,7 @@ before(async () => {
   page = await servePlayers();
   browser = await launch();
 });
+afterEach(() => closePages(browser));
 after(async () => {
   await browser?.close();
   page?.stop();
@@ -92,7 +93,6 @@ test("three pages share segments that they play while they arrive", { timeout: 1
   console.log(`progressive: offload ${share.toFixed(3)} of at most 0.667; played while they arrived: ${counts}`);
   assert.ok(share > 0.3, `offload ${share}`);
   for (const count of counts) assert.ok(count > 0, `${counts}`);
-  await Promise.all(viewers.map((viewer) => viewer.close()));
 });
 
 test("without `progressive` segments are played when they are whole", { timeout: 150_000 }, async () => {
@@ -101,7 +101,6 @@ test("without `progressive` segments are played when they are whole", { timeout:
   console.log(`whole: offload ${share.toFixed(3)} of at most 0.667`);
   assert.ok(share > 0.3, `offload ${share}`);
   assert.deepEqual(end.map(early), end.map(() => 0));
-  await Promise.all(viewers.map((viewer) => viewer.close()));
 });
 
 /**
@@ -142,5 +141,4 @@ test("a page that gives Shoal up while it plays a segment goes on", { timeout: 1
   assertNoStall(start[index], end[index], "it stalled");
   assert.deepEqual(errorsOf(end[index]), [], "the load did not end with an error");
   assert.equal(videos(end[index]).filter((segment) => segment.url === url).length, 1, "the rest of the segment came");
-  await Promise.all(viewers.map((viewer) => viewer.close()));
 });

@@ -38,7 +38,7 @@ async function attempt(file, names) {
 
 let again = 0;
 
-/** How many tests of a file passed and failed in the end. */
+/** Which tests of a file passed and failed in the end. */
 async function runFile(file) {
   console.log(`\n${basename(file)}`);
   let { passed, failed } = await attempt(file);
@@ -53,16 +53,19 @@ async function runFile(file) {
     passed = names ? [...passed, ...next.passed] : next.passed;
     failed = next.failed;
   }
-  return { passed: passed.length, failed: failed.length };
+  return { passed, failed };
 }
 
 const given = process.argv.slice(2);
 const files = given.length > 0 ? given : readdirSync(".").filter((name) => name.endsWith(".test.mjs")).sort();
-const total = { passed: 0, failed: 0 };
+let passes = 0;
+const failures = [];
 for (const file of files) {
   const { passed, failed } = await runFile(resolve(file));
-  total.passed += passed;
-  total.failed += failed;
+  passes += passed.length;
+  failures.push(...failed);
 }
-console.log(`\n# pass ${total.passed}\n# fail ${total.failed}`);
-process.exitCode = total.failed > 0 ? 1 : 0;
+console.log();
+failures.forEach((name, index) => console.log(`not ok ${index + 1} - ${name}`));
+console.log(`# pass ${passes}\n# fail ${failures.length}`);
+process.exitCode = failures.length > 0 ? 1 : 0;

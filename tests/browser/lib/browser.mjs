@@ -8,21 +8,23 @@ import { launch as launchWith } from "../../lib/chromium.mjs";
 
 export const launch = () => launchWith(chromium);
 
+/** What a failed test has left open would take the machine from those after it. */
+export const closePages = (browser) => Promise.all(browser.contexts().map((context) => context.close()));
+
 /** Runs in the page: plays `stream`, and keeps the books that the tests read. */
 function playInPage({ stream, options }) {
   const video = document.querySelector("video");
   const hls = new Hls();
   const shoal = Shoal.attach(hls, { wasmUrl: "/shim/shoal_bg.wasm", ...options });
-  const books = { segments: [], errors: [], waits: [], startedAt: 0, openedAt: performance.now() };
+  const books = { segments: [], errors: [], waits: [], looks: { taken: 0, idle: 0 }, startedAt: 0, openedAt: performance.now() };
   keepBytes(hls, books.segments);
   hls.on(Hls.Events.ERROR, (_, error) => books.errors.push(`${error.type} ${error.details} fatal=${error.fatal}`));
   video.addEventListener("playing", () => (books.startedAt ||= performance.now()));
-  video.addEventListener("waiting", () => {
-    if (books.startedAt && performance.now() - books.startedAt > 2000) books.waits.push(whereIs(video));
-  });
+  keepWaits(video, books.waits, () => books.startedAt && performance.now() - books.startedAt > 2000);
   hls.loadSource(stream);
   hls.attachMedia(video);
   video.play().catch(() => {});
+  keepLooks(video, books.looks);
   window.test = {
     hls,
     shoal,

@@ -1,8 +1,5 @@
 // Runs in the page: one player of one kind on one stream, and the books that the tests read.
 
-/** How often the playhead and the buffer are looked at, in milliseconds. */
-const LOOK_MS = 50;
-
 /**
  * Starts each kind of player, and returns how it tells the wall-clock time (Unix, in milliseconds) of
  * what is at the playhead, or NaN while it does not know.
@@ -54,14 +51,13 @@ const START = {
 
 async function play({ player, ...options }) {
   const video = document.querySelector("video");
-  const books = { requests: [], segments: [], givenUp: [], appendedEarly: [], errors: [], waits: [], latencies: [], arrivals: [] };
+  const books = { requests: [], segments: [], givenUp: [], appendedEarly: [], errors: [], waits: [], latencies: [], arrivals: [], looks: { taken: 0, idle: 0 } };
   let started = false;
   video.addEventListener("playing", () => (started = true));
-  video.addEventListener("waiting", () => {
-    if (started) books.waits.push(whereIs(video));
-  });
+  keepWaits(video, books.waits, () => started);
   const dateAtPlayhead = await START[player]({ video, books, ...options });
   video.play().catch(() => {});
+  keepLooks(video, books.looks);
   let end = 0;
   setInterval(() => {
     const at = video.currentTime;

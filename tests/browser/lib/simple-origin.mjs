@@ -2,27 +2,33 @@
 
 import { createServer } from "node:http";
 
-/** What is not there after this time is not there yet. */
-const THERE_MS_MAX = 150;
 const FOR_HELD_BACK = /CAN-BLOCK-RELOAD=YES,?|CAN-SKIP-UNTIL=[\d.]+,?/g;
+const LISTED = /^#EXT-X-PART:.*URI="([^"]+)"/gm;
 
 /** Passes on what `shoal publish --ll-hls` at `url` has, and notes what such an origin should not be asked: with directives, and for parts that it has not listed. */
 export async function startSimpleOrigin(url) {
   const misled = [];
   const asked = new Set();
-  const server = createServer(async (request, response) => {
+  const listed = new Set();
+  async function answer(request, response) {
     const { pathname, search } = new URL(request.url, url);
+    const is404 = pathname.includes("/part-") && !listed.has(pathname);
     // A proxy learns from the first answer what the playlist is like.
-    if (asked.has(pathname) && search.includes("_HLS_")) misled.push(request.url);
+    if (is404 || (asked.has(pathname) && search.includes("_HLS_"))) misled.push(request.url);
     asked.add(pathname);
-    const answer = await fetch(url + pathname, { signal: AbortSignal.timeout(THERE_MS_MAX) })
-      .then(async (got) => ({ status: got.status, type: got.headers.get("content-type"), body: Buffer.from(await got.arrayBuffer()) }))
-      .catch(() => ({ status: 404, type: "text/plain", body: Buffer.alloc(0) }));
-    if (answer.status !== 200 && pathname.includes("/part-")) misled.push(`${answer.status} ${request.url}`);
-    const isPlaylist = pathname.endsWith(".m3u8");
-    response.writeHead(answer.status, { "Content-Type": answer.type, "Cache-Control": isPlaylist ? "no-cache" : "max-age=60" });
-    response.end(isPlaylist ? withoutHolding(answer.body.toString()) : answer.body);
-  });
+    if (is404) return response.writeHead(404).end();
+    const got = await fetch(url + pathname);
+    const type = got.headers.get("content-type");
+    if (!pathname.endsWith(".m3u8")) {
+      response.writeHead(got.status, { "Content-Type": type, "Cache-Control": "max-age=60" });
+      return response.end(Buffer.from(await got.arrayBuffer()));
+    }
+    const playlist = withoutHolding(await got.text());
+    for (const [, uri] of playlist.matchAll(LISTED)) listed.add(new URL(uri, url + pathname).pathname);
+    response.writeHead(got.status, { "Content-Type": type, "Cache-Control": "no-cache" });
+    return response.end(playlist);
+  }
+  const server = createServer((request, response) => answer(request, response).catch(() => response.destroy()));
   await new Promise((listening) => server.listen(0, "127.0.0.1", listening));
   const stop = () => {
     server.close();
