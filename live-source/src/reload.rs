@@ -72,7 +72,9 @@ impl Edge {
             ADVANCE_PARTS
         };
         let parts_max = match wanted.segment.checked_sub(self.next) {
-            Some(0) => self.open_parts + advance,
+            // Who wants whole segments asks for the last part of the next one, however long it is: hls.js
+            // without `lowLatencyMode`, which would take another rendition if it were refused.
+            Some(0) => (self.open_parts + advance).max(self.last_parts),
             Some(_) => advance,
             None => return false,
         };
@@ -163,6 +165,18 @@ mod tests {
         assert_eq!(plan("_HLS_msn=9&_HLS_part=3", closed), Plan::Answer);
         assert_eq!(closed.last_part(), Some((9, 3)));
         assert_eq!(EDGE.last_part(), Some((10, 1)));
+    }
+
+    #[test]
+    fn the_last_part_of_the_next_segment_is_waited_for_however_far() {
+        let long = Edge {
+            open_parts: 0,
+            last_parts: 8,
+            ..EDGE
+        };
+        assert_eq!(plan("_HLS_msn=10&_HLS_part=7", long), Plan::Wait);
+        assert_eq!(plan("_HLS_msn=10&_HLS_part=8", long), Plan::TooFar);
+        assert_eq!(plan("_HLS_msn=11&_HLS_part=7", long), Plan::TooFar);
     }
 
     #[test]

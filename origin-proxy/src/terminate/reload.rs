@@ -100,10 +100,11 @@ impl Edge {
         let Some(ahead) = segment.checked_sub(self.next) else {
             return false;
         };
-        let parts_max = if ahead == 0 {
-            self.open_parts + advance
-        } else {
-            advance
+        // Who wants whole segments asks for the last part of the next one, however long it is: hls.js without
+        // `lowLatencyMode`, which would take another rendition if it were refused.
+        let parts_max = match ahead {
+            0 => (self.open_parts + advance).max(self.last_parts),
+            _ => advance,
         };
         ahead >= ADVANCE_SEGMENTS || part.is_some_and(|part| part >= parts_max)
     }
@@ -208,6 +209,23 @@ mod tests {
         let whole = Edge::read(&TEXT[..TEXT.find("#EXT-X-PART:DURATION=0.5,URI=\"p10").unwrap()]);
         let past = Directives::read(Some("_HLS_msn=9&_HLS_part=4")).unwrap();
         assert_eq!(past.plan(&whole), Plan::Wait, "the first part of 10");
+    }
+
+    #[test]
+    fn the_last_part_of_the_next_segment_is_waited_for_however_far() {
+        let edge = Edge {
+            open_parts: 0,
+            last_parts: 8,
+            ..Edge::read(TEXT)
+        };
+        for (query, expected) in [
+            ("_HLS_msn=10&_HLS_part=7", Plan::Wait),
+            ("_HLS_msn=10&_HLS_part=8", Plan::TooFar),
+            ("_HLS_msn=11&_HLS_part=7", Plan::TooFar),
+        ] {
+            let plan = Directives::read(Some(query)).unwrap().plan(&edge);
+            assert_eq!(plan, expected, "{query}");
+        }
     }
 
     #[test]
