@@ -14,7 +14,7 @@ const START = {
     hls.on(Hls.Events.FRAG_LOADED, (_, { frag, part }) => books.requests.push((part ?? frag).url));
     hls.on(Hls.Events.FRAG_LOAD_EMERGENCY_ABORTED, ({ frag }) => books.givenUp.push(frag.url));
     hls.on(Hls.Events.BUFFER_APPENDED, (_, { frag }) => {
-      if (frag.sn !== "initSegment" && frag.loader) books.appendedEarly.push(frag.sn);
+      if (frag.sn !== "initSegment" && !frag.stats.loading.end) books.appendedEarly.push(frag.sn);
     });
     hls.loadSource(stream);
     hls.attachMedia(video);
