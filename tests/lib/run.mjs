@@ -17,9 +17,9 @@ const AGAIN_MAX = 8;
 const TAKEN_MAX = 0.1;
 /** How long it is looked at, and how long a better time is waited for. */
 const LOOK_MS = 1000;
-const PATIENCE_MS = 60_000;
+const PATIENCE_MS = 120_000;
 /** From then on everything counts. */
-const UNTIL = Date.now() + 1_200_000;
+const UNTIL = Date.now() + 1_800_000;
 
 const STAT = "/proc/stat";
 
