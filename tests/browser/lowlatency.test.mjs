@@ -6,16 +6,21 @@ import assert from "node:assert/strict";
 import { after, afterEach, before, test } from "node:test";
 
 import { closePages, launch } from "./lib/browser.mjs";
-import { eventually, eventuallyPlayed } from "./lib/checks.mjs";
+import { assertPlayed, eventually, seconds } from "./lib/checks.mjs";
 import { startProxy, startSource } from "./lib/edge.mjs";
-import { assertNear, median, openPlayer, servePlayers, since } from "./lib/players.mjs";
+import { median, openPlayer, servePlayers } from "./lib/players.mjs";
 import { startSimpleOrigin } from "./lib/simple-origin.mjs";
 
-/** What the proxy may add. */
+/** Two segments: without low latency players stay three behind. And what the proxy may add. */
+const LATENCY_S_MAX = 4;
 const ADDED_S_MAX = 0.3;
-const BEGUN_S_MAX = 40;
 /** Players find their place first: one that began late plays faster until then, Shaka by a tenth. */
-const WATCHED = { forS: 18, withinS: 90 };
+const SETTLED_S = 5;
+const CAUGHT_UP_S_MAX = 90;
+/** It has found it when it came nearer by less than this in so many readings, of which the page takes 20 a second. */
+const NEARER_S_MAX = 0.15;
+const READINGS = 60;
+const WATCHED_S = 18;
 
 let source;
 let proxy;
@@ -42,6 +47,9 @@ after(async () => {
   await source?.stop();
 });
 
+/** What was new between two readings. */
+const since = (before, after, what) => after[what].slice(before[what].length);
+
 /** What is compared: how far behind the player is, and how old the newest media is when it has it. */
 const COMPARED = ["latencyS", "ageS"];
 /**
@@ -64,9 +72,17 @@ const SETTINGS = {
 
 async function watch(player, kind, stream, name, isRight) {
   const viewer = await openPlayer(browser, page, { player, stream, settings: SETTINGS[`${player} ${kind}`] });
-  await eventually(`${player} plays ${name}`, BEGUN_S_MAX, async () => (await viewer.read()).time > 1);
-  const [[start], [end]] = await eventuallyPlayed([viewer], WATCHED, assertNear);
+  await eventually(`${player} plays ${name}`, 20, async () => (await viewer.read()).time > 1);
+  await seconds(SETTLED_S);
+  await eventually(`${player} keeps its distance ${name}`, CAUGHT_UP_S_MAX, async () => {
+    const [first, ...rest] = (await viewer.read()).latencies.slice(-READINGS);
+    return rest.length === READINGS - 1 && Math.abs(first - rest.at(-1)) < NEARER_S_MAX;
+  });
+  const start = await viewer.read();
+  await seconds(WATCHED_S);
+  const end = await viewer.read();
   await viewer.close();
+  assertPlayed(start, end, `${player} ${name}`);
   assert.deepEqual(end.errors.filter((error) => error.endsWith("fatal=true")), []);
   assert.deepEqual(viewer.complaints, []);
   const requests = since(start, end, "requests").filter((url) => !url.includes("/init"));
@@ -83,6 +99,9 @@ async function assertAsNear({ player, kind, isRight, compared, edge }) {
     watch(player, kind, edge[kind], "through the proxy", isRight),
   ]);
   console.log(`${player} ${kind}: direct`, direct, "proxied", proxied);
+  for (const { latencyS } of [direct, proxied]) {
+    assert.ok(latencyS > 0 && latencyS < LATENCY_S_MAX, `${latencyS} s behind`);
+  }
   for (const what of compared) {
     const addedS = proxied[what] - direct[what];
     assert.ok(addedS < ADDED_S_MAX, `${what}: ${proxied[what]} through the proxy, ${direct[what]} without it`);

@@ -15,7 +15,7 @@ const SEGMENTS = 10;
 /** What is counted begins after so many. */
 const SEGMENTS_BEFORE = 4;
 /** The source makes segments of chunks, as encoders for low latency do; hls.js takes them whole. */
-const SETTINGS = { progressive: true, lowLatencyMode: false, liveSyncDuration: 6, liveMaxLatencyDuration: 60 };
+const SETTINGS = { progressive: true, lowLatencyMode: false, liveSyncDuration: 6, liveMaxLatencyDuration: 20 };
 
 let source;
 let proxy;
@@ -57,12 +57,8 @@ async function openPages(settings) {
 
 const videos = (reading) => reading.segments.filter(({ type }) => type === "main");
 
-/**
- * Errors, but two that are none: hls.js waits 0.8 of a segment for a playlist, and asks again; and it notices where
- * the clock stands. Where it stands for want of media, there is a stall.
- */
-const NONE = /^((level|audioTrack)LoadTimeOut|bufferStalledError) fatal=false/;
-const errorsOf = ({ errors }) => errors.filter((error) => !NONE.test(error));
+/** hls.js waits 0.8 of a segment for a playlist, and asks again. */
+const errorsOf = ({ errors }) => errors.filter((error) => !/^(level|audioTrack)LoadTimeOut fatal=false/.test(error));
 
 /** Each page gets so many more segments. */
 async function segmentsPass(viewers, count) {

@@ -20,7 +20,9 @@ function playInPage({ stream, options }) {
   keepBytes(hls, books.segments);
   hls.on(Hls.Events.ERROR, (_, error) => books.errors.push(`${error.type} ${error.details} fatal=${error.fatal}`));
   video.addEventListener("playing", () => (books.startedAt ||= performance.now()));
-  keepWaits(video, books.waits, () => books.startedAt && performance.now() - books.startedAt > 2000);
+  video.addEventListener("waiting", () => {
+    if (books.startedAt && performance.now() - books.startedAt > 2000) books.waits.push(whereIs(video));
+  });
   hls.loadSource(stream);
   hls.attachMedia(video);
   video.play().catch(() => {});

@@ -20,53 +20,19 @@ export function assertNoStall(before, after, message) {
   assert.deepEqual(after.waits.slice(before.waits.length), [], message);
 }
 
-/** Of what is seen of a viewer that plays. */
+/** Of the looks at a viewer that plays. */
 const IDLE_MAX = 0.02;
-/** Faster, media was jumped over. */
-const RATE_MAX = 1.02;
-/**
- * Without a sound card Chromium's clock stands still while the machine is taken away: with eight seconds in the
- * buffer, and nothing to wait for, pages played at 0.73 to 0.96x on nine to four tenths of a core.
- */
-const RATE_MIN = 0.5;
 
-/** Between two readings the viewer has played all the time, without a stall or a jump. */
+/** Between two readings the viewer has played at full speed, without a stall. */
 export function assertPlayed(before, after, name) {
   assertNoStall(before, after, `${name} stalled: ${after.errors}`);
   const taken = after.looks.taken - before.looks.taken;
   const idle = (after.looks.idle - before.looks.idle) / taken;
   assert.ok(idle < IDLE_MAX, `${name} does not play in ${idle.toFixed(3)} of ${taken} looks`);
-  const wallS = (after.now - before.now) / 1000;
-  const rate = (after.time - before.time) / wallS;
-  assert.ok(rate > RATE_MIN && rate < RATE_MAX, `${name} plays at ${rate.toFixed(3)}x over ${wallS.toFixed(1)} s`);
-}
-
-/**
- * Waits until all viewers have played without a stall or a jump for so long in a row, and `check` throws nothing of
- * their readings before and after: a player that began late, or was held up, has to find its place first.
- */
-export async function eventuallyPlayed(viewers, { forS, withinS }, check) {
-  const until = Date.now() + (forS + withinS) * 1000;
-  const taken = [];
-  for (;;) {
-    const end = await Promise.all(viewers.map((viewer) => viewer.read()));
-    taken.push(end);
-    const isOld = (readings) => readings.every(({ now }, index) => end[index].now - now >= forS * 1000);
-    while (taken.length > 1 && isOld(taken[1])) taken.shift();
-    const [start] = taken;
-    if (isOld(start)) {
-      try {
-        end.forEach((reading, index) => {
-          assertPlayed(start[index], reading, `viewer ${index}`);
-          check(start[index], reading);
-        });
-        return [start, end];
-      } catch (notYet) {
-        if (Date.now() > until) throw notYet;
-      }
-    }
-    await seconds(1);
-  }
+  // Without a sound card Chromium's clock falls behind while the host takes the machine away, with media in the buffer.
+  const wall = (after.now - before.now) / 1000;
+  const rate = (after.time - before.time) / wall;
+  assert.ok(rate > 0.98 && rate < 1.02, `${name} plays at ${rate.toFixed(3)}x over ${wall.toFixed(1)} s`);
 }
 
 /** Every segment that a page got is the origin's, byte for byte. */

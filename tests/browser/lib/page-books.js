@@ -1,8 +1,7 @@
 // Runs in the page: what its books say of segments and of stalls.
 
+/** How often a video is looked at, in milliseconds. */
 const LOOK_MS = 50;
-/** More than a part: who waits with that ahead waits for its decoder, which the machine has not let go on. */
-const AHEAD_S = 0.6;
 
 /** Appends `{url, level, type, sha256}` to `segments` for each media segment that `hls` loads from now on. */
 function keepBytes(hls, segments) {
@@ -34,24 +33,11 @@ function keepBytes(hls, segments) {
   };
 }
 
-function hasMedia({ currentTime, buffered }) {
-  const ranges = Array.from({ length: buffered.length }, (_, index) => index);
-  return ranges.some((index) => buffered.start(index) <= currentTime && buffered.end(index) > currentTime + AHEAD_S);
-}
-
-/** Notes in `waits` where `video` waits for media from now on, if `counts` then. */
-function keepWaits(video, waits, counts) {
-  video.addEventListener("waiting", () => {
-    if (counts() && !hasMedia(video)) waits.push(whereIs(video));
-  });
-}
-
 /** Looks at `video` from now on, and counts in `looks` how often, and how often it was not playing: `{taken, idle}`. */
 function keepLooks(video, looks) {
   setInterval(() => {
     looks.taken += 1;
-    const isReady = video.readyState >= HTMLMediaElement.HAVE_FUTURE_DATA || hasMedia(video);
-    if (video.paused || video.seeking || !isReady) looks.idle += 1;
+    if (video.paused || video.seeking || video.readyState < HTMLMediaElement.HAVE_FUTURE_DATA) looks.idle += 1;
   }, LOOK_MS);
 }
 

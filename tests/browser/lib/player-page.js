@@ -14,7 +14,7 @@ const START = {
     hls.on(Hls.Events.FRAG_LOADED, (_, { frag, part }) => books.requests.push((part ?? frag).url));
     hls.on(Hls.Events.FRAG_LOAD_EMERGENCY_ABORTED, ({ frag }) => books.givenUp.push(frag.url));
     hls.on(Hls.Events.BUFFER_APPENDED, (_, { frag }) => {
-      if (frag.sn !== "initSegment" && !frag.stats.loading.end) books.appendedEarly.push(frag.sn);
+      if (frag.sn !== "initSegment" && frag.loader) books.appendedEarly.push(frag.sn);
     });
     hls.loadSource(stream);
     hls.attachMedia(video);
@@ -54,7 +54,9 @@ async function play({ player, ...options }) {
   const books = { requests: [], segments: [], givenUp: [], appendedEarly: [], errors: [], waits: [], latencies: [], arrivals: [], looks: { taken: 0, idle: 0 } };
   let started = false;
   video.addEventListener("playing", () => (started = true));
-  keepWaits(video, books.waits, () => started);
+  video.addEventListener("waiting", () => {
+    if (started) books.waits.push(whereIs(video));
+  });
   const dateAtPlayhead = await START[player]({ video, books, ...options });
   video.play().catch(() => {});
   keepLooks(video, books.looks);

@@ -1,6 +1,5 @@
 // Players as any page would have them: hls.js, Shaka and dash.js, and hls.js with Shoal.
 
-import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { createServer } from "node:http";
 import { createRequire } from "node:module";
@@ -73,21 +72,4 @@ export async function openPlayer(browser, page, { player, stream, settings = {},
 export function median(numbers) {
   const sorted = [...numbers].sort((a, b) => a - b);
   return sorted[Math.floor(sorted.length / 2)];
-}
-
-/** What was new between two readings. */
-export const since = (before, after, what) => after[what].slice(before[what].length);
-
-/** A low-latency player is nearer than two segments: others stay three behind. */
-const LATENCY_S_MAX = 4;
-/** One that is still finding its place comes nearer by more. */
-const NEARER_S_MAX = 0.3;
-
-/** Between two readings the player was near the live edge, and kept its distance. */
-export function assertNear(before, after) {
-  const latencies = since(before, after, "latencies");
-  const third = Math.floor(latencies.length / 3);
-  const [first, last] = [median(latencies.slice(0, third)), median(latencies.slice(-third))];
-  assert.ok(first > 0 && first < LATENCY_S_MAX && last > 0 && last < LATENCY_S_MAX, `from ${first} to ${last} s behind`);
-  assert.ok(Math.abs(first - last) < NEARER_S_MAX, `it is still finding its place: from ${first} to ${last} s behind`);
 }

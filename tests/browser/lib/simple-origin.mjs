@@ -18,6 +18,7 @@ export async function startSimpleOrigin(url) {
     asked.add(pathname);
     if (is404) return response.writeHead(404).end();
     const got = await fetch(url + pathname);
+    if (pathname.includes("/part-") && got.status !== 200) misled.push(`${got.status} ${request.url}`);
     const type = got.headers.get("content-type");
     if (!pathname.endsWith(".m3u8")) {
       response.writeHead(got.status, { "Content-Type": type, "Cache-Control": "max-age=60" });

@@ -10,8 +10,6 @@ use tracker::{Config, NetworkConfig, PrivacyConfig, RelayConfig};
 
 /// How long viewers watch once they are linked.
 const WATCHED: Duration = Duration::from_secs(12);
-/// What comes from the other then, or soon after: in some runs one of the two fetches most.
-const SHARED_MIN: u64 = 1_000_000;
 /// Long enough for a link, were there a way.
 const NO_WAY: Duration = Duration::from_secs(4);
 
@@ -59,13 +57,6 @@ async fn two_viewers_share_through_a_relay_alone() {
     ];
     wait_for("both are linked", async || is_linked(&viewers)).await;
     tokio::time::sleep(WATCHED).await;
-    let so_far = || {
-        viewers
-            .iter()
-            .map(|viewer| viewer.stats().bytes_p2p)
-            .sum::<u64>()
-    };
-    wait_for("they share", async || so_far() > SHARED_MIN).await;
     let mut reports = Vec::new();
     for viewer in viewers {
         reports.push(viewer.stop().await);
@@ -75,6 +66,7 @@ async fn two_viewers_share_through_a_relay_alone() {
         .flat_map(|report| &report.segments)
         .map(|segment| segment.bytes_p2p)
         .sum();
+    assert!(relayed > 1_000_000, "{relayed} bytes came from the other");
     assert!(share_of_peers(&reports, 3) > 0.2, "{reports:?}");
     for report in &reports {
         assert_eq!((report.stalls, report.failed, report.invalid), (0, 0, 0));
@@ -150,13 +142,14 @@ async fn a_site_with_relays_uses_them_only_where_there_is_no_direct_way() {
     assert!(direct < 100_000, "{direct} bytes took the relay");
     let viewers = [Viewer::start(shy.clone()).await, Viewer::start(shy).await];
     wait_for("both are linked", async || is_linked(&viewers)).await;
-    wait_for("what the shy ones share takes the relay", async || {
-        turn.bytes_relayed() > direct + SHARED_MIN
-    })
-    .await;
+    tokio::time::sleep(WATCHED).await;
     for viewer in viewers {
         viewer.stop().await;
     }
+    wait_for("what the shy ones share takes the relay", async || {
+        turn.bytes_relayed() > direct + 1_000_000
+    })
+    .await;
     tracker.stop().await;
     stack.stop().await;
 }
