@@ -6,6 +6,8 @@ use std::{cmp::Ordering, collections::BinaryHeap};
 const BUCKET_US: u64 = 1024;
 /// Buckets of the wheel: about four seconds.
 const BUCKETS: usize = 4096;
+/// Entries of one chunk of a bucket.
+const CHUNK_LEN: usize = 16;
 
 struct Entry<E> {
     at: u64,
@@ -34,14 +36,19 @@ impl<E> Ord for Entry<E> {
     }
 }
 
+/// Some of a bucket's entries. Buckets fill in turn, and viewers' bursts with them: chunks go from one
+/// to the next, where each bucket would keep the memory of its largest burst.
+type Chunk<E> = Vec<Entry<E>>;
+
 /// Events in the order of their time; those of the same time in the order in which they were
 /// pushed. A wheel of buckets for the next seconds, a heap for what is later, and a small heap for
 /// the bucket under way, so that the usual push and pop touch little memory.
 pub(crate) struct Queue<E> {
     bucket: u64,
     current: BinaryHeap<Entry<E>>,
-    wheel: Vec<Vec<Entry<E>>>,
+    wheel: Vec<Vec<Chunk<E>>>,
     in_wheel: usize,
+    spare: Vec<Chunk<E>>,
     far: BinaryHeap<Entry<E>>,
     seq: u64,
 }
@@ -53,6 +60,7 @@ impl<E> Queue<E> {
             current: BinaryHeap::new(),
             wheel: (0..BUCKETS).map(|_| Vec::new()).collect(),
             in_wheel: 0,
+            spare: Vec::new(),
             far: BinaryHeap::new(),
             seq: 0,
         }
@@ -69,8 +77,17 @@ impl<E> Queue<E> {
         if bucket <= self.bucket {
             self.current.push(entry);
         } else if bucket - self.bucket < BUCKETS as u64 {
-            self.wheel[(bucket % BUCKETS as u64) as usize].push(entry);
             self.in_wheel += 1;
+            let chunks = &mut self.wheel[(bucket % BUCKETS as u64) as usize];
+            match chunks.last_mut() {
+                Some(chunk) if chunk.len() < CHUNK_LEN => chunk.push(entry),
+                _ => {
+                    let spare = self.spare.pop();
+                    let mut chunk = spare.unwrap_or_else(|| Vec::with_capacity(CHUNK_LEN));
+                    chunk.push(entry);
+                    chunks.push(chunk);
+                }
+            }
         } else {
             self.far.push(entry);
         }
@@ -110,10 +127,11 @@ impl<E> Queue<E> {
             }
         }
         let index = (self.bucket % BUCKETS as u64) as usize;
-        self.in_wheel -= self.wheel[index].len();
-        let mut due = std::mem::take(&mut self.wheel[index]);
-        self.current.extend(due.drain(..));
-        self.wheel[index] = due;
+        for mut chunk in self.wheel[index].drain(..) {
+            self.in_wheel -= chunk.len();
+            self.current.extend(chunk.drain(..));
+            self.spare.push(chunk);
+        }
         Some(())
     }
 }

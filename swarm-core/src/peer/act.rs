@@ -511,8 +511,7 @@ fn on_send(row: &mut Row, slot: Slot, segment: SegmentId, piece: u32, out: &mut 
     if row.take_needs_record(slot) {
         out.push(Action::SendRecord { slot, segment });
     }
-    let cell = row.cell_mut(slot);
-    cell.on_send(piece);
+    row.update(slot, |cell| cell.on_send(piece));
     out.push(Action::SendPiece {
         slot,
         segment,

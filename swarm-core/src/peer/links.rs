@@ -331,7 +331,7 @@ impl Peer {
             PeerMsg::Reject(pieces) => self.handle_reject(slot, pieces),
             PeerMsg::Skip(pieces) => {
                 if let Some(row) = self.remotes.row_mut(pieces.segment) {
-                    row.cell_mut(slot).on_skip(pieces.bits);
+                    row.update(slot, |cell| cell.on_skip(pieces.bits));
                 }
             }
             PeerMsg::Bye => self.close(slot, CloseReason::Left, out),
@@ -390,7 +390,8 @@ impl Peer {
         for Pieces { segment: id, bits } in entries {
             let known = self.segments.iter_mut().rev();
             let Some(known) = known.into_iter().find(|s| s.id() == Some(*id)) else {
-                self.remotes.entry(*id, false).cell_mut(slot).have = *bits;
+                let row = self.remotes.entry(*id, false);
+                row.update(slot, |cell| cell.have = *bits);
                 continue;
             };
             let (full, is_complete) = (known.full(), known.is_complete());
@@ -400,8 +401,8 @@ impl Peer {
             if is_complete && self.remotes.row(*id).is_none() {
                 continue;
             }
-            let cell = self.remotes.entry(*id, true).cell_mut(slot);
-            cell.on_have(*bits);
+            let row = self.remotes.entry(*id, true);
+            row.update(slot, |cell| cell.on_have(*bits));
             if is_complete && bits & full == full {
                 let mask = self.neighbours.mask(|n| n.plays(known.track));
                 if self.remotes.forget_if_done(*id, full, mask) {
@@ -413,7 +414,7 @@ impl Peer {
 
     fn handle_reject(&mut self, slot: Slot, pieces: Pieces) {
         if let Some(row) = self.remotes.row_mut(pieces.segment) {
-            row.cell_mut(slot).have &= !pieces.bits;
+            row.update(slot, |cell| cell.have &= !pieces.bits);
         }
         let rejected = |s: &&mut super::Segment| s.id() == Some(pieces.segment);
         if let Some(segment) = self.segments.iter_mut().find(rejected) {
@@ -457,10 +458,8 @@ impl Peer {
             self.send(slot, &PeerMsg::Reject(rejected), out);
         }
         if able != 0 && self.neighbours.get(slot).is_some() {
-            self.remotes
-                .entry(id, true)
-                .cell_mut(slot)
-                .on_want(bits & able);
+            let row = self.remotes.entry(id, true);
+            row.update(slot, |cell| cell.on_want(bits & able));
             self.upload_stale = true;
         }
     }

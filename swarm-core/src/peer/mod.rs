@@ -169,6 +169,8 @@ pub struct Peer {
     uplink_busy: bool,
     /// Something that decides what to send next has changed.
     upload_stale: bool,
+    /// A segment may be complete, or asked for, since those that are were delivered.
+    may_deliver: bool,
     reported: Reported,
     stats: Stats,
 }
@@ -219,6 +221,7 @@ impl Peer {
             upload_at: None,
             uplink_busy: false,
             upload_stale: false,
+            may_deliver: false,
             reported: Reported::default(),
             stats: Stats::default(),
             policy,
@@ -237,11 +240,12 @@ impl Peer {
     /// are many and say themselves what they change.
     fn touch(&mut self, input: &Input<'_>) {
         match input {
-            Input::Tick | Input::Frame { .. } | Input::Pieces { .. } | Input::Surplus { .. } => {}
+            Input::Tick | Input::Frame { .. } | Input::Surplus { .. } => {}
+            Input::Pieces { .. } => self.may_deliver = true,
             Input::Sent { .. } => self.upload_stale = true,
             _ => {
                 self.touch_all();
-                self.upload_stale = true;
+                (self.upload_stale, self.may_deliver) = (true, true);
             }
         }
     }

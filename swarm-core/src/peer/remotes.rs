@@ -65,6 +65,8 @@ pub(super) struct Row {
     known: bool,
     /// Bit `i`: the neighbour in slot `i` has the record.
     recorded: u32,
+    /// Bit `i`: the neighbour in slot `i` waits for pieces that it asked for.
+    wanting: u32,
     cells: Vec<Cell>,
 }
 
@@ -78,14 +80,19 @@ impl Row {
             .unwrap_or_default()
     }
 
-    pub(super) fn cell_mut(&mut self, slot: Slot) -> &mut Cell {
+    /// The neighbour in `slot` has told, asked for, or been sent something of the segment: `change` says
+    /// what that is in its cell.
+    pub(super) fn update(&mut self, slot: Slot, change: impl FnOnce(&mut Cell)) {
         let index = usize::from(slot.0) % NEIGHBOURS_MAX;
         if index >= self.cells.len() {
             let len = (index + 1).next_multiple_of(CELLS_STEP);
             self.cells.reserve_exact(len - self.cells.len());
             self.cells.resize(len, Cell::default());
         }
-        &mut self.cells[index]
+        let cell = &mut self.cells[index];
+        change(cell);
+        self.wanting &= !(1 << index);
+        self.wanting |= u32::from(cell.wants() != 0) << index;
     }
 
     /// Pieces that those in `slots` (a bit each) say they hold.
@@ -122,8 +129,8 @@ impl Row {
         more
     }
 
-    pub(super) fn any_wants(&self) -> bool {
-        self.cells.iter().any(|cell| cell.wants() != 0)
+    pub(super) const fn any_wants(&self) -> bool {
+        self.wanting != 0
     }
 
     /// Whether a neighbour needs the record before the first piece. Notes that it has it then.
@@ -188,6 +195,7 @@ impl Remotes {
                 segment,
                 known,
                 recorded: 0,
+                wanting: 0,
                 cells: Vec::new(),
             });
             self.rows.len() - 1
@@ -220,7 +228,9 @@ impl Remotes {
     /// Forgets a neighbour.
     pub(super) fn forget_slot(&mut self, slot: Slot) {
         for row in &mut self.rows {
-            row.recorded &= !(1u32 << (u32::from(slot.0) % u32::BITS));
+            let bit = 1u32 << (u32::from(slot.0) % u32::BITS);
+            row.recorded &= !bit;
+            row.wanting &= !bit;
             if let Some(cell) = row.cells.get_mut(usize::from(slot.0)) {
                 *cell = Cell::default();
             }
@@ -249,9 +259,11 @@ mod tests {
     #[test]
     fn segments_made_up_by_neighbours_never_displace_known_ones() {
         let mut remotes = Remotes::default();
-        remotes.entry(SegmentId(1), true).cell_mut(Slot(3)).have = 5;
+        let row = remotes.entry(SegmentId(1), true);
+        row.update(Slot(3), |cell| cell.on_have(5));
         for made_up in 100..300 {
-            remotes.entry(SegmentId(made_up), false).cell_mut(Slot(31));
+            let row = remotes.entry(SegmentId(made_up), false);
+            row.update(Slot(31), |_| {});
         }
         assert_eq!(remotes.rows.len(), 1 + UNKNOWN_MAX);
         let row = remotes.row(SegmentId(1)).expect("it is kept");
@@ -262,8 +274,8 @@ mod tests {
     fn a_row_goes_when_everybody_has_everything() {
         let mut remotes = Remotes::default();
         let row = remotes.entry(SegmentId(1), true);
-        row.cell_mut(Slot(0)).have = 3;
-        row.cell_mut(Slot(1)).have = 1;
+        row.update(Slot(0), |cell| cell.on_have(3));
+        row.update(Slot(1), |cell| cell.on_have(1));
         remotes.forget_if_done(SegmentId(1), 3, 0b11);
         assert!(remotes.row(SegmentId(1)).is_some());
         remotes.forget_if_done(SegmentId(1), 3, 0b01);
@@ -287,7 +299,7 @@ mod tests {
     fn whoever_takes_a_slot_over_starts_anew() {
         let mut remotes = Remotes::default();
         let row = remotes.entry(SegmentId(1), true);
-        row.cell_mut(Slot(2)).sent = 9;
+        row.update(Slot(2), |cell| cell.sent = 9);
         assert!(row.take_needs_record(Slot(2)));
         assert!(!row.take_needs_record(Slot(2)));
         remotes.forget_slot(Slot(2));

@@ -173,7 +173,8 @@ impl Peer {
             }
         }
         if let Some(id) = segment.id() {
-            self.remotes.entry(id, true).cell_mut(slot).have |= bits;
+            let row = self.remotes.entry(id, true);
+            row.update(slot, |cell| cell.have |= bits);
         }
         if let Some(giver) = self.neighbours.get_mut(slot) {
             giver.bytes_in += u64::from(len);
@@ -311,6 +312,9 @@ impl Peer {
 
     /// Hands every complete segment to those who wait for it.
     pub(super) fn deliver_complete(&mut self, out: &mut Outbox) {
+        if !core::mem::take(&mut self.may_deliver) {
+            return;
+        }
         let now = self.now;
         for segment in &mut self.segments {
             let Some(content) = segment.content else {

@@ -191,7 +191,7 @@ impl Part {
         let Some(wakeup) = live.peer.next_wakeup() else {
             return self.broken(node, &|| "waits for nothing".to_owned());
         };
-        if wakeup.at.as_micros() > dry_at || live.wake == 0 {
+        if wakeup.at.as_micros() > dry_at || live.wakes.is_empty() {
             let at_s = wakeup.at.as_micros().saturating_sub(now) as f64 / 1e6;
             self.broken(node, &|| {
                 format!("would look after a request in {at_s} s only")

@@ -55,7 +55,6 @@ impl Part {
         let entry = &mut self.nodes[node as usize];
         let Some(live) = &mut entry.live else { return };
         let Some(wakeup) = live.peer.next_wakeup() else {
-            live.wake = 0;
             return;
         };
         let mut at = wakeup.at.as_micros();
@@ -67,8 +66,8 @@ impl Part {
             at = at.next_multiple_of(HIDDEN_US);
         }
         // A timer that fires too early costs one empty call; one that is set anew, an event.
-        if live.wake == 0 || live.wake <= now || at < live.wake {
-            live.wake = at;
+        if live.wakes.last().is_none_or(|set| at < *set) {
+            live.wakes.push(at);
             self.queue.push(at, Event::Wake { node });
         }
         if is_past {
@@ -83,10 +82,7 @@ impl Part {
         let Some(live) = &mut self.nodes[node as usize].live else {
             return;
         };
-        if live.wake != now {
-            return;
-        }
-        live.wake = 0;
+        live.wakes.pop();
         match live.peer.next_wakeup() {
             Some(wakeup) if wakeup.at.as_micros() > now => self.schedule_wake(node),
             Some(_) => self.input(node, Input::Tick),

@@ -127,7 +127,8 @@ pub(crate) struct Live {
     pub(crate) believed_bps: u64,
     pub(crate) switches: u32,
     pub(crate) listed: u64,
-    pub(crate) wake: u64,
+    /// When timers are set to fire, the earliest last. One that its machine no longer wants stays.
+    pub(crate) wakes: Vec<u64>,
     pub(crate) joined_at: u64,
     pub(crate) sent: SentLately,
 }

@@ -60,7 +60,7 @@ impl Part {
             believed_bps: 0,
             switches: 0,
             listed: 0,
-            wake: 0,
+            wakes: Vec::new(),
             joined_at: now,
             sent: SentLately::default(),
         }));
