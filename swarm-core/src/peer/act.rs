@@ -42,8 +42,11 @@ impl Peer {
     fn plan_segments(&mut self, out: &mut Outbox) {
         let now = self.now;
         let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+        let is_stale = core::mem::take(&mut self.plans_stale);
         if is_due(self.plan_at) {
             self.expire_pulls();
+        } else if !is_stale {
+            return;
         }
         let is_paused = self.is_paused();
         for index in 0..self.segments.len() {
@@ -92,6 +95,14 @@ impl Peer {
         {
             segment.stale = true;
         }
+        self.plans_stale = true;
+    }
+
+    /// Has a segment planned soon of which neighbours have told something.
+    pub(super) fn touch_segment(&mut self, index: usize) {
+        let segment = &mut self.segments[index];
+        segment.touch();
+        self.plan_at = self.plan_at.into_iter().chain(segment.plan_at).min();
     }
 
     /// A segment that no record vouches for comes from the CDN, whole, when it is wanted.

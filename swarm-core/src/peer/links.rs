@@ -388,15 +388,16 @@ impl Peer {
 
     fn handle_have(&mut self, slot: Slot, entries: &[Pieces]) {
         for Pieces { segment: id, bits } in entries {
-            let known = self.segments.iter_mut().rev();
-            let Some(known) = known.into_iter().find(|s| s.id() == Some(*id)) else {
+            let known = self.segments.iter().rposition(|s| s.id() == Some(*id));
+            let Some(index) = known else {
                 let row = self.remotes.entry(*id, false);
                 row.update(slot, |cell| cell.have = *bits);
                 continue;
             };
+            let known = &self.segments[index];
             let (full, is_complete) = (known.full(), known.is_complete());
             if !is_complete {
-                known.touch();
+                self.touch_segment(index);
             }
             if is_complete && self.remotes.row(*id).is_none() {
                 continue;
@@ -404,6 +405,7 @@ impl Peer {
             let row = self.remotes.entry(*id, true);
             row.update(slot, |cell| cell.on_have(*bits));
             if is_complete && bits & full == full {
+                let known = &mut self.segments[index];
                 let mask = self.neighbours.mask(|n| n.plays(known.track));
                 if self.remotes.forget_if_done(*id, full, mask) {
                     known.stop_pushing();
@@ -423,6 +425,7 @@ impl Peer {
             }
             segment.pulls.retain(|pull| pull.bits != 0);
             segment.stale = true;
+            self.plans_stale = true;
         }
     }
 

@@ -169,6 +169,8 @@ pub struct Peer {
     uplink_busy: bool,
     /// Something that decides what to send next has changed.
     upload_stale: bool,
+    /// A segment is to be planned again, whatever `plan_at` says.
+    plans_stale: bool,
     /// A segment may be complete, or asked for, since those that are were delivered.
     may_deliver: bool,
     reported: Reported,
@@ -221,6 +223,7 @@ impl Peer {
             upload_at: None,
             uplink_busy: false,
             upload_stale: false,
+            plans_stale: false,
             may_deliver: false,
             reported: Reported::default(),
             stats: Stats::default(),

@@ -195,12 +195,28 @@ impl Neighbour {
 }
 
 /// All links, by slot.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Neighbours {
     list: Vec<Neighbour>,
+    /// Where in the list the neighbour of each slot is.
+    places: [u8; NEIGHBOURS_MAX],
     /// Changes whenever the set of possible seeders does.
     view: u32,
     masks: Option<(Option<TrackId>, Masks)>,
+}
+
+/// The place of a slot that is free.
+const FREE: u8 = u8::MAX;
+
+impl Default for Neighbours {
+    fn default() -> Self {
+        Self {
+            list: Vec::new(),
+            places: [FREE; NEIGHBOURS_MAX],
+            view: 0,
+            masks: None,
+        }
+    }
 }
 
 /// Slots, a bit each, by what plans ask of neighbours.
@@ -240,14 +256,18 @@ impl Neighbours {
         self.list.iter_mut()
     }
 
+    fn place(&self, slot: Slot) -> Option<usize> {
+        let place = *self.places.get(usize::from(slot.0))?;
+        (place != FREE).then_some(usize::from(place))
+    }
+
     pub(super) fn get(&self, slot: Slot) -> Option<&Neighbour> {
-        self.list.iter().find(|neighbour| neighbour.slot == slot)
+        self.list.get(self.place(slot)?)
     }
 
     pub(super) fn get_mut(&mut self, slot: Slot) -> Option<&mut Neighbour> {
-        self.list
-            .iter_mut()
-            .find(|neighbour| neighbour.slot == slot)
+        let place = self.place(slot)?;
+        self.list.get_mut(place)
     }
 
     pub(super) fn by_peer(&self, peer: PeerId) -> Option<&Neighbour> {
@@ -256,8 +276,9 @@ impl Neighbours {
 
     /// Takes a free slot for a new link; `None` if all are taken.
     pub(super) fn add(&mut self, peer: PeerId, native: bool, now: Instant) -> Option<Slot> {
-        let is_free = |slot: &u8| self.get(Slot(*slot)).is_none();
-        let slot = Slot((0..NEIGHBOURS_MAX as u8).find(is_free)?);
+        let free = self.places.iter().position(|place| *place == FREE)?;
+        let slot = Slot(free as u8);
+        self.places[free] = self.list.len() as u8;
         if self.list.len() == self.list.capacity() {
             self.list.reserve_exact(LINKS_STEP);
         }
@@ -266,12 +287,14 @@ impl Neighbours {
     }
 
     pub(super) fn remove(&mut self, slot: Slot) -> Option<Neighbour> {
-        let index = self
-            .list
-            .iter()
-            .position(|neighbour| neighbour.slot == slot)?;
+        let index = self.place(slot)?;
         self.touch_view();
-        Some(self.list.remove(index))
+        self.places[usize::from(slot.0)] = FREE;
+        let removed = self.list.remove(index);
+        for (place, neighbour) in self.list.iter().enumerate().skip(index) {
+            self.places[usize::from(neighbour.slot.0)] = place as u8;
+        }
+        Some(removed)
     }
 
     pub(super) const fn view(&self) -> u32 {

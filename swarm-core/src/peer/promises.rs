@@ -184,9 +184,9 @@ impl Peer {
                 segment.pushers.push(*pusher);
             }
         }
-        segment.touch();
         let mine = promise.mine & !segment.have;
         let name = segment.name;
+        self.touch_segment(index);
         if mine != 0
             && let Some(me) = self.tracker.me()
         {
@@ -267,7 +267,6 @@ impl Peer {
         if promise.bits == 0 || segment.is_complete() {
             return;
         }
-        segment.touch();
         let known = segment
             .upstream
             .iter_mut()
@@ -276,6 +275,7 @@ impl Peer {
             Some((_, bits)) => *bits |= promise.bits,
             None => segment.upstream.push((promise.slot, promise.bits)),
         }
+        self.touch_segment(index);
     }
 
     pub(super) fn forget_promises(&mut self, slot: Slot) {
