@@ -81,7 +81,7 @@ impl Peer {
         self.update_ranks(index);
         self.carry_out_plans(index, out);
         let segment = &mut self.segments[index];
-        if let Some(asked) = segment.pulls.iter().map(|pull| pull.asked).min() {
+        if let Some(asked) = segment.work().pulls.iter().map(|pull| pull.asked).min() {
             segment.wake_at(asked.plus_ms(plan::PULL_TIMEOUT_MS));
         }
     }
@@ -131,14 +131,14 @@ impl Peer {
         let members = seeding + usize::from(me.1 > 0);
         let count = plan::stripe_count(segment, members, &self.policy);
         let key = (self.neighbours.view(), count);
-        if segment.ranks_for != key {
+        if segment.work().ranks_for != key {
             let seeders = self.neighbours.seeders(track);
             let ranks = rendezvous::ranks(me, seeders, segment.name, count);
             let segment = &mut self.segments[index];
-            segment.ranks_for = key;
+            segment.work_mut().ranks_for = key;
             for (stripe, (rank, first)) in ranks.into_iter().enumerate() {
-                segment.ranks[stripe] = rank;
-                segment.draws[stripe] = plan::draw(first, segment.name, stripe);
+                segment.work_mut().ranks[stripe] = rank;
+                segment.work_mut().draws[stripe] = plan::draw(first, segment.name, stripe);
             }
         }
     }
@@ -162,8 +162,9 @@ impl Peer {
         let pieces = segment.full().count_ones();
         let chosen = rendezvous::distributors(&members, segment.name, pieces);
         let segment = &mut self.segments[index];
-        segment.handed.retain(|(piece, _)| bits >> piece & 1 == 0);
-        segment.brought |= bits;
+        let work = segment.work_mut();
+        work.handed.retain(|(piece, _)| bits >> piece & 1 == 0);
+        work.brought |= bits;
         let mut passers = Vec::with_capacity(bits.count_ones() as usize);
         for (piece, chosen) in chosen.into_iter().enumerate() {
             let (slot, peer, _) = members[usize::from(chosen)];
@@ -172,8 +173,8 @@ impl Peer {
             }
             passers.push(peer.tag());
             match slot {
-                Some(slot) => segment.handed.push((piece as u8, slot)),
-                None => segment.mine |= 1 << piece,
+                Some(slot) => work.handed.push((piece as u8, slot)),
+                None => work.mine |= 1 << piece,
             }
         }
         Division { bits, passers }
@@ -186,12 +187,15 @@ impl Peer {
         if !self.allowance.is_open() || segment.push_track.is_none() {
             return;
         }
-        segment.seeded |= bits & segment.mine;
+        if let Some(work) = segment.work_if_any() {
+            work.seeded |= bits & work.mine;
+        }
         let is_handed = segment
+            .work()
             .handed
             .iter()
             .any(|(piece, _)| bits >> piece & 1 == 1);
-        self.upload_stale |= is_handed || bits & segment.mine != 0;
+        self.upload_stale |= is_handed || bits & segment.work().mine != 0;
         let row = segment.id().and_then(|id| self.remotes.row(id));
         self.upload_stale |= row.is_some_and(Row::any_wants);
     }
@@ -274,7 +278,7 @@ impl Peer {
             pulls_max: self.pulls_max(index).saturating_sub(self.outstanding_all()),
             has_begun: self.has_begun(),
             is_pushed: self.may_be_pushed(),
-            stripe_count: segment.ranks_for.1.max(1),
+            stripe_count: segment.work().ranks_for.1.max(1),
             len_expected: self.len_expected(segment),
             need: self.need_of(index),
         }
@@ -349,7 +353,7 @@ impl Peer {
     /// Asks bridges for pieces that the group has not got; they are pushed on as they come.
     fn relay(&mut self, index: usize, mut bits: u64, out: &mut Outbox) {
         let segment = &mut self.segments[index];
-        segment.relayed |= bits;
+        segment.work_mut().relayed |= bits;
         let row = segment.id().and_then(|id| self.remotes.row(id));
         let bridges = self.neighbours.ready().filter(|n| n.bridge);
         let holds = bridges.map(|n| {
@@ -389,7 +393,11 @@ impl Peer {
         let segment = &mut self.segments[index];
         segment.fetch_not_before = None;
         let bits = run.unwrap_or(segment.full());
-        let overlaps = segment.pulls.iter().filter(|pull| pull.bits & bits != 0);
+        let overlaps = segment
+            .work()
+            .pulls
+            .iter()
+            .filter(|pull| pull.bits & bits != 0);
         let asked: Vec<Slot> = overlaps.map(|pull| pull.slot).collect();
         for slot in asked {
             self.ask_less(index, slot, bits, out);
@@ -439,9 +447,13 @@ impl Peer {
         let segment = &mut self.segments[index];
         let Some(id) = segment.id() else { return };
         // A want replaces the one before, so what is still owed is asked for again.
-        let owed = segment.pulls.iter().filter(|pull| pull.slot == ask.slot);
+        let owed = segment
+            .work()
+            .pulls
+            .iter()
+            .filter(|pull| pull.slot == ask.slot);
         let bits = owed.fold(ask.bits, |bits, pull| bits | pull.bits);
-        segment.pulls.push(Pull {
+        segment.work_mut().pulls.push(Pull {
             slot: ask.slot,
             held,
             bits: ask.bits,
@@ -455,11 +467,12 @@ impl Peer {
         let segment = &mut self.segments[index];
         let Some(id) = segment.id() else { return };
         let mut bits = 0;
-        for pull in segment.pulls.iter_mut().filter(|pull| pull.slot == slot) {
-            pull.bits &= !without;
-            bits |= pull.bits;
+        if let Some(work) = segment.work_if_any() {
+            let theirs = |pull: &Pull| pull.slot == slot;
+            work.ask_no_more(without, theirs);
+            let owed = work.pulls.iter().filter(|pull| theirs(pull));
+            bits = owed.fold(0, |bits, pull| bits | pull.bits);
         }
-        segment.pulls.retain(|pull| pull.bits != 0);
         self.send(slot, &PeerMsg::Want(Pieces { segment: id, bits }), out);
     }
 
@@ -507,11 +520,14 @@ impl Peer {
     fn forget_pushed(&mut self) {
         if self.neighbours.ready().all(upload::has_room) {
             for segment in &mut self.segments {
-                segment.seeded = 0;
                 let have = segment.have;
-                segment.handed.retain(|(piece, _)| have >> piece & 1 == 0);
-                if segment.handed.is_empty() {
-                    segment.handed = Vec::new();
+                let Some(work) = segment.work_if_any() else {
+                    continue;
+                };
+                work.seeded = 0;
+                work.handed.retain(|(piece, _)| have >> piece & 1 == 0);
+                if work.handed.is_empty() {
+                    work.handed = Vec::new();
                 }
             }
         }

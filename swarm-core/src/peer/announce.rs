@@ -224,13 +224,19 @@ impl Peer {
 
     /// How many pieces neighbours were asked for and still owe.
     pub(super) fn outstanding_all(&self) -> u32 {
-        let pulls = self.segments.iter().flat_map(|segment| &segment.pulls);
+        let pulls = self
+            .segments
+            .iter()
+            .flat_map(|segment| &segment.work().pulls);
         pulls.map(|pull| pull.bits.count_ones()).sum()
     }
 
     /// How many pieces a neighbour was asked for and still owes.
     pub(super) fn outstanding(&self, slot: Slot) -> u32 {
-        let pulls = self.segments.iter().flat_map(|segment| &segment.pulls);
+        let pulls = self
+            .segments
+            .iter()
+            .flat_map(|segment| &segment.work().pulls);
         pulls
             .filter(|pull| pull.slot == slot)
             .map(|pull| pull.bits.count_ones())
@@ -242,7 +248,10 @@ impl Peer {
         let now = self.now;
         let mut owing = Vec::new();
         for segment in &mut self.segments {
-            segment.pulls.retain(|pull| {
+            let Some(work) = segment.work_if_any() else {
+                continue;
+            };
+            work.pulls.retain(|pull| {
                 let late = now.ms_since(pull.asked) >= plan::PULL_TIMEOUT_MS;
                 owing.extend((late && pull.held).then_some(pull.slot));
                 !late

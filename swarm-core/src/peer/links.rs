@@ -262,20 +262,23 @@ impl Peer {
             }));
         }
         for segment in &mut self.segments {
-            segment.pulls.retain(|pull| pull.slot != slot);
-            for claim in segment.claims.iter_mut().filter(|claim| claim.slot == slot) {
+            let lost = segment.handed_to(slot);
+            let Some(work) = segment.work_if_any() else {
+                continue;
+            };
+            work.pulls.retain(|pull| pull.slot != slot);
+            for claim in work.claims.iter_mut().filter(|claim| claim.slot == slot) {
                 claim.until = claim.until.min(now);
                 // The slot may be given to somebody who has promised nothing.
                 claim.slot = Slot(u8::MAX);
             }
-            let lost = segment.handed_to(slot);
-            segment.handed.retain(|(piece, passer)| {
-                segment.mine |= if *passer == slot { 1 << piece } else { 0 };
+            work.handed.retain(|(piece, passer)| {
+                work.mine |= if *passer == slot { 1 << piece } else { 0 };
                 *passer != slot
             });
-            segment.seeded |= lost;
-            segment.pushers.retain(|(_, pusher)| *pusher != slot);
-            segment.upstream.retain(|(bridge, _)| *bridge != slot);
+            work.seeded |= lost;
+            work.pushers.retain(|(_, pusher)| *pusher != slot);
+            work.upstream.retain(|(bridge, _)| *bridge != slot);
         }
         self.remotes.forget_slot(slot);
         self.forget_promises(slot);
@@ -420,10 +423,9 @@ impl Peer {
         }
         let rejected = |s: &&mut super::Segment| s.id() == Some(pieces.segment);
         if let Some(segment) = self.segments.iter_mut().find(rejected) {
-            for pull in segment.pulls.iter_mut().filter(|pull| pull.slot == slot) {
-                pull.bits &= !pieces.bits;
+            if let Some(work) = segment.work_if_any() {
+                work.ask_no_more(pieces.bits, |pull| pull.slot == slot);
             }
-            segment.pulls.retain(|pull| pull.bits != 0);
             segment.stale = true;
             self.plans_stale = true;
         }

@@ -158,7 +158,7 @@ pub(super) fn seed(segment: &Segment, view: &View<'_>) -> Plan {
         let elsewhere = missing & view.held_elsewhere;
         if elsewhere & !segment.claimed(view.now) != 0 {
             let elsewhere = elsewhere & !segment.claimed(view.now);
-            let seen_ms = u64::from(segment.seen_ms[stripe as usize]);
+            let seen_ms = u64::from(segment.work().seen_ms[stripe as usize]);
             let due = segment
                 .known_at
                 .plus_ms(seen_ms + u64::from(rank.min(RANK_LAST)) * RELAY_STAGGER_MS);
@@ -209,7 +209,7 @@ fn rank(segment: &Segment, view: &View<'_>, stripe: u32) -> u8 {
     if view.is_remote && is_known && margin_ms(segment, view, stripe) >= REMOTE_MARGIN_MS_MIN {
         return NEVER;
     }
-    segment.ranks[stripe as usize]
+    segment.work().ranks[stripe as usize]
 }
 
 /// What a group draws for a stripe, of 256: the same for all who agree on who is first in the order of
@@ -224,7 +224,7 @@ fn hold_ms(segment: &Segment, view: &View<'_>, stripe: u32) -> u64 {
     if !view.has_bridges || segment.content.is_none() {
         return 0;
     }
-    let drawn = u64::from(segment.draws[stripe as usize]) * 100;
+    let drawn = u64::from(segment.work().draws[stripe as usize]) * 100;
     let spare_ms = margin_ms(segment, view, stripe).saturating_sub(HOLD_SPARE_MS);
     let hold_ms = (u64::from(segment.duration_ms) * HOLD_PERCENT / 100).min(spare_ms);
     let is_first = drawn < u64::from(view.policy.first_groups_percent) * 256;
@@ -398,7 +398,7 @@ mod tests {
             epoch: 0,
         });
         segment.fresh = true;
-        segment.ranks = [0, 1, 2, 3, NEVER, NEVER, NEVER, NEVER];
+        segment.work_mut().ranks = [0, 1, 2, 3, NEVER, NEVER, NEVER, NEVER];
         segment
     }
 
@@ -441,7 +441,7 @@ mod tests {
     fn a_promise_puts_the_backups_off_until_it_is_broken() {
         let mut segment = segment();
         let until = NOW.plus_ms(70_000);
-        segment.claims.push(Claim {
+        segment.work_mut().claims.push(Claim {
             slot: Slot(1),
             bits: 0xfff0,
             mine: 0,
@@ -538,7 +538,7 @@ mod tests {
     #[test]
     fn a_piece_that_is_asked_for_already_is_not_fetched_over_a_thin_line_while_others_miss() {
         let mut segment = played_while_it_arrives(NOW);
-        segment.pulls.push(Pull {
+        segment.work_mut().pulls.push(Pull {
             slot: Slot(1),
             held: true,
             bits: 0b1,

@@ -99,10 +99,13 @@ impl Peer {
     pub(super) fn skip(&mut self, index: usize, bits: u64, out: &mut Outbox) {
         let segment = &mut self.segments[index];
         let Some(id) = segment.id() else { return };
-        let pushers = core::mem::take(&mut segment.pushers).into_iter();
+        let Some(work) = segment.work_if_any() else {
+            return;
+        };
+        let pushers = core::mem::take(&mut work.pushers).into_iter();
         let (mut told, rest): (Vec<_>, Vec<_>) =
             pushers.partition(|(piece, _)| bits >> piece & 1 == 1);
-        segment.pushers = rest;
+        work.pushers = rest;
         while let Some((_, slot)) = told.last().copied() {
             let theirs = told.iter().filter(|(_, pusher)| *pusher == slot);
             let bits = theirs.fold(0, |bits, (piece, _)| bits | 1 << piece);
@@ -163,13 +166,18 @@ impl Peer {
             / 100;
         let usual_ms = 2 * self.estimate.cdn_ms(len) + CLAIM_GRACE_MS;
         let until = made.plus_ms(usual_ms.max(least_ms));
-        match segment.claims.iter_mut().find(|claim| claim.slot == slot) {
+        match segment
+            .work_mut()
+            .claims
+            .iter_mut()
+            .find(|claim| claim.slot == slot)
+        {
             Some(claim) => {
                 let is_unknown = claim.bits == u64::MAX;
                 claim.bits = if is_unknown { bits } else { claim.bits | bits };
                 claim.mine |= promise.mine;
             }
-            None => segment.claims.push(Claim {
+            None => segment.work_mut().claims.push(Claim {
                 slot,
                 bits,
                 mine: promise.mine,
@@ -179,9 +187,9 @@ impl Peer {
         }
         for pusher in &promise.pushers {
             let is_missing = segment.have >> pusher.0 & 1 == 0;
-            let is_full = segment.pushers.len() >= PUSHERS_MAX;
-            if is_missing && !is_full && !segment.pushers.contains(pusher) {
-                segment.pushers.push(*pusher);
+            let is_full = segment.work().pushers.len() >= PUSHERS_MAX;
+            if is_missing && !is_full && !segment.work().pushers.contains(pusher) {
+                segment.work_mut().pushers.push(*pusher);
             }
         }
         let mine = promise.mine & !segment.have;
@@ -228,6 +236,7 @@ impl Peer {
             return;
         }
         let late = segment
+            .work()
             .pushers
             .iter()
             .filter(|(piece, _)| bits >> piece & 1 == 1);
@@ -235,7 +244,7 @@ impl Peer {
             let pusher = self.neighbours.get(*slot);
             pusher.is_some_and(|n| n.gave_at < segment.known_at && is_owed(n.since))
         });
-        let broken = segment.claims.iter();
+        let broken = segment.work().claims.iter();
         let broken = broken.filter(|c| !c.kept && c.until <= now && c.bits & bits != 0);
         let broken = broken.map(|claim| claim.slot).filter(|slot| {
             let claimant = self.neighbours.get(*slot);
@@ -244,8 +253,8 @@ impl Peer {
         let slots: Vec<Slot> = late.chain(broken).collect();
         for slot in slots {
             let bit = 1u32.checked_shl(slot.0.into()).unwrap_or(0);
-            if self.segments[index].struck & bit == 0 {
-                self.segments[index].struck |= bit;
+            if self.segments[index].work().struck & bit == 0 {
+                self.segments[index].work_mut().struck |= bit;
                 self.on_broken(slot);
             }
         }
@@ -267,13 +276,10 @@ impl Peer {
         if promise.bits == 0 || segment.is_complete() {
             return;
         }
-        let known = segment
-            .upstream
-            .iter_mut()
-            .find(|(slot, _)| *slot == promise.slot);
-        match known {
+        let upstream = &mut segment.work_mut().upstream;
+        match upstream.iter_mut().find(|(slot, _)| *slot == promise.slot) {
             Some((_, bits)) => *bits |= promise.bits,
-            None => segment.upstream.push((promise.slot, promise.bits)),
+            None => upstream.push((promise.slot, promise.bits)),
         }
         self.touch_segment(index);
     }

@@ -1,6 +1,6 @@
 //! The segments that a viewer knows of.
 
-use alloc::vec::Vec;
+use alloc::{boxed::Box, vec::Vec};
 
 use crate::{
     id::{Name, RequestId, SegmentId, Slot, TrackId},
@@ -50,7 +50,90 @@ pub(super) struct Pull {
     pub(super) asked: Instant,
 }
 
-/// One segment: what is known of it, what is there, and what is under way.
+/// What is under way for a segment: who brings it to whom.
+#[derive(Clone, Debug)]
+pub(super) struct Work {
+    /// Pieces that this viewer passes on to everybody, as whoever brings them into the group says.
+    pub(super) mine: u64,
+    /// Those of them that are there and still to be sent to somebody.
+    pub(super) seeded: u64,
+    /// Pieces that this viewer brings into the group, each with the slot of the one who passes it on.
+    pub(super) handed: Vec<(u8, Slot)>,
+    /// Pieces that this viewer brings into the group.
+    pub(super) brought: u64,
+    /// Pieces that this viewer asked of bridges for the group.
+    pub(super) relayed: u64,
+    pub(super) claims: Vec<Claim>,
+    /// The slots, a bit each, of those who have broken a promise about it.
+    pub(super) struck: u32,
+    /// Missing pieces that a neighbour is to push here, each with the neighbour's slot.
+    pub(super) pushers: Vec<(u8, Slot)>,
+    /// What bridges bring into their groups.
+    pub(super) upstream: Vec<(Slot, u64)>,
+    pub(super) pulls: Vec<Pull>,
+    /// This viewer's place in the order of seeders for each stripe, and for which view of the
+    /// group and how many stripes it was computed.
+    pub(super) ranks: [u8; STRIPES_MAX as usize],
+    pub(super) ranks_for: (u32, u32),
+    /// What was drawn for the group, for each stripe: the least, of 256, begin.
+    pub(super) draws: [u8; STRIPES_MAX as usize],
+    /// When each stripe was first seen at a bridge, in milliseconds after `known_at`, and 1 more.
+    pub(super) seen_ms: [u16; STRIPES_MAX as usize],
+}
+
+impl Work {
+    const NONE: Self = Self {
+        mine: 0,
+        seeded: 0,
+        handed: Vec::new(),
+        brought: 0,
+        relayed: 0,
+        claims: Vec::new(),
+        struck: 0,
+        pushers: Vec::new(),
+        upstream: Vec::new(),
+        pulls: Vec::new(),
+        ranks: [super::rendezvous::NEVER; STRIPES_MAX as usize],
+        ranks_for: (u32::MAX, 0),
+        draws: [0; STRIPES_MAX as usize],
+        seen_ms: [0; STRIPES_MAX as usize],
+    };
+
+    /// The segment's content is known, or another one than before (`is_other`).
+    fn on_content(&mut self, is_other: bool) {
+        (self.seeded, self.relayed) = (0, 0);
+        self.handed.clear();
+        if is_other {
+            // What was promised was the other content.
+            self.claims.clear();
+            self.pushers.clear();
+            self.mine = 0;
+            self.upstream.clear();
+        }
+        self.pulls.clear();
+        self.ranks_for = (u32::MAX, 0);
+    }
+
+    /// Those whom `which` accepts are no longer asked for these pieces.
+    pub(super) fn ask_no_more(&mut self, bits: u64, which: impl Fn(&Pull) -> bool) {
+        for pull in self.pulls.iter_mut().filter(|pull| which(pull)) {
+            pull.bits &= !bits;
+        }
+        self.pulls.retain(|pull| pull.bits != 0);
+    }
+
+    fn heap_bytes(&self) -> usize {
+        size_of::<Self>()
+            + self.claims.capacity() * size_of::<Claim>()
+            + self.pulls.capacity() * size_of::<Pull>()
+            + self.upstream.capacity() * size_of::<(Slot, u64)>()
+            + (self.handed.capacity() + self.pushers.capacity()) * size_of::<(u8, Slot)>()
+    }
+}
+
+static IDLE: Work = Work::NONE;
+
+/// One segment: what is known of it, and what is there.
 #[derive(Clone, Debug)]
 pub(super) struct Segment {
     pub(super) name: Name,
@@ -78,25 +161,9 @@ pub(super) struct Segment {
     pub(super) has_record: bool,
     /// Verified pieces in the store.
     pub(super) have: u64,
-    /// Pieces that this viewer passes on to everybody, as whoever brings them into the group says.
-    pub(super) mine: u64,
-    /// Those of them that are there and still to be sent to somebody.
-    pub(super) seeded: u64,
-    /// Pieces that this viewer brings into the group, each with the slot of the one who passes it on.
-    pub(super) handed: Vec<(u8, Slot)>,
-    /// Pieces that this viewer brings into the group.
-    pub(super) brought: u64,
-    /// Pieces that this viewer asked of bridges for the group.
-    pub(super) relayed: u64,
     pub(super) requests: Vec<Request>,
-    pub(super) claims: Vec<Claim>,
-    /// The slots, a bit each, of those who have broken a promise about it.
-    pub(super) struck: u32,
-    /// Missing pieces that a neighbour is to push here, each with the neighbour's slot.
-    pub(super) pushers: Vec<(u8, Slot)>,
-    /// What bridges bring into their groups.
-    pub(super) upstream: Vec<(Slot, u64)>,
-    pub(super) pulls: Vec<Pull>,
+    /// Most segments lie behind the playhead, and nothing is under way for them.
+    pub(super) work: Option<Box<Work>>,
     pub(super) bytes_p2p: u32,
     pub(super) bytes_cdn: u32,
     pub(super) delivered: bool,
@@ -108,14 +175,6 @@ pub(super) struct Segment {
     pub(super) fetch_failures: u8,
     /// No fetch before then, after a failed one.
     pub(super) fetch_not_before: Option<Instant>,
-    /// This viewer's place in the order of seeders for each stripe, and for which view of the
-    /// group and how many stripes it was computed.
-    pub(super) ranks: [u8; STRIPES_MAX as usize],
-    pub(super) ranks_for: (u32, u32),
-    /// What was drawn for the group, for each stripe: the least, of 256, begin.
-    pub(super) draws: [u8; STRIPES_MAX as usize],
-    /// When each stripe was first seen at a bridge, in milliseconds after `known_at`, and 1 more.
-    pub(super) seen_ms: [u16; STRIPES_MAX as usize],
     /// Something that plans look at has changed since the last one.
     pub(super) stale: bool,
     /// When it was planned last.
@@ -141,17 +200,8 @@ impl Segment {
             content: None,
             has_record: false,
             have: 0,
-            mine: 0,
-            seeded: 0,
-            handed: Vec::new(),
-            brought: 0,
-            relayed: 0,
             requests: Vec::new(),
-            claims: Vec::new(),
-            struck: 0,
-            pushers: Vec::new(),
-            upstream: Vec::new(),
-            pulls: Vec::new(),
+            work: None,
             bytes_p2p: 0,
             bytes_cdn: 0,
             delivered: false,
@@ -160,10 +210,6 @@ impl Segment {
             bridge_news: false,
             fetch_failures: 0,
             fetch_not_before: None,
-            ranks: [super::rendezvous::NEVER; STRIPES_MAX as usize],
-            ranks_for: (u32::MAX, 0),
-            draws: [0; STRIPES_MAX as usize],
-            seen_ms: [0; STRIPES_MAX as usize],
             stale: true,
             planned_at: Instant::ORIGIN,
             plan_at: None,
@@ -182,11 +228,28 @@ impl Segment {
 
     /// Bytes outside of the struct itself.
     pub(super) fn heap_bytes(&self) -> usize {
-        self.requests.capacity() * size_of::<Request>()
-            + self.claims.capacity() * size_of::<Claim>()
-            + self.pulls.capacity() * size_of::<Pull>()
-            + self.upstream.capacity() * size_of::<(Slot, u64)>()
-            + (self.handed.capacity() + self.pushers.capacity()) * size_of::<(u8, Slot)>()
+        let work = self.work.as_deref().map_or(0, Work::heap_bytes);
+        self.requests.capacity() * size_of::<Request>() + work
+    }
+
+    /// What is under way.
+    pub(super) fn work(&self) -> &Work {
+        self.work.as_deref().unwrap_or(&IDLE)
+    }
+
+    /// The same, for something to be added to it or changed.
+    pub(super) fn work_mut(&mut self) -> &mut Work {
+        self.work.get_or_insert_with(|| Box::new(Work::NONE))
+    }
+
+    /// The same if there is anything.
+    pub(super) fn work_if_any(&mut self) -> Option<&mut Work> {
+        self.work.as_deref_mut()
+    }
+
+    /// It lies behind, and is whole: nothing is under way for it any more.
+    pub(super) fn rest(&mut self) {
+        self.work = None;
     }
 
     pub(super) fn id(&self) -> Option<SegmentId> {
@@ -220,7 +283,7 @@ impl Segment {
         let age_ms = now.ms_since(self.known_at).min(u64::from(u16::MAX) - 1) as u16;
         for stripe in 0..stripe_count.min(STRIPES_MAX) {
             let bits = self.stripe_bits(stripe, stripe_count);
-            let seen_ms = &mut self.seen_ms[stripe as usize];
+            let seen_ms = &mut self.work_mut().seen_ms[stripe as usize];
             if bits & held != 0 && *seen_ms == 0 {
                 *seen_ms = age_ms + 1;
             }
@@ -229,14 +292,18 @@ impl Segment {
 
     /// Everything is there: who was to bring it, and who was asked, matters no more.
     pub(super) fn settle(&mut self) {
-        (self.claims, self.upstream) = (Vec::new(), Vec::new());
-        (self.pulls, self.pushers) = (Vec::new(), Vec::new());
+        if let Some(work) = self.work_if_any() {
+            (work.claims, work.upstream) = (Vec::new(), Vec::new());
+            (work.pulls, work.pushers) = (Vec::new(), Vec::new());
+        }
     }
 
     /// Nobody waits for pushes any more.
     pub(super) fn stop_pushing(&mut self) {
-        self.seeded = 0;
-        self.handed = Vec::new();
+        if let Some(work) = self.work_if_any() {
+            work.seeded = 0;
+            work.handed = Vec::new();
+        }
     }
 
     /// How many bytes these pieces are.
@@ -258,7 +325,11 @@ impl Segment {
 
     /// The pieces, of those to be handed on, that the neighbour in `slot` passes on.
     pub(super) fn handed_to(&self, slot: Slot) -> u64 {
-        let to = self.handed.iter().filter(|(_, passer)| *passer == slot);
+        let to = self
+            .work()
+            .handed
+            .iter()
+            .filter(|(_, passer)| *passer == slot);
         to.fold(0, |bits, (piece, _)| bits | 1 << piece) & self.have
     }
 
@@ -291,20 +362,13 @@ impl Segment {
             old => {
                 self.content = Some(content);
                 self.has_record = false;
-                (self.have, self.seeded, self.relayed) = (0, 0, 0);
-                self.handed.clear();
+                self.have = 0;
                 (self.bytes_p2p, self.bytes_cdn) = (0, 0);
-                if old.is_some() {
-                    // What was promised was the other content.
-                    self.claims.clear();
-                    self.pushers.clear();
-                    self.mine = 0;
-                    self.upstream.clear();
-                }
-                self.pulls.clear();
                 self.delivered = false;
                 self.stale = true;
-                self.ranks_for = (u32::MAX, 0);
+                if let Some(work) = self.work_if_any() {
+                    work.on_content(old.is_some());
+                }
                 old
             }
         }
@@ -342,13 +406,16 @@ impl Segment {
 
     /// Pieces that neighbours have promised and are still believed to bring.
     pub(super) fn claimed(&self, now: Instant) -> u64 {
-        let live = self.claims.iter().filter(|claim| claim.until > now);
+        let live = self.work().claims.iter().filter(|claim| claim.until > now);
         live.fold(0, |bits, claim| bits | claim.bits)
     }
 
     /// All pieces that neighbours have promised.
     pub(super) fn promised(&self) -> u64 {
-        self.claims.iter().fold(0, |bits, claim| bits | claim.bits)
+        self.work()
+            .claims
+            .iter()
+            .fold(0, |bits, claim| bits | claim.bits)
     }
 
     /// When the first piece came; until then, when the segment became known.
@@ -358,23 +425,37 @@ impl Segment {
 
     /// When the last promise for any of `bits` ran out or will.
     pub(super) fn claimed_until(&self, bits: u64) -> Option<Instant> {
-        let claims = self.claims.iter().filter(|claim| claim.bits & bits != 0);
+        let claims = self
+            .work()
+            .claims
+            .iter()
+            .filter(|claim| claim.bits & bits != 0);
         claims.map(|claim| claim.until).max()
     }
 
     /// Pieces that members of other groups are bringing into theirs.
     pub(super) fn upstream(&self) -> u64 {
-        self.upstream.iter().fold(0, |bits, (_, more)| bits | more)
+        self.work()
+            .upstream
+            .iter()
+            .fold(0, |bits, (_, more)| bits | more)
     }
 
     /// Those of them that the bridge in `slot` is bringing.
     pub(super) fn upstream_of(&self, slot: Slot) -> u64 {
-        let theirs = self.upstream.iter().filter(|(bridge, _)| *bridge == slot);
+        let theirs = self
+            .work()
+            .upstream
+            .iter()
+            .filter(|(bridge, _)| *bridge == slot);
         theirs.fold(0, |bits, (_, more)| bits | more)
     }
 
     pub(super) fn pulled(&self) -> u64 {
-        self.pulls.iter().fold(0, |bits, pull| bits | pull.bits)
+        self.work()
+            .pulls
+            .iter()
+            .fold(0, |bits, pull| bits | pull.bits)
     }
 }
 

@@ -130,7 +130,7 @@ impl Peer {
                 .id()
                 .filter(|_| is_old && segment.track == Some(track))
             {
-                segment.stop_pushing();
+                segment.rest();
                 self.remotes.forget_if_quiet(id);
             }
         }

@@ -97,16 +97,18 @@ impl Peer {
         let segment = &mut self.segments[index];
         let len = u64::from(segment.len_of(bits));
         self.downlink.on_arrival(self.now, len);
-        let pulls = segment.pulls.iter().filter(|pull| pull.bits & bits != 0);
+        let pulls = segment
+            .work()
+            .pulls
+            .iter()
+            .filter(|pull| pull.bits & bits != 0);
         let (theirs, elsewhere): (Vec<Pull>, Vec<Pull>) =
             pulls.partition(|pull| source == Source::Peer(pull.slot));
-        for pull in &mut segment.pulls {
-            pull.bits &= !bits;
+        if let Some(work) = segment.work_if_any() {
+            work.ask_no_more(bits, |_| true);
+            work.pushers
+                .retain(|(piece, slot)| bits >> piece & 1 == 0 || source != Source::Peer(*slot));
         }
-        segment.pulls.retain(|pull| pull.bits != 0);
-        segment
-            .pushers
-            .retain(|(piece, slot)| bits >> piece & 1 == 0 || source != Source::Peer(*slot));
         let was_pulled = !theirs.is_empty() || !elsewhere.is_empty();
         match source {
             Source::Cdn(_) => {
@@ -160,11 +162,12 @@ impl Peer {
         segment.bytes_p2p = segment.bytes_p2p.saturating_add(len);
         self.stats.bytes_p2p += u64::from(len);
         let is_handed = |claim: &&Claim| claim.slot == slot || was_pulled;
-        let handed = segment.claims.iter().filter(is_handed);
-        segment.mine |= handed.fold(0, |mine, claim| mine | claim.mine) & bits;
+        let work = segment.work_mut();
+        let handed = work.claims.iter().filter(is_handed);
+        work.mine |= handed.fold(0, |mine, claim| mine | claim.mine) & bits;
         // Whoever passes it on, the promise is being kept.
         let mut keepers = 0u32;
-        for claim in &mut segment.claims {
+        for claim in &mut work.claims {
             if claim.bits & bits != 0 {
                 claim.until = claim.until.max(now.plus_ms(CLAIM_PROGRESS_MS));
                 if !core::mem::replace(&mut claim.kept, true) {

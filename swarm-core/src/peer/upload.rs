@@ -71,9 +71,9 @@ pub(super) fn plan_next(
         let seeded = if segment.is_too_late_to_push(now) {
             0
         } else {
-            segment.seeded & segment.have
+            segment.work().seeded & segment.have
         };
-        if seeded == 0 && segment.handed.is_empty() && !any_wants {
+        if seeded == 0 && segment.work().handed.is_empty() && !any_wants {
             continue;
         }
         let mut at_least = None;
@@ -85,7 +85,7 @@ pub(super) fn plan_next(
                 (0, segment.handed_to(slot) & lacks)
             } else if cell.wants() & segment.have != 0 {
                 let wanted = cell.wants() & segment.have;
-                let early = wanted & (segment.brought | segment.mine);
+                let early = wanted & (segment.work().brought | segment.work().mine);
                 if neighbour.bridge && early != 0 {
                     (0, early)
                 } else {

@@ -172,7 +172,7 @@ fn a_newcomer_takes_part_once_it_has_what_its_player_began_with() {
         }
         assert_eq!((newcomer.weight(), newcomer.pushed_tracks().len()), (0, 0));
         let segments = newcomer.segments.iter();
-        let unasked = segments.filter(|s| !s.is_wanted() && !s.pulls.is_empty());
+        let unasked = segments.filter(|s| !s.is_wanted() && !s.work().pulls.is_empty());
         assert_eq!(unasked.count(), 0, "what is not wanted can wait");
         assert!(waited_ms < 5000, "it never takes part");
     }
