@@ -4,7 +4,6 @@ const EXECUTABLE = process.env.CHROMIUM ?? "/usr/bin/chromium";
 const ARGUMENTS = [
   "--no-sandbox",
   "--disable-gpu",
-  "--disable-quic",
   "--no-first-run",
   "--disable-background-networking",
   "--disable-component-update",
@@ -15,10 +14,20 @@ const ARGUMENTS = [
 
 /** For pages that find one another over WebRTC by their loopback addresses. */
 export const WEBRTC_ON_LOOPBACK = [
+  "--disable-quic",
   "--disable-features=WebRtcHideLocalIpsWithMdns",
   "--allow-loopback-in-peer-connection",
 ];
 
-export function launch(chromium, more = []) {
+const WITHOUT_QUIC = ["--disable-quic"];
+
+/** For a server on loopback under `host` (name and port) that is spoken to by HTTP/3 alone; `keyHash` names its certificate's key. */
+export const overQuic = (host, keyHash) => [
+  `--origin-to-force-quic-on=${host}`,
+  `--host-resolver-rules=MAP ${host.split(":")[0]} 127.0.0.1`,
+  `--ignore-certificate-errors-spki-list=${keyHash}`,
+];
+
+export function launch(chromium, more = WITHOUT_QUIC) {
   return chromium.launch({ executablePath: EXECUTABLE, headless: true, args: [...ARGUMENTS, ...more] });
 }

@@ -6,7 +6,7 @@ import { chromium } from "playwright-core";
 
 import { launch as launchWith } from "../../lib/chromium.mjs";
 
-export const launch = () => launchWith(chromium);
+export const launch = (more) => launchWith(chromium, more);
 
 /** What a failed test has left open would take the machine from those after it. */
 export const closePages = (browser) => Promise.all(browser.contexts().map((context) => context.close()));
