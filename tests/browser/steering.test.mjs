@@ -15,8 +15,8 @@ const STEERING = "/.shoal/steering";
 const TTL_S = 2;
 /** How hls.js tells that it has given up a load itself: when it is moved, one of video and one of audio at most. */
 const GIVEN_UP = "aborted fatal=false";
-const GIVEN_UP_MAX = { "hls.js": 2 * 2, Shaka: 0 };
-const PLAYERS = [["hls.js", "main.m3u8"], ["Shaka", "main.mpd"]];
+const GIVEN_UP_MAX = { "hls.js": 2 * 2, Shaka: 0, "dash.js": 0 };
+const PLAYERS = [["hls.js", "main.m3u8"], ["Shaka", "main.m3u8"], ["Shaka", "main.mpd"], ["dash.js", "main.mpd"]];
 /** Requests in a row that show where a player is. */
 const SETTLED_REQUESTS = 6;
 
@@ -60,11 +60,11 @@ async function hlsWithPathways() {
   return ["#EXTM3U", steering, ...on("CDN", cdn.url), ...on("SHOAL", proxy.url), ""].join("\n");
 }
 
-/** The origin's manifest with two service locations. */
+/** The origin's manifest with two service locations. dash.js 5.2 never asks if it may begin without an answer. */
 async function dashWithPathways() {
   const locations = [["CDN", cdn.url], ["SHOAL", proxy.url]].map(([pathway, base]) =>
     `<BaseURL serviceLocation="${pathway}">${base}/live/</BaseURL>`);
-  const steering = `<ContentSteering defaultServiceLocation="CDN" queryBeforeStart="false">${steeringUrl()}</ContentSteering>`;
+  const steering = `<ContentSteering defaultServiceLocation="CDN" queryBeforeStart="true">${steeringUrl()}</ContentSteering>`;
   const text = await fetchText(cdn.dash);
   return text
     .replace(/(<MPD[^>]*>)/, `$1${locations.join("")}${steering}`)
@@ -100,16 +100,16 @@ const isAt = (place) => async (viewer) => {
   return requests.length >= SETTLED_REQUESTS && requests.slice(-SETTLED_REQUESTS).every((url) => url.startsWith(place.url));
 };
 
-test("hls.js (HLS) and Shaka (DASH) are moved to the proxy and back while they play", { timeout: 120_000 }, async () => {
+test("hls.js, Shaka (HLS and DASH) and dash.js are moved to the proxy and back while they play", { timeout: 120_000 }, async () => {
   const viewers = await Promise.all(PLAYERS.map(([player, path]) =>
     openPlayer(browser, page, { player, stream: `${playlists.url}/${path}` })));
   const allAt = (place) => async () => (await Promise.all(viewers.map(isAt(place)))).every(Boolean);
-  await eventually("both begin at the CDN", 30, allAt(cdn));
+  await eventually("all begin at the CDN", 30, allAt(cdn));
   const start = await Promise.all(viewers.map((viewer) => viewer.read()));
   await steer(100);
-  await eventually("both are at the proxy", 30, allAt(proxy));
+  await eventually("all are at the proxy", 30, allAt(proxy));
   await steer(0);
-  await eventually("both are at the CDN again", 30, allAt(cdn));
+  await eventually("all are at the CDN again", 30, allAt(cdn));
   for (const [index, viewer] of viewers.entries()) {
     const end = await viewer.read();
     assert.ok(end.time > start[index].time, "it plays on");
