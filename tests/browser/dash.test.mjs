@@ -1,37 +1,46 @@
-// DASH from `shoal publish` (`SegmentTemplate`), played by dash.js and Shaka through an origin-proxy that
-// signs.
+// DASH from `shoal publish`, in the forms that packagers give it, played by dash.js and Shaka through an
+// origin-proxy that signs.
 
 import assert from "node:assert/strict";
-import { after, before, test } from "node:test";
+import { after, afterEach, before, test } from "node:test";
 
-import { launch } from "./lib/browser.mjs";
+import { closePages, launch } from "./lib/browser.mjs";
 import { assertPlayed, eventually, seconds } from "./lib/checks.mjs";
 import { startProxy, startSource } from "./lib/edge.mjs";
 import { openPlayer, servePlayers } from "./lib/players.mjs";
 
 const WATCHED_S = 15;
 
-let source;
-let proxy;
+const PERIOD_SEGMENTS = 3;
+const BOTH = ["dash.js", "Shaka"];
+/** dash.js 5.2 runs dry once, 6 s after it begins to play what is listed, at the origin itself as well. */
+const WITHOUT_DASH_JS = ["Shaka"];
+const FORMS = [
+  { name: "DASH by duration", settings: "", players: BOTH },
+  {
+    name: "DASH by number, listed, in short periods",
+    settings: `dash_timeline = true\ndash_period_segments = ${PERIOD_SEGMENTS}`,
+    players: WITHOUT_DASH_JS,
+  },
+  { name: "DASH by time, listed", settings: "dash_time = true", players: WITHOUT_DASH_JS },
+];
+
 let page;
 let browser;
 
 before(async () => {
-  source = await startSource(["--dash"]);
-  proxy = await startProxy(source.url);
   page = await servePlayers();
   browser = await launch();
 });
 after(async () => {
   await browser?.close();
   page?.stop();
-  await proxy?.stop();
-  await source?.stop();
 });
+afterEach(() => closePages(browser));
 
 /** That `player` plays the stream; the segments that it asked for. */
-async function watch(player) {
-  const viewer = await openPlayer(browser, page, { player, stream: proxy.dash });
+async function watch(player, stream) {
+  const viewer = await openPlayer(browser, page, { player, stream });
   await eventually(`${player} plays`, 20, async () => (await viewer.read()).time > 1);
   await seconds(2);
   const start = await viewer.read();
@@ -41,16 +50,22 @@ async function watch(player) {
   assertPlayed(start, end, player);
   assert.deepEqual(end.errors, [], player);
   assert.deepEqual(viewer.complaints, [], player);
-  return end.requests.filter((url) => url.includes("/seg-"));
+  return end.requests.filter((url) => /\/(seg|time)-/.test(url));
 }
 
-test("dash.js and Shaka play DASH through the proxy, and every segment is signed", { timeout: 60_000 }, async () => {
-  const asked = (await Promise.all(["dash.js", "Shaka"].map(watch))).flat();
-  assert.ok(asked.length > 20 && asked.every((url) => url.startsWith(proxy.url)), `${asked}`);
-  for (const url of asked.slice(-5)) {
-    const answer = await fetch(url);
-    assert.ok(answer.headers.get("shoal-record"), url);
-    const atOrigin = await fetch(url.replace(proxy.url, source.url));
-    assert.deepEqual(await answer.arrayBuffer(), await atOrigin.arrayBuffer(), url);
-  }
-});
+for (const { name, settings, players } of FORMS) {
+  test(`${name}, played by ${players.join(" and ")} through the proxy, and every segment is signed`, { timeout: 60_000 }, async (context) => {
+    const source = await startSource(["--dash"], settings);
+    context.after(() => source.stop());
+    const proxy = await startProxy(source.url);
+    context.after(() => proxy.stop());
+    const asked = (await Promise.all(players.map((player) => watch(player, proxy.dash)))).flat();
+    assert.ok(asked.length > 10 * players.length && asked.every((url) => url.startsWith(proxy.url)), `${asked}`);
+    for (const url of asked.slice(-5)) {
+      const answer = await fetch(url);
+      assert.ok(answer.headers.get("shoal-record"), url);
+      const atOrigin = await fetch(url.replace(proxy.url, source.url));
+      assert.deepEqual(await answer.arrayBuffer(), await atOrigin.arrayBuffer(), url);
+    }
+  });
+}
