@@ -1,5 +1,6 @@
 //! The proxy between real sockets: a test origin behind it, viewers before it.
 
+mod abuse;
 mod acme;
 mod cache;
 mod clients;
@@ -12,6 +13,7 @@ mod lossless;
 mod lowlatency;
 mod operating;
 mod ranges;
+mod raw2;
 mod records;
 mod restart;
 mod rotation;
