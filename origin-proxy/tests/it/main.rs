@@ -8,6 +8,7 @@ mod dash;
 mod elsewhere;
 mod faults;
 mod hostile;
+mod https;
 mod live_source;
 mod lossless;
 mod lowlatency;
