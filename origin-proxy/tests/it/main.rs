@@ -9,6 +9,7 @@ mod elsewhere;
 mod faults;
 mod hostile;
 mod https;
+mod limits;
 mod live_source;
 mod lossless;
 mod lowlatency;
