@@ -163,6 +163,9 @@ impl Config {
         {
             return wrong("limits must not be 0");
         }
+        if self.timeouts.request_head_ms == 0 || self.timeouts.request_body_ms == 0 {
+            return wrong("timeouts.request_head_ms and timeouts.request_body_ms must not be 0");
+        }
         if self.records.prefetch_concurrency == 0 {
             return wrong("records.prefetch_concurrency must not be 0");
         }
@@ -410,6 +413,7 @@ mod tests {
             ("[acme]\nnames = [\"a.example\"]", "state_folder"),
             ("[admin]\nmetrics_for_operators = true", "admin.token"),
             ("[limits]\npassing_max = 0", "limits"),
+            ("[timeouts]\nrequest_head_ms = 0", "request_head_ms"),
             ("[steering]\nurl = \"/.shoal/steering\"", "steering.url"),
             (
                 "[steering]\nurl = \"https://a.example/s?x\"",

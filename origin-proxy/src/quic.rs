@@ -103,7 +103,7 @@ pub(crate) async fn serve(
         });
     }
     open.close();
-    let _ = tokio::time::timeout(drain, open.wait()).await;
+    let _ = timeout(drain, open.wait()).await;
     endpoint.close(0_u32.into(), b"");
 }
 

@@ -12,7 +12,7 @@ use tokio::{
 use crate::{
     raw2::{DATA, END_STREAM, End, Raw2},
     support::{Origin, Proxy, respond},
-    versions::{Edge, Window, ask_http3, connect_http3, connect_http3_with, http3_get},
+    versions::{Edge, ask_http3, connect_http3, connect_http3_with, connect_quic, http3_get},
 };
 
 const LONG: Duration = Duration::from_secs(20);
@@ -106,7 +106,6 @@ async fn a_request_of_http3_without_an_end_ends() {
     let mut stream = requests.send_request(get).await.unwrap();
     let answer = tokio::time::timeout(LONG, stream.recv_response()).await;
     assert!(answer.expect("an end").is_err());
-    // What has not been asked for is not waited for in a connection of its own, either.
     assert_eq!(edge.origin.asked(), Vec::<String>::new());
 }
 
@@ -179,7 +178,9 @@ async fn a_stream_of_http3_that_is_not_read_ends() {
         config.timeouts.send_ms = 300;
     })
     .await;
-    let (mut idler, _driven) = connect_http3_with(&edge, Window(1000)).await;
+    let mut transport = quinn::TransportConfig::default();
+    transport.stream_receive_window(1000_u32.into());
+    let (mut idler, _driven) = connect_http3_with(&edge, transport).await;
     let get = http3_get(&edge, "/vod/private").body(()).unwrap();
     let mut stream = idler.send_request(get).await.unwrap();
     stream.finish().await.unwrap();
@@ -223,6 +224,19 @@ async fn connections_that_ask_for_nothing_end() {
     let (_requests, driven) = connect_http3(&edge).await;
     let end = tokio::time::timeout(LONG, driven).await;
     assert!(end.expect("an end").unwrap().is_h3_no_error());
+    // The same if the proxy may not open its own streams, whatever is done to keep the connection alive.
+    let mut transport = quinn::TransportConfig::default();
+    transport
+        .max_concurrent_uni_streams(0_u32.into())
+        .keep_alive_interval(Some(Duration::from_millis(100)))
+        .max_idle_timeout(None);
+    let (_endpoint, connection) = connect_quic(&edge, transport).await;
+    let end = tokio::time::timeout(LONG, connection.closed()).await;
+    let error = end.expect("an end");
+    assert!(
+        matches!(error, quinn::ConnectionError::ApplicationClosed(_)),
+        "{error}"
+    );
 }
 
 #[tokio::test]

@@ -176,32 +176,37 @@ async fn http2_without_tls_begins_with_its_preface() {
 pub(crate) type Http3 = h3::client::SendRequest<h3_quinn::OpenStreams, Bytes>;
 
 pub(crate) async fn connect_http3(edge: &Edge) -> (Http3, JoinHandle<h3::error::ConnectionError>) {
-    connect_http3_with(edge, Window(1 << 20)).await
+    connect_http3_with(edge, quinn::TransportConfig::default()).await
 }
-
-/// How much of each stream may come before somebody reads it, in bytes.
-pub(crate) struct Window(pub(crate) u32);
 
 pub(crate) async fn connect_http3_with(
     edge: &Edge,
-    window: Window,
+    transport: quinn::TransportConfig,
 ) -> (Http3, JoinHandle<h3::error::ConnectionError>) {
-    let tls = edge.tls_config(b"h3");
-    let crypto = quinn::crypto::rustls::QuicClientConfig::try_from(tls).unwrap();
-    let mut endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
-    let mut transport = quinn::TransportConfig::default();
-    transport.stream_receive_window(window.0.into());
-    let mut config = quinn::ClientConfig::new(Arc::new(crypto));
-    config.transport_config(Arc::new(transport));
-    endpoint.set_default_client_config(config);
-    let connecting = endpoint.connect(edge.address, "localhost").unwrap();
-    let connection = h3_quinn::Connection::new(connecting.await.unwrap());
+    let (endpoint, connection) = connect_quic(edge, transport).await;
+    let connection = h3_quinn::Connection::new(connection);
     let (mut driver, requests) = h3::client::new(connection).await.unwrap();
     let driven = tokio::spawn(async move {
         let _keep = endpoint;
         std::future::poll_fn(|context| driver.poll_close(context)).await
     });
     (requests, driven)
+}
+
+/// Connects without saying anything of HTTP/3.
+pub(crate) async fn connect_quic(
+    edge: &Edge,
+    transport: quinn::TransportConfig,
+) -> (quinn::Endpoint, quinn::Connection) {
+    let tls = edge.tls_config(b"h3");
+    let crypto = quinn::crypto::rustls::QuicClientConfig::try_from(tls).unwrap();
+    let mut endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
+    let mut config = quinn::ClientConfig::new(Arc::new(crypto));
+    config.transport_config(Arc::new(transport));
+    endpoint.set_default_client_config(config);
+    let connecting = endpoint.connect(edge.address, "localhost").unwrap();
+    let connection = connecting.await.unwrap();
+    (endpoint, connection)
 }
 
 pub(crate) async fn ask_http3(
