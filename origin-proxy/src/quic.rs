@@ -118,10 +118,12 @@ async fn converse(
     let mut builder = h3::server::builder();
     builder.max_field_section_size(header_bytes_max);
     // Its own streams need a window, too.
-    let built = builder.build(h3_quinn::Connection::new(connection));
+    let built = builder.build(h3_quinn::Connection::new(connection.clone()));
     let Ok(built) = timeout(idle, Box::pin(built)).await else {
         return Ok(());
     };
+    let quic = connection;
+    let mut sent = 0;
     let mut connection: h3::server::Connection<_, Bytes> = built?;
     let requests = TaskTracker::new();
     let mut is_stopping = false;
@@ -130,7 +132,10 @@ async fn converse(
             next = connection.accept() => next?,
             // Keeping a connection alive is no request.
             () = sleep(idle), if !is_stopping => {
-                if requests.is_empty() {
+                // QUIC may have a good part of the last answers yet.
+                let now = quic.stats().frame_tx.stream;
+                let is_silent = std::mem::replace(&mut sent, now) == now;
+                if requests.is_empty() && is_silent {
                     let _ = timeout(idle, connection.shutdown(0)).await;
                     break;
                 }

@@ -55,6 +55,8 @@ const LINGERING_MAX: usize = 64;
 /// Read at once from a silent connection, in bytes. On the stack.
 const FIRST_READ: usize = 4096;
 const HTTP2_STREAMS_MAX: u32 = 256;
+/// What a connection of HTTP/2 may be sent while it asks for nothing, in bytes: settings, pings and the like.
+const SILENCE_BYTES_MAX: usize = 4096;
 const HTTP2_PING: Duration = Duration::from_secs(30);
 
 /// How connections are served.
@@ -124,8 +126,9 @@ impl Host {
                 }
             };
             if is_http2 {
-                let heard = Heard::new(socket, bytes, Arc::default());
-                return Box::pin(self.serve_http2(heard, self.client(address))).await;
+                let signs = Arc::new(Signs::default());
+                let heard = Heard::new(socket, bytes, signs.clone());
+                return Box::pin(self.serve_http2(heard, &signs, self.client(address))).await;
             }
             loop {
                 let turn = self.answer(socket, bytes, address, &mut watch);
@@ -294,7 +297,7 @@ impl Host {
         Some((parts.io.into_inner().socket, left))
     }
 
-    async fn serve_http2<S>(&self, socket: Heard<S>, client: Client)
+    async fn serve_http2<S>(&self, socket: Heard<S>, signs: &Signs, client: Client)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -318,7 +321,7 @@ impl Host {
                 tokio::select! {
                     end = connection.as_mut() => return end,
                     () = self.stop.cancelled() => connection.as_mut().graceful_shutdown(),
-                    () = self.patience(&streams) => {
+                    () = self.patience(&streams, signs) => {
                         connection.as_mut().graceful_shutdown();
                         let last = tokio::time::timeout(self.send.unwrap_or(self.head), connection);
                         return last.await.unwrap_or(Ok(()));
@@ -334,7 +337,7 @@ impl Host {
 
     /// Ends when the viewer of `streams` has asked for nothing for too long, or has not taken what one of them
     /// has.
-    async fn patience(&self, streams: &Streams) {
+    async fn patience(&self, streams: &Streams, signs: &Signs) {
         let stalled = async {
             let Some(send) = self.send else {
                 return pending().await;
@@ -347,10 +350,12 @@ impl Host {
             }
         };
         let idle = async {
-            let mut events = 0;
+            let (mut events, mut written) = (0, 0);
             loop {
                 sleep(self.head).await;
-                if streams.is_idle_since(&mut events) {
+                // The protocol may have a good part of the last answers yet.
+                let is_silent = signs.written_since(&mut written) <= SILENCE_BYTES_MAX;
+                if streams.is_idle_since(&mut events) && is_silent {
                     return;
                 }
             }
