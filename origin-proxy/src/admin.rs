@@ -14,7 +14,7 @@ use crate::{
     key::public_text,
     proxy::Proxy,
     respond, steering,
-    target::{Site, Target},
+    target::{Site, Target, site_of},
 };
 
 /// Below it are the operator's requests.
@@ -50,6 +50,11 @@ pub(crate) fn page(proxy: &Arc<Proxy>, head: &request::Parts) -> Option<Response
     Some(match head.uri.path() {
         "/healthz" => respond::text(StatusCode::OK, "text/plain", "ok\n".into()),
         "/readyz" => readiness(proxy),
+        "/metrics"
+            if proxy.config.admin.metrics_for_operators && !is_operator(proxy, &head.headers) =>
+        {
+            refusal()
+        }
         "/metrics" => {
             measure(proxy);
             let text = proxy.metrics.render();
@@ -61,22 +66,48 @@ pub(crate) fn page(proxy: &Arc<Proxy>, head: &request::Parts) -> Option<Response
     })
 }
 
-/// Answers a request below [`PREFIX`].
+/// The answer to a request below [`PREFIX`] that is not to be read any further, if it is none of an operator.
+pub(crate) fn refuse(proxy: &Proxy, head: &request::Parts) -> Option<Response<Body>> {
+    if !is_operator(proxy, &head.headers) {
+        return Some(refusal());
+    }
+    let request = (&head.method, &head.uri.path()[PREFIX.len()..]);
+    (!is_known(request)).then(not_known)
+}
+
+fn is_known(request: (&Method, &str)) -> bool {
+    let (method, name) = request;
+    match name {
+        "status" => method == Method::GET,
+        "purge" | "steering" => method == Method::POST,
+        _ => false,
+    }
+}
+
+fn refusal() -> Response<Body> {
+    let failure = Failure::Client("no operator's token", StatusCode::UNAUTHORIZED);
+    let mut response = respond::failure(&failure);
+    let scheme = http::HeaderValue::from_static("Bearer");
+    response
+        .headers_mut()
+        .insert(header::WWW_AUTHENTICATE, scheme);
+    response
+}
+
+fn not_known() -> Response<Body> {
+    respond::failure(&Failure::Client(
+        "an operator's request that is not known",
+        StatusCode::NOT_FOUND,
+    ))
+}
+
+/// Answers a request below [`PREFIX`] that is not to be refused.
 pub(crate) fn answer(
     proxy: &Proxy,
     site: &Site,
     head: &request::Parts,
     body: &[u8],
 ) -> Response<Body> {
-    if !is_operator(proxy, &head.headers) {
-        let failure = Failure::Client("no operator's token", StatusCode::UNAUTHORIZED);
-        let mut response = respond::failure(&failure);
-        let scheme = http::HeaderValue::from_static("Bearer");
-        response
-            .headers_mut()
-            .insert(header::WWW_AUTHENTICATE, scheme);
-        return response;
-    }
     match (&head.method, &head.uri.path()[PREFIX.len()..]) {
         (&Method::GET, "status") => respond::text(StatusCode::OK, JSON, status(proxy).to_string()),
         (&Method::POST, "purge") => match purge(proxy, site, body) {
@@ -94,13 +125,7 @@ pub(crate) fn answer(
             Ok(now) => respond::text(StatusCode::OK, JSON, now.to_string()),
             Err(failure) => respond::failure(&failure),
         },
-        _ => {
-            let status = StatusCode::NOT_FOUND;
-            respond::failure(&Failure::Client(
-                "an operator's request that is not known",
-                status,
-            ))
-        }
+        _ => not_known(),
     }
 }
 
@@ -121,9 +146,10 @@ fn is_operator(proxy: &Proxy, headers: &HeaderMap) -> bool {
 fn readiness(proxy: &Proxy) -> Response<Body> {
     let is_draining = proxy.is_draining.load(Ordering::Relaxed);
     let is_served = |site: &Site| site.bases.iter().any(|base| base.health.is_up());
+    // One broadcaster's origin must not take the edge from the others.
     let reason = if is_draining {
         Some("proxy is stopping\n")
-    } else if !proxy.sites.iter().all(is_served) {
+    } else if !proxy.sites.iter().any(is_served) {
         Some("origin is down\n")
     } else {
         None
@@ -191,7 +217,8 @@ fn purge(proxy: &Proxy, site: &Site, body: &[u8]) -> Result<usize, Failure> {
     if order.urls.len() + order.prefixes.len() > PURGES_MAX {
         return Err(wrong("too many URLs"));
     }
-    let targets: Option<Vec<Target>> = order.urls.iter().map(|url| target(site, url)).collect();
+    let urls = order.urls.iter();
+    let targets: Option<Vec<Target>> = urls.map(|url| target(proxy, site, url)).collect();
     let targets = targets.ok_or_else(|| wrong("a URL that is none of this host"))?;
     if order.prefixes.iter().any(|prefix| !prefix.starts_with('/')) {
         return Err(wrong("a prefix that does not begin with /"));
@@ -216,12 +243,16 @@ fn steer(proxy: &Proxy, body: &[u8]) -> Result<Value, Failure> {
     Ok(json!({ "share_percent": proxy.steering.share_percent() }))
 }
 
-fn target(site: &Site, url: &str) -> Option<Target> {
+/// What `url` stands for at `site`: a path with a query, or an absolute URL there or at its origin.
+fn target(proxy: &Proxy, site: &Site, url: &str) -> Option<Target> {
     if url.starts_with('/') {
         return site.target(&url.parse().ok()?).ok();
     }
     site.local(url).or_else(|| {
         let url = Url::parse(url).ok()?;
+        if !std::ptr::eq(site_of(&proxy.sites, url.host_str()), site) {
+            return None;
+        }
         let query = url
             .query()
             .map(|query| format!("?{query}"))

@@ -10,7 +10,12 @@ use bytes::Bytes;
 use futures_util::Stream;
 use hyper::body::{Frame, SizeHint};
 
-use crate::{access::Meter, error::Failure, signs::Exchange};
+use crate::{
+    access::Meter,
+    error::Failure,
+    signs::Exchange,
+    streams::{PIECE_LEN_MAX, Stream as Http2Stream},
+};
 
 type Incoming = Pin<Box<dyn Stream<Item = Result<Bytes, Failure>> + Send>>;
 
@@ -21,6 +26,10 @@ pub(crate) struct Body {
     meter: Option<Meter>,
     /// Tells by being dropped that the connection has all of it.
     exchange: Option<Exchange>,
+    /// Told of every piece.
+    stream: Option<Http2Stream>,
+    /// What did not fit into the last piece.
+    rest: Bytes,
 }
 
 enum Source {
@@ -59,6 +68,8 @@ impl Body {
             source,
             meter: None,
             exchange: None,
+            stream: None,
+            rest: Bytes::new(),
         }
     }
 
@@ -70,6 +81,11 @@ impl Body {
     /// Has `exchange` end with this.
     pub(crate) fn end_with(&mut self, exchange: Exchange) {
         self.exchange = Some(exchange);
+    }
+
+    /// Has `stream` told of every piece, from here to the end.
+    pub(crate) fn sent_by(&mut self, stream: Http2Stream) {
+        self.stream = Some(stream);
     }
 
     /// The length of what is sent, if it is at hand as a whole.
@@ -89,6 +105,15 @@ impl Body {
         if let Some(meter) = &mut self.meter {
             meter.on_bytes(bytes.len());
         }
+        bytes
+    }
+
+    /// At most as much of `bytes` as one piece may have, if anybody is told of pieces.
+    fn cut(&mut self, mut bytes: Bytes) -> Bytes {
+        if self.stream.is_none() || bytes.len() <= PIECE_LEN_MAX {
+            return bytes;
+        }
+        self.rest = bytes.split_off(PIECE_LEN_MAX);
         bytes
     }
 
@@ -114,7 +139,17 @@ impl hyper::body::Body for Body {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
-        let next = std::task::ready!(self.next(context));
+        if let Some(stream) = &mut self.stream {
+            stream.on_taken();
+        }
+        let next = match std::mem::take(&mut self.rest) {
+            rest if rest.is_empty() => std::task::ready!(self.next(context)),
+            rest => Some(Ok(rest)),
+        };
+        let next = next.map(|chunk| chunk.map(|bytes| self.cut(bytes)));
+        if let (Some(stream), Some(Ok(_))) = (&mut self.stream, &next) {
+            stream.on_piece();
+        }
         if let Some(meter) = &mut self.meter {
             match &next {
                 Some(Ok(bytes)) => meter.on_bytes(bytes.len()),
@@ -126,6 +161,9 @@ impl hyper::body::Body for Body {
     }
 
     fn is_end_stream(&self) -> bool {
+        if !self.rest.is_empty() {
+            return false;
+        }
         match &self.source {
             Source::Empty => true,
             Source::Chunks(chunks) => chunks.is_empty(),
@@ -134,13 +172,12 @@ impl hyper::body::Body for Body {
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.source {
-            Source::Empty => SizeHint::with_exact(0),
-            Source::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Source::Chunks(chunks) => {
-                SizeHint::with_exact(chunks.iter().map(|chunk| chunk.len() as u64).sum())
-            }
-            Source::Stream(_) => SizeHint::default(),
-        }
+        let len = match &self.source {
+            Source::Empty => 0,
+            Source::Full(bytes) => bytes.len(),
+            Source::Chunks(chunks) => chunks.iter().map(Bytes::len).sum(),
+            Source::Stream(_) => return SizeHint::default(),
+        };
+        SizeHint::with_exact((len + self.rest.len()) as u64)
     }
 }

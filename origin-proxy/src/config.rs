@@ -153,8 +153,18 @@ impl Config {
         if self.limits.header_bytes_max < 8192 {
             return wrong("limits.header_bytes_max must be 8192 at least");
         }
-        if self.limits.flights_max == 0 || self.limits.connections_max == 0 {
+        let limits = &self.limits;
+        if [
+            limits.flights_max,
+            limits.passing_max,
+            limits.connections_max,
+        ]
+        .contains(&0)
+        {
             return wrong("limits must not be 0");
+        }
+        if self.timeouts.request_head_ms == 0 || self.timeouts.request_body_ms == 0 {
+            return wrong("timeouts.request_head_ms and timeouts.request_body_ms must not be 0");
         }
         if self.records.prefetch_concurrency == 0 {
             return wrong("records.prefetch_concurrency must not be 0");
@@ -170,6 +180,10 @@ impl Config {
         }
         if self.admin.token.is_some() && self.admin.token_file.is_some() {
             return wrong("set admin.token or admin.token_file, not both");
+        }
+        let is_closed = self.admin.token.is_none() && self.admin.token_file.is_none();
+        if self.admin.metrics_for_operators && is_closed {
+            return wrong("admin.metrics_for_operators needs admin.token or admin.token_file");
         }
         self.check_certificate()?;
         if self.low_latency.poll_ms_min == 0 {
@@ -342,6 +356,7 @@ mod tests {
             },
             upstream: UpstreamConfig {
                 health_path: Some(String::new()),
+                root_file: Some(PathBuf::new()),
                 ..UpstreamConfig::default()
             },
             tls: TlsConfig {
@@ -362,6 +377,7 @@ mod tests {
             admin: AdminConfig {
                 token: Some(String::new()),
                 token_file: Some(PathBuf::new()),
+                ..AdminConfig::default()
             },
             log: LogConfig {
                 access_file: Some(PathBuf::new()),
@@ -395,6 +411,9 @@ mod tests {
             ("[[streams]]\nname = \"a\"\nprefix = \"live\"", "prefix"),
             ("[tls]\nlisten = \"0.0.0.0:443\"", "certificate_file"),
             ("[acme]\nnames = [\"a.example\"]", "state_folder"),
+            ("[admin]\nmetrics_for_operators = true", "admin.token"),
+            ("[limits]\npassing_max = 0", "limits"),
+            ("[timeouts]\nrequest_head_ms = 0", "request_head_ms"),
             ("[steering]\nurl = \"/.shoal/steering\"", "steering.url"),
             (
                 "[steering]\nurl = \"https://a.example/s?x\"",

@@ -1,6 +1,10 @@
 //! One request of a viewer, whatever version of HTTP it came by.
 
-use std::{net::IpAddr, sync::Arc, time::Instant};
+use std::{
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use futures_util::stream;
@@ -211,7 +215,12 @@ where
     }
     let site = site_of(&proxy.sites, host);
     if head.uri.path().starts_with(admin::PREFIX) {
-        let body = Box::pin(read_body(body, admin::BODY_BYTES_MAX)).await;
+        // Nothing is read of what no operator sends.
+        if let Some(refusal) = admin::refuse(proxy, head) {
+            return Answered::own(proxy, refusal);
+        }
+        let patience = body_patience(proxy);
+        let body = Box::pin(read_body(body, admin::BODY_BYTES_MAX, patience)).await;
         let response = match body {
             Ok(body) => admin::answer(proxy, site, head, &body),
             Err(failure) => respond::failure(&failure),
@@ -267,7 +276,7 @@ async fn answer(proxy: &Arc<Proxy>, target: &Target, asked: &Asked<'_>) -> Resul
         }
         Answer::Passed(passed) => {
             return Ok(Found {
-                response: pass_on(proxy, target, passed, asked),
+                response: pass_on(proxy, target, passed, asked)?,
                 outcome,
                 is_finished: false,
             });
@@ -295,31 +304,49 @@ where
     B: hyper::body::Body + Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let body = read_body(body, proxy.config.limits.body_bytes_max).await?;
+    let len_max = proxy.config.limits.body_bytes_max;
+    let body = read_body(body, len_max, body_patience(proxy)).await?;
+    // HTTP/3 leaves it to us (RFC 9114 section 4.1.2): the origin must not be told another length than ours.
+    if told_len(asked.headers).is_some_and(|len| len != body.len() as u64) {
+        return Err(Failure::Client(
+            "a body of another length than it says",
+            StatusCode::BAD_REQUEST,
+        ));
+    }
     let method = asked.method.clone();
     let passed = proxy.change(target, method, asked.headers, body).await?;
     Ok(Found {
-        response: pass_on(proxy, target, passed, asked),
+        response: pass_on(proxy, target, passed, asked)?,
         outcome: Outcome::Passed,
         is_finished: false,
     })
 }
 
-async fn read_body<B>(body: B, len_max: usize) -> Result<Bytes, Failure>
+fn body_patience(proxy: &Proxy) -> Duration {
+    Duration::from_millis(proxy.config.timeouts.request_body_ms)
+}
+
+/// The whole of a viewer's body, of at most `len_max` bytes, if it comes within `patience`.
+async fn read_body<B>(body: B, len_max: usize, patience: Duration) -> Result<Bytes, Failure>
 where
     B: hyper::body::Body + Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let body = std::pin::pin!(body);
-    let collected = Limited::new(body, len_max).collect().await;
-    collected.map(|body| body.to_bytes()).map_err(|error| {
-        let is_too_long = error.is::<http_body_util::LengthLimitError>();
-        if is_too_long {
-            Failure::Client("a body that is too long", StatusCode::PAYLOAD_TOO_LARGE)
-        } else {
-            Failure::Client("a body that broke off", StatusCode::BAD_REQUEST)
-        }
-    })
+    let collected = Limited::new(body, len_max).collect();
+    let collected = tokio::time::timeout(patience, collected).await;
+    let late = Failure::Client("no end of its body in time", StatusCode::REQUEST_TIMEOUT);
+    collected
+        .map_err(|_| late)?
+        .map(|body| body.to_bytes())
+        .map_err(|error| {
+            let is_too_long = error.is::<http_body_util::LengthLimitError>();
+            if is_too_long {
+                Failure::Client("a body that is too long", StatusCode::PAYLOAD_TOO_LARGE)
+            } else {
+                Failure::Client("a body that broke off", StatusCode::BAD_REQUEST)
+            }
+        })
 }
 
 fn pass_on(
@@ -327,8 +354,11 @@ fn pass_on(
     target: &Target,
     passed: Passed,
     asked: &Asked<'_>,
-) -> Response<Body> {
+) -> Result<Response<Body>, Failure> {
     let Passed { response, permit } = passed;
+    // A viewer may take its time: its place must not be one of those that all others need.
+    let place = proxy.passing_place()?;
+    drop(permit);
     let status = response.status();
     let mut headers: HeaderMap = end_to_end(response.headers());
     headers.remove(RECORD_HEADER);
@@ -341,15 +371,15 @@ fn pass_on(
         _ => response.content_length(),
     };
     let scope = proxy.scope_of(target).clone();
-    let state = (proxy.clone(), response, permit, scope);
-    let body = stream::try_unfold(state, |(proxy, mut response, permit, scope)| async move {
+    let state = (proxy.clone(), response, place, scope);
+    let body = stream::try_unfold(state, |(proxy, mut response, place, scope)| async move {
         let chunk = proxy.upstream.next(&mut response).await?;
         let len = chunk.as_ref().map_or(0, Bytes::len) as u64;
         proxy.metrics.origin_bytes.increment(len);
         scope.origin_bytes.increment(len);
-        Ok(chunk.map(|chunk| (chunk, (proxy, response, permit, scope))))
+        Ok(chunk.map(|chunk| (chunk, (proxy, response, place, scope))))
     });
-    respond::passed(status, headers, len, body, asked)
+    Ok(respond::passed(status, headers, len, body, asked))
 }
 
 fn told_len(headers: &HeaderMap) -> Option<u64> {

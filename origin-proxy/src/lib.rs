@@ -50,6 +50,7 @@ mod respond;
 mod server;
 mod signs;
 mod steering;
+mod streams;
 mod target;
 mod terminate;
 mod tls;

@@ -75,6 +75,8 @@ pub(crate) struct Proxy {
     pub(crate) added: Option<HeaderMap>,
     flights: Mutex<HashMap<String, Arc<Flight>>>,
     flight_permits: Arc<Semaphore>,
+    /// For answers to one viewer each.
+    passing_places: Arc<Semaphore>,
 }
 
 /// What there is to say to a viewer.
@@ -186,6 +188,7 @@ impl Proxy {
             admin_token: key::admin_token(&config.admin)?,
             flights: Mutex::default(),
             flight_permits: Arc::new(Semaphore::new(config.limits.flights_max)),
+            passing_places: Arc::new(Semaphore::new(config.limits.passing_max)),
             metrics,
             config,
         }))
@@ -539,6 +542,12 @@ impl Proxy {
     pub(crate) fn permit(&self) -> Result<OwnedSemaphorePermit, Failure> {
         let permit = self.flight_permits.clone().try_acquire_owned();
         permit.map_err(|_| Failure::Busy)
+    }
+
+    /// A place among the answers for one viewer each.
+    pub(crate) fn passing_place(&self) -> Result<OwnedSemaphorePermit, Failure> {
+        let place = self.passing_places.clone().try_acquire_owned();
+        place.map_err(|_| Failure::Busy)
     }
 
     pub(crate) async fn ask(

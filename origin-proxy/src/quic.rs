@@ -1,23 +1,31 @@
 //! HTTP/3 viewers.
 
-use std::{future::poll_fn, net::UdpSocket, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    future::poll_fn,
+    net::UdpSocket,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, Bytes};
 use h3::{
-    error::Code,
+    error::{Code, StreamError},
     server::{RequestResolver, RequestStream},
 };
-use http::{Method, Request, header};
-use http_body_util::Full;
-use hyper::body::Body as _;
+use http::{Method, header};
+use hyper::body::{Body as _, Frame};
 use quinn::crypto::rustls::QuicServerConfig;
+use tokio::time::{sleep, timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     Error,
-    admin::BODY_BYTES_MAX,
+    body::Body,
     handle::{Client, handle},
     proxy::Proxy,
+    streams::PIECE_LEN_MAX,
     tls::Certificates,
 };
 
@@ -25,6 +33,8 @@ use crate::{
 const STREAMS_MAX: u32 = 256;
 const IDLE: Duration = Duration::from_secs(30);
 type Stream = RequestStream<h3_quinn::BidiStream<Bytes>, Bytes>;
+type Sending = RequestStream<h3_quinn::SendStream<Bytes>, Bytes>;
+type Receiving = RequestStream<h3_quinn::RecvStream, Bytes>;
 
 /// Opens the endpoint on `socket`.
 pub(crate) fn open(
@@ -93,7 +103,7 @@ pub(crate) async fn serve(
         });
     }
     open.close();
-    let _ = tokio::time::timeout(drain, open.wait()).await;
+    let _ = timeout(drain, open.wait()).await;
     endpoint.close(0_u32.into(), b"");
 }
 
@@ -104,15 +114,33 @@ async fn converse(
     stop: CancellationToken,
 ) -> Result<(), h3::error::ConnectionError> {
     let header_bytes_max = proxy.config.limits.header_bytes_max as u64;
-    let mut connection: h3::server::Connection<_, Bytes> = h3::server::builder()
-        .max_field_section_size(header_bytes_max)
-        .build(h3_quinn::Connection::new(connection))
-        .await?;
+    let idle = Duration::from_millis(proxy.config.timeouts.request_head_ms);
+    let mut builder = h3::server::builder();
+    builder.max_field_section_size(header_bytes_max);
+    // Its own streams need a window, too.
+    let built = builder.build(h3_quinn::Connection::new(connection.clone()));
+    let Ok(built) = timeout(idle, Box::pin(built)).await else {
+        return Ok(());
+    };
+    let quic = connection;
+    let mut sent = 0;
+    let mut connection: h3::server::Connection<_, Bytes> = built?;
     let requests = TaskTracker::new();
     let mut is_stopping = false;
     loop {
         let next = tokio::select! {
             next = connection.accept() => next?,
+            // Keeping a connection alive is no request.
+            () = sleep(idle), if !is_stopping => {
+                // QUIC may have a good part of the last answers yet.
+                let now = quic.stats().frame_tx.stream;
+                let is_silent = std::mem::replace(&mut sent, now) == now;
+                if requests.is_empty() && is_silent {
+                    let _ = timeout(idle, connection.shutdown(0)).await;
+                    break;
+                }
+                continue;
+            }
             () = stop.cancelled(), if !is_stopping => {
                 is_stopping = true;
                 connection.shutdown(0).await?;
@@ -143,44 +171,74 @@ async fn request(
     resolver: RequestResolver<h3_quinn::Connection, Bytes>,
     proxy: &Arc<Proxy>,
     client: &Client,
-) -> Result<(), h3::error::StreamError> {
-    let (request, mut stream) = resolver.resolve_request().await?;
-    let (head, ()) = request.into_parts();
-    let len_max = proxy.config.limits.body_bytes_max.max(BODY_BYTES_MAX);
-    let body = match head.method {
-        Method::GET | Method::HEAD | Method::OPTIONS => read_none(&mut stream).await?,
-        _ => read(&mut stream, len_max).await?,
+) -> Result<(), StreamError> {
+    let patience = Duration::from_millis(proxy.config.timeouts.request_head_ms);
+    let asked = async {
+        let (request, mut stream) = resolver.resolve_request().await?;
+        let first = match *request.method() {
+            Method::GET | Method::HEAD | Method::OPTIONS => read_none(&mut stream).await?,
+            _ => Bytes::new(),
+        };
+        Ok::<_, StreamError>((request, stream, first))
     };
-    let request = Request::from_parts(head, ());
+    let Ok(asked) = timeout(patience, Box::pin(asked)).await else {
+        tracing::debug!("client did not finish its request");
+        return Ok(());
+    };
+    let (request, stream, first) = asked?;
     let (head, ()) = request.into_parts();
-    let response = handle(proxy, client, &head, Full::new(body)).await;
+    let (mut sending, receiving) = stream.split();
+    let rest = match head.method {
+        Method::GET | Method::HEAD | Method::OPTIONS => None,
+        _ => Some(receiving),
+    };
+    let response = handle(proxy, client, &head, Upload { first, rest }).await;
+    let patience = match proxy.config.timeouts.send_ms {
+        0 => Duration::MAX,
+        ms => Duration::from_millis(ms),
+    };
+    let is_sent = send(&mut sending, response, patience).await?;
+    if !is_sent {
+        // Nobody must take a part for the whole.
+        sending.stop_stream(Code::H3_INTERNAL_ERROR);
+    }
+    Ok(())
+}
+
+/// Sends all of `response`, to a viewer who takes something of it every `patience`. Returns whether all is sent.
+async fn send(
+    stream: &mut Sending,
+    response: http::Response<Body>,
+    patience: Duration,
+) -> Result<bool, StreamError> {
     let (mut head, mut body) = response.into_parts();
     // Fields of connections have no meaning here.
     head.headers.remove(header::CONNECTION);
-    stream
-        .send_response(http::Response::from_parts(head, ()))
-        .await?;
+    let head = stream.send_response(http::Response::from_parts(head, ()));
+    let Ok(sent) = timeout(patience, head).await else {
+        return Ok(false);
+    };
+    sent?;
     loop {
-        let frame = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await;
-        match frame {
+        let mut data = match poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
             None => break,
-            Some(Ok(frame)) => {
-                if let Ok(data) = frame.into_data() {
-                    stream.send_data(data).await?;
-                }
-            }
-            // Nobody must take a part for the whole.
-            Some(Err(_)) => {
-                stream.stop_stream(Code::H3_INTERNAL_ERROR);
-                return Ok(());
-            }
+            Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
+            Some(Err(_)) => return Ok(false),
+        };
+        while !data.is_empty() {
+            let piece = data.split_to(data.len().min(PIECE_LEN_MAX));
+            let Ok(sent) = timeout(patience, stream.send_data(piece)).await else {
+                return Ok(false);
+            };
+            sent?;
         }
     }
-    stream.finish().await
+    stream.finish().await?;
+    Ok(true)
 }
 
 /// Whether there is a body, as its first bytes: one is enough to refuse the request.
-async fn read_none(stream: &mut Stream) -> Result<Bytes, h3::error::StreamError> {
+async fn read_none(stream: &mut Stream) -> Result<Bytes, StreamError> {
     let chunk = stream.recv_data().await?;
     Ok(chunk.map_or_else(Bytes::new, |mut chunk| {
         let len = chunk.remaining().min(1);
@@ -188,16 +246,42 @@ async fn read_none(stream: &mut Stream) -> Result<Bytes, h3::error::StreamError>
     }))
 }
 
-/// A body of at most one byte more than `len_max`: who is handed it sees that it is too long.
-async fn read(stream: &mut Stream, len_max: usize) -> Result<Bytes, h3::error::StreamError> {
-    let mut whole = BytesMut::new();
-    while let Some(mut chunk) = stream.recv_data().await? {
-        let room = (len_max + 1).saturating_sub(whole.len());
-        let len = chunk.remaining().min(room);
-        whole.extend_from_slice(&chunk.copy_to_bytes(len));
-        if whole.len() > len_max {
-            break;
+/// A body of a viewer, which is read as far as somebody wants it.
+struct Upload {
+    first: Bytes,
+    rest: Option<Receiving>,
+}
+
+impl hyper::body::Body for Upload {
+    type Data = Bytes;
+    type Error = StreamError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, StreamError>>> {
+        if !self.first.is_empty() {
+            let first = std::mem::take(&mut self.first);
+            return Poll::Ready(Some(Ok(Frame::data(first))));
         }
+        let Some(stream) = &mut self.rest else {
+            return Poll::Ready(None);
+        };
+        let next = match ready!(stream.poll_recv_data(context)) {
+            Ok(Some(mut chunk)) => {
+                let len = chunk.remaining();
+                Some(Ok(Frame::data(chunk.copy_to_bytes(len))))
+            }
+            Ok(None) => None,
+            Err(error) => Some(Err(error)),
+        };
+        if !matches!(next, Some(Ok(_))) {
+            self.rest = None;
+        }
+        Poll::Ready(next)
     }
-    Ok(whole.freeze())
+
+    fn is_end_stream(&self) -> bool {
+        self.first.is_empty() && self.rest.is_none()
+    }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::Stream;
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
 use swarm_core::record::RECORD_HEADER;
 
 use crate::{
@@ -217,11 +217,26 @@ pub(crate) fn finish(response: &mut Response<Body>, asked: &Asked<'_>, allowed: 
     if let Some(added) = asked.added {
         return add(headers, added);
     }
+    // The origin's word is for its own pages: the list is what counts. A preflight's answer is ours.
+    if asked.method != Method::OPTIONS {
+        remove_leave(headers);
+    }
     headers.append(header::VIA, VIA);
     headers.append(header::VARY, HeaderValue::from_static("Origin"));
     let origin = asked.headers.get(header::ORIGIN);
     if let Some(origin) = origin.filter(|origin| allowed.iter().any(|a| a == *origin)) {
         allow(headers, origin.clone());
+    }
+}
+
+/// Removes what lets pages read an answer.
+fn remove_leave(headers: &mut HeaderMap) {
+    let is_leave = |name: &&HeaderName| {
+        name.as_str().starts_with("access-control-") || *name == "timing-allow-origin"
+    };
+    let names: Vec<HeaderName> = headers.keys().filter(is_leave).cloned().collect();
+    for name in names {
+        headers.remove(name);
     }
 }
 

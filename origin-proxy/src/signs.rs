@@ -8,7 +8,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Relaxed},
     },
     task::{Context, Poll, ready},
 };
@@ -28,6 +28,8 @@ pub(crate) struct Signs {
     has_more: AtomicBool,
     is_answering: AtomicBool,
     requests: AtomicU32,
+    /// Bytes that the socket has taken.
+    written: AtomicUsize,
 }
 
 /// What a connection waits for.
@@ -53,6 +55,18 @@ impl Signs {
             Wait::Nothing(requests)
         } else {
             Wait::Answer
+        }
+    }
+
+    /// How many bytes the socket has taken since `before` was noted here; notes how many there were until now.
+    pub(crate) fn written_since(&self, before: &mut usize) -> usize {
+        let now = self.written.load(Relaxed);
+        now.wrapping_sub(std::mem::replace(before, now))
+    }
+
+    fn on_write(&self, polled: &Poll<io::Result<usize>>) {
+        if let Poll::Ready(Ok(len)) = polled {
+            self.written.fetch_add(*len, Relaxed);
         }
     }
 
@@ -131,7 +145,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Heard<S> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         self.signs.is_flushed.store(false, Relaxed);
-        Pin::new(&mut self.socket).poll_write(context, bytes)
+        let polled = Pin::new(&mut self.socket).poll_write(context, bytes);
+        self.signs.on_write(&polled);
+        polled
     }
 
     fn poll_write_vectored(
@@ -140,7 +156,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Heard<S> {
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         self.signs.is_flushed.store(false, Relaxed);
-        Pin::new(&mut self.socket).poll_write_vectored(context, parts)
+        let polled = Pin::new(&mut self.socket).poll_write_vectored(context, parts);
+        self.signs.on_write(&polled);
+        polled
     }
 
     /// hyper asks for this whenever it has nothing more to write.
@@ -179,6 +197,9 @@ mod tests {
         let exchange = signs.on_request(false);
         assert_eq!(signs.wait(), Wait::Answer);
         heard.write_all(&[1; 64]).await.unwrap();
+        let mut written = 0;
+        assert_eq!(signs.written_since(&mut written), 64);
+        assert_eq!(signs.written_since(&mut written), 0);
         drop(exchange);
         assert_eq!(signs.wait(), Wait::Answer);
         heard.flush().await.unwrap();

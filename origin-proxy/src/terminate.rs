@@ -12,7 +12,7 @@ pub(crate) mod reload;
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, OnceLock, PoisonError, RwLock,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
@@ -58,10 +58,20 @@ struct Live {
     versions: watch::Sender<Arc<Version>>,
     /// When the origin last told that the newest version is the newest.
     confirmed: watch::Sender<Instant>,
-    /// What the last viewer asked for, without directives: tokens expire, so the newest is the best.
-    asker: Mutex<(Target, HeaderMap)>,
+    askers: Mutex<Askers>,
     /// Somebody waits.
     is_wanted: Notify,
+}
+
+/// What a viewer asked for, without directives, and its headers.
+type Asker = Arc<(Target, HeaderMap)>;
+
+/// In whose name the origin is asked.
+struct Askers {
+    /// Tokens expire, so the newest is the best.
+    last: Asker,
+    /// The newest one may be wrong: this one had an answer.
+    good: Asker,
 }
 
 /// The playlist at one moment.
@@ -187,11 +197,15 @@ impl Lives {
 
 impl Live {
     fn new(target: &Target, version: Arc<Version>) -> Self {
+        let asker = Arc::new((target.clone(), HeaderMap::new()));
         Self {
             key: target.key.clone(),
             versions: watch::Sender::new(version),
             confirmed: watch::Sender::new(Instant::now()),
-            asker: Mutex::new((target.clone(), HeaderMap::new())),
+            askers: Mutex::new(Askers {
+                last: asker.clone(),
+                good: asker,
+            }),
             is_wanted: Notify::new(),
         }
     }
@@ -205,13 +219,28 @@ impl Live {
     }
 
     fn on_asked(&self, target: Target, headers: HeaderMap) {
-        *self.asker.lock().unwrap_or_else(PoisonError::into_inner) = (target, headers);
+        self.askers().last = Arc::new((target, headers));
         self.is_wanted.notify_one();
     }
 
-    fn asker(&self) -> (Target, HeaderMap) {
-        let asker = self.asker.lock().unwrap_or_else(PoisonError::into_inner);
-        asker.clone()
+    fn askers(&self) -> MutexGuard<'_, Askers> {
+        self.askers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that the origin was asked for `asker`, after `before` if that one had no answer. Returns whom to
+    /// ask for next, if there is anybody.
+    fn on_answer(&self, asker: &Asker, is_good: bool, before: Option<&Asker>) -> Option<Asker> {
+        let mut askers = self.askers();
+        if !is_good {
+            let good = askers.good.clone();
+            return (!Arc::ptr_eq(&good, asker)).then_some(good);
+        }
+        askers.good = asker.clone();
+        if before.is_some_and(|before| Arc::ptr_eq(&askers.last, before)) {
+            // It is the asker's fault, not the origin's.
+            askers.last = asker.clone();
+        }
+        None
     }
 }
 
@@ -361,8 +390,7 @@ async fn poll(proxy: Arc<Proxy>, live: Arc<Live>) {
         }
         let before = live.edge();
         let asked = Instant::now();
-        let (target, viewer) = live.asker();
-        proxy.run(Errand::Poll, &target, &viewer).await;
+        ask(&proxy, &live).await;
         // The playlist may have come to its end, or the origin to its senses.
         if proxy.lives.forget(&live, |_| false) {
             return;
@@ -372,6 +400,18 @@ async fn poll(proxy: Arc<Proxy>, live: Arc<Live>) {
         tokio::time::sleep(Duration::from_millis(pause_ms.max(poll_ms_min))).await;
     }
     proxy.lives.forget(&live, |_| true);
+}
+
+/// Asks the origin once, and again for another viewer if the newest one may have spoiled it.
+async fn ask(proxy: &Arc<Proxy>, live: &Live) {
+    let mut before = None;
+    let mut next = Some(live.askers().last.clone());
+    while let Some(asker) = next {
+        let (target, viewer) = &*asker;
+        let is_good = proxy.run(Errand::Poll, target, viewer).await;
+        next = live.on_answer(&asker, is_good, before.as_ref());
+        before = Some(asker);
+    }
 }
 
 /// How long to leave the origin alone, in milliseconds.

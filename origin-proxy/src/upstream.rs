@@ -1,6 +1,6 @@
 //! Asking origins: time-outs, retries, fail-over.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Version, header};
@@ -64,6 +64,9 @@ impl Upstream {
             .no_proxy();
         if config.upstream.http2_prior_knowledge {
             client = client.http2_prior_knowledge();
+        }
+        if let Some(file) = &config.upstream.root_file {
+            client = client.tls_certs_merge(roots(file)?);
         }
         let client = client
             .build()
@@ -201,6 +204,19 @@ impl Upstream {
         }
         Ok(whole.into())
     }
+}
+
+/// The roots in the PEM file `file`, of which there must be some.
+fn roots(file: &Path) -> Result<Vec<reqwest::Certificate>, Error> {
+    let wrong =
+        |reason: String| Error::Config(format!("upstream.root_file: {}: {reason}", file.display()));
+    let text = std::fs::read(file).map_err(|error| wrong(error.to_string()))?;
+    let roots = reqwest::Certificate::from_pem_bundle(&text);
+    let roots = roots.map_err(|error| wrong(error.to_string()))?;
+    if roots.is_empty() {
+        return Err(wrong("it has no certificate".into()));
+    }
+    Ok(roots)
 }
 
 fn note_failure(base: &Base, reason: &str) {

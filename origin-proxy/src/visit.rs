@@ -6,7 +6,7 @@
 
 use std::{
     convert::Infallible,
-    future::{poll_fn, ready},
+    future::{pending, poll_fn, ready},
     io,
     mem::MaybeUninit,
     net::IpAddr,
@@ -42,6 +42,7 @@ use crate::{
     handle::{Client, handle},
     proxy::Proxy,
     signs::{Heard, Signs, Wait},
+    streams::Streams,
 };
 
 /// What connections of HTTP/2 begin with (RFC 9113 section 3.4).
@@ -54,6 +55,8 @@ const LINGERING_MAX: usize = 64;
 /// Read at once from a silent connection, in bytes. On the stack.
 const FIRST_READ: usize = 4096;
 const HTTP2_STREAMS_MAX: u32 = 256;
+/// What a connection of HTTP/2 may be sent while it asks for nothing, in bytes: settings, pings and the like.
+const SILENCE_BYTES_MAX: usize = 4096;
 const HTTP2_PING: Duration = Duration::from_secs(30);
 
 /// How connections are served.
@@ -65,6 +68,8 @@ pub(crate) struct Host {
     alt_svc: Option<HeaderValue>,
     /// For the head of a request, and for the wait for one.
     head: Duration,
+    /// For a viewer to take something; none for no bound of ours.
+    send: Option<Duration>,
     /// For connections that keep their buffers after an answer.
     lingering: Semaphore,
     http1: http1::Builder,
@@ -82,6 +87,8 @@ impl Host {
             http1: http1(config),
             http2: http2(config),
             head: Duration::from_millis(config.timeouts.request_head_ms),
+            send: Some(Duration::from_millis(config.timeouts.send_ms))
+                .filter(|send| !send.is_zero()),
             lingering: Semaphore::new(LINGERING_MAX),
             stop,
             alt_svc,
@@ -119,8 +126,9 @@ impl Host {
                 }
             };
             if is_http2 {
-                let heard = Heard::new(socket, bytes, Arc::default());
-                return Box::pin(self.serve_http2(heard, self.client(address))).await;
+                let signs = Arc::new(Signs::default());
+                let heard = Heard::new(socket, bytes, signs.clone());
+                return Box::pin(self.serve_http2(heard, &signs, self.client(address))).await;
             }
             loop {
                 let turn = self.answer(socket, bytes, address, &mut watch);
@@ -289,17 +297,21 @@ impl Host {
         Some((parts.io.into_inner().socket, left))
     }
 
-    async fn serve_http2<S>(&self, socket: Heard<S>, client: Client)
+    async fn serve_http2<S>(&self, socket: Heard<S>, signs: &Signs, client: Client)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let visit = Arc::new((self.proxy.clone(), client));
+        let streams = Arc::new(Streams::default());
+        let visit = Arc::new((self.proxy.clone(), client, streams.clone()));
         let service = service_fn(move |request: Request<Incoming>| {
             let visit = visit.clone();
+            let stream = visit.2.on_request();
             async move {
-                let (proxy, client) = &*visit;
+                let (proxy, client, _) = &*visit;
                 let (head, body) = request.into_parts();
-                Ok::<_, Infallible>(handle(proxy, client, &head, body).await)
+                let mut response = handle(proxy, client, &head, body).await;
+                response.body_mut().sent_by(stream);
+                Ok::<_, Infallible>(response)
             }
         });
         let connection = Gather::new(socket).drive(|socket| {
@@ -309,12 +321,48 @@ impl Host {
                 tokio::select! {
                     end = connection.as_mut() => return end,
                     () = self.stop.cancelled() => connection.as_mut().graceful_shutdown(),
+                    () = self.patience(&streams, signs) => {
+                        connection.as_mut().graceful_shutdown();
+                        let last = tokio::time::timeout(self.send.unwrap_or(self.head), connection);
+                        return last.await.unwrap_or(Ok(()));
+                    }
                 }
                 connection.await
             })
         });
         if let Err(error) = connection.await {
             tracing::debug!(%error, "connection ended early");
+        }
+    }
+
+    /// Ends when the viewer of `streams` has asked for nothing for too long, or has not taken what one of them
+    /// has.
+    async fn patience(&self, streams: &Streams, signs: &Signs) {
+        let stalled = async {
+            let Some(send) = self.send else {
+                return pending().await;
+            };
+            loop {
+                sleep(send / 2).await;
+                if streams.on_round() {
+                    return;
+                }
+            }
+        };
+        let idle = async {
+            let (mut events, mut written) = (0, 0);
+            loop {
+                sleep(self.head).await;
+                // The protocol may have a good part of the last answers yet.
+                let is_silent = signs.written_since(&mut written) <= SILENCE_BYTES_MAX;
+                if streams.is_idle_since(&mut events) && is_silent {
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            () = stalled => tracing::debug!("client takes nothing of what it is sent"),
+            () = idle => {}
         }
     }
 }

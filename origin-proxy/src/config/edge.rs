@@ -19,7 +19,9 @@ pub struct TimeoutsConfig {
     pub stall_ms: u64,
     /// For the head of a viewer's request.
     pub request_head_ms: u64,
-    /// For a viewer to take something of what it is sent.
+    /// For the whole body of a viewer's request, where it has one.
+    pub request_body_ms: u64,
+    /// For a viewer to take something of what it is sent; 0 for no bound of the proxy's own.
     pub send_ms: u64,
     /// For open requests when the proxy is told to stop.
     pub drain_ms: u64,
@@ -49,6 +51,8 @@ pub struct LimitsConfig {
     pub requests_per_s_per_address_max: u32,
     /// Requests to the origin at the same time.
     pub flights_max: usize,
+    /// Answers for one viewer each that are being sent at the same time.
+    pub passing_max: usize,
     /// Largest head of a viewer's request, in bytes.
     pub header_bytes_max: usize,
     /// Longest path and query of a viewer's request, in bytes.
@@ -71,6 +75,8 @@ pub struct CorsConfig {
 pub struct UpstreamConfig {
     /// Whether plain connections speak HTTP/2 from their first byte. Over TLS the origin chooses.
     pub http2_prior_knowledge: bool,
+    /// Roots to trust https origins by besides the system's, PEM.
+    pub root_file: Option<PathBuf>,
     /// How often a request is sent again whose connection failed before any answer.
     pub retries_max: usize,
     /// Failures in a row after which an origin counts as down.
@@ -154,6 +160,8 @@ pub struct AdminConfig {
     pub token: Option<String>,
     /// A file with that secret.
     pub token_file: Option<PathBuf>,
+    /// Whether `/metrics` wants it as well.
+    pub metrics_for_operators: bool,
 }
 
 /// The access log.
@@ -175,6 +183,7 @@ impl Default for TimeoutsConfig {
             blocking_ms: 30_000,
             stall_ms: 10_000,
             request_head_ms: 30_000,
+            request_body_ms: 30_000,
             send_ms: 60_000,
             drain_ms: 5000,
         }
@@ -210,6 +219,7 @@ impl Default for LimitsConfig {
             connections_per_address_max: 0,
             requests_per_s_per_address_max: 0,
             flights_max: 1024,
+            passing_max: 1024,
             header_bytes_max: 32_768,
             target_bytes_max: 8192,
             body_bytes_max: 0,
@@ -229,6 +239,7 @@ impl Default for UpstreamConfig {
     fn default() -> Self {
         Self {
             http2_prior_knowledge: false,
+            root_file: None,
             retries_max: 1,
             failures_max: 3,
             down_ms: 5000,

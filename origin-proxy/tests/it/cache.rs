@@ -276,6 +276,27 @@ async fn pages_of_allowed_origins_may_read() {
         config.cors.origins = vec!["https://page.example".into()];
     })
     .await;
+    // Whatever the origin says of it, also of what is for one viewer alone.
+    let leave = [
+        ("access-control-allow-origin", "*"),
+        ("access-control-allow-credentials", "true"),
+        ("timing-allow-origin", "*"),
+        ("cache-control", "max-age=60"),
+    ];
+    strict.origin.put("/x", &leave, "x");
+    let private = [&leave[..3], &[("cache-control", "private")]].concat();
+    strict.origin.put("/private", &private, "x");
+    for path in ["/x", "/x", "/private"] {
+        for (page, given) in [
+            ("https://evil.example", ""),
+            ("https://page.example", "https://page.example"),
+        ] {
+            let answer = strict.get_with(path, &[("origin", page)]).await;
+            assert_eq!(header(&answer, "access-control-allow-origin"), given);
+            assert_eq!(header(&answer, "timing-allow-origin"), given);
+            assert_eq!(header(&answer, "access-control-allow-credentials"), "");
+        }
+    }
     let answer = strict
         .get_with("/x", &[("origin", "https://evil.example")])
         .await;

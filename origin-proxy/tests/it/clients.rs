@@ -1,19 +1,14 @@
-//! Clients that others have written: curl and h2load, as far as the machine has them.
+//! Clients that others have written: curl and h2load, which must be installed.
 
 use std::process::{Command, Output};
 
 use crate::support::{Proxy, segment};
 
-/// What `program` says; none if the machine does not have it.
-async fn run(program: &'static str, arguments: Vec<String>) -> Option<Output> {
+/// What `program` says.
+async fn run(program: &'static str, arguments: Vec<String>) -> Output {
     let start = move || Command::new(program).args(arguments).output();
-    match tokio::task::spawn_blocking(start).await.unwrap() {
-        Ok(output) => Some(output),
-        Err(error) => {
-            eprintln!("skipped: {program} cannot be run ({error})");
-            None
-        }
-    }
+    let output = tokio::task::spawn_blocking(start).await.unwrap();
+    output.unwrap_or_else(|error| panic!("{program} is needed for this test: {error}"))
 }
 
 fn words(text: &str, url: &str) -> Vec<String> {
@@ -30,11 +25,10 @@ async fn curl_gets_wholes_ranges_and_nothing_new() {
     let url = proxy.url("/vod/a");
     for version in ["--http1.1", "--http2-prior-knowledge", "--http2"] {
         let whole = run("curl", words(&format!("-sS {version}"), &url)).await;
-        let Some(whole) = whole else { return };
         assert!(whole.status.success() && whole.stdout == body, "{version}");
         let range = words(&format!("-sS {version} -r 1000-1999"), &url);
         assert_eq!(
-            run("curl", range).await.unwrap().stdout,
+            run("curl", range).await.stdout,
             &body[1000..2000],
             "{version}"
         );
@@ -42,20 +36,14 @@ async fn curl_gets_wholes_ranges_and_nothing_new() {
             &format!("-sS {version} -r 0-9,100-109 -o /dev/null -w %{{http_code}}"),
             &url,
         );
-        assert_eq!(
-            run("curl", several).await.unwrap().stdout,
-            b"206",
-            "{version}"
-        );
+        assert_eq!(run("curl", several).await.stdout, b"206", "{version}");
         let known = format!("-sS {version} -o /dev/null -w %{{http_code}} -H If-None-Match:\"v1\"");
         assert_eq!(
-            run("curl", words(&known, &url)).await.unwrap().stdout,
+            run("curl", words(&known, &url)).await.stdout,
             b"304",
             "{version}"
         );
-        let head = run("curl", words(&format!("-sSI {version}"), &url))
-            .await
-            .unwrap();
+        let head = run("curl", words(&format!("-sSI {version}"), &url)).await;
         let head = String::from_utf8(head.stdout).unwrap().to_ascii_lowercase();
         assert!(head.contains("content-length: 300000"), "{head}");
     }
@@ -72,9 +60,7 @@ async fn h2load_gets_an_answer_to_every_request() {
     );
     let url = proxy.url("/vod/a");
     for options in ["-n2000 -c8 -m16", "-n2000 -c8 --h1"] {
-        let Some(output) = run("h2load", words(options, &url)).await else {
-            return;
-        };
+        let output = run("h2load", words(options, &url)).await;
         let text = String::from_utf8(output.stdout).unwrap();
         assert!(
             text.contains("2000 succeeded, 0 failed, 0 errored"),

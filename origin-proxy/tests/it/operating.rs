@@ -122,6 +122,27 @@ async fn hosts_have_origins_and_streams_of_their_own() {
     ] {
         assert!(metrics.contains(line), "{line}{metrics}");
     }
+    // URLs are those of the host that the request is sent to.
+    for (url, status, purged) in [
+        ("https://other.example/live/a", 400, None),
+        ("https://sports.example/live/a", 200, Some(1)),
+    ] {
+        let answer = reqwest::Client::new()
+            .post(proxy.url("/.shoal/admin/purge"))
+            .header("host", "sports.example")
+            .bearer_auth("secret")
+            .body(json!({ "urls": [url] }).to_string());
+        let answer = answer.send().await.unwrap();
+        assert_eq!(answer.status(), status, "{url}");
+        let answer: Option<Value> = serde_json::from_str(&answer.text().await.unwrap()).ok();
+        assert_eq!(answer.and_then(|answer| answer["purged"].as_u64()), purged);
+    }
+    let main = json!({ "urls": ["https://sports.example/live/a"] });
+    let (found, _) = post(&proxy, "/.shoal/admin/purge", "secret", main).await;
+    assert_eq!(found, 400, "it is another host's");
+    proxy
+        .get_with("/live/a", &[("host", "sports.example")])
+        .await;
     let status = reqwest::Client::new()
         .get(proxy.url("/.shoal/admin/status"))
         .bearer_auth("secret")
@@ -130,6 +151,51 @@ async fn hosts_have_origins_and_streams_of_their_own() {
     assert_eq!(status["sites"][1][0]["up"], true);
     assert_eq!(status["cache"]["objects"], 2);
     assert_eq!(status["streams"][1]["name"], "sports");
+}
+
+#[tokio::test]
+async fn an_edge_is_ready_while_it_can_serve_any_host() {
+    let origin = Origin::default();
+    origin.put("/a", &[], "a");
+    let away = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", away.local_addr().unwrap());
+    drop(away);
+    let host = HostConfig {
+        names: vec!["sports.example".into()],
+        origin: url.clone(),
+        origin_backups: Vec::new(),
+        streams: Vec::new(),
+    };
+    let change = |config: &mut origin_proxy::Config| {
+        config.hosts = vec![host.clone()];
+        config.upstream.failures_max = 1;
+        config.upstream.down_ms = 3_600_000;
+    };
+    let proxy = Proxy::start_with(origin, change).await;
+    let broken = proxy.get_with("/a", &[("host", "sports.example")]).await;
+    assert_eq!(broken.status(), 502);
+    assert_eq!(proxy.get("/readyz").await.status(), 200);
+    let proxy = Proxy::before(Origin::default(), &url, change).await;
+    for host in ["sports.example", "other.example"] {
+        assert_eq!(proxy.get("/readyz").await.status(), 200, "{host}");
+        proxy.get_with("/a", &[("host", host)]).await;
+    }
+    assert_eq!(proxy.get("/readyz").await.status(), 503);
+}
+
+#[tokio::test]
+async fn figures_are_for_operators_alone_if_they_want_it() {
+    let proxy = Proxy::start_with(Origin::default(), |config| {
+        config.admin.token = Some("secret".into());
+        config.admin.metrics_for_operators = true;
+    })
+    .await;
+    assert_eq!(proxy.get("/metrics").await.status(), 401);
+    let known = [("authorization", "Bearer secret")];
+    let answer = proxy.get_with("/metrics", &known).await;
+    assert_eq!(answer.status(), 200);
+    let text = answer.text().await.unwrap();
+    assert!(text.contains("shoal_proxy_connections "), "{text}");
 }
 
 #[tokio::test]

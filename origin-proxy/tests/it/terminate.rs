@@ -92,6 +92,54 @@ async fn viewers_wait_at_the_proxy_and_the_origin_hears_of_no_directive() {
     assert!(asked.iter().any(|url| url.contains("token=")), "{asked:?}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn who_asks_with_a_wrong_token_keeps_nobody_waiting() {
+    let (proxy, edge) = live(4).await;
+    let said = edge.clone();
+    proxy.origin.on(INDEX, move |request| {
+        let query = request.uri().query().unwrap_or_default().to_owned();
+        let text = said.borrow().clone();
+        async move {
+            match query.contains("token=good") {
+                true => respond(200, &[HLS], text),
+                false => respond::<&str>(403, &[], "no"),
+            }
+        }
+    });
+    proxy.text(&format!("{INDEX}?token=good")).await;
+    let wait = |token: &'static str, part: u64| {
+        let path = format!("{INDEX}?_HLS_msn=2&_HLS_part={part}&token={token}");
+        let proxy = &proxy;
+        async move { proxy.get(&path).await }
+    };
+    let is_bad = |url: &String| url.contains("token=bad");
+    let bad_polls = || {
+        proxy
+            .origin
+            .asked()
+            .iter()
+            .filter(|url| is_bad(url))
+            .count()
+    };
+    for part in 0..3 {
+        let good = wait("good", part);
+        let bad = async {
+            polled(&proxy, 1).await;
+            let before = bad_polls();
+            let publish = async {
+                while bad_polls() == before {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+                edge.send_replace(low_latency(5 + part));
+            };
+            tokio::join!(wait("bad", part), publish).0
+        };
+        let (good, _) = tokio::join!(good, bad);
+        assert_eq!(good.status(), 200, "part {part}");
+        assert_eq!(bare(&good.text().await.unwrap()), promised(5 + part));
+    }
+}
+
 #[tokio::test]
 async fn one_who_comes_first_waits_as_well() {
     let (proxy, edge) = live(4).await;

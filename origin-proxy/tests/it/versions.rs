@@ -22,11 +22,11 @@ use tokio::{
 use crate::support::{Origin, header, respond, segment};
 
 /// A proxy with TLS and HTTP/3 on one port.
-struct Edge {
+pub(crate) struct Edge {
     address: SocketAddr,
     certificate: Vec<u8>,
     folder: tempfile::TempDir,
-    origin: Origin,
+    pub(crate) origin: Origin,
     stop: Option<oneshot::Sender<()>>,
     running: JoinHandle<()>,
 }
@@ -40,9 +40,12 @@ fn certify(folder: &Path) -> Vec<u8> {
 }
 
 impl Edge {
-    async fn start(change: impl FnOnce(&mut Config)) -> Self {
+    pub(crate) async fn start(change: impl FnOnce(&mut Config)) -> Self {
+        Self::start_before(Origin::default(), change).await
+    }
+
+    pub(crate) async fn start_before(origin: Origin, change: impl FnOnce(&mut Config)) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let origin = Origin::default();
         let folder = tempfile::tempdir().unwrap();
         let certificate = certify(folder.path());
         let mut config = Config {
@@ -78,14 +81,14 @@ impl Edge {
         }
     }
 
-    fn client(&self) -> reqwest::ClientBuilder {
+    pub(crate) fn client(&self) -> reqwest::ClientBuilder {
         let certificate = reqwest::Certificate::from_der(&self.certificate).unwrap();
         reqwest::Client::builder()
             .tls_certs_only([certificate])
             .resolve("localhost", self.address)
     }
 
-    fn url(&self, path: &str) -> String {
+    pub(crate) fn url(&self, path: &str) -> String {
         format!("https://localhost:{}{path}", self.address.port())
     }
 
@@ -170,15 +173,18 @@ async fn http2_without_tls_begins_with_its_preface() {
     assert_eq!(answer.text().await.unwrap(), "a");
 }
 
-type Http3 = h3::client::SendRequest<h3_quinn::OpenStreams, Bytes>;
+pub(crate) type Http3 = h3::client::SendRequest<h3_quinn::OpenStreams, Bytes>;
 
-async fn connect_http3(edge: &Edge) -> (Http3, JoinHandle<h3::error::ConnectionError>) {
-    let tls = edge.tls_config(b"h3");
-    let crypto = quinn::crypto::rustls::QuicClientConfig::try_from(tls).unwrap();
-    let mut endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
-    endpoint.set_default_client_config(quinn::ClientConfig::new(Arc::new(crypto)));
-    let connecting = endpoint.connect(edge.address, "localhost").unwrap();
-    let connection = h3_quinn::Connection::new(connecting.await.unwrap());
+pub(crate) async fn connect_http3(edge: &Edge) -> (Http3, JoinHandle<h3::error::ConnectionError>) {
+    connect_http3_with(edge, quinn::TransportConfig::default()).await
+}
+
+pub(crate) async fn connect_http3_with(
+    edge: &Edge,
+    transport: quinn::TransportConfig,
+) -> (Http3, JoinHandle<h3::error::ConnectionError>) {
+    let (endpoint, connection) = connect_quic(edge, transport).await;
+    let connection = h3_quinn::Connection::new(connection);
     let (mut driver, requests) = h3::client::new(connection).await.unwrap();
     let driven = tokio::spawn(async move {
         let _keep = endpoint;
@@ -187,7 +193,23 @@ async fn connect_http3(edge: &Edge) -> (Http3, JoinHandle<h3::error::ConnectionE
     (requests, driven)
 }
 
-async fn ask_http3(
+/// Connects without saying anything of HTTP/3.
+pub(crate) async fn connect_quic(
+    edge: &Edge,
+    transport: quinn::TransportConfig,
+) -> (quinn::Endpoint, quinn::Connection) {
+    let tls = edge.tls_config(b"h3");
+    let crypto = quinn::crypto::rustls::QuicClientConfig::try_from(tls).unwrap();
+    let mut endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
+    let mut config = quinn::ClientConfig::new(Arc::new(crypto));
+    config.transport_config(Arc::new(transport));
+    endpoint.set_default_client_config(config);
+    let connecting = endpoint.connect(edge.address, "localhost").unwrap();
+    let connection = connecting.await.unwrap();
+    (endpoint, connection)
+}
+
+pub(crate) async fn ask_http3(
     requests: &mut Http3,
     request: http::Request<()>,
 ) -> (http::Response<()>, Vec<u8>) {
@@ -202,7 +224,7 @@ async fn ask_http3(
     (answer, body)
 }
 
-fn http3_get(edge: &Edge, path: &str) -> http::request::Builder {
+pub(crate) fn http3_get(edge: &Edge, path: &str) -> http::request::Builder {
     let url = format!("https://localhost:{}{path}", edge.address.port());
     http::Request::get(url)
 }
