@@ -88,6 +88,11 @@ impl Bearers {
 }
 
 impl HeldBearer {
+    /// Whether it is this holder's.
+    pub(crate) const fn is_of(&self, bearer: &Bearer) -> bool {
+        self.key == bearer.key
+    }
+
     /// Whether the token's holders may say one thing more.
     pub(crate) fn take_message(&self, now: Instant) -> bool {
         let (burst, per_s) = self.bearers.messages;

@@ -1,6 +1,7 @@
 //! Who may join: tokens, an operator's back end, or a shared secret.
 //!
-//! [`check`] is what a connection asks, whatever protocol it speaks.
+//! [`check`] is what a connection asks. One of WebTorrent's, which may be in many swarms, asks for each
+//! and holds its token once ([`hold`]).
 
 mod keys;
 mod permission;
@@ -171,14 +172,20 @@ pub(crate) async fn check(
     request: JoinRequest<'_>,
 ) -> Result<Pass, RefusalCode> {
     let grant = admission.admit(request).await?;
-    let bearer = match grant.bearer {
-        Some(bearer) => Some(bearers.hold(bearer).ok_or(RefusalCode::Quota)?),
-        None => None,
-    };
+    let bearer = grant.bearer.map(|bearer| hold(bearers, bearer));
+    let bearer = bearer.transpose()?;
     Ok(Pass {
         leech: grant.leech,
         bearer,
     })
+}
+
+/// Counts one use of a token, for as long as what it returns is kept.
+///
+/// # Errors
+/// [`RefusalCode::Quota`] if the token is used too much.
+pub(crate) fn hold(bearers: &Arc<Bearers>, bearer: Bearer) -> Result<HeldBearer, RefusalCode> {
+    bearers.hold(bearer).ok_or(RefusalCode::Quota)
 }
 
 /// Whether a page of this origin may connect; `None` stands for a viewer that sent none.
