@@ -198,7 +198,16 @@ pub struct LimitsConfig {
     pub messages_per_token_burst: u32,
     /// Messages of all connections with one token in a second beyond the burst, signals counted.
     pub messages_per_token_per_s: u32,
-    /// Messages of one connection in a burst, signals not counted.
+    /// Bytes that one connection may send in a burst. A frame counts at least 128.
+    pub bytes_burst: u32,
+    /// Bytes that one connection may send in a second beyond the burst.
+    pub bytes_per_s: u32,
+    /// Bytes that all connections of one address may send in a burst.
+    pub bytes_per_address_burst: u32,
+    /// Bytes that all connections of one address may send in a second beyond the burst.
+    pub bytes_per_address_per_s: u32,
+    /// Messages of one connection in a burst, signals not counted. Pings and the parts of messages
+    /// that come in several frames count too.
     pub messages_burst: u32,
     /// Messages of one connection in a second beyond the burst, signals not counted.
     pub messages_per_s: u32,
@@ -266,6 +275,13 @@ impl Config {
         }
         if (self.limits.queue_bytes_max as usize) < 2 * limits::TRACKER_FRAME_LEN_MAX {
             return wrong("limits.queue_bytes_max must be at least 16384");
+        }
+        let longest = self
+            .webtorrent
+            .message_bytes_max
+            .max(limits::TRACKER_FRAME_LEN_MAX as u32);
+        if self.limits.bytes_burst.min(self.limits.bytes_per_address_burst) < longest {
+            return wrong("limits.bytes_burst and limits.bytes_per_address_burst must have room for a message");
         }
         if self.limits.connections_max == 0 || self.limits.joins_burst == 0 {
             return wrong("limits.connections_max and limits.joins_burst must not be 0");
@@ -434,6 +450,10 @@ impl Default for LimitsConfig {
             joins_per_token_max: 100,
             messages_per_token_burst: 4_000,
             messages_per_token_per_s: 150,
+            bytes_burst: 4 << 20,
+            bytes_per_s: 128 << 10,
+            bytes_per_address_burst: 64 << 20,
+            bytes_per_address_per_s: 4 << 20,
             messages_burst: 200,
             messages_per_s: 10,
             signals_burst: 600,
@@ -528,6 +548,7 @@ mod tests {
             ("[swarm]\ngroup_thin = 15", "group_thin"),
             ("[swarm]\nsilence_ms_max = 6000", "silence_ms_max"),
             ("[limits]\nqueue_bytes_max = 100", "queue_bytes_max"),
+            ("[limits]\nbytes_burst = 10000", "bytes_burst"),
             ("[cluster]\nservers = [\"nats://h\"]", "name_key"),
             ("[webhooks]\nurls = [\"ftp://h/\"]", "webhooks.urls"),
             ("[webhooks]\nsecret = \"short\"", "webhooks.secret"),

@@ -25,7 +25,7 @@ use crate::{
     metrics::Counters,
     outgoing::Outgoing,
     privacy,
-    quota::{Bucket, Held},
+    quota::{Bucket, Held, Traffic},
     relay::Lease,
     server::Context,
     shard::{Command, Join, refusal_text},
@@ -157,18 +157,27 @@ impl Visit {
 
     /// What comes first, soon: at least one message.
     async fn first_messages(&self, socket: &mut Socket) -> Result<Vec<Bytes>, End> {
-        let mut messages = Vec::new();
+        let (mut messages, mut others) = (Vec::new(), 0_u32);
+        let burst = self.context.config.limits.messages_burst;
         let first = async {
             while messages.is_empty() {
-                let read = socket.read(|incoming| match incoming {
-                    Incoming::Binary(bytes) => {
-                        messages.push(Bytes::copy_from_slice(bytes));
-                        ControlFlow::Continue(())
+                let read = socket.read(|incoming| {
+                    others += 1;
+                    match incoming {
+                        Incoming::Binary(bytes) => {
+                            messages.push(Bytes::copy_from_slice(bytes));
+                            ControlFlow::Continue(())
+                        }
+                        Incoming::Other(_) if others <= burst => ControlFlow::Continue(()),
+                        Incoming::Other(_) | Incoming::Text(_) => ControlFlow::Break(()),
                     }
-                    Incoming::Control => ControlFlow::Continue(()),
-                    Incoming::Text(_) => ControlFlow::Break(()),
                 });
-                read.await.map_err(end_of)?;
+                match read.await {
+                    Err(Ended::Enough) if others > burst => {
+                        return Err(End::Refused(RefusalCode::Quota));
+                    }
+                    read => read.map_err(end_of)?,
+                }
             }
             Ok(())
         };
@@ -274,12 +283,13 @@ impl Visit {
                 return end;
             }
             let read = socket.read(|incoming| {
-                let taken = match incoming {
+                let traffic = quota.take_bytes(incoming.len());
+                let taken = traffic.and_then(|()| match incoming {
                     Incoming::Binary(bytes) => self.on_message(bytes, &mut quota, &mut waiting),
                     Incoming::Text(_) => Err(End::Refused(RefusalCode::BadMessage)),
                     // Seen to already, but not free.
-                    Incoming::Control => quota.take_message(),
-                };
+                    Incoming::Other(_) => quota.take_message(),
+                });
                 match taken {
                     Ok(()) => ControlFlow::Continue(()),
                     Err(end) => {
@@ -412,6 +422,7 @@ struct Quota<'a> {
     pass: &'a Pass,
     messages: Bucket,
     signals: Bucket,
+    traffic: Traffic,
 }
 
 impl<'a> Quota<'a> {
@@ -422,6 +433,7 @@ impl<'a> Quota<'a> {
             pass,
             messages: Bucket::full(limits.messages_burst, now),
             signals: Bucket::full(limits.signals_burst, now),
+            traffic: Traffic::new(limits, now),
         }
     }
 
@@ -430,6 +442,11 @@ impl<'a> Quota<'a> {
         let (burst, per_s) = (limits.messages_burst, limits.messages_per_s);
         let now = Instant::now();
         allowed(self.messages.take(burst, per_s, now) && self.pass.take_message(now))
+    }
+
+    fn take_bytes(&mut self, len: usize) -> Result<(), End> {
+        let held = &self.visit.held;
+        allowed(self.traffic.take(len, held, Instant::now()))
     }
 
     fn take_signal(&mut self) -> Result<(), End> {

@@ -12,6 +12,11 @@ use crate::{clock, config::LimitsConfig};
 /// Addresses that are remembered; beyond it those without connections are forgotten.
 const ADDRESSES_MAX: usize = 200_000;
 
+/// What a frame counts at least, in bytes: small ones cost work too.
+const FRAME_COST_MIN: u32 = 128;
+/// What a connection takes from its address's share at once, in bytes.
+const TRAFFIC_STEP: u32 = 4 * 1024;
+
 /// Allows a burst, and a rate beyond it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bucket {
@@ -29,13 +34,18 @@ impl Bucket {
 
     /// Whether one more is allowed.
     pub(crate) fn take(&mut self, burst: u32, per_s: u32, now: Instant) -> bool {
+        self.take_many(1, burst, per_s, now)
+    }
+
+    /// Whether so many more are allowed; all of them or none.
+    pub(crate) fn take_many(&mut self, count: u32, burst: u32, per_s: u32, now: Instant) -> bool {
         let now_ms = clock::ms_of(now);
         let earned = clock::since_ms(self.at_ms, now_ms) as f32 / 1000.0 * per_s as f32;
         self.tokens = (self.tokens + earned).min(burst as f32);
         self.at_ms = now_ms;
-        let allowed = self.tokens >= 1.0;
+        let allowed = self.tokens >= count as f32;
         if allowed {
-            self.tokens -= 1.0;
+            self.tokens -= count as f32;
         }
         allowed
     }
@@ -57,6 +67,40 @@ pub(crate) struct Addresses {
 struct Used {
     connections: u32,
     joins: Bucket,
+    bytes: Bucket,
+}
+
+/// What one connection may still send, in bytes; from its own share and its address's.
+#[derive(Debug)]
+pub(crate) struct Traffic {
+    own: Bucket,
+    /// What it has already taken from its address's share: not each message asks there.
+    taken: u32,
+}
+
+impl Traffic {
+    pub(crate) fn new(limits: &LimitsConfig, now: Instant) -> Self {
+        Self {
+            own: Bucket::full(limits.bytes_burst, now),
+            taken: 0,
+        }
+    }
+
+    /// Whether a frame with so many bytes is allowed.
+    pub(crate) fn take(&mut self, len: usize, held: &Held, now: Instant) -> bool {
+        let limits = &held.addresses.limits;
+        let cost = (len as u32).max(FRAME_COST_MIN);
+        if cost > self.taken {
+            let more = (cost - self.taken).max(TRAFFIC_STEP);
+            if !held.take_bytes(more, now) {
+                return false;
+            }
+            self.taken += more;
+        }
+        self.taken -= cost;
+        self.own
+            .take_many(cost, limits.bytes_burst, limits.bytes_per_s, now)
+    }
 }
 
 /// One connection of an address; given back when dropped.
@@ -87,6 +131,7 @@ impl Addresses {
         let entry = used.entry(key).or_insert_with(|| Used {
             connections: 0,
             joins: Bucket::full(self.limits.joins_burst, now),
+            bytes: Bucket::full(self.limits.bytes_per_address_burst, now),
         });
         if entry.connections >= self.limits.connections_per_address_max {
             return None;
@@ -113,6 +158,18 @@ impl Held {
                 .joins
                 .take(limits.joins_burst, limits.joins_per_s, Instant::now())
         })
+    }
+
+    /// Whether the address may send so many bytes more.
+    fn take_bytes(&self, count: u32, now: Instant) -> bool {
+        let limits = &self.addresses.limits;
+        let (burst, per_s) = (
+            limits.bytes_per_address_burst,
+            limits.bytes_per_address_per_s,
+        );
+        let mut used = self.lock();
+        used.get_mut(&self.key())
+            .is_some_and(|entry| entry.bytes.take_many(count, burst, per_s, now))
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<u128, Used>> {

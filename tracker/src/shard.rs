@@ -241,6 +241,10 @@ impl Shard {
             stun,
             outgoing,
         } = join;
+        // It came in before the drain, and is not among those that are sent away one by one.
+        if self.farewell.is_some() {
+            return self.goodbye.say(&outgoing);
+        }
         if let Some(isp) = isp
             && self.isps.len() < ISPS_MAX
             && isp.len() <= ISP_LEN_MAX

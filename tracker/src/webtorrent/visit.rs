@@ -8,7 +8,6 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
     Facade,
-    abroad::ABROAD_LEN_MAX,
     link::Link,
     messages::{self, Announce, Answer, InfoHash, Message, Spelt, failure_parts},
     swarm::INTERVALS_MAX,
@@ -17,9 +16,10 @@ use super::{
 use crate::{
     admission::{self, JoinRequest, StreamName},
     bearers::HeldBearer,
+    cluster::GUEST_TEXT_LEN_MAX,
     fake,
     metrics::Counters,
-    quota::{Bucket, Held},
+    quota::{Bucket, Held, Traffic},
     server::Context,
     shard::refusal_text,
     socket::{Ended, Incoming, Limits, Socket},
@@ -53,6 +53,7 @@ struct Known {
     /// they connected to, and counts once however many swarms they visit.
     bearers: Vec<HeldBearer>,
     messages: Bucket,
+    traffic: Traffic,
     malformed: u8,
 }
 
@@ -121,6 +122,7 @@ impl Visit {
             stays: Vec::new(),
             bearers: Vec::new(),
             messages: Bucket::full(limits.messages_burst, Instant::now()),
+            traffic: Traffic::new(limits, Instant::now()),
             malformed: 0,
         }
     }
@@ -161,7 +163,8 @@ impl Visit {
         let (burst, per_s) = (limits.messages_burst, limits.messages_per_s);
         let now = Instant::now();
         let bearers = || known.bearers.iter().all(|bearer| bearer.take_message(now));
-        if !(known.messages.take(burst, per_s, now) && bearers()) {
+        let traffic = known.traffic.take(incoming.len(), &self.held, now);
+        if !(traffic && known.messages.take(burst, per_s, now) && bearers()) {
             Counters::add(&self.context.counters.over_quota);
             return ControlFlow::Break(());
         }
@@ -169,7 +172,7 @@ impl Visit {
         let text = match incoming {
             Incoming::Text(text) => text,
             Incoming::Binary(bytes) => std::str::from_utf8(bytes).unwrap_or_default(),
-            Incoming::Control => return ControlFlow::Continue(()),
+            Incoming::Other(_) => return ControlFlow::Continue(()),
         };
         Counters::add(&self.context.counters.messages_in);
         if !later.is_empty() {
@@ -239,6 +242,10 @@ impl Visit {
         };
         let admission = &*self.context.admission;
         let grant = admission.admit(request).await.map_err(refusal_text)?;
+        // A drain that began meanwhile has not seen this viewer.
+        if self.context.is_draining() {
+            return Err("the tracker is about to stop");
+        }
         if grant.leech {
             return Err("this token is for viewers that only receive");
         }
@@ -355,7 +362,7 @@ impl Visit {
         let facade = self.facade();
         match facade.owner_of(member.info_hash) {
             None => facade.announce(guest, announce),
-            Some(_) if text.len() > ABROAD_LEN_MAX => Err("this message is too long"),
+            Some(_) if text.len() > GUEST_TEXT_LEN_MAX => Err("this message is too long"),
             Some(owner) => {
                 facade.announce_abroad(owner, guest, member, announce.complete, text);
                 // What the owner answers passes by here unread: the longest that it may say.
@@ -374,7 +381,7 @@ impl Visit {
             info_hash: answer.info_hash.id,
             peer_id: answer.peer_id.id,
         };
-        if known.stays.iter().any(|stay| stay.member == member) && text.len() <= ABROAD_LEN_MAX {
+        if known.stays.iter().any(|stay| stay.member == member) && text.len() <= GUEST_TEXT_LEN_MAX {
             facade.say_abroad(owner, &known.guest, text);
         } else {
             Counters::add(&facade.counters.answers_refused);

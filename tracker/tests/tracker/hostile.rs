@@ -121,6 +121,32 @@ async fn a_join_in_many_frames_and_packets_is_a_join() {
 }
 
 #[tokio::test]
+async fn parts_of_messages_are_counted_like_messages() {
+    let limits = LimitsConfig {
+        messages_burst: 20,
+        messages_per_s: 1,
+        ..limits()
+    };
+    let tracker = start(Config { limits, ..config() }).await;
+    let joins = join_bytes();
+    let empty = [frame(0x02, 0, b""), frame(0x00, 0, b"").repeat(40)].concat();
+    for first in [Vec::new(), frame(0x82, joins.len() as u64, &joins)] {
+        let mut tcp = upgraded(&tracker).await;
+        // It may be cut while it still writes.
+        let _ = tcp.write_all(&[first, empty.clone()].concat()).await;
+        let answer = rest(tcp).await;
+        let mut expected = Vec::new();
+        let code = RefusalCode::Quota;
+        let text = "a quota of the viewer or its address is used up";
+        TrackerMsg::Refused { code, text }.encode(&mut expected);
+        let refused = answer.windows(expected.len()).any(|part| part == expected);
+        assert!(refused, "{answer:?}");
+    }
+    assert_eq!(tracker.metric("over_quota_total").await, 2);
+    tracker.stop().await;
+}
+
+#[tokio::test]
 async fn heads_over_the_limits_are_refused() {
     let limits = LimitsConfig {
         request_head_ms: 300,

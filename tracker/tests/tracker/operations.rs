@@ -149,6 +149,30 @@ async fn a_kicked_viewer_is_refused_and_gone() {
 }
 
 #[tokio::test]
+async fn who_came_in_just_before_a_drain_is_sent_elsewhere_instead_of_let_in() {
+    let place = "wss://elsewhere.example/".to_owned();
+    let tracker = start(Config {
+        admin_token: Some("secret".into()),
+        drain: tracker::DrainConfig {
+            places: vec![place.clone()],
+        },
+        ..config()
+    })
+    .await;
+    let mut late = tracker.connect().await;
+    let (status, _) = tracker.post("/api/drain", "{\"over_ms\": 60000}").await;
+    assert_eq!(status, 200);
+    late.send(&ViewerMsg::Join(join())).await;
+    let bytes = late.next().await.expect("where to go");
+    match TrackerMsg::decode(&bytes).unwrap() {
+        TrackerMsg::Reconnect { places, .. } => assert_eq!(places, [place.as_str()]),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(late.next().await, None);
+    tracker.stop().await;
+}
+
+#[tokio::test]
 async fn a_drain_sends_viewers_away_and_lets_none_in_until_it_ends() {
     let tracker = start_with_token(false).await;
     let mut viewers = linked(&tracker, 3).await;
