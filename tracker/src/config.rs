@@ -182,7 +182,7 @@ pub struct SwarmConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LimitsConfig {
-    /// Connections at the same time; more wait to be accepted.
+    /// Viewers' connections at the same time; more are refused, and come back later.
     pub connections_max: u32,
     /// Connections of one address (IPv6: of one /64).
     pub connections_per_address_max: u32,
@@ -218,8 +218,15 @@ pub struct LimitsConfig {
     /// Bytes that wait for a slow reader. Above half of it signals are dropped; when it is full the
     /// connection is closed.
     pub queue_bytes_max: u32,
+    /// Connections at the same time that are no viewer's, or not yet; more wait to be accepted.
+    pub requests_max: u32,
+    /// Such connections of one address (IPv6: of one /64); more are closed. Those of trusted proxies
+    /// are not counted.
+    pub requests_per_address_max: u32,
     /// For the head of an HTTP request, in milliseconds.
     pub request_head_ms: u32,
+    /// For a connection that does not become a viewer's, in milliseconds, whatever it asks.
+    pub request_ms: u32,
     /// From the WebSocket handshake to the join message, in milliseconds.
     pub join_ms: u32,
     /// A silent connection is pinged after this time, in milliseconds; one that is silent for three
@@ -282,6 +289,9 @@ impl Config {
             .max(limits::TRACKER_FRAME_LEN_MAX as u32);
         if self.limits.bytes_burst.min(self.limits.bytes_per_address_burst) < longest {
             return wrong("limits.bytes_burst and limits.bytes_per_address_burst must have room for a message");
+        }
+        if self.limits.requests_max == 0 || self.limits.requests_per_address_max == 0 {
+            return wrong("limits.requests_max and limits.requests_per_address_max must not be 0");
         }
         if self.limits.connections_max == 0 || self.limits.joins_burst == 0 {
             return wrong("limits.connections_max and limits.joins_burst must not be 0");
@@ -459,7 +469,10 @@ impl Default for LimitsConfig {
             signals_burst: 600,
             signals_per_s: 50,
             queue_bytes_max: 65_536,
+            requests_max: 16_384,
+            requests_per_address_max: 256,
             request_head_ms: 10_000,
+            request_ms: 60_000,
             join_ms: 10_000,
             ping_ms: 25_000,
             reconnect_after_ms: 500,

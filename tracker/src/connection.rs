@@ -54,7 +54,7 @@ pub(crate) struct Visit {
     pub(crate) conn: ConnId,
     pub(crate) held: Held,
     /// Its share of all connections.
-    pub(crate) _permit: Arc<OwnedSemaphorePermit>,
+    pub(crate) _permit: OwnedSemaphorePermit,
 }
 
 /// What is known of a viewer from its handshake, and needed until it has joined.

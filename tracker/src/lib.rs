@@ -9,7 +9,7 @@
 //! - `connection` speaks with one viewer: limits, decoding, admission.
 //! - `shard` owns the directory; everything reaches it through one bounded channel.
 //! - `outgoing` is the bounded queue between the shard and one connection.
-//! - `entrance` leads connections in: PROXY protocol, TLS.
+//! - `entrance` leads connections in: PROXY protocol, TLS. `lobby` bounds those that are nobody's yet.
 //! - `admission` says who may join: tokens, the operator's back end.
 //! - `networks` knows ISPs and places: the operator's rules, MMDB files.
 //! - `reload` reads files again when they change.
@@ -40,6 +40,7 @@ mod fake;
 mod farewell;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
+mod lobby;
 mod metrics;
 mod names;
 mod networks;

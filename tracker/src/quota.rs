@@ -1,7 +1,7 @@
 //! Token buckets, and what each address uses.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
     time::Instant,
@@ -11,6 +11,8 @@ use crate::{clock, config::LimitsConfig};
 
 /// Addresses that are remembered; beyond it those without connections are forgotten.
 const ADDRESSES_MAX: usize = 200_000;
+/// Addresses that are looked at for that with each new one: no single one pays for all.
+const FORGET_STEP: usize = 4;
 
 /// What a frame counts at least, in bytes: small ones cost work too.
 const FRAME_COST_MIN: u32 = 128;
@@ -60,7 +62,42 @@ impl Bucket {
 #[derive(Debug)]
 pub(crate) struct Addresses {
     limits: LimitsConfig,
-    used: Mutex<HashMap<u128, Used>>,
+    addresses_max: usize,
+    used: Mutex<Ring<Used>>,
+}
+
+/// Entries that are gone through a few at a time, round and round.
+#[derive(Debug)]
+pub(crate) struct Ring<T> {
+    pub(crate) entries: BTreeMap<u128, T>,
+    next: u128,
+}
+
+impl<T> Default for Ring<T> {
+    fn default() -> Self {
+        Self {
+            entries: BTreeMap::new(),
+            next: 0,
+        }
+    }
+}
+
+impl<T> Ring<T> {
+    /// Looks at up to `N` entries, and removes those that may go. Whether any did.
+    pub(crate) fn forget_some<const N: usize>(&mut self, may_go: impl Fn(&T) -> bool) -> bool {
+        let mut seen = self.entries.range(self.next..);
+        let looked_at: [_; N] =
+            std::array::from_fn(|_| seen.next().map(|(key, entry)| (*key, may_go(entry))));
+        self.next = match looked_at.last() {
+            Some(Some((key, _))) => key.wrapping_add(1),
+            _ => 0,
+        };
+        let mut any = false;
+        for (key, _) in looked_at.into_iter().flatten().filter(|(_, goes)| *goes) {
+            any |= self.entries.remove(&key).is_some();
+        }
+        any
+    }
 }
 
 #[derive(Debug)]
@@ -115,7 +152,8 @@ impl Addresses {
     pub(crate) fn new(limits: LimitsConfig) -> Arc<Self> {
         Arc::new(Self {
             limits,
-            used: Mutex::new(HashMap::new()),
+            addresses_max: ADDRESSES_MAX,
+            used: Mutex::default(),
         })
     }
 
@@ -124,11 +162,10 @@ impl Addresses {
         let key = household_key(address);
         let now = Instant::now();
         let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
-        if used.len() >= ADDRESSES_MAX {
-            let (burst, per_s) = (self.limits.joins_burst, self.limits.joins_per_s);
-            used.retain(|_, u| u.connections > 0 || !u.joins.is_full(burst, per_s, now));
+        if used.entries.len() >= self.addresses_max && !used.entries.contains_key(&key) {
+            used.forget_some::<FORGET_STEP>(|used| used.is_idle(&self.limits, now));
         }
-        let entry = used.entry(key).or_insert_with(|| Used {
+        let entry = used.entries.entry(key).or_insert_with(|| Used {
             connections: 0,
             joins: Bucket::full(self.limits.joins_burst, now),
             bytes: Bucket::full(self.limits.bytes_per_address_burst, now),
@@ -144,6 +181,21 @@ impl Addresses {
     }
 }
 
+impl Used {
+    /// Whether nothing is lost with it.
+    fn is_idle(&self, limits: &LimitsConfig, now: Instant) -> bool {
+        let (bytes, bytes_per_s) = (
+            limits.bytes_per_address_burst,
+            limits.bytes_per_address_per_s,
+        );
+        self.connections == 0
+            && self
+                .joins
+                .is_full(limits.joins_burst, limits.joins_per_s, now)
+            && self.bytes.is_full(bytes, bytes_per_s, now)
+    }
+}
+
 impl Held {
     const fn key(&self) -> u128 {
         u128::from_ne_bytes(self.key)
@@ -153,7 +205,7 @@ impl Held {
     pub(crate) fn may_join(&self) -> bool {
         let limits = &self.addresses.limits;
         let mut used = self.lock();
-        used.get_mut(&self.key()).is_some_and(|entry| {
+        used.entries.get_mut(&self.key()).is_some_and(|entry| {
             entry
                 .joins
                 .take(limits.joins_burst, limits.joins_per_s, Instant::now())
@@ -168,11 +220,12 @@ impl Held {
             limits.bytes_per_address_per_s,
         );
         let mut used = self.lock();
-        used.get_mut(&self.key())
+        used.entries
+            .get_mut(&self.key())
             .is_some_and(|entry| entry.bytes.take_many(count, burst, per_s, now))
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<u128, Used>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Ring<Used>> {
         let used = &self.addresses.used;
         used.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -180,7 +233,7 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        if let Some(entry) = self.lock().get_mut(&self.key()) {
+        if let Some(entry) = self.lock().entries.get_mut(&self.key()) {
             entry.connections = entry.connections.saturating_sub(1);
         }
     }
@@ -209,6 +262,43 @@ mod tests {
         let later = start + Duration::from_secs(1);
         let taken = (0..5).filter(|_| bucket.take(3, 2, later)).count();
         assert_eq!(taken, 2);
+    }
+
+    #[test]
+    fn addresses_are_forgotten_a_few_at_a_time_but_not_those_that_count() {
+        let limits = LimitsConfig {
+            joins_burst: 1,
+            joins_per_s: u32::MAX,
+            bytes_per_address_burst: 1,
+            bytes_per_address_per_s: u32::MAX,
+            ..LimitsConfig::default()
+        };
+        let addresses = Arc::new(Addresses {
+            addresses_max: 100,
+            limits,
+            used: Mutex::default(),
+        });
+        let hold = |n: u32| addresses.hold(IpAddr::from(n.to_be_bytes())).unwrap();
+        let len = || addresses.used.lock().unwrap().entries.len();
+        let staying: Vec<Held> = (0..50).map(hold).collect();
+        for n in 50..100 {
+            drop(hold(n));
+        }
+        // Their buckets are full again.
+        std::thread::sleep(Duration::from_millis(1_100));
+        for n in 1_000..1_200 {
+            let before = len();
+            drop(hold(n));
+            assert!(len() + FORGET_STEP > before, "a few at a time");
+        }
+        let used = addresses.used.lock().unwrap();
+        assert_eq!(used.entries.len(), 250, "those that stay, and those of this second");
+        assert!(staying.iter().all(|held| used.entries.contains_key(&held.key())));
+        assert!((50..100_u32).all(|n| {
+            let key = household_key(IpAddr::from(n.to_be_bytes()));
+            !used.entries.contains_key(&key)
+        }));
+        drop(used);
     }
 
     #[test]

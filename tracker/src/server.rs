@@ -24,8 +24,8 @@ use hyper::{
 use hyper_util::rt::{TokioIo, TokioTimer};
 use swarm_core::{directory::ConnId, limits, wire::SUBPROTOCOL};
 use tokio::{
-    net::{TcpListener, UdpSocket},
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    net::{TcpListener, TcpStream, UdpSocket},
+    sync::{Semaphore, mpsc},
     task::JoinHandle,
     time,
 };
@@ -39,11 +39,12 @@ use crate::{
     api,
     bearers::Bearers,
     cluster::{self, Cluster, Peers},
-    config::Config,
+    config::{Config, LimitsConfig},
     connection::{Caller, Visit},
     dashboard,
-    entrance::Entrance,
+    entrance::{Entrance, Peer},
     farewell::Places,
+    lobby::{Lobby, Seat},
     metrics::Counters,
     names::{self, Names},
     networks::Networks,
@@ -60,6 +61,8 @@ use crate::{
 const HEAD_LEN_MAX: usize = 16 * 1024;
 /// After an error of the listener (no more files), before it is tried again.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Files that a tracker needs beside those of connections, with something to spare.
+const OTHER_FILES: u64 = 128;
 
 pub(crate) type Answer = Response<Full<Bytes>>;
 
@@ -81,6 +84,8 @@ pub(crate) struct Context {
     pub(crate) bearers: Arc<Bearers>,
     entrance: Entrance,
     addresses: Arc<Addresses>,
+    /// One for each viewer that there may be.
+    connections: Arc<Semaphore>,
     conns: AtomicU64,
     stopping: CancellationToken,
     pub(crate) stopped: CancellationToken,
@@ -158,6 +163,7 @@ async fn serve(
     let cluster = start_cluster(&config, places, ends, &counters, &stopping).await?;
     let context = Arc::new(Context {
         addresses: Addresses::new(config.limits.clone()),
+        connections: Arc::new(Semaphore::new(config.limits.connections_max as usize)),
         bearers: Bearers::new(&config.limits),
         entrance,
         node: Node::new(&config, cluster.as_ref(), id),
@@ -177,12 +183,19 @@ async fn serve(
         stopped,
     });
     let cluster = start_tasks(cluster, &context);
-    let connections_max = context.config.limits.connections_max;
-    let connections = Arc::new(Semaphore::new(connections_max as usize));
-    accept(listener, &context, &connections, shutdown).await;
+    let limits = &context.config.limits;
+    warn_of_few_files(limits);
+    let lobby = Lobby::new(limits);
+    accept(listener, &context, &lobby, shutdown).await;
     stopping.cancel();
-    let drain = Duration::from_millis(u64::from(context.config.limits.drain_ms));
-    let gone = connections.acquire_many(connections_max);
+    let drain = Duration::from_millis(u64::from(limits.drain_ms));
+    let gone = async {
+        lobby.empty().await;
+        context
+            .connections
+            .acquire_many(limits.connections_max)
+            .await
+    };
     if time::timeout(drain, gone).await.is_err() {
         tracing::info!("connections that did not end in time are cut");
     }
@@ -266,6 +279,12 @@ impl Context {
         self.shard.send(Command::Drain(over)).await.ok()
     }
 
+    /// Whether a connection that a proxy passes on may stay: it counts for the address that the proxy
+    /// names below HTTP, if any.
+    fn may_sit(&self, address: IpAddr, seat: &mut Seat) -> bool {
+        self.entrance.trusts(address) || seat.take(address)
+    }
+
     pub(crate) fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
     }
@@ -291,52 +310,97 @@ async fn start_stun(
     Ok(Some(port))
 }
 
-async fn accept(
-    listener: TcpListener,
-    context: &Arc<Context>,
-    connections: &Arc<Semaphore>,
-    shutdown: impl Future<Output = ()>,
-) {
-    let mut shutdown = pin!(shutdown);
-    loop {
-        let next = async {
-            let permit = Arc::clone(connections).acquire_owned().await;
-            (permit, listener.accept().await)
-        };
-        let (permit, accepted) = tokio::select! {
-            () = &mut shutdown => return,
-            next = next => next,
-        };
-        let (Ok(permit), Ok((stream, peer))) = (permit, accepted) else {
-            time::sleep(ACCEPT_PAUSE).await;
-            continue;
-        };
-        // Frames are small and answer each other: waiting to fill packets only delays.
-        let _ = stream.set_nodelay(true);
-        let (context, permit) = (Arc::clone(context), Arc::new(permit));
-        tokio::spawn(async move {
-            match context.entrance.enter(stream, peer.ip()).await {
-                Ok((stream, peer)) => serve_http(stream, peer, context, permit).await,
-                Err(error) => {
-                    Counters::add(&context.counters.connections_refused);
-                    tracing::debug!(%error, peer = %peer.ip(), "not let in");
-                }
-            }
-        });
+/// Tells the operator where connections would fail for want of files (Linux).
+fn warn_of_few_files(limits: &LimitsConfig) {
+    let wanted = u64::from(limits.connections_max) + u64::from(limits.requests_max) + OTHER_FILES;
+    let table = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    if let Some(files) = open_files_max(&table)
+        && files < wanted
+    {
+        tracing::warn!(
+            files,
+            wanted,
+            "fewer files may be open than limits.connections_max and limits.requests_max need: raise the \
+             limit of open files (LimitNOFILE, ulimit -n)"
+        );
     }
 }
 
-async fn serve_http(
-    stream: Stream,
-    peer: IpAddr,
-    context: Arc<Context>,
-    permit: Arc<OwnedSemaphorePermit>,
+/// The soft limit in a table of limits (proc(5)); `None` where there is none.
+fn open_files_max(table: &str) -> Option<u64> {
+    let line = table.lines().find_map(|l| l.strip_prefix("Max open files"))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+async fn accept(
+    listener: TcpListener,
+    context: &Arc<Context>,
+    lobby: &Arc<Lobby>,
+    shutdown: impl Future<Output = ()>,
 ) {
-    let head_time = Duration::from_millis(u64::from(context.config.limits.request_head_ms));
+    let mut shutdown = pin!(shutdown);
+    let mut failing = false;
+    loop {
+        let next = async {
+            let seat = lobby.seat().await;
+            (seat, listener.accept().await)
+        };
+        let (seat, accepted) = tokio::select! {
+            () = &mut shutdown => return,
+            next = next => next,
+        };
+        match (seat, accepted) {
+            (Some(seat), Ok((stream, peer))) => {
+                failing = false;
+                lead_in(stream, peer.ip(), seat, context);
+            }
+            (_, accepted) => {
+                Counters::add(&context.counters.accept_errors);
+                // Once for each time that it begins.
+                if let (Err(error), false) = (&accepted, failing) {
+                    tracing::error!(%error, "connections cannot be accepted");
+                }
+                failing = true;
+                time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Takes a connection in, unless its address has too many that are no viewer's.
+fn lead_in(stream: TcpStream, peer: IpAddr, mut seat: Seat, context: &Arc<Context>) {
+    let refuse = move |context: &Context, why: &dyn std::fmt::Display| {
+        Counters::add(&context.counters.connections_refused);
+        tracing::debug!(%peer, %why, "not let in");
+    };
+    let many = "too many connections of this address";
+    let trusted = context.entrance.trusts(peer);
+    if !trusted && !seat.take(peer) {
+        return refuse(context, &many);
+    }
+    // Frames are small and answer each other: waiting to fill packets only delays.
+    let _ = stream.set_nodelay(true);
+    let context = Arc::clone(context);
+    tokio::spawn(async move {
+        match context.entrance.enter(stream, peer).await {
+            Ok((_, whose)) if trusted && !context.may_sit(whose.address, &mut seat) => {
+                refuse(&context, &many);
+            }
+            Ok((stream, whose)) => serve_http(stream, whose, context).await,
+            Err(error) => refuse(&context, &error),
+        }
+        drop(seat);
+    });
+}
+
+async fn serve_http(stream: Stream, peer: Peer, context: Arc<Context>) {
+    let limits = &context.config.limits;
+    let head_time = Duration::from_millis(u64::from(limits.request_head_ms));
+    let time_max = Duration::from_millis(u64::from(limits.request_ms));
     let shared = Arc::clone(&context);
     let service = service_fn(move |request| {
-        let (context, permit) = (Arc::clone(&shared), Arc::clone(&permit));
-        async move { Ok::<_, Infallible>(answer(request, peer, context, permit).await) }
+        let context = Arc::clone(&shared);
+        async move { Ok::<_, Infallible>(answer(request, peer, context).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -354,17 +418,24 @@ async fn serve_http(
                 None => return,
             }
         }
+        // Whatever it asks, and however slowly it reads what it is told.
+        () = time::sleep(time_max) => {
+            connection.as_mut().graceful_shutdown();
+            match time::timeout(head_time, connection).await {
+                Ok(served) => served,
+                Err(_) => return,
+            }
+        }
     };
     if let Err(error) = served {
-        tracing::debug!(%error, %peer, "HTTP connection broke");
+        tracing::debug!(%error, peer = %peer.address, "HTTP connection broke");
     }
 }
 
 async fn answer(
     request: Request<Incoming>,
-    peer: IpAddr,
+    peer: Peer,
     context: Arc<Context>,
-    permit: Arc<OwnedSemaphorePermit>,
 ) -> Answer {
     let path = request.uri().path();
     match path {
@@ -380,9 +451,9 @@ async fn answer(
         }
         _ if path.starts_with("/api/") => api::answer(request, &context).await,
         _ if context.config.paths.iter().any(|p| p == path) => {
-            upgrade(request, peer, context, permit, Some(SUBPROTOCOL))
+            upgrade(request, peer, context, Some(SUBPROTOCOL))
         }
-        _ if context.webtorrent.is_at(path) => upgrade(request, peer, context, permit, None),
+        _ if context.webtorrent.is_at(path) => upgrade(request, peer, context, None),
         _ => text(StatusCode::NOT_FOUND, "not found\n"),
     }
 }
@@ -391,9 +462,8 @@ async fn answer(
 /// client's.
 fn upgrade(
     mut request: Request<Incoming>,
-    peer: IpAddr,
+    peer: Peer,
     context: Arc<Context>,
-    permit: Arc<OwnedSemaphorePermit>,
     subprotocol: Option<&'static str>,
 ) -> Answer {
     let refuse = |status, why| {
@@ -409,15 +479,21 @@ fn upgrade(
     };
     let headers = request.headers();
     let address = client_address(
-        peer,
+        peer.address,
         headers,
         &context.config.trusted_proxies,
-        context.config.address_header,
+        peer.header(context.config.address_header),
     );
     let Some(held) = context.addresses.hold(address) else {
         return refuse(
             StatusCode::TOO_MANY_REQUESTS,
             "too many connections of this address\n",
+        );
+    };
+    let Ok(permit) = Arc::clone(&context.connections).try_acquire_owned() else {
+        return refuse(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "too many viewers are connected\n",
         );
     };
     let conn = context.conns.fetch_add(1, Ordering::Relaxed);
@@ -550,4 +626,18 @@ pub(crate) fn text(status: StatusCode, body: &str) -> Answer {
     let kind = header::HeaderValue::from_static("text/plain; charset=utf-8");
     answer.headers_mut().insert(header::CONTENT_TYPE, kind);
     answer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_limit_of_open_files_is_found() {
+        let table = "Limit  Soft Limit  Hard Limit  Units\n\
+                     Max processes             unlimited            unlimited            processes\n\
+                     Max open files            1024                 524288               files\n";
+        assert_eq!(open_files_max(table), Some(1024));
+        assert_eq!(open_files_max(""), None);
+    }
 }

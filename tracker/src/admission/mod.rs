@@ -18,6 +18,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use sha2::{Digest, Sha256};
 use swarm_core::{id::StreamId, wire::tracker::RefusalCode};
 
 use crate::{
@@ -75,6 +76,18 @@ pub struct Bearer {
     pub until: SystemTime,
 }
 
+impl Bearer {
+    /// The holder of what is told apart by `whose`.
+    fn of(whose: &[u8], until: SystemTime) -> Self {
+        let mut key = [0; 16];
+        key.copy_from_slice(&Sha256::digest(whose)[..16]);
+        Self {
+            key: u128::from_be_bytes(key),
+            until,
+        }
+    }
+}
+
 /// Decides who may join. Asked once for each join, before anything is kept of the viewer.
 #[async_trait]
 pub trait Admission: Send + Sync + 'static {
@@ -96,7 +109,8 @@ impl Admission for Open {
     }
 }
 
-/// Whoever knows the token may join.
+/// Whoever knows the token may join. It is the same for all viewers, so nobody's in particular: what is
+/// done with it is not counted.
 #[derive(Clone, Debug)]
 pub struct SharedToken(pub String);
 

@@ -42,7 +42,7 @@ pub(crate) struct Visit {
     pub(crate) token: Option<Box<str>>,
     pub(crate) held: Held,
     /// Its share of all connections.
-    pub(crate) _permit: Arc<OwnedSemaphorePermit>,
+    pub(crate) _permit: OwnedSemaphorePermit,
 }
 
 /// What is known of the connection.
