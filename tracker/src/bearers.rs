@@ -8,6 +8,7 @@ use std::{
 use crate::{
     admission::Bearer,
     config::LimitsConfig,
+    kicked::BearerMark,
     quota::{Bucket, Ring},
 };
 
@@ -98,6 +99,11 @@ impl Bearers {
 }
 
 impl HeldBearer {
+    /// What tells it from others, in short.
+    pub(crate) const fn mark(&self) -> Option<BearerMark> {
+        BearerMark::new(self.key as u64)
+    }
+
     /// Whether it is this holder's.
     pub(crate) const fn is_of(&self, bearer: &Bearer) -> bool {
         self.key == bearer.key

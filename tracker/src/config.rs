@@ -170,7 +170,8 @@ pub struct SwarmConfig {
     pub introductions_burst: u16,
     /// Introductions that a viewer may receive in an hour beyond the burst.
     pub introductions_per_hour: u32,
-    /// Introductions that all viewers of one address together may receive in a burst.
+    /// Introductions that all viewers of one address together may receive in a burst, at most: an
+    /// address has what as many viewers may have as were there at once, and two more.
     pub address_introductions_burst: u32,
     /// Introductions that all viewers of one address together may receive in an hour beyond it.
     pub address_introductions_per_hour: u32,
@@ -287,8 +288,15 @@ impl Config {
             .webtorrent
             .message_bytes_max
             .max(limits::TRACKER_FRAME_LEN_MAX as u32);
-        if self.limits.bytes_burst.min(self.limits.bytes_per_address_burst) < longest {
-            return wrong("limits.bytes_burst and limits.bytes_per_address_burst must have room for a message");
+        if self
+            .limits
+            .bytes_burst
+            .min(self.limits.bytes_per_address_burst)
+            < longest
+        {
+            return wrong(
+                "limits.bytes_burst and limits.bytes_per_address_burst must have room for a message",
+            );
         }
         if self.limits.requests_max == 0 || self.limits.requests_per_address_max == 0 {
             return wrong("limits.requests_max and limits.requests_per_address_max must not be 0");

@@ -12,7 +12,7 @@ use hyper::upgrade::Upgraded;
 use swarm_core::{
     directory::{ConnId, Joined, P2pMode},
     limits::{TEXT_LEN_MAX, TRACKER_FRAME_LEN_MAX},
-    wire::tracker::{self, RefusalCode, TrackerMsg, ViewerMsg},
+    wire::tracker::{self, RefusalCode, Status, TrackerMsg, ViewerMsg},
 };
 use tokio::{
     sync::{OwnedSemaphorePermit, mpsc::error::TrySendError},
@@ -35,6 +35,11 @@ use crate::{
 
 /// Close code of a connection that ends as it should (RFC 6455 section 7.4.1).
 const CLOSED_NORMALLY: u16 = 1000;
+
+/// Bytes that a viewer moves in a second at most, up and down together: two gigabits; and what it may
+/// report at once, of the time before it had a tracker.
+const REPORTED_PER_S: u32 = 250_000_000;
+const REPORTED_BURST: u32 = 4_000_000_000;
 
 /// Why a connection ends.
 enum End {
@@ -236,6 +241,7 @@ impl Visit {
             joined,
             isp: found.isp,
             site: found.network.site.zip(found.label),
+            bearer: pass.mark(),
             stun: self.stun_servers(caller),
             outgoing: Sink::Here(outgoing),
         };
@@ -347,8 +353,9 @@ impl Visit {
                 let from = conn;
                 Command::Signal { from, to, payload }
             }
-            ViewerMsg::Status(status) => {
+            ViewerMsg::Status(mut status) => {
                 quota.take_message()?;
+                quota.bound_report(&mut status);
                 Command::Status(conn, Box::new(status))
             }
             ViewerMsg::Link {
@@ -423,6 +430,8 @@ struct Quota<'a> {
     messages: Bucket,
     signals: Bucket,
     traffic: Traffic,
+    /// Bytes that it may still say to have moved.
+    reported: Bucket,
 }
 
 impl<'a> Quota<'a> {
@@ -434,6 +443,7 @@ impl<'a> Quota<'a> {
             messages: Bucket::full(limits.messages_burst, now),
             signals: Bucket::full(limits.signals_burst, now),
             traffic: Traffic::new(limits, now),
+            reported: Bucket::full(REPORTED_BURST, now),
         }
     }
 
@@ -442,6 +452,22 @@ impl<'a> Quota<'a> {
         let (burst, per_s) = (limits.messages_burst, limits.messages_per_s);
         let now = Instant::now();
         allowed(self.messages.take(burst, per_s, now) && self.pass.take_message(now))
+    }
+
+    /// Cuts what the viewer says to have received and sent to what a viewer can: sums over all of them
+    /// are told to broadcasters, and one that makes figures up is not to spoil them.
+    fn bound_report(&mut self, status: &mut Status) {
+        let mut figures = [
+            &mut status.bytes_p2p,
+            &mut status.bytes_cdn,
+            &mut status.bytes_up,
+        ];
+        let now = Instant::now();
+        for bytes in &mut figures {
+            **bytes = self
+                .reported
+                .take_up_to(**bytes, REPORTED_BURST, REPORTED_PER_S, now);
+        }
     }
 
     fn take_bytes(&mut self, len: usize) -> Result<(), End> {

@@ -52,6 +52,17 @@ impl Bucket {
         allowed
     }
 
+    /// Takes as much of `count` as is allowed.
+    pub(crate) fn take_up_to(&mut self, count: u32, burst: u32, per_s: u32, now: Instant) -> u32 {
+        if self.take_many(count, burst, per_s, now) {
+            return count;
+        }
+        // Refilled just now.
+        let left = self.tokens as u32;
+        self.tokens = 0.0;
+        left.min(count)
+    }
+
     fn is_full(&self, burst: u32, per_s: u32, now: Instant) -> bool {
         let refill_s = burst / per_s.max(1) + 1;
         clock::since_ms(self.at_ms, clock::ms_of(now)) / 1000 >= refill_s
@@ -292,8 +303,16 @@ mod tests {
             assert!(len() + FORGET_STEP > before, "a few at a time");
         }
         let used = addresses.used.lock().unwrap();
-        assert_eq!(used.entries.len(), 250, "those that stay, and those of this second");
-        assert!(staying.iter().all(|held| used.entries.contains_key(&held.key())));
+        assert_eq!(
+            used.entries.len(),
+            250,
+            "those that stay, and those of this second"
+        );
+        assert!(
+            staying
+                .iter()
+                .all(|held| used.entries.contains_key(&held.key()))
+        );
         assert!((50..100_u32).all(|n| {
             let key = household_key(IpAddr::from(n.to_be_bytes()));
             !used.entries.contains_key(&key)

@@ -3,7 +3,6 @@
 use std::{
     convert::Infallible,
     future::Future,
-    net::IpAddr,
     pin::pin,
     sync::{
         Arc,
@@ -24,7 +23,7 @@ use hyper::{
 use hyper_util::rt::{TokioIo, TokioTimer};
 use swarm_core::{directory::ConnId, limits, wire::SUBPROTOCOL};
 use tokio::{
-    net::{TcpListener, TcpStream, UdpSocket},
+    net::{TcpListener, UdpSocket},
     sync::{Semaphore, mpsc},
     task::JoinHandle,
     time,
@@ -33,18 +32,18 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Error,
+    Error, accepting,
     address::client_address,
     admission::{self, Admission, origin_allowed},
     api,
     bearers::Bearers,
     cluster::{self, Cluster, Peers},
-    config::{Config, LimitsConfig},
+    config::Config,
     connection::{Caller, Visit},
     dashboard,
     entrance::{Entrance, Peer},
     farewell::Places,
-    lobby::{Lobby, Seat},
+    lobby::Lobby,
     metrics::Counters,
     names::{self, Names},
     networks::Networks,
@@ -59,11 +58,6 @@ use crate::{
 
 /// Largest head of a request, in bytes.
 const HEAD_LEN_MAX: usize = 16 * 1024;
-/// After an error of the listener (no more files), before it is tried again.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// Files that a tracker needs beside those of connections, with something to spare.
-const OTHER_FILES: u64 = 128;
-
 pub(crate) type Answer = Response<Full<Bytes>>;
 
 /// What all connections share.
@@ -82,7 +76,9 @@ pub(crate) struct Context {
     pub(crate) sockets: Sockets,
     pub(crate) webtorrent: Arc<Facade>,
     pub(crate) bearers: Arc<Bearers>,
-    entrance: Entrance,
+    /// What operators were told a moment ago.
+    pub(crate) answers: tokio::sync::Mutex<api::Answers>,
+    pub(crate) entrance: Entrance,
     addresses: Arc<Addresses>,
     /// One for each viewer that there may be.
     connections: Arc<Semaphore>,
@@ -165,6 +161,7 @@ async fn serve(
         addresses: Addresses::new(config.limits.clone()),
         connections: Arc::new(Semaphore::new(config.limits.connections_max as usize)),
         bearers: Bearers::new(&config.limits),
+        answers: tokio::sync::Mutex::default(),
         entrance,
         node: Node::new(&config, cluster.as_ref(), id),
         config,
@@ -184,9 +181,9 @@ async fn serve(
     });
     let cluster = start_tasks(cluster, &context);
     let limits = &context.config.limits;
-    warn_of_few_files(limits);
+    accepting::warn_of_few_files(limits);
     let lobby = Lobby::new(limits);
-    accept(listener, &context, &lobby, shutdown).await;
+    accepting::accept(listener, &context, &lobby, shutdown).await;
     stopping.cancel();
     let drain = Duration::from_millis(u64::from(limits.drain_ms));
     let gone = async {
@@ -279,12 +276,6 @@ impl Context {
         self.shard.send(Command::Drain(over)).await.ok()
     }
 
-    /// Whether a connection that a proxy passes on may stay: it counts for the address that the proxy
-    /// names below HTTP, if any.
-    fn may_sit(&self, address: IpAddr, seat: &mut Seat) -> bool {
-        self.entrance.trusts(address) || seat.take(address)
-    }
-
     pub(crate) fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
     }
@@ -310,90 +301,8 @@ async fn start_stun(
     Ok(Some(port))
 }
 
-/// Tells the operator where connections would fail for want of files (Linux).
-fn warn_of_few_files(limits: &LimitsConfig) {
-    let wanted = u64::from(limits.connections_max) + u64::from(limits.requests_max) + OTHER_FILES;
-    let table = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
-    if let Some(files) = open_files_max(&table)
-        && files < wanted
-    {
-        tracing::warn!(
-            files,
-            wanted,
-            "fewer files may be open than limits.connections_max and limits.requests_max need: raise the \
-             limit of open files (LimitNOFILE, ulimit -n)"
-        );
-    }
-}
-
-/// The soft limit in a table of limits (proc(5)); `None` where there is none.
-fn open_files_max(table: &str) -> Option<u64> {
-    let line = table.lines().find_map(|l| l.strip_prefix("Max open files"))?;
-    line.split_whitespace().next()?.parse().ok()
-}
-
-async fn accept(
-    listener: TcpListener,
-    context: &Arc<Context>,
-    lobby: &Arc<Lobby>,
-    shutdown: impl Future<Output = ()>,
-) {
-    let mut shutdown = pin!(shutdown);
-    let mut failing = false;
-    loop {
-        let next = async {
-            let seat = lobby.seat().await;
-            (seat, listener.accept().await)
-        };
-        let (seat, accepted) = tokio::select! {
-            () = &mut shutdown => return,
-            next = next => next,
-        };
-        match (seat, accepted) {
-            (Some(seat), Ok((stream, peer))) => {
-                failing = false;
-                lead_in(stream, peer.ip(), seat, context);
-            }
-            (_, accepted) => {
-                Counters::add(&context.counters.accept_errors);
-                // Once for each time that it begins.
-                if let (Err(error), false) = (&accepted, failing) {
-                    tracing::error!(%error, "connections cannot be accepted");
-                }
-                failing = true;
-                time::sleep(ACCEPT_PAUSE).await;
-            }
-        }
-    }
-}
-
-/// Takes a connection in, unless its address has too many that are no viewer's.
-fn lead_in(stream: TcpStream, peer: IpAddr, mut seat: Seat, context: &Arc<Context>) {
-    let refuse = move |context: &Context, why: &dyn std::fmt::Display| {
-        Counters::add(&context.counters.connections_refused);
-        tracing::debug!(%peer, %why, "not let in");
-    };
-    let many = "too many connections of this address";
-    let trusted = context.entrance.trusts(peer);
-    if !trusted && !seat.take(peer) {
-        return refuse(context, &many);
-    }
-    // Frames are small and answer each other: waiting to fill packets only delays.
-    let _ = stream.set_nodelay(true);
-    let context = Arc::clone(context);
-    tokio::spawn(async move {
-        match context.entrance.enter(stream, peer).await {
-            Ok((_, whose)) if trusted && !context.may_sit(whose.address, &mut seat) => {
-                refuse(&context, &many);
-            }
-            Ok((stream, whose)) => serve_http(stream, whose, context).await,
-            Err(error) => refuse(&context, &error),
-        }
-        drop(seat);
-    });
-}
-
-async fn serve_http(stream: Stream, peer: Peer, context: Arc<Context>) {
+/// Speaks HTTP until the connection ends, or becomes a viewer's.
+pub(crate) async fn serve_http(stream: Stream, peer: Peer, context: Arc<Context>) {
     let limits = &context.config.limits;
     let head_time = Duration::from_millis(u64::from(limits.request_head_ms));
     let time_max = Duration::from_millis(u64::from(limits.request_ms));
@@ -432,11 +341,7 @@ async fn serve_http(stream: Stream, peer: Peer, context: Arc<Context>) {
     }
 }
 
-async fn answer(
-    request: Request<Incoming>,
-    peer: Peer,
-    context: Arc<Context>,
-) -> Answer {
+async fn answer(request: Request<Incoming>, peer: Peer, context: Arc<Context>) -> Answer {
     let path = request.uri().path();
     match path {
         "/healthz" => text(StatusCode::OK, "ok\n"),
@@ -626,18 +531,4 @@ pub(crate) fn text(status: StatusCode, body: &str) -> Answer {
     let kind = header::HeaderValue::from_static("text/plain; charset=utf-8");
     answer.headers_mut().insert(header::CONTENT_TYPE, kind);
     answer
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_limit_of_open_files_is_found() {
-        let table = "Limit  Soft Limit  Hard Limit  Units\n\
-                     Max processes             unlimited            unlimited            processes\n\
-                     Max open files            1024                 524288               files\n";
-        assert_eq!(open_files_max(table), Some(1024));
-        assert_eq!(open_files_max(""), None);
-    }
 }

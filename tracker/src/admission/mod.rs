@@ -24,6 +24,7 @@ use swarm_core::{id::StreamId, wire::tracker::RefusalCode};
 use crate::{
     Config, Error,
     bearers::{Bearers, HeldBearer},
+    kicked::BearerMark,
     reload::Reloader,
 };
 
@@ -171,6 +172,11 @@ pub(crate) struct Pass {
 }
 
 impl Pass {
+    /// What tells its token from others, if there is one.
+    pub(crate) fn mark(&self) -> Option<BearerMark> {
+        self.bearer.as_ref()?.mark()
+    }
+
     /// Whether its token may be used to say one thing more.
     pub(crate) fn take_message(&self, now: Instant) -> bool {
         let bearer = self.bearer.as_ref();

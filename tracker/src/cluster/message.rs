@@ -262,6 +262,8 @@ impl Arrival {
             site: self.joined.network.site.zip(self.site),
             joined: self.joined,
             isp: self.isp,
+            // Known to the node that holds the connection.
+            bearer: None,
             stun: self.stun,
             outgoing,
         }

@@ -31,6 +31,9 @@ const MALFORMED_MAX: u8 = 10;
 const CLOSED_NORMALLY: u16 = 1000;
 const POLICY_VIOLATION: u16 = 1008;
 
+/// Why nobody is in a swarm that the operator does not list.
+const NOT_SERVED: &str = "this swarm is not served here";
+
 /// A client that has connected.
 pub(crate) struct Visit {
     pub(crate) context: Arc<Context>,
@@ -223,7 +226,7 @@ impl Visit {
             return Err("the tracker is about to stop");
         }
         if !self.facade().allowed.contains(hash) {
-            return Err("this swarm is not served here");
+            return Err(NOT_SERVED);
         }
         if !self.may_meet(known) {
             return Err("peers are switched off for this network");
@@ -297,6 +300,10 @@ impl Visit {
                 if !is_member && !announce.stopped && admitted != Some(hash) {
                     return Taken::Unadmitted(hash);
                 }
+                if is_member && !self.facade().allowed.contains(hash) {
+                    self.put_out(announce.info_hash, known);
+                    return Taken::Done;
+                }
                 Counters::add(&counters.announces);
                 self.on_announce(&announce, text, known);
             }
@@ -316,6 +323,16 @@ impl Visit {
             }
         }
         Taken::Done
+    }
+
+    /// Takes a viewer out of a swarm that the operator serves no more.
+    fn put_out(&self, info_hash: Spelt<'_>, known: &mut Known) {
+        let facade = self.facade();
+        let is_there = |stay: &mut Stay| stay.member.info_hash == info_hash.id;
+        for gone in known.stays.extract_if(.., is_there) {
+            facade.leave(self.conn, gone.member);
+        }
+        facade.refuse(&known.guest.link, info_hash, NOT_SERVED);
     }
 
     fn on_announce(&self, announce: &Announce<'_>, text: &str, known: &mut Known) {
@@ -381,7 +398,8 @@ impl Visit {
             info_hash: answer.info_hash.id,
             peer_id: answer.peer_id.id,
         };
-        if known.stays.iter().any(|stay| stay.member == member) && text.len() <= GUEST_TEXT_LEN_MAX {
+        if known.stays.iter().any(|stay| stay.member == member) && text.len() <= GUEST_TEXT_LEN_MAX
+        {
             facade.say_abroad(owner, &known.guest, text);
         } else {
             Counters::add(&facade.counters.answers_refused);

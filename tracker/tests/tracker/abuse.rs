@@ -107,7 +107,10 @@ async fn floods_of_messages_and_signals_are_refused() {
 #[tokio::test]
 async fn what_one_connection_and_one_address_may_send_is_bounded_in_bytes() {
     let payload = &[0; 2000][..];
-    for (own, address, refused) in [(20_000, u32::MAX, [true, true]), (u32::MAX, 32_000, [false, true])] {
+    for (own, address, refused) in [
+        (20_000, u32::MAX, [true, true]),
+        (u32::MAX, 32_000, [false, true]),
+    ] {
         let limits = LimitsConfig {
             bytes_burst: own,
             bytes_per_s: 0,
@@ -119,7 +122,12 @@ async fn what_one_connection_and_one_address_may_send_is_bounded_in_bytes() {
             message_bytes_max: 8 * 1024,
             ..tracker::WebTorrentConfig::default()
         };
-        let tracker = start(Config { limits, webtorrent, ..config() }).await;
+        let tracker = start(Config {
+            limits,
+            webtorrent,
+            ..config()
+        })
+        .await;
         let ((mut first, first_name), (mut second, second_name)) = tracker.join_pair().await;
         for (to, refused) in [(second_name, refused[0]), (first_name, refused[1])] {
             let (speaker, hearer) = match to == second_name {

@@ -469,6 +469,34 @@ async fn tokens_that_the_back_end_accepts_have_quotas_too() {
 }
 
 #[tokio::test]
+async fn a_kicked_viewer_is_known_by_its_token_and_its_neighbours_stay() {
+    let (folder, mint) = issuer();
+    let mut config = with_tokens(&folder);
+    config.admin_token = Some("secret".into());
+    let tracker = start(config).await;
+    let token_of = |sub: &str| {
+        mint(Claims {
+            sub: Some(sub.into()),
+            ..claims()
+        })
+    };
+    let mut viewer = tracker.connect().await;
+    let anna = token_of("anna");
+    let joins = Join {
+        token: anna.as_bytes(),
+        ..join()
+    };
+    let (peer, ..) = viewer.join(&joins).await;
+    let path = format!("/api/viewers/{peer}/kick");
+    let bearer = "Authorization: Bearer secret\r\n";
+    assert_eq!(tracker.exchange("POST", &path, bearer, "").await.0, 200);
+    viewer.expect_refusal(RefusalCode::NotServed).await;
+    refused_with(&tracker, anna.as_bytes(), RefusalCode::NotServed).await;
+    joins_with(&tracker, &token_of("bert")).await;
+    tracker.stop().await;
+}
+
+#[tokio::test]
 async fn pages_below_a_host_may_connect_and_who_hides_its_origin_may_not() {
     let tracker = start(Config {
         origins: vec!["https://*.good.example".into()],

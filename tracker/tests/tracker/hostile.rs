@@ -220,7 +220,9 @@ async fn who_only_asks_and_asks_is_ended() {
     let mut answers = Vec::new();
     let asking = async {
         loop {
-            let asked = tcp.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").await;
+            let asked = tcp
+                .write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+                .await;
             let mut answer = [0; 1024];
             match tcp.read(&mut answer).await {
                 Ok(len) if len > 0 && asked.is_ok() => answers.extend_from_slice(&answer[..len]),
