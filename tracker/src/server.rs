@@ -5,7 +5,7 @@ use std::{
     future::Future,
     pin::pin,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -78,6 +78,8 @@ pub(crate) struct Context {
     pub(crate) bearers: Arc<Bearers>,
     /// What operators were told a moment ago.
     pub(crate) answers: tokio::sync::Mutex<api::Answers>,
+    /// Streams whose start this node has told, and when they started.
+    told: Mutex<Vec<(String, u64)>>,
     pub(crate) entrance: Entrance,
     addresses: Arc<Addresses>,
     /// One for each viewer that there may be.
@@ -162,6 +164,7 @@ async fn serve(
         connections: Arc::new(Semaphore::new(config.limits.connections_max as usize)),
         bearers: Bearers::new(&config.limits),
         answers: tokio::sync::Mutex::default(),
+        told: Mutex::default(),
         entrance,
         node: Node::new(&config, cluster.as_ref(), id),
         config,
@@ -274,6 +277,11 @@ impl Context {
         tracing::info!(?over, draining = over.is_some(), "drain");
         self.webtorrent.drain(over);
         self.shard.send(Command::Drain(over)).await.ok()
+    }
+
+    /// Streams whose start this node has told, and when they started, in milliseconds since 1970.
+    pub(crate) fn told(&self) -> MutexGuard<'_, Vec<(String, u64)>> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn is_draining(&self) -> bool {

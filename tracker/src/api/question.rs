@@ -42,6 +42,8 @@ pub(super) enum Question {
     Streams,
     /// All streams, far more than a page would show.
     Census,
+    /// Which starts of streams the broadcaster's services were told.
+    Told,
     Stream(String),
     Groups(String),
     Mesh {
@@ -71,6 +73,8 @@ pub(super) enum Question {
 pub(super) enum Reply {
     Nodes(Vec<Node>),
     Streams(Streams),
+    /// Streams, and when they started, in milliseconds since 1970.
+    Told(Vec<(String, u64)>),
     Stream(Option<Box<Detail>>),
     Groups(Option<Groups>),
     Mesh(Option<Box<Mesh>>),
@@ -111,6 +115,7 @@ async fn answer_here(context: &Arc<Context>, question: &Question) -> Option<Repl
             Some(Reply::Done(true))
         }
         Question::Mesh { node: Some(of), .. } if *of != node => Some(Reply::Mesh(None)),
+        Question::Told => Some(Reply::Told(context.told().clone())),
         Question::Nodes => {
             let mut about = Node::of(context);
             let seen = look(context, move |sight| {
@@ -190,6 +195,7 @@ fn see(sight: &Sight<'_>, question: &Question, node: &str) -> Reply {
         }
         // Not the directory's business.
         Question::Nodes
+        | Question::Told
         | Question::Kick(_)
         | Question::Drain { .. }
         | Question::Swarms
@@ -204,6 +210,7 @@ impl Reply {
         match (self, other) {
             (Self::Nodes(all), Self::Nodes(more)) => all.extend(more),
             (Self::Streams(all), Self::Streams(more)) => all.merge(more),
+            (Self::Told(all), Self::Told(more)) => all.extend(more),
             (Self::Stream(all), Self::Stream(more)) => {
                 join(all, more, |all, more| all.merge(*more));
             }
@@ -253,6 +260,14 @@ pub(crate) async fn census(context: &Arc<Context>) -> Option<(Vec<Stream>, bool)
             let cut = all.is_cut();
             Some((all.streams, cut))
         }
+        _ => None,
+    }
+}
+
+/// Which starts of streams were told, by whichever node; `None` if the tracker stops.
+pub(crate) async fn told(context: &Arc<Context>) -> Option<Vec<(String, u64)>> {
+    match ask_all(context, &Question::Told).await? {
+        Reply::Told(told) => Some(told),
         _ => None,
     }
 }

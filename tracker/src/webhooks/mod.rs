@@ -45,6 +45,13 @@ pub(crate) async fn serve(context: Arc<Context>) {
         // All nodes watch, so that the next one to speak knows what was said.
         if context.peers.as_ref().is_none_or(|peers| peers.is_first()) {
             receivers.tell(&events);
+            *context.told() = watch.starts();
+        } else {
+            context.told().clear();
+            let Some(told) = api::told(&context).await else {
+                return;
+            };
+            watch.adopt(told);
         }
         if cut && look_closer(&context, &mut watch).await.is_none() {
             return;

@@ -1,6 +1,6 @@
 //! What has changed among the streams. Time comes in.
 
-use std::collections::BTreeMap;
+use std::{cmp::Reverse, collections::BTreeMap};
 
 use serde::Serialize;
 
@@ -9,6 +9,8 @@ use crate::api::Stream;
 /// Streams that are watched at the same time.
 const STREAMS_MAX: usize = 10_000;
 
+/// Starts that other nodes are told: those look every second, and remember the earlier ones.
+const STARTS_MAX: usize = 1_000;
 /// Streams that are asked for one by one, at each look.
 const UNLISTED_MAX: usize = 200;
 
@@ -91,6 +93,26 @@ impl Watch {
         });
         events.append(&mut started);
         events
+    }
+
+    /// The latest starts: streams, and when they started.
+    pub(super) fn starts(&self) -> Vec<(String, u64)> {
+        let all = self.streams.iter();
+        let mut all: Vec<_> = all
+            .map(|(name, seen)| (name.clone(), seen.started_at_ms))
+            .collect();
+        all.sort_by_key(|(_, started_at_ms)| Reverse(*started_at_ms));
+        all.truncate(STARTS_MAX);
+        all
+    }
+
+    /// Takes over what another node has told, so that an end that this one tells is that start's.
+    pub(super) fn adopt(&mut self, starts: Vec<(String, u64)>) {
+        for (name, started_at_ms) in starts.into_iter().take(STREAMS_MAX) {
+            if let Some(seen) = self.streams.get_mut(&name) {
+                seen.started_at_ms = started_at_ms;
+            }
+        }
     }
 
     /// Streams that would be taken for ended before long, those first that were not seen for longest.
@@ -180,6 +202,19 @@ mod tests {
             assert!(told(&ended).iter().all(|end| *end == (Kind::End, "over")));
         }
         assert_eq!(watch.streams.len(), 1, "and the other one did");
+    }
+
+    #[test]
+    fn the_end_that_another_node_tells_is_that_of_the_start_that_was_told() {
+        let (mut speaker, mut next) = (Watch::new(5_000), Watch::new(5_000));
+        let start = speaker.look(1_000, vec![stream("a", 1, 0)]);
+        next.look(1_700, vec![stream("a", 1, 0), stream("b", 1, 0)]);
+        next.adopt(speaker.starts());
+        let ends = next.look(9_000, vec![]);
+        assert_eq!(told(&ends), [(Kind::End, "a"), (Kind::End, "b")]);
+        let id = |event: &Event| event.id.rsplit_once('-').unwrap().0.to_owned();
+        assert_eq!(id(&ends[0]), id(&start[0]));
+        assert_eq!(ends[1].started_at_ms, 1_700, "nobody has told of it");
     }
 
     #[test]

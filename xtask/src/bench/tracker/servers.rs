@@ -32,6 +32,8 @@ introductions_per_hour = 4000000000
 [limits]
 connections_per_address_max = 1000000
 joins_burst = 4000000
+requests_max = 1000000
+requests_per_address_max = 1000000
 joins_per_s = 4000000
 messages_burst = 4000000
 messages_per_s = 4000000
