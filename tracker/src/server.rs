@@ -183,12 +183,18 @@ async fn serve(
         stopped,
     });
     let cluster = start_tasks(cluster, &context);
-    let limits = &context.config.limits;
-    accepting::warn_of_few_files(limits);
-    let lobby = Lobby::new(limits);
+    let lobby = Lobby::new(&context.config.limits);
+    accepting::warn_of_few_files(&context.config.limits);
     accepting::accept(listener, &context, &lobby, shutdown).await;
     stopping.cancel();
-    let drain = Duration::from_millis(u64::from(limits.drain_ms));
+    wait_until_gone(&context, &lobby).await;
+    join([Some(shard), cluster]).await;
+    Ok(())
+}
+
+/// Waits until all connections have ended, or `limits.drain_ms`.
+async fn wait_until_gone(context: &Context, lobby: &Lobby) {
+    let limits = &context.config.limits;
     let gone = async {
         lobby.empty().await;
         context
@@ -196,11 +202,10 @@ async fn serve(
             .acquire_many(limits.connections_max)
             .await
     };
+    let drain = Duration::from_millis(u64::from(limits.drain_ms));
     if time::timeout(drain, gone).await.is_err() {
         tracing::info!("connections that did not end in time are cut");
     }
-    join([Some(shard), cluster]).await;
-    Ok(())
 }
 
 /// Waits until the tasks have ended.
