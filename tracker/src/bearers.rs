@@ -1,15 +1,21 @@
 //! What is done with each token: who passes one on to others gains little.
 
 use std::{
-    collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Instant, SystemTime},
 };
 
-use crate::{admission::Bearer, config::LimitsConfig, quota::Bucket};
+use crate::{
+    admission::Bearer,
+    config::LimitsConfig,
+    kicked::BearerMark,
+    quota::{Bucket, Ring},
+};
 
-/// Tokens that are remembered; beyond it no new ones are accepted until some have ended.
+/// Tokens that are remembered; beyond it those that nobody uses now are forgotten.
 const BEARERS_MAX: usize = 1_000_000;
+/// Tokens that are looked at for that with each new one: no single one pays for all.
+const FORGET_STEP: usize = 16;
 
 /// All tokens in use.
 #[derive(Debug)]
@@ -17,7 +23,8 @@ pub(crate) struct Bearers {
     connections_max: u32,
     joins_max: u32,
     messages: (u32, u32),
-    used: Mutex<HashMap<u128, Used>>,
+    bearers_max: usize,
+    used: Mutex<Ring<Used>>,
 }
 
 #[derive(Debug)]
@@ -46,21 +53,25 @@ impl Bearers {
                 limits.messages_per_token_burst,
                 limits.messages_per_token_per_s,
             ),
-            used: Mutex::new(HashMap::new()),
+            bearers_max: BEARERS_MAX,
+            used: Mutex::default(),
         })
     }
 
-    /// Counts a join; `None` if the token was used too often, or is in use too often.
+    /// Counts a join; `None` if the token was used too often, or is in use too often, or if it is new
+    /// and too many others are.
     pub(crate) fn hold(self: &Arc<Self>, bearer: Bearer) -> Option<HeldBearer> {
         let mut used = self.lock();
-        if used.len() >= BEARERS_MAX {
+        if used.entries.len() >= self.bearers_max && !used.entries.contains_key(&bearer.key) {
             let now = SystemTime::now();
-            used.retain(|_, u| u.connections > 0 || u.until > now);
+            let idle = |used: &Used| used.connections == 0;
+            // Better that one which has not ended is counted anew than that nobody new may come.
+            let ended = used.forget_some::<FORGET_STEP>(|used| idle(used) && used.until <= now);
+            if !ended && !used.forget_some::<FORGET_STEP>(idle) {
+                return None;
+            }
         }
-        if used.len() >= BEARERS_MAX && !used.contains_key(&bearer.key) {
-            return None;
-        }
-        let entry = used.entry(bearer.key).or_insert(Used {
+        let entry = used.entries.entry(bearer.key).or_insert(Used {
             connections: 0,
             joins: 0,
             until: bearer.until,
@@ -82,12 +93,22 @@ impl Bearers {
         })
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<u128, Used>> {
+    fn lock(&self) -> MutexGuard<'_, Ring<Used>> {
         self.used.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl HeldBearer {
+    /// What tells it from others, in short.
+    pub(crate) const fn mark(&self) -> Option<BearerMark> {
+        BearerMark::new(self.key as u64)
+    }
+
+    /// Whether it is this holder's.
+    pub(crate) const fn is_of(&self, bearer: &Bearer) -> bool {
+        self.key == bearer.key
+    }
+
     /// Whether the token's holders may say one thing more.
     pub(crate) fn take_message(&self, now: Instant) -> bool {
         let (burst, per_s) = self.bearers.messages;
@@ -98,7 +119,7 @@ impl HeldBearer {
 
 impl Drop for HeldBearer {
     fn drop(&mut self) {
-        if let Some(entry) = self.bearers.lock().get_mut(&self.key) {
+        if let Some(entry) = self.bearers.lock().entries.get_mut(&self.key) {
             entry.connections = entry.connections.saturating_sub(1);
         }
     }
@@ -128,6 +149,25 @@ mod tests {
         let again = hold(1);
         assert!(!again.take_message(now), "a new connection is no way out");
         assert!(again.take_message(now + Duration::from_secs(2)));
+    }
+
+    #[test]
+    fn new_tokens_take_the_place_of_those_that_nobody_uses() {
+        let mut bearers = Arc::into_inner(Bearers::new(&LimitsConfig::default())).unwrap();
+        bearers.bearers_max = 10;
+        let bearers = Arc::new(bearers);
+        let until = SystemTime::now() + Duration::from_secs(60);
+        let hold = |key, until| bearers.hold(Bearer { key, until });
+        let used: Vec<_> = (0..4).filter_map(|key| hold(key, until)).collect();
+        drop(hold(4, SystemTime::now()));
+        for key in 5..1_000 {
+            assert!(hold(key, until).is_some(), "{key}");
+        }
+        let entries = || bearers.used.lock().unwrap().entries.len();
+        assert!(entries() <= 10 && used.len() == 4, "{}", entries());
+        let full: Vec<_> = (2_000..2_100).filter_map(|key| hold(key, until)).collect();
+        assert_eq!(full.len(), 6, "all are in use");
+        assert!(hold(0, until).is_some(), "those that are known go on");
     }
 
     #[test]

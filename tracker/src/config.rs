@@ -170,7 +170,8 @@ pub struct SwarmConfig {
     pub introductions_burst: u16,
     /// Introductions that a viewer may receive in an hour beyond the burst.
     pub introductions_per_hour: u32,
-    /// Introductions that all viewers of one address together may receive in a burst.
+    /// Introductions that all viewers of one address together may receive in a burst, at most: an
+    /// address has what as many viewers may have as were there at once, and two more.
     pub address_introductions_burst: u32,
     /// Introductions that all viewers of one address together may receive in an hour beyond it.
     pub address_introductions_per_hour: u32,
@@ -182,7 +183,7 @@ pub struct SwarmConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LimitsConfig {
-    /// Connections at the same time; more wait to be accepted.
+    /// Viewers' connections at the same time; more are refused, and come back later.
     pub connections_max: u32,
     /// Connections of one address (IPv6: of one /64).
     pub connections_per_address_max: u32,
@@ -198,7 +199,16 @@ pub struct LimitsConfig {
     pub messages_per_token_burst: u32,
     /// Messages of all connections with one token in a second beyond the burst, signals counted.
     pub messages_per_token_per_s: u32,
-    /// Messages of one connection in a burst, signals not counted.
+    /// Bytes that one connection may send in a burst. A frame counts at least 128.
+    pub bytes_burst: u32,
+    /// Bytes that one connection may send in a second beyond the burst.
+    pub bytes_per_s: u32,
+    /// Bytes that all connections of one address may send in a burst.
+    pub bytes_per_address_burst: u32,
+    /// Bytes that all connections of one address may send in a second beyond the burst.
+    pub bytes_per_address_per_s: u32,
+    /// Messages of one connection in a burst, signals not counted. Pings and the parts of messages
+    /// that come in several frames count too.
     pub messages_burst: u32,
     /// Messages of one connection in a second beyond the burst, signals not counted.
     pub messages_per_s: u32,
@@ -209,8 +219,15 @@ pub struct LimitsConfig {
     /// Bytes that wait for a slow reader. Above half of it signals are dropped; when it is full the
     /// connection is closed.
     pub queue_bytes_max: u32,
+    /// Connections at the same time that are no viewer's, or not yet; more wait to be accepted.
+    pub requests_max: u32,
+    /// Such connections of one address (IPv6: of one /64); more are closed. Those of trusted proxies
+    /// are not counted.
+    pub requests_per_address_max: u32,
     /// For the head of an HTTP request, in milliseconds.
     pub request_head_ms: u32,
+    /// For a connection that does not become a viewer's, in milliseconds, whatever it asks.
+    pub request_ms: u32,
     /// From the WebSocket handshake to the join message, in milliseconds.
     pub join_ms: u32,
     /// A silent connection is pinged after this time, in milliseconds; one that is silent for three
@@ -266,6 +283,23 @@ impl Config {
         }
         if (self.limits.queue_bytes_max as usize) < 2 * limits::TRACKER_FRAME_LEN_MAX {
             return wrong("limits.queue_bytes_max must be at least 16384");
+        }
+        let longest = self
+            .webtorrent
+            .message_bytes_max
+            .max(limits::TRACKER_FRAME_LEN_MAX as u32);
+        if self
+            .limits
+            .bytes_burst
+            .min(self.limits.bytes_per_address_burst)
+            < longest
+        {
+            return wrong(
+                "limits.bytes_burst and limits.bytes_per_address_burst must have room for a message",
+            );
+        }
+        if self.limits.requests_max == 0 || self.limits.requests_per_address_max == 0 {
+            return wrong("limits.requests_max and limits.requests_per_address_max must not be 0");
         }
         if self.limits.connections_max == 0 || self.limits.joins_burst == 0 {
             return wrong("limits.connections_max and limits.joins_burst must not be 0");
@@ -434,12 +468,19 @@ impl Default for LimitsConfig {
             joins_per_token_max: 100,
             messages_per_token_burst: 4_000,
             messages_per_token_per_s: 150,
+            bytes_burst: 4 << 20,
+            bytes_per_s: 128 << 10,
+            bytes_per_address_burst: 64 << 20,
+            bytes_per_address_per_s: 4 << 20,
             messages_burst: 200,
             messages_per_s: 10,
             signals_burst: 600,
             signals_per_s: 50,
             queue_bytes_max: 65_536,
+            requests_max: 16_384,
+            requests_per_address_max: 256,
             request_head_ms: 10_000,
+            request_ms: 60_000,
             join_ms: 10_000,
             ping_ms: 25_000,
             reconnect_after_ms: 500,
@@ -528,6 +569,7 @@ mod tests {
             ("[swarm]\ngroup_thin = 15", "group_thin"),
             ("[swarm]\nsilence_ms_max = 6000", "silence_ms_max"),
             ("[limits]\nqueue_bytes_max = 100", "queue_bytes_max"),
+            ("[limits]\nbytes_burst = 10000", "bytes_burst"),
             ("[cluster]\nservers = [\"nats://h\"]", "name_key"),
             ("[webhooks]\nurls = [\"ftp://h/\"]", "webhooks.urls"),
             ("[webhooks]\nsecret = \"short\"", "webhooks.secret"),

@@ -12,7 +12,7 @@ use hyper::upgrade::Upgraded;
 use swarm_core::{
     directory::{ConnId, Joined, P2pMode},
     limits::{TEXT_LEN_MAX, TRACKER_FRAME_LEN_MAX},
-    wire::tracker::{self, RefusalCode, TrackerMsg, ViewerMsg},
+    wire::tracker::{self, RefusalCode, Status, TrackerMsg, ViewerMsg},
 };
 use tokio::{
     sync::{OwnedSemaphorePermit, mpsc::error::TrySendError},
@@ -25,7 +25,7 @@ use crate::{
     metrics::Counters,
     outgoing::Outgoing,
     privacy,
-    quota::{Bucket, Held},
+    quota::{Bucket, Held, Traffic},
     relay::Lease,
     server::Context,
     shard::{Command, Join, refusal_text},
@@ -35,6 +35,11 @@ use crate::{
 
 /// Close code of a connection that ends as it should (RFC 6455 section 7.4.1).
 const CLOSED_NORMALLY: u16 = 1000;
+
+/// Bytes that a viewer moves in a second at most, up and down together: two gigabits; and what it may
+/// report at once, of the time before it had a tracker.
+const REPORTED_PER_S: u32 = 250_000_000;
+const REPORTED_BURST: u32 = 4_000_000_000;
 
 /// Why a connection ends.
 enum End {
@@ -54,7 +59,7 @@ pub(crate) struct Visit {
     pub(crate) conn: ConnId,
     pub(crate) held: Held,
     /// Its share of all connections.
-    pub(crate) _permit: Arc<OwnedSemaphorePermit>,
+    pub(crate) _permit: OwnedSemaphorePermit,
 }
 
 /// What is known of a viewer from its handshake, and needed until it has joined.
@@ -157,18 +162,27 @@ impl Visit {
 
     /// What comes first, soon: at least one message.
     async fn first_messages(&self, socket: &mut Socket) -> Result<Vec<Bytes>, End> {
-        let mut messages = Vec::new();
+        let (mut messages, mut others) = (Vec::new(), 0_u32);
+        let burst = self.context.config.limits.messages_burst;
         let first = async {
             while messages.is_empty() {
-                let read = socket.read(|incoming| match incoming {
-                    Incoming::Binary(bytes) => {
-                        messages.push(Bytes::copy_from_slice(bytes));
-                        ControlFlow::Continue(())
+                let read = socket.read(|incoming| {
+                    others += 1;
+                    match incoming {
+                        Incoming::Binary(bytes) => {
+                            messages.push(Bytes::copy_from_slice(bytes));
+                            ControlFlow::Continue(())
+                        }
+                        Incoming::Other(_) if others <= burst => ControlFlow::Continue(()),
+                        Incoming::Other(_) | Incoming::Text(_) => ControlFlow::Break(()),
                     }
-                    Incoming::Control => ControlFlow::Continue(()),
-                    Incoming::Text(_) => ControlFlow::Break(()),
                 });
-                read.await.map_err(end_of)?;
+                match read.await {
+                    Err(Ended::Enough) if others > burst => {
+                        return Err(End::Refused(RefusalCode::Quota));
+                    }
+                    read => read.map_err(end_of)?,
+                }
             }
             Ok(())
         };
@@ -227,6 +241,7 @@ impl Visit {
             joined,
             isp: found.isp,
             site: found.network.site.zip(found.label),
+            bearer: pass.mark(),
             stun: self.stun_servers(caller),
             outgoing: Sink::Here(outgoing),
         };
@@ -274,12 +289,13 @@ impl Visit {
                 return end;
             }
             let read = socket.read(|incoming| {
-                let taken = match incoming {
+                let traffic = quota.take_bytes(incoming.len());
+                let taken = traffic.and_then(|()| match incoming {
                     Incoming::Binary(bytes) => self.on_message(bytes, &mut quota, &mut waiting),
                     Incoming::Text(_) => Err(End::Refused(RefusalCode::BadMessage)),
                     // Seen to already, but not free.
-                    Incoming::Control => quota.take_message(),
-                };
+                    Incoming::Other(_) => quota.take_message(),
+                });
                 match taken {
                     Ok(()) => ControlFlow::Continue(()),
                     Err(end) => {
@@ -337,8 +353,9 @@ impl Visit {
                 let from = conn;
                 Command::Signal { from, to, payload }
             }
-            ViewerMsg::Status(status) => {
+            ViewerMsg::Status(mut status) => {
                 quota.take_message()?;
+                quota.bound_report(&mut status);
                 Command::Status(conn, Box::new(status))
             }
             ViewerMsg::Link {
@@ -412,6 +429,9 @@ struct Quota<'a> {
     pass: &'a Pass,
     messages: Bucket,
     signals: Bucket,
+    traffic: Traffic,
+    /// Bytes that it may still say to have moved.
+    reported: Bucket,
 }
 
 impl<'a> Quota<'a> {
@@ -422,6 +442,8 @@ impl<'a> Quota<'a> {
             pass,
             messages: Bucket::full(limits.messages_burst, now),
             signals: Bucket::full(limits.signals_burst, now),
+            traffic: Traffic::new(limits, now),
+            reported: Bucket::full(REPORTED_BURST, now),
         }
     }
 
@@ -430,6 +452,27 @@ impl<'a> Quota<'a> {
         let (burst, per_s) = (limits.messages_burst, limits.messages_per_s);
         let now = Instant::now();
         allowed(self.messages.take(burst, per_s, now) && self.pass.take_message(now))
+    }
+
+    /// Cuts what the viewer says to have received and sent to what a viewer can: sums over all of them
+    /// are told to broadcasters, and one that makes figures up is not to spoil them.
+    fn bound_report(&mut self, status: &mut Status) {
+        let mut figures = [
+            &mut status.bytes_p2p,
+            &mut status.bytes_cdn,
+            &mut status.bytes_up,
+        ];
+        let now = Instant::now();
+        for bytes in &mut figures {
+            **bytes = self
+                .reported
+                .take_up_to(**bytes, REPORTED_BURST, REPORTED_PER_S, now);
+        }
+    }
+
+    fn take_bytes(&mut self, len: usize) -> Result<(), End> {
+        let held = &self.visit.held;
+        allowed(self.traffic.take(len, held, Instant::now()))
     }
 
     fn take_signal(&mut self) -> Result<(), End> {

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use ppp::{HeaderResult, PartialResult, v1, v2};
 use tokio::{io::AsyncReadExt, net::TcpStream, time::timeout};
 
-use crate::{Config, Error, reload::Reloader, stream::Stream, tls::Acceptor};
+use crate::{AddressHeader, Config, Error, reload::Reloader, stream::Stream, tls::Acceptor};
 
 /// Longest header of the PROXY protocol that is read: one of version 2 has 52 bytes with addresses,
 /// and what the proxy adds to it.
@@ -15,6 +15,32 @@ const PROXY_LEN_MAX: usize = 1024;
 const V1_LEN_MAX: usize = 107;
 /// First byte of a TLS connection: a handshake record (RFC 8446 5.1).
 const TLS_HANDSHAKE: u8 = 0x16;
+
+/// Whose connection it is, as far as is known below HTTP.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Peer {
+    pub(crate) address: IpAddr,
+    /// `false` where the address is that of a proxy which says that it does not know whose connection
+    /// it passes on. HTTP's headers come from there unread, so they are the viewer's own words.
+    is_named: bool,
+}
+
+impl Peer {
+    const fn at(address: IpAddr) -> Self {
+        Self {
+            address,
+            is_named: true,
+        }
+    }
+
+    /// The header of HTTP that may say more.
+    pub(crate) fn header(&self, configured: AddressHeader) -> AddressHeader {
+        match self.is_named {
+            true => configured,
+            false => AddressHeader::None,
+        }
+    }
+}
 
 /// Leads connections in.
 pub(crate) struct Entrance {
@@ -34,13 +60,18 @@ impl Entrance {
         })
     }
 
-    /// The connection ready for HTTP, and the address that it comes from as far as trusted proxies
-    /// say below HTTP.
-    pub(crate) async fn enter(&self, tcp: TcpStream, peer: IpAddr) -> io::Result<(Stream, IpAddr)> {
+    /// Whether an address is a trusted proxy's.
+    pub(crate) fn trusts(&self, peer: IpAddr) -> bool {
         let peer = peer.to_canonical();
-        let trusted = self.trusted.iter().any(|net| net.contains(&peer));
+        self.trusted.iter().any(|net| net.contains(&peer))
+    }
+
+    /// The connection ready for HTTP, and whose it is as far as trusted proxies say below HTTP.
+    pub(crate) async fn enter(&self, tcp: TcpStream, peer: IpAddr) -> io::Result<(Stream, Peer)> {
+        let peer = peer.to_canonical();
+        let trusted = self.trusts(peer);
         if self.tls.is_none() && !(trusted && self.proxy_protocol) {
-            return Ok((Stream::Plain(Vec::new(), tcp), peer));
+            return Ok((Stream::Plain(Vec::new(), tcp), Peer::at(peer)));
         }
         let entered = timeout(self.limit, Box::pin(self.lead_in(tcp, peer, trusted)));
         entered
@@ -53,38 +84,40 @@ impl Entrance {
         mut tcp: TcpStream,
         peer: IpAddr,
         trusted: bool,
-    ) -> io::Result<(Stream, IpAddr)> {
-        let (mut early, mut address) = (Vec::new(), peer);
+    ) -> io::Result<(Stream, Peer)> {
+        let (mut early, mut whose) = (Vec::new(), Peer::at(peer));
         if trusted && self.proxy_protocol {
-            let header_len;
-            (header_len, address) = read_header(&mut tcp, &mut early, peer).await?;
+            let (header_len, named) = read_header(&mut tcp, &mut early).await?;
+            whose = Peer {
+                address: named.unwrap_or(peer),
+                is_named: named.is_some(),
+            };
             early.drain(..header_len);
         }
         let Some(tls) = &self.tls else {
-            return Ok((Stream::Plain(early, tcp), address));
+            return Ok((Stream::Plain(early, tcp), whose));
         };
         if early.is_empty() {
             more(&mut tcp, &mut early).await?;
         }
         // Behind a proxy that ends TLS itself the last hop may be plain.
         if trusted && early[0] != TLS_HANDSHAKE {
-            return Ok((Stream::Plain(early, tcp), address));
+            return Ok((Stream::Plain(early, tcp), whose));
         }
-        Ok((Stream::Tls(tls.accept(tcp, early).await?), address))
+        Ok((Stream::Tls(tls.accept(tcp, early).await?), whose))
     }
 }
 
-/// Reads the proxy's header; how long it is, and whom it names. What comes behind it stays in
-/// `early`.
+/// Reads the proxy's header; how long it is, and whom it names, if anybody. What comes behind it stays
+/// in `early`.
 async fn read_header(
     tcp: &mut TcpStream,
     early: &mut Vec<u8>,
-    peer: IpAddr,
-) -> io::Result<(usize, IpAddr)> {
+) -> io::Result<(usize, Option<IpAddr>)> {
     loop {
         more(tcp, early).await?;
         match parse_header(early) {
-            Header::Named(len, address) => return Ok((len, address.unwrap_or(peer))),
+            Header::Named(len, address) => return Ok((len, address)),
             Header::Bad => return Err(bad("malformed PROXY header")),
             Header::Partial if early.len() >= PROXY_LEN_MAX => {
                 return Err(bad("PROXY header over the limit"));

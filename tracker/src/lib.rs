@@ -4,12 +4,12 @@
 //! [`swarm_core::directory::Directory`]; this crate gives it sockets, a clock, and knowledge of
 //! networks.
 //!
-//! - `server` accepts connections and answers HTTP: WebSocket upgrades, health, metrics, API.
+//! - `server` answers HTTP: WebSocket upgrades, health, metrics, API. `accepting` takes connections in.
 //! - `socket` is WebSockets that keep next to nothing while they are idle.
 //! - `connection` speaks with one viewer: limits, decoding, admission.
 //! - `shard` owns the directory; everything reaches it through one bounded channel.
 //! - `outgoing` is the bounded queue between the shard and one connection.
-//! - `entrance` leads connections in: PROXY protocol, TLS.
+//! - `entrance` leads connections in: PROXY protocol, TLS. `lobby` bounds those that are nobody's yet.
 //! - `admission` says who may join: tokens, the operator's back end.
 //! - `networks` knows ISPs and places: the operator's rules, MMDB files.
 //! - `reload` reads files again when they change.
@@ -17,6 +17,7 @@
 //! - `api` is what operators see and do.
 //! - `dashboard` is the page that shows it; its files are in `dashboard/`.
 //! - `cluster` makes several nodes one tracker.
+//! - `kicked` remembers whom the operator has sent away.
 //! - `farewell` sends viewers away, for a restart that they do not notice.
 //! - `webtorrent` serves WebTorrent clients, unchanged, at `/announce`.
 //! - `relay` tells viewers of TURN servers.
@@ -25,6 +26,7 @@
 //!
 //! The wire is specified in `docs/protocol/tracker.md` and `docs/protocol/webtorrent.md`.
 
+mod accepting;
 mod address;
 mod admission;
 mod api;
@@ -40,6 +42,8 @@ mod fake;
 mod farewell;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
+mod kicked;
+mod lobby;
 mod metrics;
 mod names;
 mod networks;

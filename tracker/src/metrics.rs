@@ -49,6 +49,7 @@ table! {
     Counters:
     Gauge connections "WebSocket connections."
     Counter connections_refused "Connections refused."
+    Counter accept_errors "Errors in accepting connections."
     Counter messages_in "Messages of viewers."
     Counter bad_messages "Malformed messages, or out of order."
     Counter over_quota "Viewers refused for a quota."

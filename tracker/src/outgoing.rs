@@ -105,6 +105,11 @@ impl Outgoing {
         }
     }
 
+    #[cfg(test)]
+    pub(crate) fn incomplete_since_ms(&self) -> u32 {
+        self.incomplete_ms.load(Ordering::Relaxed)
+    }
+
     /// Pings a silent connection, ends one that is silent for too long, or that has left a message
     /// incomplete for a whole interval.
     pub(crate) fn look_after(self: &Arc<Self>, now_ms: u32) {

@@ -1,7 +1,7 @@
 //! Token buckets, and what each address uses.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
     time::Instant,
@@ -11,6 +11,13 @@ use crate::{clock, config::LimitsConfig};
 
 /// Addresses that are remembered; beyond it those without connections are forgotten.
 const ADDRESSES_MAX: usize = 200_000;
+/// Addresses that are looked at for that with each new one: no single one pays for all.
+const FORGET_STEP: usize = 4;
+
+/// What a frame counts at least, in bytes: small ones cost work too.
+const FRAME_COST_MIN: u32 = 128;
+/// What a connection takes from its address's share at once, in bytes.
+const TRAFFIC_STEP: u32 = 4 * 1024;
 
 /// Allows a burst, and a rate beyond it.
 #[derive(Clone, Copy, Debug)]
@@ -29,15 +36,31 @@ impl Bucket {
 
     /// Whether one more is allowed.
     pub(crate) fn take(&mut self, burst: u32, per_s: u32, now: Instant) -> bool {
+        self.take_many(1, burst, per_s, now)
+    }
+
+    /// Whether so many more are allowed; all of them or none.
+    pub(crate) fn take_many(&mut self, count: u32, burst: u32, per_s: u32, now: Instant) -> bool {
         let now_ms = clock::ms_of(now);
         let earned = clock::since_ms(self.at_ms, now_ms) as f32 / 1000.0 * per_s as f32;
         self.tokens = (self.tokens + earned).min(burst as f32);
         self.at_ms = now_ms;
-        let allowed = self.tokens >= 1.0;
+        let allowed = self.tokens >= count as f32;
         if allowed {
-            self.tokens -= 1.0;
+            self.tokens -= count as f32;
         }
         allowed
+    }
+
+    /// Takes as much of `count` as is allowed.
+    pub(crate) fn take_up_to(&mut self, count: u32, burst: u32, per_s: u32, now: Instant) -> u32 {
+        if self.take_many(count, burst, per_s, now) {
+            return count;
+        }
+        // Refilled just now.
+        let left = self.tokens as u32;
+        self.tokens = 0.0;
+        left.min(count)
     }
 
     fn is_full(&self, burst: u32, per_s: u32, now: Instant) -> bool {
@@ -50,13 +73,82 @@ impl Bucket {
 #[derive(Debug)]
 pub(crate) struct Addresses {
     limits: LimitsConfig,
-    used: Mutex<HashMap<u128, Used>>,
+    addresses_max: usize,
+    used: Mutex<Ring<Used>>,
+}
+
+/// Entries that are gone through a few at a time, round and round.
+#[derive(Debug)]
+pub(crate) struct Ring<T> {
+    pub(crate) entries: BTreeMap<u128, T>,
+    next: u128,
+}
+
+impl<T> Default for Ring<T> {
+    fn default() -> Self {
+        Self {
+            entries: BTreeMap::new(),
+            next: 0,
+        }
+    }
+}
+
+impl<T> Ring<T> {
+    /// Looks at up to `N` entries, and removes those that may go. Whether any did.
+    pub(crate) fn forget_some<const N: usize>(&mut self, may_go: impl Fn(&T) -> bool) -> bool {
+        let mut seen = self.entries.range(self.next..);
+        let looked_at: [_; N] =
+            std::array::from_fn(|_| seen.next().map(|(key, entry)| (*key, may_go(entry))));
+        self.next = match looked_at.last() {
+            Some(Some((key, _))) => key.wrapping_add(1),
+            _ => 0,
+        };
+        let mut any = false;
+        for (key, _) in looked_at.into_iter().flatten().filter(|(_, goes)| *goes) {
+            any |= self.entries.remove(&key).is_some();
+        }
+        any
+    }
 }
 
 #[derive(Debug)]
 struct Used {
     connections: u32,
     joins: Bucket,
+    bytes: Bucket,
+}
+
+/// What one connection may still send, in bytes; from its own share and its address's.
+#[derive(Debug)]
+pub(crate) struct Traffic {
+    own: Bucket,
+    /// What it has already taken from its address's share: not each message asks there.
+    taken: u32,
+}
+
+impl Traffic {
+    pub(crate) fn new(limits: &LimitsConfig, now: Instant) -> Self {
+        Self {
+            own: Bucket::full(limits.bytes_burst, now),
+            taken: 0,
+        }
+    }
+
+    /// Whether a frame with so many bytes is allowed.
+    pub(crate) fn take(&mut self, len: usize, held: &Held, now: Instant) -> bool {
+        let limits = &held.addresses.limits;
+        let cost = (len as u32).max(FRAME_COST_MIN);
+        if cost > self.taken {
+            let more = (cost - self.taken).max(TRAFFIC_STEP);
+            if !held.take_bytes(more, now) {
+                return false;
+            }
+            self.taken += more;
+        }
+        self.taken -= cost;
+        self.own
+            .take_many(cost, limits.bytes_burst, limits.bytes_per_s, now)
+    }
 }
 
 /// One connection of an address; given back when dropped.
@@ -71,7 +163,8 @@ impl Addresses {
     pub(crate) fn new(limits: LimitsConfig) -> Arc<Self> {
         Arc::new(Self {
             limits,
-            used: Mutex::new(HashMap::new()),
+            addresses_max: ADDRESSES_MAX,
+            used: Mutex::default(),
         })
     }
 
@@ -80,13 +173,13 @@ impl Addresses {
         let key = household_key(address);
         let now = Instant::now();
         let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
-        if used.len() >= ADDRESSES_MAX {
-            let (burst, per_s) = (self.limits.joins_burst, self.limits.joins_per_s);
-            used.retain(|_, u| u.connections > 0 || !u.joins.is_full(burst, per_s, now));
+        if used.entries.len() >= self.addresses_max && !used.entries.contains_key(&key) {
+            used.forget_some::<FORGET_STEP>(|used| used.is_idle(&self.limits, now));
         }
-        let entry = used.entry(key).or_insert_with(|| Used {
+        let entry = used.entries.entry(key).or_insert_with(|| Used {
             connections: 0,
             joins: Bucket::full(self.limits.joins_burst, now),
+            bytes: Bucket::full(self.limits.bytes_per_address_burst, now),
         });
         if entry.connections >= self.limits.connections_per_address_max {
             return None;
@@ -99,6 +192,21 @@ impl Addresses {
     }
 }
 
+impl Used {
+    /// Whether nothing is lost with it.
+    fn is_idle(&self, limits: &LimitsConfig, now: Instant) -> bool {
+        let (bytes, bytes_per_s) = (
+            limits.bytes_per_address_burst,
+            limits.bytes_per_address_per_s,
+        );
+        self.connections == 0
+            && self
+                .joins
+                .is_full(limits.joins_burst, limits.joins_per_s, now)
+            && self.bytes.is_full(bytes, bytes_per_s, now)
+    }
+}
+
 impl Held {
     const fn key(&self) -> u128 {
         u128::from_ne_bytes(self.key)
@@ -108,14 +216,27 @@ impl Held {
     pub(crate) fn may_join(&self) -> bool {
         let limits = &self.addresses.limits;
         let mut used = self.lock();
-        used.get_mut(&self.key()).is_some_and(|entry| {
+        used.entries.get_mut(&self.key()).is_some_and(|entry| {
             entry
                 .joins
                 .take(limits.joins_burst, limits.joins_per_s, Instant::now())
         })
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<u128, Used>> {
+    /// Whether the address may send so many bytes more.
+    fn take_bytes(&self, count: u32, now: Instant) -> bool {
+        let limits = &self.addresses.limits;
+        let (burst, per_s) = (
+            limits.bytes_per_address_burst,
+            limits.bytes_per_address_per_s,
+        );
+        let mut used = self.lock();
+        used.entries
+            .get_mut(&self.key())
+            .is_some_and(|entry| entry.bytes.take_many(count, burst, per_s, now))
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Ring<Used>> {
         let used = &self.addresses.used;
         used.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -123,7 +244,7 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        if let Some(entry) = self.lock().get_mut(&self.key()) {
+        if let Some(entry) = self.lock().entries.get_mut(&self.key()) {
             entry.connections = entry.connections.saturating_sub(1);
         }
     }
@@ -152,6 +273,51 @@ mod tests {
         let later = start + Duration::from_secs(1);
         let taken = (0..5).filter(|_| bucket.take(3, 2, later)).count();
         assert_eq!(taken, 2);
+    }
+
+    #[test]
+    fn addresses_are_forgotten_a_few_at_a_time_but_not_those_that_count() {
+        let limits = LimitsConfig {
+            joins_burst: 1,
+            joins_per_s: u32::MAX,
+            bytes_per_address_burst: 1,
+            bytes_per_address_per_s: u32::MAX,
+            ..LimitsConfig::default()
+        };
+        let addresses = Arc::new(Addresses {
+            addresses_max: 100,
+            limits,
+            used: Mutex::default(),
+        });
+        let hold = |n: u32| addresses.hold(IpAddr::from(n.to_be_bytes())).unwrap();
+        let len = || addresses.used.lock().unwrap().entries.len();
+        let staying: Vec<Held> = (0..50).map(hold).collect();
+        for n in 50..100 {
+            drop(hold(n));
+        }
+        // Their buckets are full again.
+        std::thread::sleep(Duration::from_millis(1_100));
+        for n in 1_000..1_200 {
+            let before = len();
+            drop(hold(n));
+            assert!(len() + FORGET_STEP > before, "a few at a time");
+        }
+        let used = addresses.used.lock().unwrap();
+        assert_eq!(
+            used.entries.len(),
+            250,
+            "those that stay, and those of this second"
+        );
+        assert!(
+            staying
+                .iter()
+                .all(|held| used.entries.contains_key(&held.key()))
+        );
+        assert!((50..100_u32).all(|n| {
+            let key = household_key(IpAddr::from(n.to_be_bytes()));
+            !used.entries.contains_key(&key)
+        }));
+        drop(used);
     }
 
     #[test]

@@ -20,6 +20,14 @@ const FOLDER_FILES_MAX: usize = 1000;
 type Stamp = BTreeSet<(PathBuf, Option<(SystemTime, u64)>)>;
 type Load<T> = Box<dyn Fn() -> Result<T, Error> + Send + Sync>;
 
+/// What was seen when files were read last.
+#[derive(Debug)]
+struct Read {
+    stamp: Stamp,
+    /// They were of no use then. They are tried again: that may have been the disk's fault, not theirs.
+    failed: bool,
+}
+
 /// What was made of files; replaced as a whole when they change. Files that cannot be used leave
 /// what is there in place.
 pub(crate) struct Live<T> {
@@ -27,7 +35,7 @@ pub(crate) struct Live<T> {
     /// Folders stand for the files in them.
     files: Vec<PathBuf>,
     load: Load<T>,
-    stamp: Mutex<Stamp>,
+    read: Mutex<Read>,
     value: ArcSwap<T>,
 }
 
@@ -38,13 +46,16 @@ impl<T: Send + Sync + 'static> Live<T> {
         files: Vec<PathBuf>,
         load: impl Fn() -> Result<T, Error> + Send + Sync + 'static,
     ) -> Result<Self, Error> {
-        let stamp = Mutex::new(stamp_of(&files));
+        let read = Mutex::new(Read {
+            stamp: stamp_of(&files),
+            failed: false,
+        });
         let value = ArcSwap::from_pointee(load()?);
         Ok(Self {
             what,
             files,
             load: Box::new(load),
-            stamp,
+            read,
             value,
         })
     }
@@ -72,19 +83,24 @@ pub(crate) trait Refresh: Send + Sync {
 impl<T: Send + Sync + 'static> Refresh for Live<T> {
     fn refresh(&self) {
         let seen = stamp_of(&self.files);
-        let mut stamp = self.stamp.lock().unwrap_or_else(PoisonError::into_inner);
-        if *stamp == seen {
+        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        let changed = read.stamp != seen;
+        if !changed && !read.failed {
             return;
         }
-        *stamp = seen;
-        match (self.load)() {
+        let loaded = (self.load)();
+        read.failed = loaded.is_err();
+        read.stamp = seen;
+        match loaded {
             Ok(value) => {
                 self.value.store(Arc::new(value));
                 tracing::info!(what = self.what, "read again");
             }
-            Err(error) => {
+            // Said once for each change.
+            Err(error) if changed => {
                 tracing::error!(what = self.what, %error, "kept as it was: the new files are bad");
             }
+            Err(_) => {}
         }
     }
 }
@@ -154,9 +170,16 @@ fn stamp_of(files: &[PathBuf]) -> Stamp {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use super::*;
 
+    static FAILING: AtomicBool = AtomicBool::new(false);
+
     fn number(path: &Path) -> Result<u32, Error> {
+        if FAILING.load(Ordering::Relaxed) {
+            return Err(Error::Config("the disk fails".into()));
+        }
         let text = fs::read_to_string(path).unwrap_or_default();
         text.trim()
             .parse()
@@ -178,9 +201,16 @@ mod tests {
             live.refresh();
             assert_eq!(**live.get(), expected, "{content}");
         }
+        FAILING.store(true, Ordering::Relaxed);
+        fs::write(&path, "4444").unwrap();
+        live.refresh();
+        assert_eq!(**live.get(), 333, "it could not be read");
+        FAILING.store(false, Ordering::Relaxed);
+        live.refresh();
+        assert_eq!(**live.get(), 4444, "now it can, unchanged as it is");
         fs::remove_file(&path).unwrap();
         live.refresh();
-        assert_eq!(**live.get(), 333, "a file that is gone");
+        assert_eq!(**live.get(), 4444, "a file that is gone");
         assert!(Live::open("missing", vec![], move || number(&path)).is_err());
     }
 }

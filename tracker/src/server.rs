@@ -3,10 +3,9 @@
 use std::{
     convert::Infallible,
     future::Future,
-    net::IpAddr,
     pin::pin,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -25,7 +24,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use swarm_core::{directory::ConnId, limits, wire::SUBPROTOCOL};
 use tokio::{
     net::{TcpListener, UdpSocket},
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    sync::{Semaphore, mpsc},
     task::JoinHandle,
     time,
 };
@@ -33,7 +32,7 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Error,
+    Error, accepting,
     address::client_address,
     admission::{self, Admission, origin_allowed},
     api,
@@ -42,8 +41,9 @@ use crate::{
     config::Config,
     connection::{Caller, Visit},
     dashboard,
-    entrance::Entrance,
+    entrance::{Entrance, Peer},
     farewell::Places,
+    lobby::Lobby,
     metrics::Counters,
     names::{self, Names},
     networks::Networks,
@@ -58,9 +58,6 @@ use crate::{
 
 /// Largest head of a request, in bytes.
 const HEAD_LEN_MAX: usize = 16 * 1024;
-/// After an error of the listener (no more files), before it is tried again.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-
 pub(crate) type Answer = Response<Full<Bytes>>;
 
 /// What all connections share.
@@ -79,8 +76,14 @@ pub(crate) struct Context {
     pub(crate) sockets: Sockets,
     pub(crate) webtorrent: Arc<Facade>,
     pub(crate) bearers: Arc<Bearers>,
-    entrance: Entrance,
+    /// What operators were told a moment ago.
+    pub(crate) answers: tokio::sync::Mutex<api::Answers>,
+    /// Streams whose start this node has told, and when they started.
+    told: Mutex<Vec<(String, u64)>>,
+    pub(crate) entrance: Entrance,
     addresses: Arc<Addresses>,
+    /// One for each viewer that there may be.
+    connections: Arc<Semaphore>,
     conns: AtomicU64,
     stopping: CancellationToken,
     pub(crate) stopped: CancellationToken,
@@ -158,7 +161,10 @@ async fn serve(
     let cluster = start_cluster(&config, places, ends, &counters, &stopping).await?;
     let context = Arc::new(Context {
         addresses: Addresses::new(config.limits.clone()),
+        connections: Arc::new(Semaphore::new(config.limits.connections_max as usize)),
         bearers: Bearers::new(&config.limits),
+        answers: tokio::sync::Mutex::default(),
+        told: Mutex::default(),
         entrance,
         node: Node::new(&config, cluster.as_ref(), id),
         config,
@@ -177,17 +183,29 @@ async fn serve(
         stopped,
     });
     let cluster = start_tasks(cluster, &context);
-    let connections_max = context.config.limits.connections_max;
-    let connections = Arc::new(Semaphore::new(connections_max as usize));
-    accept(listener, &context, &connections, shutdown).await;
+    let lobby = Lobby::new(&context.config.limits);
+    accepting::warn_of_few_files(&context.config.limits);
+    accepting::accept(listener, &context, &lobby, shutdown).await;
     stopping.cancel();
-    let drain = Duration::from_millis(u64::from(context.config.limits.drain_ms));
-    let gone = connections.acquire_many(connections_max);
+    wait_until_gone(&context, &lobby).await;
+    join([Some(shard), cluster]).await;
+    Ok(())
+}
+
+/// Waits until all connections have ended, or `limits.drain_ms`.
+async fn wait_until_gone(context: &Context, lobby: &Lobby) {
+    let limits = &context.config.limits;
+    let gone = async {
+        lobby.empty().await;
+        context
+            .connections
+            .acquire_many(limits.connections_max)
+            .await
+    };
+    let drain = Duration::from_millis(u64::from(limits.drain_ms));
     if time::timeout(drain, gone).await.is_err() {
         tracing::info!("connections that did not end in time are cut");
     }
-    join([Some(shard), cluster]).await;
-    Ok(())
 }
 
 /// Waits until the tasks have ended.
@@ -266,6 +284,11 @@ impl Context {
         self.shard.send(Command::Drain(over)).await.ok()
     }
 
+    /// Streams whose start this node has told, and when they started, in milliseconds since 1970.
+    pub(crate) fn told(&self) -> MutexGuard<'_, Vec<(String, u64)>> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(crate) fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
     }
@@ -291,52 +314,15 @@ async fn start_stun(
     Ok(Some(port))
 }
 
-async fn accept(
-    listener: TcpListener,
-    context: &Arc<Context>,
-    connections: &Arc<Semaphore>,
-    shutdown: impl Future<Output = ()>,
-) {
-    let mut shutdown = pin!(shutdown);
-    loop {
-        let next = async {
-            let permit = Arc::clone(connections).acquire_owned().await;
-            (permit, listener.accept().await)
-        };
-        let (permit, accepted) = tokio::select! {
-            () = &mut shutdown => return,
-            next = next => next,
-        };
-        let (Ok(permit), Ok((stream, peer))) = (permit, accepted) else {
-            time::sleep(ACCEPT_PAUSE).await;
-            continue;
-        };
-        // Frames are small and answer each other: waiting to fill packets only delays.
-        let _ = stream.set_nodelay(true);
-        let (context, permit) = (Arc::clone(context), Arc::new(permit));
-        tokio::spawn(async move {
-            match context.entrance.enter(stream, peer.ip()).await {
-                Ok((stream, peer)) => serve_http(stream, peer, context, permit).await,
-                Err(error) => {
-                    Counters::add(&context.counters.connections_refused);
-                    tracing::debug!(%error, peer = %peer.ip(), "not let in");
-                }
-            }
-        });
-    }
-}
-
-async fn serve_http(
-    stream: Stream,
-    peer: IpAddr,
-    context: Arc<Context>,
-    permit: Arc<OwnedSemaphorePermit>,
-) {
-    let head_time = Duration::from_millis(u64::from(context.config.limits.request_head_ms));
+/// Speaks HTTP until the connection ends, or becomes a viewer's.
+pub(crate) async fn serve_http(stream: Stream, peer: Peer, context: Arc<Context>) {
+    let limits = &context.config.limits;
+    let head_time = Duration::from_millis(u64::from(limits.request_head_ms));
+    let time_max = Duration::from_millis(u64::from(limits.request_ms));
     let shared = Arc::clone(&context);
     let service = service_fn(move |request| {
-        let (context, permit) = (Arc::clone(&shared), Arc::clone(&permit));
-        async move { Ok::<_, Infallible>(answer(request, peer, context, permit).await) }
+        let context = Arc::clone(&shared);
+        async move { Ok::<_, Infallible>(answer(request, peer, context).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -354,18 +340,21 @@ async fn serve_http(
                 None => return,
             }
         }
+        // Whatever it asks, and however slowly it reads what it is told.
+        () = time::sleep(time_max) => {
+            connection.as_mut().graceful_shutdown();
+            match time::timeout(head_time, connection).await {
+                Ok(served) => served,
+                Err(_) => return,
+            }
+        }
     };
     if let Err(error) = served {
-        tracing::debug!(%error, %peer, "HTTP connection broke");
+        tracing::debug!(%error, peer = %peer.address, "HTTP connection broke");
     }
 }
 
-async fn answer(
-    request: Request<Incoming>,
-    peer: IpAddr,
-    context: Arc<Context>,
-    permit: Arc<OwnedSemaphorePermit>,
-) -> Answer {
+async fn answer(request: Request<Incoming>, peer: Peer, context: Arc<Context>) -> Answer {
     let path = request.uri().path();
     match path {
         "/healthz" => text(StatusCode::OK, "ok\n"),
@@ -380,9 +369,9 @@ async fn answer(
         }
         _ if path.starts_with("/api/") => api::answer(request, &context).await,
         _ if context.config.paths.iter().any(|p| p == path) => {
-            upgrade(request, peer, context, permit, Some(SUBPROTOCOL))
+            upgrade(request, peer, context, Some(SUBPROTOCOL))
         }
-        _ if context.webtorrent.is_at(path) => upgrade(request, peer, context, permit, None),
+        _ if context.webtorrent.is_at(path) => upgrade(request, peer, context, None),
         _ => text(StatusCode::NOT_FOUND, "not found\n"),
     }
 }
@@ -391,9 +380,8 @@ async fn answer(
 /// client's.
 fn upgrade(
     mut request: Request<Incoming>,
-    peer: IpAddr,
+    peer: Peer,
     context: Arc<Context>,
-    permit: Arc<OwnedSemaphorePermit>,
     subprotocol: Option<&'static str>,
 ) -> Answer {
     let refuse = |status, why| {
@@ -409,15 +397,21 @@ fn upgrade(
     };
     let headers = request.headers();
     let address = client_address(
-        peer,
+        peer.address,
         headers,
         &context.config.trusted_proxies,
-        context.config.address_header,
+        peer.header(context.config.address_header),
     );
     let Some(held) = context.addresses.hold(address) else {
         return refuse(
             StatusCode::TOO_MANY_REQUESTS,
             "too many connections of this address\n",
+        );
+    };
+    let Ok(permit) = Arc::clone(&context.connections).try_acquire_owned() else {
+        return refuse(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "too many viewers are connected\n",
         );
     };
     let conn = context.conns.fetch_add(1, Ordering::Relaxed);

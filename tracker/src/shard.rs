@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use swarm_core::{
     directory::{Action, ConnId, Directory, Input, Joined, Network, Outbox},
-    id::PeerId,
+    id::{PeerId, StreamId},
     time::Instant,
     wire::tracker::{LinkOutcome, RefusalCode, Status, TrackerMsg, Welcome},
 };
@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     config::Config,
     farewell::{Farewell, Goodbye, Places},
+    kicked::{BearerMark, Identity, Kicked},
     metrics::Counters,
     names::Names,
     sink::Sink,
@@ -86,6 +87,8 @@ pub(crate) struct Join {
     pub(crate) isp: Option<String>,
     /// The number of its site, and what the operator calls it.
     pub(crate) site: Option<(u32, String)>,
+    /// Its token, if it has one.
+    pub(crate) bearer: Option<BearerMark>,
     /// What it is told of STUN servers.
     pub(crate) stun: Vec<String>,
     pub(crate) outgoing: Sink,
@@ -93,6 +96,7 @@ pub(crate) struct Join {
 
 struct Conn {
     peer: PeerId,
+    bearer: Option<BearerMark>,
     outgoing: Sink,
 }
 
@@ -108,6 +112,7 @@ pub(crate) struct Shard {
     sites: BTreeMap<u32, String>,
     goodbye: Goodbye,
     farewell: Option<Farewell>,
+    kicked: Kicked,
     frame: Vec<u8>,
 }
 
@@ -132,6 +137,7 @@ impl Shard {
             isps: BTreeMap::new(),
             sites: BTreeMap::new(),
             farewell: None,
+            kicked: Kicked::default(),
             frame: Vec::new(),
         }
     }
@@ -238,9 +244,14 @@ impl Shard {
             joined,
             isp,
             site,
+            bearer,
             stun,
             outgoing,
         } = join;
+        // It came in before the drain, and is not among those that are sent away one by one.
+        if self.farewell.is_some() {
+            return self.goodbye.say(&outgoing);
+        }
         if let Some(isp) = isp
             && self.isps.len() < ISPS_MAX
             && isp.len() <= ISP_LEN_MAX
@@ -253,8 +264,23 @@ impl Shard {
         {
             self.sites.insert(site, label);
         }
-        let peer = joined.peer;
-        self.conns.insert(joined.conn, Conn { peer, outgoing });
+        let (peer, conn) = (joined.peer, joined.conn);
+        let came = Conn {
+            peer,
+            bearer,
+            outgoing,
+        };
+        self.conns.insert(conn, came);
+        let who = Identity {
+            peer,
+            bearer,
+            address: joined.network.address,
+            stream: joined.stream,
+        };
+        if self.kicked.contains(&who, time::Instant::now()) {
+            let code = RefusalCode::NotServed;
+            return self.carry_out(&Action::Refuse { conn, code }, &[]);
+        }
         self.tell(Input::Joined(&joined), &stun);
     }
 
@@ -330,13 +356,32 @@ impl Shard {
 
     fn kick(&mut self, peer: PeerId) -> bool {
         let conn = self.conns.iter().find(|(_, conn)| conn.peer == peer);
-        let Some(conn) = conn.map(|(conn, _)| *conn) else {
+        let Some((conn, bearer)) = conn.map(|(number, conn)| (*number, conn.bearer)) else {
             return false;
         };
+        if let Some(viewer) = self.directory.viewer(peer) {
+            let who = Identity {
+                peer,
+                bearer,
+                address: viewer.network().address,
+                stream: self.stream_of(peer),
+            };
+            self.kicked.add(&who, time::Instant::now());
+        }
         let code = RefusalCode::NotServed;
         self.carry_out(&Action::Refuse { conn, code }, &[]);
         self.tell(Input::Left(conn), &[]);
         true
+    }
+
+    /// Slow, and asked for kicks alone.
+    fn stream_of(&self, peer: PeerId) -> StreamId {
+        let is_there = |stream: &StreamId| {
+            let mut viewers = self.directory.viewers(*stream);
+            viewers.any(|viewer| viewer.peer() == peer)
+        };
+        let mut streams = self.directory.streams().map(|view| view.stream);
+        streams.find(is_there).unwrap_or(StreamId([0; 16]))
     }
 
     fn send_some_away(&mut self) {
@@ -370,7 +415,7 @@ pub(crate) const fn refusal_text(code: RefusalCode) -> &'static str {
 #[cfg(test)]
 mod tests {
     use swarm_core::{
-        id::{StreamId, TrackId},
+        id::TrackId,
         wire::tracker::{Nat, ViewerFlags},
     };
     use tokio::net::{TcpListener, TcpStream};
@@ -420,6 +465,7 @@ mod tests {
             joined,
             isp: None,
             site: None,
+            bearer: None,
             stun: Vec::new(),
             outgoing: sink().await,
         };

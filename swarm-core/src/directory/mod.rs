@@ -105,6 +105,7 @@ pub struct Directory {
 impl Directory {
     /// A directory without viewers. `seed` decides the random links.
     pub fn new(policy: Arc<Policy>, seed: u64, now: Instant) -> Self {
+        let address_rations = AddressRations::growing(policy.introductions());
         Self {
             policy,
             rng: Rng::new(seed),
@@ -117,7 +118,7 @@ impl Directory {
             conns: BTreeMap::new(),
             names: BTreeMap::new(),
             timers: BTreeSet::new(),
-            address_rations: AddressRations::new(),
+            address_rations,
             pending: Vec::new(),
             stats: Stats::default(),
         }

@@ -65,8 +65,9 @@ pub struct Policy {
     pub introductions_burst: u16,
     /// Introductions that a viewer may receive in an hour beyond the burst.
     pub introductions_per_hour: u32,
-    /// Introductions that all viewers of one address (household) may receive in a burst. Who joins
-    /// again and again under new names learns no more than this.
+    /// Introductions that all viewers of one address (household) may receive in a burst, at most: they
+    /// have what as many viewers may as were there at once, and two more. Who joins again and again
+    /// under new names learns no more than this.
     pub address_introductions_burst: u32,
     /// Introductions that all viewers of one address may receive in an hour beyond the burst.
     pub address_introductions_per_hour: u32,

@@ -11,6 +11,10 @@ const IDLE_MIN: usize = 512;
 /// Addresses that are looked at for that with each new one: so no single one pays for all.
 const FORGET_STEP: usize = 4;
 
+/// Viewers that an address is taken to have beside those that are there: pages are loaded anew, and
+/// devices come and go.
+const SPARE_VIEWERS: u32 = 2;
+
 /// What one viewer, or all viewers of one address, may still receive.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ration {
@@ -68,12 +72,41 @@ pub(super) struct AddressRations {
     idle: usize,
     /// Where looking for those to forget goes on.
     forget_from: u128,
+    /// What one viewer may receive, if an address is to have no more than as many viewers as it has.
+    each: Option<Rate>,
 }
 
 #[derive(Debug)]
 struct Shared {
     ration: Ration,
     holders: u32,
+    /// Most holders at a time.
+    most: u32,
+}
+
+impl Shared {
+    /// What this address's ration is, of the largest that there is.
+    fn rate(&self, largest: Rate, each: Option<Rate>) -> Rate {
+        let Some(each) = each else {
+            return largest;
+        };
+        let of = |one: u32, viewers: u32| one.saturating_mul(viewers.saturating_add(SPARE_VIEWERS));
+        Rate {
+            burst: largest.burst.min(of(each.burst, self.most)),
+            per_hour: largest.per_hour.min(of(each.per_hour, self.holders)),
+        }
+    }
+
+    /// One more viewer is there.
+    fn add_holder(&mut self, largest: Rate, each: Option<Rate>) {
+        self.holders += 1;
+        if self.holders > self.most {
+            let before = self.rate(largest, each).burst;
+            self.most = self.holders;
+            // What it brings along; one that takes the place of another brings nothing.
+            self.ration.left += self.rate(largest, each).burst - before;
+        }
+    }
 }
 
 impl AddressRations {
@@ -83,7 +116,16 @@ impl AddressRations {
             keys: BTreeMap::new(),
             idle: 0,
             forget_from: 0,
+            each: None,
         }
+    }
+
+    /// As [`AddressRations::new`], where an address has what as many viewers may have as were there at
+    /// once, and a few more, up to the largest ration.
+    pub(super) const fn growing(each: Rate) -> Self {
+        let mut rations = Self::new();
+        rations.each = Some(each);
+        rations
     }
 
     /// The ration of a viewer's address, until it is released. An address that is not known has
@@ -95,16 +137,19 @@ impl AddressRations {
         let known = self.keys.get(&address).copied();
         if let Some((key, shared)) = known.and_then(|key| Some((key, self.rations.get_mut(key)?))) {
             self.idle -= usize::from(shared.holders == 0);
-            shared.holders += 1;
+            shared.add_holder(rate, self.each);
             return Some(key);
         }
         if self.idle >= IDLE_MIN {
             self.forget_some(rate, now);
         }
-        let key = self.rations.insert(Shared {
+        let mut shared = Shared {
             ration: Ration::full(rate, now),
             holders: 1,
-        });
+            most: 1,
+        };
+        shared.ration.left = shared.rate(rate, self.each).burst;
+        let key = self.rations.insert(shared);
         self.keys.insert(address, key);
         Some(key)
     }
@@ -120,11 +165,15 @@ impl AddressRations {
     /// Whether a viewer may learn of one more. One without a ration is not counted.
     pub(super) fn has_some(&self, held: Option<Key>, rate: Rate, now: Instant) -> bool {
         let shared = held.and_then(|key| self.rations.get(key));
-        shared.is_none_or(|shared| shared.ration.has_some(rate, now))
+        shared.is_none_or(|shared| {
+            let rate = shared.rate(rate, self.each);
+            shared.ration.has_some(rate, now)
+        })
     }
 
     pub(super) fn take(&mut self, held: Option<Key>, rate: Rate, now: Instant) {
         if let Some(shared) = held.and_then(|key| self.rations.get_mut(key)) {
+            let rate = shared.rate(rate, self.each);
             shared.ration.take(rate, now);
         }
     }
@@ -138,8 +187,10 @@ impl AddressRations {
             _ => 0,
         };
         for (address, key) in next.into_iter().flatten() {
-            let is_over =
-                |shared: &Shared| shared.holders == 0 && shared.ration.is_whole(rate, now);
+            let is_over = |shared: &Shared| {
+                let rate = shared.rate(rate, self.each);
+                shared.holders == 0 && shared.ration.is_whole(rate, now)
+            };
             if self.rations.get(key).is_some_and(is_over) {
                 self.rations.remove(key);
                 self.keys.remove(&address);
@@ -156,6 +207,8 @@ impl AddressRations {
 
 #[cfg(test)]
 mod tests {
+    use alloc::vec::Vec;
+
     use super::*;
 
     #[test]
@@ -199,6 +252,34 @@ mod tests {
         let again = rations.hold(7, rate, start);
         assert!(!rations.has_some(again, rate, start));
         assert!(rations.has_some(again, rate, start.plus_ms(1_000)));
+    }
+
+    #[test]
+    fn an_address_learns_what_its_viewers_at_a_time_may_however_often_they_come_anew() {
+        let each = Rate {
+            burst: 10,
+            per_hour: 0,
+        };
+        let largest = Rate {
+            burst: 1_000,
+            per_hour: 1_000,
+        };
+        let now = Instant::from_millis(1_000);
+        for (at_once, expected) in [(1, 10 * 3), (5, 10 * 7), (500, 1_000)] {
+            let mut rations = AddressRations::growing(each);
+            let mut taken = 0;
+            for _ in 0..20 {
+                let held: Vec<_> = (0..at_once)
+                    .map(|_| rations.hold(7, largest, now))
+                    .collect();
+                while rations.has_some(held[0], largest, now) {
+                    rations.take(held[0], largest, now);
+                    taken += 1;
+                }
+                held.into_iter().for_each(|held| rations.release(held));
+            }
+            assert_eq!(taken, expected, "{at_once} at once");
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Who may join: tokens, an operator's back end, or a shared secret.
 //!
-//! [`check`] is what a connection asks, whatever protocol it speaks.
+//! [`check`] is what a connection asks. One of WebTorrent's, which may be in many swarms, asks for each
+//! and holds its token once ([`hold`]).
 
 mod keys;
 mod permission;
@@ -17,11 +18,13 @@ use std::{
 };
 
 use async_trait::async_trait;
+use sha2::{Digest, Sha256};
 use swarm_core::{id::StreamId, wire::tracker::RefusalCode};
 
 use crate::{
     Config, Error,
     bearers::{Bearers, HeldBearer},
+    kicked::BearerMark,
     reload::Reloader,
 };
 
@@ -74,6 +77,18 @@ pub struct Bearer {
     pub until: SystemTime,
 }
 
+impl Bearer {
+    /// The holder of what is told apart by `whose`.
+    fn of(whose: &[u8], until: SystemTime) -> Self {
+        let mut key = [0; 16];
+        key.copy_from_slice(&Sha256::digest(whose)[..16]);
+        Self {
+            key: u128::from_be_bytes(key),
+            until,
+        }
+    }
+}
+
 /// Decides who may join. Asked once for each join, before anything is kept of the viewer.
 #[async_trait]
 pub trait Admission: Send + Sync + 'static {
@@ -95,7 +110,8 @@ impl Admission for Open {
     }
 }
 
-/// Whoever knows the token may join.
+/// Whoever knows the token may join. It is the same for all viewers, so nobody's in particular: what is
+/// done with it is not counted.
 #[derive(Clone, Debug)]
 pub struct SharedToken(pub String);
 
@@ -156,6 +172,11 @@ pub(crate) struct Pass {
 }
 
 impl Pass {
+    /// What tells its token from others, if there is one.
+    pub(crate) fn mark(&self) -> Option<BearerMark> {
+        self.bearer.as_ref()?.mark()
+    }
+
     /// Whether its token may be used to say one thing more.
     pub(crate) fn take_message(&self, now: Instant) -> bool {
         let bearer = self.bearer.as_ref();
@@ -171,14 +192,20 @@ pub(crate) async fn check(
     request: JoinRequest<'_>,
 ) -> Result<Pass, RefusalCode> {
     let grant = admission.admit(request).await?;
-    let bearer = match grant.bearer {
-        Some(bearer) => Some(bearers.hold(bearer).ok_or(RefusalCode::Quota)?),
-        None => None,
-    };
+    let bearer = grant.bearer.map(|bearer| hold(bearers, bearer));
+    let bearer = bearer.transpose()?;
     Ok(Pass {
         leech: grant.leech,
         bearer,
     })
+}
+
+/// Counts one use of a token, for as long as what it returns is kept.
+///
+/// # Errors
+/// [`RefusalCode::Quota`] if the token is used too much.
+pub(crate) fn hold(bearers: &Arc<Bearers>, bearer: Bearer) -> Result<HeldBearer, RefusalCode> {
+    bearers.hold(bearer).ok_or(RefusalCode::Quota)
 }
 
 /// Whether a page of this origin may connect; `None` stands for a viewer that sent none.

@@ -3,8 +3,9 @@
 //! `docs/operating/tokens.md` specifies the request and the answer.
 
 use std::{
-    sync::Arc,
-    time::{Duration, Instant},
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use async_trait::async_trait;
@@ -22,9 +23,11 @@ use sha2::{Digest, Sha256};
 use swarm_core::wire::tracker::RefusalCode;
 use tokio::{sync::Semaphore, time::timeout};
 
-use super::{Admission, Grant, JoinRequest};
-use crate::Error;
+use super::{Admission, Bearer, Grant, JoinRequest};
+use crate::{Error, quota::household_key};
 
+/// A day, in seconds.
+const DAY_S: u64 = 86_400;
 /// Largest answer that is read, in bytes.
 const ANSWER_LEN_MAX: usize = 4096;
 
@@ -36,7 +39,7 @@ pub struct PermissionConfig {
     pub url: Option<String>,
     /// The bearer token that the tracker proves itself with there.
     pub bearer: Option<String>,
-    /// For one answer, in milliseconds.
+    /// For one answer, in milliseconds; a join waits as long for its turn to ask.
     pub timeout_ms: u32,
     /// What happens without an answer.
     pub on_failure: OnFailure,
@@ -48,8 +51,11 @@ pub struct PermissionConfig {
     pub ttl_s_max: u32,
     /// Answers that are remembered.
     pub answers_max: u32,
-    /// Requests at the same time; further joins wait, within `timeout_ms`.
+    /// Requests at the same time; further joins wait, within `timeout_ms`, and are refused for the
+    /// time being then: that the tracker is busy is no failure of the back end.
     pub requests_max: u32,
+    /// Requests at the same time for joins of one address (IPv6: of one /64).
+    pub requests_per_address_max: u32,
 }
 
 /// What happens to viewers while the back end does not answer.
@@ -75,6 +81,7 @@ impl Default for PermissionConfig {
             ttl_s_max: 3_600,
             answers_max: 100_000,
             requests_max: 64,
+            requests_per_address_max: 16,
         }
     }
 }
@@ -127,7 +134,9 @@ pub(super) struct Permission {
     url: Uri,
     client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
     known: Cache<Key, Known>,
-    slots: Arc<Semaphore>,
+    slots: Semaphore,
+    /// The turns of each address that asks now.
+    turns: Mutex<HashMap<u128, Arc<Semaphore>>>,
 }
 
 impl Permission {
@@ -141,10 +150,15 @@ impl Permission {
         if !matches!(url.scheme_str(), Some("http" | "https")) {
             return Err(wrong("url must begin with http:// or https://"));
         }
-        let limits = [config.timeout_ms, config.answers_max, config.requests_max];
+        let limits = [
+            config.timeout_ms,
+            config.answers_max,
+            config.requests_max,
+            config.requests_per_address_max,
+        ];
         if limits.contains(&0) {
             return Err(wrong(
-                "timeout_ms, answers_max and requests_max must not be 0",
+                "timeout_ms, answers_max, requests_max and requests_per_address_max must not be 0",
             ));
         }
         let provider = rustls::crypto::ring::default_provider();
@@ -163,19 +177,46 @@ impl Permission {
                 .max_capacity(u64::from(config.answers_max))
                 .expire_after(KnownExpiry)
                 .build(),
-            slots: Arc::new(Semaphore::new(config.requests_max as usize)),
+            slots: Semaphore::new(config.requests_max as usize),
+            turns: Mutex::default(),
             config: config.clone(),
             url,
         }))
     }
 
+    /// Asks when it is the address's turn. [`RefusalCode::Unavailable`] where that does not come.
+    async fn ask_in_turn(&self, request: &JoinRequest<'_>) -> Result<Known, RefusalCode> {
+        let limit = Duration::from_millis(u64::from(self.config.timeout_ms));
+        let address = household_key(request.address);
+        let turns = Arc::clone(self.turns().entry(address).or_insert_with(|| {
+            Arc::new(Semaphore::new(
+                self.config.requests_per_address_max as usize,
+            ))
+        }));
+        // First the address's, so that no address fills the queue of all.
+        let turn = async {
+            let own = turns.acquire().await.ok()?;
+            Some((own, self.slots.acquire().await.ok()?))
+        };
+        let known = match timeout(limit, turn).await {
+            Ok(Some(_turn)) => Ok(self.ask(request).await),
+            _ => Err(RefusalCode::Unavailable),
+        };
+        let mut all = self.turns();
+        // The last one: its own and the map's.
+        if Arc::strong_count(&turns) <= 2 {
+            all.remove(&address);
+        }
+        known
+    }
+
+    fn turns(&self) -> MutexGuard<'_, HashMap<u128, Arc<Semaphore>>> {
+        self.turns.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     async fn ask(&self, request: &JoinRequest<'_>) -> Known {
         let limit = Duration::from_millis(u64::from(self.config.timeout_ms));
-        let asked = async {
-            let _slot = self.slots.acquire().await.map_err(|e| e.to_string())?;
-            self.request(request).await
-        };
-        let failure = match timeout(limit, asked).await {
+        let failure = match timeout(limit, self.request(request)).await {
             Ok(Ok(answer)) => {
                 let ttl_s = answer.ttl_s.unwrap_or(self.config.ttl_s);
                 let ttl = Duration::from_secs(u64::from(ttl_s.min(self.config.ttl_s_max)));
@@ -226,8 +267,9 @@ impl Admission for Permission {
     async fn admit(&self, request: JoinRequest<'_>) -> Result<Grant, RefusalCode> {
         let known = self
             .known
-            .get_with(key_of(&request), self.ask(&request))
-            .await;
+            .try_get_with(key_of(&request), self.ask_in_turn(&request))
+            .await
+            .map_err(|code| *code)?;
         let leech = match (known.decision, self.config.on_failure) {
             (Some(Decision::Allow), _) | (None, OnFailure::Open) => false,
             (Some(Decision::Leech), _) => true,
@@ -236,9 +278,18 @@ impl Admission for Permission {
         };
         Ok(Grant {
             leech,
-            bearer: None,
+            bearer: bearer_of(request.token, SystemTime::now()),
         })
     }
+}
+
+/// Whose token it is; `None` where viewers bring none. Only the back end knows when it ends, so its uses
+/// are counted by the day.
+fn bearer_of(token: &[u8], now: SystemTime) -> Option<Bearer> {
+    let now_s = now.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+    let until_s = (now_s / DAY_S + 1) * DAY_S;
+    let until = UNIX_EPOCH + Duration::from_secs(until_s);
+    (!token.is_empty()).then(|| Bearer::of(token, until))
 }
 
 /// All that an answer depends on.

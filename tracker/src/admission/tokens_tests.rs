@@ -265,6 +265,31 @@ fn bearers_are_told_apart_by_subject_or_token() {
 }
 
 #[test]
+fn another_signature_of_the_same_token_is_no_other_bearer() {
+    use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+    /// The order of P-256 (FIPS 186-5, SP 800-186 section 3.2.1.3), big-endian.
+    const ORDER: [u8; 32] = [
+        0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xbc,
+        0xe6, 0xfa, 0xad, 0xa7, 0x17, 0x9e, 0x84, 0xf3, 0xb9, 0xca, 0xc2, 0xfc, 0x63, 0x25, 0x51,
+    ];
+    let issuer = Issuer::new(KeyKind::P256);
+    let token = issuer.mint(&claims_for(STREAM, HOUR));
+    let (signed, signature) = token.rsplit_once('.').unwrap();
+    let mut bytes = URL_SAFE_NO_PAD.decode(signature).unwrap();
+    // n - s instead of s: it holds for the same message.
+    let mut borrow = 0;
+    for (byte, n) in bytes[32..].iter_mut().zip(ORDER).rev() {
+        let left = i16::from(n) - i16::from(*byte) - borrow;
+        (*byte, borrow) = (left.rem_euclid(256) as u8, i16::from(left < 0));
+    }
+    let other = format!("{signed}.{}", URL_SAFE_NO_PAD.encode(bytes));
+    assert_ne!(other, token);
+    let tokens = issuer.tokens();
+    let bearer = |token: &str| check(&tokens, token).unwrap().bearer.unwrap();
+    assert_eq!(bearer(&token), bearer(&other));
+}
+
+#[test]
 fn folders_without_usable_keys_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let config = TokensConfig {

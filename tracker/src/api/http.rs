@@ -174,7 +174,8 @@ async fn answer_question(context: &Arc<Context>, question: &Question) -> Answer 
         Reply::Viewer(None) | Reply::Done(false) => {
             text(StatusCode::NOT_FOUND, "no such viewer or node\n")
         }
-        Reply::Done(true) => text(StatusCode::OK, "done\n"),
+        // Nodes alone ask what was told.
+        Reply::Told(_) | Reply::Done(true) => text(StatusCode::OK, "done\n"),
     }
 }
 

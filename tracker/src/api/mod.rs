@@ -18,7 +18,7 @@ mod swarms;
 mod tests;
 
 pub(crate) use http::{answer, answer_metrics};
-pub(crate) use question::{census, serve_peers};
+pub(crate) use question::{Answers, census, is_watched, serve_peers, told};
 pub(crate) use summary::Stream;
 
 use std::collections::BTreeMap;

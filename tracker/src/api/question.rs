@@ -1,6 +1,10 @@
 //! Questions, and how the answers of several nodes become one.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use serde::{Deserialize, Serialize};
 use swarm_core::id::{PeerId, StreamId};
@@ -21,6 +25,13 @@ use crate::{
     webtorrent::{Id20, SwarmDetail},
 };
 
+/// The shard looks at its directory for one part in so many of its time, at each question.
+const LOOKING_SHARE: u32 = 50;
+/// Longest time that an answer holds, and what is not worth to be kept.
+const HELD_MAX: Duration = Duration::from_secs(2);
+const HELD_MIN: Duration = Duration::from_millis(50);
+/// Answers that are kept at the same time.
+const ANSWERS_MAX: usize = 64;
 /// Longest time to send viewers away in.
 const DRAIN_MAX: Duration = Duration::from_secs(3600);
 
@@ -31,6 +42,8 @@ pub(super) enum Question {
     Streams,
     /// All streams, far more than a page would show.
     Census,
+    /// Which starts of streams the broadcaster's services were told.
+    Told,
     Stream(String),
     Groups(String),
     Mesh {
@@ -56,10 +69,12 @@ pub(super) enum Question {
 }
 
 /// An answer. What is not found here is empty: another node may have it.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) enum Reply {
     Nodes(Vec<Node>),
     Streams(Streams),
+    /// Streams, and when they started, in milliseconds since 1970.
+    Told(Vec<(String, u64)>),
     Stream(Option<Box<Detail>>),
     Groups(Option<Groups>),
     Mesh(Option<Box<Mesh>>),
@@ -100,6 +115,7 @@ async fn answer_here(context: &Arc<Context>, question: &Question) -> Option<Repl
             Some(Reply::Done(true))
         }
         Question::Mesh { node: Some(of), .. } if *of != node => Some(Reply::Mesh(None)),
+        Question::Told => Some(Reply::Told(context.told().clone())),
         Question::Nodes => {
             let mut about = Node::of(context);
             let seen = look(context, move |sight| {
@@ -111,8 +127,45 @@ async fn answer_here(context: &Arc<Context>, question: &Question) -> Option<Repl
             Some(Reply::Nodes(vec![seen.await?]))
         }
         _ => {
-            let question = question.clone();
-            look(context, move |sight| see(sight, &question, &node)).await
+            let mut answers = context.answers.lock().await;
+            let now = Instant::now();
+            if let Some(reply) = answers.get(question, now) {
+                return Some(reply);
+            }
+            let asked = question.clone();
+            let seen = look(context, move |sight| {
+                let began = Instant::now();
+                (see(sight, &asked, &node), began.elapsed())
+            });
+            let (reply, took) = seen.await?;
+            answers.keep(question, &reply, took, Instant::now());
+            Some(reply)
+        }
+    }
+}
+
+/// Answers that are given again for a moment. Viewers wait while the shard looks closely at a large
+/// stream, and each page that shows it asks every two seconds: so an answer holds for as long as makes
+/// looking a small part of the shard's time, and one question at a time is asked.
+#[derive(Debug, Default)]
+pub(crate) struct Answers(HashMap<Question, (Instant, Reply)>);
+
+impl Answers {
+    fn get(&self, question: &Question, now: Instant) -> Option<Reply> {
+        let (until, reply) = self.0.get(question)?;
+        (*until > now).then(|| reply.clone())
+    }
+
+    /// `took` is how long the shard was busy with it.
+    fn keep(&mut self, question: &Question, reply: &Reply, took: Duration, now: Instant) {
+        let holds = (took * LOOKING_SHARE).min(HELD_MAX);
+        if holds < HELD_MIN {
+            return;
+        }
+        self.0.retain(|_, (until, _)| *until > now);
+        if self.0.len() < ANSWERS_MAX {
+            self.0
+                .insert(question.clone(), (now + holds, reply.clone()));
         }
     }
 }
@@ -142,6 +195,7 @@ fn see(sight: &Sight<'_>, question: &Question, node: &str) -> Reply {
         }
         // Not the directory's business.
         Question::Nodes
+        | Question::Told
         | Question::Kick(_)
         | Question::Drain { .. }
         | Question::Swarms
@@ -156,6 +210,7 @@ impl Reply {
         match (self, other) {
             (Self::Nodes(all), Self::Nodes(more)) => all.extend(more),
             (Self::Streams(all), Self::Streams(more)) => all.merge(more),
+            (Self::Told(all), Self::Told(more)) => all.extend(more),
             (Self::Stream(all), Self::Stream(more)) => {
                 join(all, more, |all, more| all.merge(*more));
             }
@@ -198,12 +253,29 @@ pub(super) async fn ask_all(context: &Arc<Context>, question: &Question) -> Opti
     Some(reply)
 }
 
-/// The streams of all nodes; `None` if the tracker stops.
-pub(crate) async fn census(context: &Arc<Context>) -> Option<Vec<Stream>> {
+/// The streams of all nodes, and whether there are more than are listed; `None` if the tracker stops.
+pub(crate) async fn census(context: &Arc<Context>) -> Option<(Vec<Stream>, bool)> {
     match ask_all(context, &Question::Census).await? {
-        Reply::Streams(all) => Some(all.streams),
+        Reply::Streams(all) => {
+            let cut = all.is_cut();
+            Some((all.streams, cut))
+        }
         _ => None,
     }
+}
+
+/// Which starts of streams were told, by whichever node; `None` if the tracker stops.
+pub(crate) async fn told(context: &Arc<Context>) -> Option<Vec<(String, u64)>> {
+    match ask_all(context, &Question::Told).await? {
+        Reply::Told(told) => Some(told),
+        _ => None,
+    }
+}
+
+/// Whether a stream has viewers, at whichever node; `None` if the tracker stops.
+pub(crate) async fn is_watched(context: &Arc<Context>, stream: &str) -> Option<bool> {
+    let reply = ask_all(context, &Question::Stream(stream.to_owned())).await?;
+    Some(matches!(reply, Reply::Stream(Some(detail)) if detail.has_viewers()))
 }
 
 /// Answers what other nodes ask, until they can ask no more.
@@ -254,4 +326,29 @@ fn id20_of(text: &str) -> Option<Id20> {
 fn peer_of(hex: &str) -> Option<PeerId> {
     let whole = hex.len() == 16 && hex.bytes().all(|b| b.is_ascii_hexdigit());
     whole.then(|| u64::from_str_radix(hex, 16).ok().map(PeerId))?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_took_long_to_find_out_is_said_again_for_a_while_and_nothing_else() {
+        let now = Instant::now();
+        let mut answers = Answers::default();
+        let large = Question::Groups("large".into());
+        let ms = Duration::from_millis;
+        answers.keep(&Question::Streams, &Reply::Done(true), ms(0), now);
+        answers.keep(&large, &Reply::Done(true), ms(10), now);
+        assert!(answers.get(&Question::Streams, now).is_none());
+        assert!(answers.get(&large, now + ms(499)).is_some());
+        assert!(answers.get(&large, now + ms(500)).is_none());
+        answers.keep(&large, &Reply::Done(true), ms(5_000), now);
+        assert!(answers.get(&large, now + HELD_MAX).is_none());
+        for number in 0..2 * ANSWERS_MAX {
+            let question = Question::Stream(number.to_string());
+            answers.keep(&question, &Reply::Done(true), ms(10), now);
+        }
+        assert_eq!(answers.0.len(), ANSWERS_MAX);
+    }
 }

@@ -56,6 +56,10 @@ struct Histogram {
 }
 
 impl Detail {
+    pub(super) const fn has_viewers(&self) -> bool {
+        self.totals.viewers > 0
+    }
+
     pub(super) fn read(sight: &Sight<'_>, stream: StreamId) -> Option<Self> {
         let view = sight.directory.stream(stream)?;
         let step = view.viewers.div_ceil(SAMPLE_MAX).max(1);

@@ -82,6 +82,11 @@ impl Streams {
         Self { streams, count }.cut(max)
     }
 
+    /// Whether there are more than are listed.
+    pub(super) const fn is_cut(&self) -> bool {
+        self.count > self.streams.len()
+    }
+
     pub(super) fn merge(&mut self, other: Self) {
         // Lists that were cut may hide common streams: then the count is too high by those.
         let hidden = self.count.saturating_sub(self.streams.len())
@@ -169,5 +174,6 @@ mod tests {
         all = all.cut(STREAMS_MAX);
         all.merge(Streams::default());
         assert_eq!((all.streams.len(), all.count), (STREAMS_MAX, 700));
+        assert!(all.is_cut() && !streams(&list).is_cut());
     }
 }

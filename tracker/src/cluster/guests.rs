@@ -54,9 +54,14 @@ impl Guests {
         owner.filter(|owner| *owner != self.me)
     }
 
-    /// Sends something to another node, unless too much waits already: then it is lost. These
-    /// clients say everything again in time.
+    /// Sends something to another node, unless it is too long or too much waits already: then it is
+    /// lost. These clients say everything again in time.
     pub(crate) fn say(&self, to: NodeId, conn: u64, words: &GuestWords<'_>) -> bool {
+        // Cut, it would be nonsense there.
+        if !words.fits() {
+            Counters::add(&self.counters.cluster_dropped);
+            return false;
+        }
         let mut entry = Vec::new();
         Entry::Guest(conn, words.clone()).encode(&mut entry);
         let queued = self.posts.try_send(Post { to, entry }).is_ok();

@@ -223,15 +223,18 @@ impl<'a> Entry<'a> {
         *message = out.into_vec();
     }
 
-    /// The next entry of a message; `None` at its end.
-    pub(super) fn next(reader: &mut Reader<'a>) -> Result<Option<Self>, DecodeError> {
+    /// The next entry of a message; `None` at its end. The inner error is of this entry alone: it ends
+    /// where it says, and those behind it are read.
+    pub(super) fn next(
+        reader: &mut Reader<'a>,
+    ) -> Result<Option<Result<Self, DecodeError>>, DecodeError> {
         if reader.left() == 0 {
             return Ok(None);
         }
         let kind = reader.u8()?;
         let (conn, turn) = (reader.u64()?, reader.u32()?);
         let remote = Remote { conn, turn };
-        Ok(Some(match kind {
+        Ok(Some(Ok(match kind {
             JOIN => Self::Join(remote, Box::new(Arrival::decode(reader)?)),
             SAY => Self::Say(remote, reader.blob("frame", TRACKER_FRAME_LEN_MAX)?),
             LEFT => Self::Left(remote),
@@ -243,9 +246,12 @@ impl<'a> Entry<'a> {
             },
             CLOSE => Self::Close(remote),
             UNKNOWN => Self::Unknown(remote),
-            GUEST => Self::Guest(conn, GuestWords::decode(reader)?),
+            GUEST => match GuestWords::decode(reader)? {
+                Ok(words) => Self::Guest(conn, words),
+                Err(error) => return Ok(Some(Err(error))),
+            },
             kind => return Err(DecodeError::UnknownKind(kind)),
-        }))
+        })))
     }
 }
 
@@ -256,6 +262,8 @@ impl Arrival {
             site: self.joined.network.site.zip(self.site),
             joined: self.joined,
             isp: self.isp,
+            // Known to the node that holds the connection.
+            bearer: None,
             stun: self.stun,
             outgoing,
         }
@@ -491,7 +499,7 @@ mod tests {
         let (_, mut reader) = open(bytes)?;
         let mut found = Vec::new();
         while let Some(entry) = Entry::next(&mut reader)? {
-            found.push(entry);
+            found.push(entry?);
         }
         Ok(found)
     }
@@ -525,6 +533,29 @@ mod tests {
             bytes[0] = VERSION + 1;
             assert!(read(bytes).is_err() && Broadcast::decode(bytes).is_err());
         }
+    }
+
+    #[test]
+    fn words_that_are_no_text_harm_nothing_behind_them() {
+        let mut message = begin(NodeId(4));
+        let text = "a bad offer";
+        let tell = GuestWords::Tell {
+            droppable: true,
+            text,
+        };
+        Entry::Guest(7, tell).encode(&mut message);
+        *message.last_mut().unwrap() = 0xff;
+        let network = arrival().joined.network;
+        Entry::Guest(7, GuestWords::Say { network, text }).encode(&mut message);
+        *message.last_mut().unwrap() = 0xff;
+        Entry::Guest(8, GuestWords::Probe).encode(&mut message);
+        let (_, mut reader) = open(&message).unwrap();
+        let mut next = || Entry::next(&mut reader).unwrap();
+        for _ in 0..2 {
+            assert_eq!(next(), Some(Err(DecodeError::OutOfRange("text"))));
+        }
+        let probe = Entry::Guest(8, GuestWords::Probe);
+        assert_eq!((next(), next()), (Some(Ok(probe)), None));
     }
 
     #[test]

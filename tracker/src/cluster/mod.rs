@@ -20,7 +20,7 @@ pub use config::{ClusterConfig, SplitBy};
 pub(crate) use guests::Guests;
 pub(crate) use link::{Asked, Peers};
 pub(crate) use members::NodeId;
-pub(crate) use message::words::GuestWords;
+pub(crate) use message::words::{GUEST_TEXT_LEN_MAX, GuestWords};
 
 use std::sync::Arc;
 

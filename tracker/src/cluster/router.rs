@@ -225,7 +225,10 @@ impl Router {
     pub(super) fn handle_message(&mut self, bytes: &[u8]) {
         let read = message::open(bytes).and_then(|(from, mut reader)| {
             while let Some(entry) = Entry::next(&mut reader)? {
-                self.handle_entry(from, entry);
+                match entry {
+                    Ok(entry) => self.handle_entry(from, entry),
+                    Err(error) => self.on_bad_message(&error),
+                }
             }
             Ok(())
         });
@@ -288,6 +291,10 @@ impl Router {
     }
 
     fn handle_join(&mut self, join: Join) {
+        // It came in before the drain, and is not among those that are sent away one by one.
+        if self.farewell.is_some() {
+            return self.goodbye.say(&join.outgoing);
+        }
         let conn = join.joined.conn;
         let arrival = Arrival {
             joined: join.joined,

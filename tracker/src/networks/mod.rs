@@ -45,6 +45,7 @@ impl Networks {
             if let Some(table) = &table {
                 all.extend(subnets::read(table)?);
             }
+            check_sites(&all)?;
             Ok(Rules::new(all))
         })?;
         let paths = config.databases.clone();
@@ -142,7 +143,23 @@ fn apply_rule(rule: &NetworkConfig, found: &mut Found) {
 /// can be read from it.
 fn site_id(name: &str) -> u32 {
     let digest = Sha256::digest(name.as_bytes());
-    u32::from_be_bytes([digest[0], digest[1], digest[2], digest[3]])
+    // 0 stands for none on the way between nodes.
+    u32::from_be_bytes([digest[0], digest[1], digest[2], digest[3]]).max(1)
+}
+
+/// Whether no two sites have the same number: their viewers would be taken for neighbours, and kept
+/// together where they are to stay apart.
+fn check_sites(rules: &[NetworkConfig]) -> Result<(), Error> {
+    let mut names = HashMap::new();
+    for name in rules.iter().filter_map(|rule| rule.site.as_deref()) {
+        let other = *names.entry(site_id(name)).or_insert(name);
+        if other != name {
+            return Err(Error::Config(format!(
+                "the sites {other:?} and {name:?} cannot be told apart: rename one of them"
+            )));
+        }
+    }
+    Ok(())
 }
 
 fn letters(code: &str) -> [u8; 2] {
@@ -198,6 +215,38 @@ mod tests {
         assert_eq!(find("192.0.2.1").asn, 0);
         let relay = |text: &str| networks.find(text.parse().unwrap()).relay;
         assert!(relay("10.1.2.3") && !relay("10.2.0.1") && !relay("192.0.2.1"));
+    }
+
+    #[test]
+    fn sites_that_cannot_be_told_apart_are_named() {
+        let mut names = HashMap::new();
+        let (one, other) = (0_u32..)
+            .find_map(|n| names.insert(site_id(&n.to_string()), n).zip(Some(n)))
+            .unwrap();
+        let rule = |site: u32| NetworkConfig {
+            cidrs: vec!["10.0.0.0/8".parse().unwrap()],
+            site: Some(site.to_string()),
+            ..NetworkConfig::default()
+        };
+        let open = |sites: [u32; 3]| {
+            let networks = sites.map(rule).to_vec();
+            let config = Config {
+                networks,
+                ..Config::default()
+            };
+            Networks::open(&config, &mut Reloader::default()).map(drop)
+        };
+        let error = open([one, one, other]).unwrap_err().to_string();
+        for site in [one, other] {
+            assert!(
+                error.contains(&format!("{:?}", site.to_string())),
+                "{error}"
+            );
+        }
+        assert!(
+            open([one, one, one]).is_ok(),
+            "one site may have several rules"
+        );
     }
 
     #[test]

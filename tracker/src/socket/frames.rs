@@ -15,6 +15,9 @@ const CONTROL_LEN_MAX: usize = 125;
 pub(crate) enum Frame<'a> {
     Text(&'a str),
     Binary(&'a [u8]),
+    /// A part of a message that is not whole yet. Parts are told because they cost as much as whole
+    /// messages, the empty ones too.
+    Part(&'a [u8]),
     Ping(&'a [u8]),
     Pong,
     /// The other side closes.
@@ -189,7 +192,7 @@ impl Decoder {
             return whole(fragments.text, &fragments.bytes, on);
         }
         self.kept.get_or_insert_default().message = Some(fragments);
-        Ok(ControlFlow::Continue(()))
+        Ok(on(Frame::Part(payload)))
     }
 }
 
@@ -324,7 +327,9 @@ mod tests {
         let expected = [
             format!("{:?}", Frame::Text("one")),
             format!("{:?}", Frame::Binary(&[7; 130])),
+            format!("{:?}", Frame::Part(&long.as_bytes()[..3])),
             format!("{:?}", Frame::Ping(b"ping")),
+            format!("{:?}", Frame::Part(&long.as_bytes()[3..9])),
             format!("{:?}", Frame::Text(&long)),
             "Pong".into(),
             "Close".into(),

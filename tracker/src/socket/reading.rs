@@ -37,8 +37,19 @@ thread_local! {
 pub(crate) enum Incoming<'a> {
     Text(&'a str),
     Binary(&'a [u8]),
-    /// A ping or pong, which is seen to.
-    Control,
+    /// A ping, a pong or a part of a message, which is seen to: so many bytes.
+    Other(usize),
+}
+
+impl Incoming<'_> {
+    /// Its content's length, in bytes.
+    pub(crate) const fn len(&self) -> usize {
+        match self {
+            Self::Text(text) => text.len(),
+            Self::Binary(bytes) => bytes.len(),
+            Self::Other(len) => *len,
+        }
+    }
 }
 
 /// What a connection may take, and how patient it is.
@@ -135,14 +146,16 @@ impl Socket {
         let (mut complete, mut closed) = (false, false);
         let len_max = self.message_len_max as usize;
         let fed = self.decoder.feed(bytes, len_max, &mut |frame| {
-            complete = true;
+            // Pings among its parts do not make a message come sooner.
+            complete |= matches!(frame, Frame::Text(_) | Frame::Binary(_));
             match frame {
                 Frame::Text(text) => on(Incoming::Text(text)),
                 Frame::Binary(bytes) => on(Incoming::Binary(bytes)),
-                Frame::Pong => on(Incoming::Control),
+                Frame::Part(bytes) => on(Incoming::Other(bytes.len())),
+                Frame::Pong => on(Incoming::Other(0)),
                 Frame::Ping(payload) => {
                     outgoing.push_pong(payload);
-                    on(Incoming::Control)
+                    on(Incoming::Other(payload.len()))
                 }
                 Frame::Close => {
                     outgoing.close_with(CLOSED_NORMALLY);
@@ -267,6 +280,33 @@ mod tests {
     async fn read_one(socket: &mut Socket) -> Result<(), Ended> {
         let read = socket.read(|_| ControlFlow::Break(()));
         time::timeout(PATIENCE, read).await.expect("a message")
+    }
+
+    #[tokio::test]
+    async fn pings_between_its_parts_give_a_message_no_more_time() {
+        /// The beginning of a message, a part of it and a ping, all empty; the message's end.
+        const BEGIN: &[u8] = b"\x02\x80\0\0\0\0";
+        const MORE: &[u8] = b"\x00\x80\0\0\0\0\x89\x80\0\0\0\0";
+        const END: &[u8] = b"\x80\x80\0\0\0\0";
+        let (mut socket, mut there) = connect().await;
+        let mut counts = Vec::new();
+        let mut since_ms = Vec::new();
+        for bytes in [BEGIN, MORE, MORE, END] {
+            // Where the clock stands still nothing would be seen.
+            time::sleep(Duration::from_millis(3)).await;
+            there.write_all(bytes).await.unwrap();
+            let mut count = 0;
+            let read = socket.read(|_| {
+                count += 1;
+                ControlFlow::Continue(())
+            });
+            time::timeout(PATIENCE, read).await.unwrap().unwrap();
+            counts.push(count);
+            since_ms.push(socket.outgoing.incomplete_since_ms());
+        }
+        assert_eq!(counts, [1, 2, 2, 1], "every frame is told");
+        assert_ne!(since_ms[0], 0);
+        assert_eq!(since_ms, [since_ms[0], since_ms[0], since_ms[0], 0]);
     }
 
     #[tokio::test]

@@ -72,7 +72,8 @@ impl Acceptor {
             .with_no_client_auth()
             .with_cert_resolver(Arc::new(Certificate(live)));
         server.alpn_protocols = vec![b"http/1.1".to_vec()];
-        // Viewers that come back after a restart resume by ticket, which costs no memory here.
+        // Viewers that come back resume by ticket, which costs no memory here. Not after a restart: what
+        // tickets are sealed with is random, and goes with the process.
         server.session_storage = Arc::new(NoServerSessionStorage {});
         server.ticketer = ring::Ticketer::new().map_err(broken)?;
         server.send_tls13_tickets = 1;

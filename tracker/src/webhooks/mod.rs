@@ -38,15 +38,36 @@ pub(crate) async fn serve(context: Arc<Context>) {
     ticks.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let Some(streams) = api::census(&context).await else {
+        let Some((streams, cut)) = api::census(&context).await else {
             return;
         };
         let events = watch.look(now_ms(), streams);
         // All nodes watch, so that the next one to speak knows what was said.
         if context.peers.as_ref().is_none_or(|peers| peers.is_first()) {
             receivers.tell(&events);
+            *context.told() = watch.starts();
+        } else {
+            context.told().clear();
+            let Some(told) = api::told(&context).await else {
+                return;
+            };
+            watch.adopt(told);
+        }
+        if cut && look_closer(&context, &mut watch).await.is_none() {
+            return;
         }
     }
+}
+
+/// Asks for streams that are not listed any more where not all are: they may just have become small.
+/// `None` if the tracker stops.
+async fn look_closer(context: &Arc<Context>, watch: &mut Watch) -> Option<()> {
+    for stream in watch.unlisted(now_ms()) {
+        if api::is_watched(context, &stream).await? {
+            watch.still_there(now_ms(), &stream);
+        }
+    }
+    Some(())
 }
 
 fn now_ms() -> u64 {

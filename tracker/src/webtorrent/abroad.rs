@@ -23,8 +23,6 @@ use crate::{
     outgoing::Outgoing,
 };
 
-/// Longest message that other nodes are sent, in bytes.
-pub(super) const ABROAD_LEN_MAX: usize = u16::MAX as usize;
 /// Connections of other nodes' viewers have names from here on; those of this process never.
 const ABROAD_FROM: u64 = 1 << 63;
 

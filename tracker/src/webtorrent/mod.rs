@@ -229,6 +229,12 @@ impl Facade {
         self.load_percent.load(Ordering::Relaxed)
     }
 
+    /// What viewers with enough partners are told now.
+    fn interval_s_longest(&self) -> u32 {
+        let stretched = u64::from(self.config.interval_s_max) * u64::from(self.load_percent());
+        (stretched / 100) as u32
+    }
+
     /// What an offer is called inside: nobody outside can make two names look the same.
     fn offer_name(&self, offer_id: &[u8]) -> u64 {
         self.hasher.hash_one(offer_id)

@@ -24,7 +24,8 @@ struct Scratch {
 }
 
 impl Facade {
-    /// Takes an announcement: replies to it and passes its offers on.
+    /// Takes an announcement: replies to it and passes its offers on. In how many seconds the next one
+    /// is due.
     ///
     /// # Errors
     /// Why it is refused.
@@ -32,7 +33,7 @@ impl Facade {
         &self,
         guest: &Guest<Link>,
         announce: &Announce<'_>,
-    ) -> Result<(), &'static str> {
+    ) -> Result<u32, &'static str> {
         SCRATCH.with_borrow_mut(|scratch| self.announce_with(guest, announce, scratch))
     }
 
@@ -41,7 +42,7 @@ impl Facade {
         guest: &Guest<Link>,
         announce: &Announce<'_>,
         scratch: &mut Scratch,
-    ) -> Result<(), &'static str> {
+    ) -> Result<u32, &'static str> {
         let member = Membership {
             info_hash: announce.info_hash.id,
             peer_id: announce.peer_id.id,
@@ -89,7 +90,7 @@ impl Facade {
         }
         let made = announce.offers.len();
         self.counters.on_offers(made, passed - dropped, dropped);
-        Ok(())
+        Ok(announced.reply.interval_s)
     }
 
     /// Tells a viewer why its announcement is refused.

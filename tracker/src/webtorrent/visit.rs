@@ -8,16 +8,18 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
     Facade,
-    abroad::ABROAD_LEN_MAX,
     link::Link,
     messages::{self, Announce, Answer, InfoHash, Message, Spelt, failure_parts},
+    swarm::INTERVALS_MAX,
     swarms::{Guest, Membership},
 };
 use crate::{
-    admission::{self, JoinRequest, Pass, StreamName},
+    admission::{self, JoinRequest, StreamName},
+    bearers::HeldBearer,
+    cluster::GUEST_TEXT_LEN_MAX,
     fake,
     metrics::Counters,
-    quota::{Bucket, Held},
+    quota::{Bucket, Held, Traffic},
     server::Context,
     shard::refusal_text,
     socket::{Ended, Incoming, Limits, Socket},
@@ -28,6 +30,9 @@ const MALFORMED_MAX: u8 = 10;
 /// Close codes (RFC 6455 section 7.4.1).
 const CLOSED_NORMALLY: u16 = 1000;
 const POLICY_VIOLATION: u16 = 1008;
+
+/// Why nobody is in a swarm that the operator does not list.
+const NOT_SERVED: &str = "this swarm is not served here";
 
 /// A client that has connected.
 pub(crate) struct Visit {
@@ -40,17 +45,28 @@ pub(crate) struct Visit {
     pub(crate) token: Option<Box<str>>,
     pub(crate) held: Held,
     /// Its share of all connections.
-    pub(crate) _permit: Arc<OwnedSemaphorePermit>,
+    pub(crate) _permit: OwnedSemaphorePermit,
 }
 
 /// What is known of the connection.
 struct Known {
     guest: Guest<Link>,
-    memberships: Vec<Membership>,
-    /// Its rights to be in its swarms.
-    passes: Vec<(InfoHash, Pass)>,
+    stays: Vec<Stay>,
+    /// The tokens that it was admitted with. Nearly all have one at most: it is in the address that
+    /// they connected to, and counts once however many swarms they visit.
+    bearers: Vec<HeldBearer>,
     messages: Bucket,
+    traffic: Traffic,
     malformed: u8,
+}
+
+/// A swarm that the connection is in, under one name.
+#[derive(Clone, Copy)]
+struct Stay {
+    member: Membership,
+    /// Without another announcement until then it has left: p2p-media-loader says nothing when it
+    /// changes the quality.
+    until_s: u32,
 }
 
 /// What comes of a message.
@@ -81,7 +97,7 @@ impl Visit {
         Counters::add(&self.context.counters.connections);
         let code = self.converse(socket, known).await;
         self.facade()
-            .on_ended(self.conn, known.memberships.drain(..));
+            .on_ended(self.conn, known.stays.drain(..).map(|stay| stay.member));
         Counters::sub(&self.context.counters.connections);
         if let Some(code) = code {
             Box::pin(socket.finish(code)).await;
@@ -106,9 +122,10 @@ impl Visit {
                 link: Link::Here(Arc::clone(socket.outgoing())),
                 network,
             },
-            memberships: Vec::new(),
-            passes: Vec::new(),
+            stays: Vec::new(),
+            bearers: Vec::new(),
             messages: Bucket::full(limits.messages_burst, Instant::now()),
+            traffic: Traffic::new(limits, Instant::now()),
             malformed: 0,
         }
     }
@@ -148,8 +165,9 @@ impl Visit {
         let limits = &self.context.config.limits;
         let (burst, per_s) = (limits.messages_burst, limits.messages_per_s);
         let now = Instant::now();
-        let passes = || known.passes.iter().all(|(_, pass)| pass.take_message(now));
-        if !(known.messages.take(burst, per_s, now) && passes()) {
+        let bearers = || known.bearers.iter().all(|bearer| bearer.take_message(now));
+        let traffic = known.traffic.take(incoming.len(), &self.held, now);
+        if !(traffic && known.messages.take(burst, per_s, now) && bearers()) {
             Counters::add(&self.context.counters.over_quota);
             return ControlFlow::Break(());
         }
@@ -157,7 +175,7 @@ impl Visit {
         let text = match incoming {
             Incoming::Text(text) => text,
             Incoming::Binary(bytes) => std::str::from_utf8(bytes).unwrap_or_default(),
-            Incoming::Control => return ControlFlow::Continue(()),
+            Incoming::Other(_) => return ControlFlow::Continue(()),
         };
         Counters::add(&self.context.counters.messages_in);
         if !later.is_empty() {
@@ -188,21 +206,14 @@ impl Visit {
             Taken::Over => return ControlFlow::Break(()),
             Taken::Unadmitted(hash) => hash,
         };
-        match self.admit(hash, known).await {
-            Ok(pass) => {
-                // Nearly all are in one swarm.
-                known.passes.reserve_exact(1);
-                known.passes.push((hash, pass));
-            }
-            Err(why) => {
-                Counters::add(&self.facade().counters.refused);
-                let spelt = match messages::parse(text) {
-                    Ok(Message::Announce(announce)) => Some(announce.info_hash),
-                    _ => None,
-                };
-                known.guest.link.push_text(&failure_parts(spelt, why));
-                return ControlFlow::Continue(());
-            }
+        if let Err(why) = self.admit(hash, known).await {
+            Counters::add(&self.facade().counters.refused);
+            let spelt = match messages::parse(text) {
+                Ok(Message::Announce(announce)) => Some(announce.info_hash),
+                _ => None,
+            };
+            known.guest.link.push_text(&failure_parts(spelt, why));
+            return ControlFlow::Continue(());
         }
         match self.take(text, known, Some(hash)) {
             Taken::Over => ControlFlow::Break(()),
@@ -210,17 +221,17 @@ impl Visit {
         }
     }
 
-    async fn admit(&self, hash: InfoHash, known: &Known) -> Result<Pass, &'static str> {
+    async fn admit(&self, hash: InfoHash, known: &mut Known) -> Result<(), &'static str> {
         if self.context.is_draining() {
             return Err("the tracker is about to stop");
         }
         if !self.facade().allowed.contains(hash) {
-            return Err("this swarm is not served here");
+            return Err(NOT_SERVED);
         }
         if !self.may_meet(known) {
             return Err("peers are switched off for this network");
         }
-        if known.memberships.len() >= usize::from(self.facade().config.swarms_per_connection_max) {
+        if !self.has_room(known) {
             return Err("this connection is in too many swarms");
         }
         if !self.held.may_join() {
@@ -232,14 +243,43 @@ impl Visit {
             address: self.address,
             origin: self.origin.as_deref(),
         };
-        let (admission, bearers) = (&*self.context.admission, &self.context.bearers);
-        let pass = admission::check(admission, bearers, request)
-            .await
-            .map_err(refusal_text)?;
-        if pass.leech {
+        let admission = &*self.context.admission;
+        let grant = admission.admit(request).await.map_err(refusal_text)?;
+        // A drain that began meanwhile has not seen this viewer.
+        if self.context.is_draining() {
+            return Err("the tracker is about to stop");
+        }
+        if grant.leech {
             return Err("this token is for viewers that only receive");
         }
-        Ok(pass)
+        let new = grant
+            .bearer
+            .filter(|bearer| !known.bearers.iter().any(|held| held.is_of(bearer)));
+        if let Some(bearer) = new {
+            let held = admission::hold(&self.context.bearers, bearer).map_err(refusal_text)?;
+            if known.bearers.len() >= self.swarms_max() {
+                known.bearers.remove(0);
+            }
+            known.bearers.reserve_exact(1);
+            known.bearers.push(held);
+        }
+        Ok(())
+    }
+
+    fn swarms_max(&self) -> usize {
+        usize::from(self.facade().config.swarms_per_connection_max)
+    }
+
+    /// Whether the connection may be in one swarm more. Where it is in too many, those that it has
+    /// left without a word are forgotten.
+    fn has_room(&self, known: &mut Known) -> bool {
+        if known.stays.len() >= self.swarms_max() {
+            let now_s = self.facade().now_s();
+            for gone in known.stays.extract_if(.., |stay| stay.until_s < now_s) {
+                self.facade().leave(self.conn, gone.member);
+            }
+        }
+        known.stays.len() < self.swarms_max()
     }
 
     /// Whether the viewer may use peers both ways, and see their addresses: what it may not, these
@@ -256,9 +296,13 @@ impl Visit {
         match messages::parse(text) {
             Ok(Message::Announce(announce)) => {
                 let hash = announce.info_hash.id;
-                let is_member = known.memberships.iter().any(|m| m.info_hash == hash);
+                let is_member = known.stays.iter().any(|s| s.member.info_hash == hash);
                 if !is_member && !announce.stopped && admitted != Some(hash) {
                     return Taken::Unadmitted(hash);
+                }
+                if is_member && !self.facade().allowed.contains(hash) {
+                    self.put_out(announce.info_hash, known);
+                    return Taken::Done;
                 }
                 Counters::add(&counters.announces);
                 self.on_announce(&announce, text, known);
@@ -281,6 +325,16 @@ impl Visit {
         Taken::Done
     }
 
+    /// Takes a viewer out of a swarm that the operator serves no more.
+    fn put_out(&self, info_hash: Spelt<'_>, known: &mut Known) {
+        let facade = self.facade();
+        let is_there = |stay: &mut Stay| stay.member.info_hash == info_hash.id;
+        for gone in known.stays.extract_if(.., is_there) {
+            facade.leave(self.conn, gone.member);
+        }
+        facade.refuse(&known.guest.link, info_hash, NOT_SERVED);
+    }
+
     fn on_announce(&self, announce: &Announce<'_>, text: &str, known: &mut Known) {
         let facade = self.facade();
         let member = Membership {
@@ -289,33 +343,48 @@ impl Visit {
         };
         if announce.stopped {
             facade.leave(self.conn, member);
-            known.memberships.retain(|m| *m != member);
-            let stays = |hash| known.memberships.iter().any(|m| m.info_hash == hash);
-            known.passes.retain(|(hash, _)| stays(*hash));
+            known.stays.retain(|stay| stay.member != member);
             return;
         }
-        let is_new = !known.memberships.contains(&member);
-        let memberships_max = usize::from(facade.config.swarms_per_connection_max);
-        let guest = &known.guest;
-        let said = if is_new && known.memberships.len() >= memberships_max {
+        let stay = known.stays.iter().position(|stay| stay.member == member);
+        let said = if stay.is_none() && !self.has_room(known) {
             Err("this connection is in too many swarms")
         } else {
-            match facade.owner_of(member.info_hash) {
-                None => facade.announce(guest, announce),
-                Some(_) if text.len() > ABROAD_LEN_MAX => Err("this message is too long"),
-                Some(owner) => {
-                    facade.announce_abroad(owner, guest, member, announce.complete, text);
-                    Ok(())
-                }
-            }
+            self.pass_on(announce, member, text, &known.guest)
         };
-        match said {
-            Ok(()) if is_new => {
-                known.memberships.reserve_exact(1);
-                known.memberships.push(member);
+        let until_s = match said {
+            Ok(interval_s) => facade
+                .now_s()
+                .saturating_add(interval_s.saturating_mul(INTERVALS_MAX)),
+            Err(why) => return facade.refuse(&known.guest.link, announce.info_hash, why),
+        };
+        if let Some(stay) = stay {
+            known.stays[stay].until_s = until_s;
+        } else {
+            // Nearly all are in one swarm.
+            known.stays.reserve_exact(1);
+            known.stays.push(Stay { member, until_s });
+        }
+    }
+
+    /// Brings an announcement to whoever runs its swarm. In how many seconds the next one is due, at
+    /// most.
+    fn pass_on(
+        &self,
+        announce: &Announce<'_>,
+        member: Membership,
+        text: &str,
+        guest: &Guest<Link>,
+    ) -> Result<u32, &'static str> {
+        let facade = self.facade();
+        match facade.owner_of(member.info_hash) {
+            None => facade.announce(guest, announce),
+            Some(_) if text.len() > GUEST_TEXT_LEN_MAX => Err("this message is too long"),
+            Some(owner) => {
+                facade.announce_abroad(owner, guest, member, announce.complete, text);
+                // What the owner answers passes by here unread: the longest that it may say.
+                Ok(facade.interval_s_longest())
             }
-            Ok(()) => {}
-            Err(why) => facade.refuse(&guest.link, announce.info_hash, why),
         }
     }
 
@@ -329,7 +398,8 @@ impl Visit {
             info_hash: answer.info_hash.id,
             peer_id: answer.peer_id.id,
         };
-        if known.memberships.contains(&member) && text.len() <= ABROAD_LEN_MAX {
+        if known.stays.iter().any(|stay| stay.member == member) && text.len() <= GUEST_TEXT_LEN_MAX
+        {
             facade.say_abroad(owner, &known.guest, text);
         } else {
             Counters::add(&facade.counters.answers_refused);

@@ -105,6 +105,55 @@ async fn floods_of_messages_and_signals_are_refused() {
 }
 
 #[tokio::test]
+async fn what_one_connection_and_one_address_may_send_is_bounded_in_bytes() {
+    let payload = &[0; 2000][..];
+    for (own, address, refused) in [
+        (20_000, u32::MAX, [true, true]),
+        (u32::MAX, 32_000, [false, true]),
+    ] {
+        let limits = LimitsConfig {
+            bytes_burst: own,
+            bytes_per_s: 0,
+            bytes_per_address_burst: address,
+            bytes_per_address_per_s: 0,
+            ..limits()
+        };
+        let webtorrent = tracker::WebTorrentConfig {
+            message_bytes_max: 8 * 1024,
+            ..tracker::WebTorrentConfig::default()
+        };
+        let tracker = start(Config {
+            limits,
+            webtorrent,
+            ..config()
+        })
+        .await;
+        let ((mut first, first_name), (mut second, second_name)) = tracker.join_pair().await;
+        for (to, refused) in [(second_name, refused[0]), (first_name, refused[1])] {
+            let (speaker, hearer) = match to == second_name {
+                true => (&mut first, &mut second),
+                false => (&mut second, &mut first),
+            };
+            for _ in 0..11 {
+                // Refused before the last of them, it may be closed already.
+                let signal = ViewerMsg::Signal { to, payload };
+                let _ = speaker.socket.send(encoded(&signal)).await;
+            }
+            if refused {
+                speaker.expect_refusal(RefusalCode::Quota).await;
+                continue;
+            }
+            for _ in 0..11 {
+                let heard = hearer.next().await.expect("what the other one said");
+                let signal = TrackerMsg::decode(&heard);
+                assert!(matches!(signal, Ok(TrackerMsg::Signal { .. })));
+            }
+        }
+        tracker.stop().await;
+    }
+}
+
+#[tokio::test]
 async fn one_address_has_a_quota_of_joins_and_connections() {
     let limits = LimitsConfig {
         joins_burst: 2,
@@ -127,6 +176,8 @@ async fn a_slow_reader_loses_signals_and_nobody_else_is_held_up() {
     let limits = LimitsConfig {
         signals_burst: 1_000_000,
         signals_per_s: 1_000_000,
+        bytes_burst: u32::MAX,
+        bytes_per_address_burst: u32::MAX,
         queue_bytes_max: 16 * 1024,
         ..limits()
     };

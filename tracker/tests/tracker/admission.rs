@@ -420,6 +420,83 @@ async fn without_an_answer_the_policy_counts() {
 }
 
 #[tokio::test]
+async fn whom_a_busy_tracker_cannot_ask_for_does_not_count_as_a_failure_of_the_back_end() {
+    let silent = back_end(0).await;
+    let mut config = asking(&silent);
+    config.permission.timeout_ms = 1_000;
+    config.permission.on_failure = OnFailure::Open;
+    config.permission.requests_per_address_max = 1;
+    let tracker = start(config).await;
+    let mut waiting = Vec::new();
+    for number in 0..6 {
+        let mut viewer = tracker.connect().await;
+        let token = format!("junk {number}");
+        let token = token.as_bytes();
+        viewer
+            .send(&ViewerMsg::Join(Join { token, ..join() }))
+            .await;
+        waiting.push(viewer);
+    }
+    let mut refused = 0;
+    for viewer in &mut waiting {
+        let bytes = viewer.next().await.unwrap();
+        refused += match TrackerMsg::decode(&bytes).unwrap() {
+            TrackerMsg::Refused { code, .. } => {
+                assert_eq!(code, RefusalCode::Unavailable);
+                1
+            }
+            _ => 0,
+        };
+    }
+    // The first one's failure is the back end's, and the next has its turn then.
+    assert!((4..6).contains(&refused), "{refused}");
+    tracker.stop().await;
+}
+
+#[tokio::test]
+async fn tokens_that_the_back_end_accepts_have_quotas_too() {
+    let back_end = back_end(1000).await;
+    let mut config = asking(&back_end);
+    config.limits.connections_per_token_max = 2;
+    let tracker = start(config).await;
+    let _viewers = (
+        joins_with(&tracker, "good").await,
+        joins_with(&tracker, "good").await,
+    );
+    refused_with(&tracker, b"good", RefusalCode::Quota).await;
+    joins_with(&tracker, "once").await;
+    tracker.stop().await;
+}
+
+#[tokio::test]
+async fn a_kicked_viewer_is_known_by_its_token_and_its_neighbours_stay() {
+    let (folder, mint) = issuer();
+    let mut config = with_tokens(&folder);
+    config.admin_token = Some("secret".into());
+    let tracker = start(config).await;
+    let token_of = |sub: &str| {
+        mint(Claims {
+            sub: Some(sub.into()),
+            ..claims()
+        })
+    };
+    let mut viewer = tracker.connect().await;
+    let anna = token_of("anna");
+    let joins = Join {
+        token: anna.as_bytes(),
+        ..join()
+    };
+    let (peer, ..) = viewer.join(&joins).await;
+    let path = format!("/api/viewers/{peer}/kick");
+    let bearer = "Authorization: Bearer secret\r\n";
+    assert_eq!(tracker.exchange("POST", &path, bearer, "").await.0, 200);
+    viewer.expect_refusal(RefusalCode::NotServed).await;
+    refused_with(&tracker, anna.as_bytes(), RefusalCode::NotServed).await;
+    joins_with(&tracker, &token_of("bert")).await;
+    tracker.stop().await;
+}
+
+#[tokio::test]
 async fn pages_below_a_host_may_connect_and_who_hides_its_origin_may_not() {
     let tracker = start(Config {
         origins: vec!["https://*.good.example".into()],

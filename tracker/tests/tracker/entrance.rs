@@ -79,6 +79,22 @@ async fn a_viewer_behind_the_proxy_cannot_name_another_address() {
 }
 
 #[tokio::test]
+async fn where_the_proxy_does_not_know_the_viewer_the_viewer_cannot_say_who_it_is() {
+    let mut config = config_for("127.0.0.0/8");
+    config.limits.connections_per_address_max = 1;
+    let tracker = start(config).await;
+    let local = b"\r\n\r\n\0\r\nQUIT\n\x20\x00\x00\x00".as_slice();
+    let forged = |address| [("X-Forwarded-For", address)];
+    let first = behind(&tracker, b"PROXY UNKNOWN\r\n", &forged("203.0.113.1")).await;
+    assert!(first.is_some());
+    for header in [b"PROXY UNKNOWN\r\n", local] {
+        let second = behind(&tracker, header, &forged("203.0.113.2")).await;
+        assert!(second.is_none(), "it is the same address, the proxy's");
+    }
+    tracker.stop().await;
+}
+
+#[tokio::test]
 async fn a_chain_of_trusted_proxies_is_followed_to_its_end() {
     let mut config = config_for("127.0.0.0/8");
     config.trusted_proxies.push("10.0.0.0/8".parse().unwrap());

@@ -121,6 +121,125 @@ async fn a_join_in_many_frames_and_packets_is_a_join() {
 }
 
 #[tokio::test]
+async fn parts_of_messages_are_counted_like_messages() {
+    let limits = LimitsConfig {
+        messages_burst: 20,
+        messages_per_s: 1,
+        ..limits()
+    };
+    let tracker = start(Config { limits, ..config() }).await;
+    let joins = join_bytes();
+    let empty = [frame(0x02, 0, b""), frame(0x00, 0, b"").repeat(40)].concat();
+    for first in [Vec::new(), frame(0x82, joins.len() as u64, &joins)] {
+        let mut tcp = upgraded(&tracker).await;
+        // It may be cut while it still writes.
+        let _ = tcp.write_all(&[first, empty.clone()].concat()).await;
+        let answer = rest(tcp).await;
+        let mut expected = Vec::new();
+        let code = RefusalCode::Quota;
+        let text = "a quota of the viewer or its address is used up";
+        TrackerMsg::Refused { code, text }.encode(&mut expected);
+        let refused = answer.windows(expected.len()).any(|part| part == expected);
+        assert!(refused, "{answer:?}");
+    }
+    assert_eq!(tracker.metric("over_quota_total").await, 2);
+    tracker.stop().await;
+}
+
+/// A connection from one of loopback's other addresses.
+async fn from_address(tracker: &Tracker, address: [u8; 4]) -> TcpStream {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind(SocketAddr::from((address, 0))).unwrap();
+    socket.connect(tracker.address).await.unwrap()
+}
+
+#[tokio::test]
+async fn one_address_cannot_take_all_connections() {
+    let limits = LimitsConfig {
+        requests_max: 4,
+        requests_per_address_max: 2,
+        ..limits()
+    };
+    let tracker = start(Config { limits, ..config() }).await;
+    let mut taken = Vec::new();
+    for _ in 0..10 {
+        taken.push(from_address(&tracker, [127, 0, 0, 2]).await);
+    }
+    // All but two are closed without a word; which ones is seen at the end.
+    assert_eq!(tracker.get("/healthz", "").await.0, 200);
+    let mut closed = 0;
+    for mut tcp in taken.split_off(2) {
+        closed += u32::from(matches!(
+            timeout(PATIENCE, tcp.read(&mut [0])).await,
+            Ok(Ok(0) | Err(_))
+        ));
+    }
+    assert_eq!(closed, 8);
+    // A viewer's connection is no request any more.
+    drop(taken);
+    let mut viewers = Vec::new();
+    for _ in 0..6 {
+        viewers.push(tracker.join().await);
+    }
+    assert_eq!(tracker.get("/healthz", "").await.0, 200);
+    tracker.stop().await;
+}
+
+#[tokio::test]
+async fn a_full_tracker_says_so_and_answers_health_checks() {
+    let limits = LimitsConfig {
+        connections_max: 1,
+        ..limits()
+    };
+    let tracker = start(Config { limits, ..config() }).await;
+    let (mut viewer, ..) = tracker.join().await;
+    let more = tracker.connect_with(&[]).await;
+    assert!(more.is_err_and(|error| error.to_string().contains("503")));
+    assert_eq!(tracker.get("/healthz", "").await.0, 200);
+    viewer.send(&ViewerMsg::Leave).await;
+    while viewer.next().await.is_some() {}
+    let welcome = async {
+        while tracker.connect_with(&[]).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(PATIENCE, welcome).await.expect("room again");
+    tracker.stop().await;
+}
+
+#[tokio::test]
+async fn who_only_asks_and_asks_is_ended() {
+    let limits = LimitsConfig {
+        request_ms: 300,
+        request_head_ms: 2_000,
+        ..limits()
+    };
+    let tracker = start(Config { limits, ..config() }).await;
+    let (mut viewer, ..) = tracker.join().await;
+    let mut tcp = TcpStream::connect(tracker.address).await.unwrap();
+    let mut answers = Vec::new();
+    let asking = async {
+        loop {
+            let asked = tcp
+                .write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+                .await;
+            let mut answer = [0; 1024];
+            match tcp.read(&mut answer).await {
+                Ok(len) if len > 0 && asked.is_ok() => answers.extend_from_slice(&answer[..len]),
+                _ => return,
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    timeout(PATIENCE, asking).await.expect("it is ended");
+    assert!(answers.starts_with(b"HTTP/1.1 200"));
+    // Viewers stay.
+    let (_other, name, _) = tracker.join().await;
+    assert_eq!(viewer.introduction().await.peer, name);
+    tracker.stop().await;
+}
+
+#[tokio::test]
 async fn heads_over_the_limits_are_refused() {
     let limits = LimitsConfig {
         request_head_ms: 300,

@@ -23,6 +23,13 @@ impl Tracker {
         serde_json::from_str(&body).unwrap()
     }
 
+    async fn api_metric(&self, name: &str) -> u64 {
+        let (_, _, body) = self.get("/metrics", BEARER).await;
+        let name = format!("shoal_tracker_{name} ");
+        let line = body.lines().find_map(|line| line.strip_prefix(&name));
+        line.expect("the metric is there").parse().unwrap()
+    }
+
     async fn post(&self, path: &str, body: &str) -> (u16, String) {
         let (status, _, body) = self.exchange("POST", path, BEARER, body).await;
         (status, body)
@@ -145,6 +152,84 @@ async fn a_kicked_viewer_is_refused_and_gone() {
     let peer = viewers[0].1;
     assert_eq!(TrackerMsg::decode(&bytes), Ok(TrackerMsg::Gone { peer }));
     assert_eq!(tracker.post(&path, "").await.0, 404);
+    tracker.stop().await;
+}
+
+#[tokio::test]
+async fn a_kicked_viewer_does_not_come_back_under_another_name() {
+    let tracker = start(Config {
+        admin_token: Some("secret".into()),
+        trusted_proxies: vec!["127.0.0.0/8".parse().unwrap()],
+        ..config()
+    })
+    .await;
+    let at = async |address| {
+        let header = [("X-Forwarded-For", address)];
+        tracker.connect_with(&header).await.unwrap()
+    };
+    let mut viewer = at("198.51.100.1").await;
+    let (peer, secret, _) = viewer.join(&join()).await;
+    let path = format!("/api/viewers/{peer}/kick");
+    assert_eq!(tracker.post(&path, "").await.0, 200);
+    viewer.expect_refusal(RefusalCode::NotServed).await;
+    let resume = Some((peer, secret));
+    for (address, resume) in [("198.51.100.1", None), ("198.51.100.2", resume)] {
+        let mut again = at(address).await;
+        let joins = Join { resume, ..join() };
+        again.send(&ViewerMsg::Join(joins)).await;
+        again.expect_refusal(RefusalCode::NotServed).await;
+    }
+    at("198.51.100.2").await.join(&join()).await;
+    tracker.stop().await;
+}
+
+#[tokio::test]
+async fn what_a_viewer_says_to_have_received_is_no_more_than_it_can_have() {
+    let tracker = start_with_token(false).await;
+    let (mut viewer, peer, _) = tracker.join().await;
+    let started = std::time::Instant::now();
+    for _ in 0..20 {
+        viewer
+            .status(Status {
+                track: TrackId(1),
+                bytes_p2p: u32::MAX,
+                ..Status::default()
+            })
+            .await;
+    }
+    // Its own signal to itself is refused, and counted behind all that.
+    let payload = &b"x"[..];
+    viewer.send(&ViewerMsg::Signal { to: peer, payload }).await;
+    let counted = async { while tracker.api_metric("signals_refused_total").await == 0 {} };
+    timeout(PATIENCE, counted).await.expect("all is counted");
+    let stream = tracker.api(&format!("/api/streams/{STREAM}")).await;
+    let bytes = stream["bytes_p2p"].as_u64().unwrap();
+    let possible = 4_000_000_000 + 250_000_000 * (started.elapsed().as_secs() + 1);
+    assert!((1_000_000_000..=possible).contains(&bytes), "{bytes}");
+    tracker.stop().await;
+}
+
+#[tokio::test]
+async fn who_came_in_just_before_a_drain_is_sent_elsewhere_instead_of_let_in() {
+    let place = "wss://elsewhere.example/".to_owned();
+    let tracker = start(Config {
+        admin_token: Some("secret".into()),
+        drain: tracker::DrainConfig {
+            places: vec![place.clone()],
+        },
+        ..config()
+    })
+    .await;
+    let mut late = tracker.connect().await;
+    let (status, _) = tracker.post("/api/drain", "{\"over_ms\": 60000}").await;
+    assert_eq!(status, 200);
+    late.send(&ViewerMsg::Join(join())).await;
+    let bytes = late.next().await.expect("where to go");
+    match TrackerMsg::decode(&bytes).unwrap() {
+        TrackerMsg::Reconnect { places, .. } => assert_eq!(places, [place.as_str()]),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(late.next().await, None);
     tracker.stop().await;
 }
 

@@ -344,3 +344,57 @@ async fn fragments_with_pings_between_are_one_message() {
     }
     tracker.stop().await;
 }
+
+#[tokio::test]
+async fn who_leaves_swarms_without_a_word_may_go_on_to_others_with_one_token() {
+    let folder = tempfile::tempdir().unwrap();
+    let pair = tokens::new_key_pair(KeyKind::P256).unwrap();
+    std::fs::write(folder.path().join("k1.pem"), pair.public_pem).unwrap();
+    let claims = tokens::Claims {
+        stream: tokens::Values::One("*".into()),
+        ..tokens::claims_lasting(Duration::from_secs(3600))
+    };
+    let token = tokens::mint(&pair.private_pem, Some("k1"), &claims).unwrap();
+    let soon = WebTorrentConfig {
+        swarms_per_connection_max: 4,
+        interval_s_min: 1,
+        interval_s_max: 1,
+        ..WebTorrentConfig::default()
+    };
+    let tracker = start(Config {
+        tokens: TokensConfig {
+            keys: Some(folder.path().into()),
+            ..TokensConfig::default()
+        },
+        limits: LimitsConfig {
+            connections_per_token_max: 1,
+            joins_per_token_max: 1,
+            ..limits()
+        },
+        ..with(soon)
+    })
+    .await;
+    let path = format!("/announce?token={token}");
+    let mut client = tracker.connect_at(&path, "192.0.2.1").await.unwrap();
+    let mut refused = 0;
+    for number in 0..20 {
+        let mut message = announce("me", &[]);
+        message["info_hash"] = json!(format!("{number:020}"));
+        let welcome = async {
+            loop {
+                client.send(&message).await;
+                let heard = client.next().await;
+                let Some(why) = heard["failure reason"].as_str() else {
+                    return;
+                };
+                assert!(why.contains("too many swarms"), "{why}");
+                refused += 1;
+                tokio::time::sleep(Duration::from_millis(300)).await;
+            }
+        };
+        let welcomed = timeout(PATIENCE, welcome).await;
+        welcomed.expect("room for another swarm");
+    }
+    assert!(refused > 0, "those that it has just left count");
+    tracker.stop().await;
+}

@@ -22,7 +22,10 @@ use tokio_tungstenite::{
         Error as WsError, Message, client::IntoClientRequest, protocol::frame::coding::CloseCode,
     },
 };
-use tracker::{Config, LimitsConfig, PrivacyConfig, StunConfig, WebTorrentConfig};
+use tracker::{
+    Config, LimitsConfig, PrivacyConfig, StunConfig, TokensConfig, WebTorrentConfig,
+    tokens::{self, KeyKind},
+};
 
 const HASH: &str = "ZHBTleY378bqpgBu7IvG";
 const SDP: &str = "v=0\r\no=- 4611 2 IN IP4 127.0.0.1\r\ns=-\r\n";

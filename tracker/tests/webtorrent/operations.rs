@@ -65,6 +65,33 @@ async fn swarms_and_their_viewers_are_listed_and_counted() {
 }
 
 #[tokio::test]
+async fn who_is_in_a_swarm_that_is_not_listed_any_more_is_put_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("hashes");
+    std::fs::write(&path, format!("{HASH}\n")).unwrap();
+    let listed = WebTorrentConfig {
+        info_hashes_file: Some(path.clone()),
+        ..WebTorrentConfig::default()
+    };
+    let tracker = start(with(listed)).await;
+    let mut viewer = tracker.announced("a").await;
+    std::fs::write(&path, "bbbbbbbbbbbbbbbbbbbb\n").unwrap();
+    let put_out = async {
+        loop {
+            viewer.send(&announce("a", &[])).await;
+            if let Some(why) = viewer.next().await["failure reason"].as_str() {
+                return why.to_owned();
+            }
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+    };
+    let why = timeout(PATIENCE, put_out).await.expect("it is put out");
+    assert!(why.contains("not served"), "{why}");
+    assert_eq!(tracker.metric("webtorrent_viewers").await, 0);
+    tracker.stop().await;
+}
+
+#[tokio::test]
 async fn a_kicked_viewer_is_closed_and_its_id_refused() {
     let tracker = start(operated()).await;
     let mut a = tracker.announced("a").await;

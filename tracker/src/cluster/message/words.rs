@@ -14,6 +14,9 @@ const TELL: u8 = 4;
 const CLOSE: u8 = 5;
 const PROBE: u8 = 6;
 
+/// Longest message of a viewer's, or to one, that goes between nodes, in bytes.
+pub(crate) const GUEST_TEXT_LEN_MAX: usize = u16::MAX as usize;
+
 /// Info hash and peer id.
 pub(crate) type GuestMember = ([u8; 20], [u8; 20]);
 
@@ -74,23 +77,45 @@ impl<'a> GuestWords<'a> {
         }
     }
 
-    pub(super) fn decode(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
-        let text_len_max = usize::from(u16::MAX);
-        Ok(match reader.u8()? {
-            SAY => Self::Say {
-                network: decode_network(reader)?,
-                text: reader.text("text", text_len_max)?,
-            },
+    /// Whether it can be told to other nodes as it is.
+    pub(in crate::cluster) const fn fits(&self) -> bool {
+        match self {
+            Self::Say { text, .. } | Self::Tell { text, .. } => text.len() <= GUEST_TEXT_LEN_MAX,
+            _ => true,
+        }
+    }
+
+    /// The inner error is of these words alone: what follows them can be read.
+    pub(super) fn decode(
+        reader: &mut Reader<'a>,
+    ) -> Result<Result<Self, DecodeError>, DecodeError> {
+        let kind = reader.u8()?;
+        if !matches!(kind, SAY | TELL) {
+            return Self::decode_short(kind, reader).map(Ok);
+        }
+        let network = match kind {
+            SAY => Some(decode_network(reader)?),
+            _ => None,
+        };
+        let droppable = network.is_none() && flag(reader)?;
+        let text = match std::str::from_utf8(reader.blob("text", GUEST_TEXT_LEN_MAX)?) {
+            Ok(text) => text,
+            Err(_) => return Ok(Err(DecodeError::OutOfRange("text"))),
+        };
+        Ok(Ok(match network {
+            Some(network) => Self::Say { network, text },
+            None => Self::Tell { droppable, text },
+        }))
+    }
+
+    fn decode_short(kind: u8, reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(match kind {
             ENTER => Self::Enter {
                 network: decode_network(reader)?,
                 member: decode_member(reader)?,
                 complete: flag(reader)?,
             },
             LEFT => Self::Left(decode_member(reader)?),
-            TELL => Self::Tell {
-                droppable: flag(reader)?,
-                text: reader.text("text", text_len_max)?,
-            },
             CLOSE => Self::Close {
                 code: reader.u16()?,
             },

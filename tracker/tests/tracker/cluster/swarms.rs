@@ -1,6 +1,7 @@
 //! WebTorrent viewers of one swarm, connected to different nodes.
 
 use serde_json::{Value, json};
+use tracker::WebTorrentConfig;
 
 use super::*;
 
@@ -41,7 +42,12 @@ impl Client {
     }
 
     async fn announce(&mut self, offers: &[&str]) {
-        let offer = |id: &&str| json!({"offer": {"type": "offer", "sdp": format!("of {}", self.name)}, "offer_id": id});
+        let sdp = format!("of {}", self.name);
+        self.announce_with(offers, &sdp).await;
+    }
+
+    async fn announce_with(&mut self, offers: &[&str], sdp: &str) {
+        let offer = |id: &&str| json!({"offer": {"type": "offer", "sdp": sdp}, "offer_id": id});
         let offers: Vec<_> = offers.iter().map(offer).collect();
         let peer_id = peer(self.name);
         let message = json!({
@@ -234,4 +240,32 @@ async fn webtorrent_viewers_are_apart_without_nats_and_meet_when_it_is_back() {
     assert_eq!(clients[0].next().await["incomplete"], 2);
     assert_eq!(clients[1].take_offer().await.0, "anna");
     assert_eq!(clients[0].next().await["answer"]["type"], "answer");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_offer_that_is_too_long_for_the_way_between_nodes_is_dropped_whole() {
+    let nats = Nats::start().await;
+    let webtorrent = WebTorrentConfig {
+        message_bytes_max: 300_000,
+        ..WebTorrentConfig::default()
+    };
+    let config = Config {
+        webtorrent,
+        ..trusting(&nats)
+    };
+    let nodes = start_nodes(&config, 2).await;
+    let mut clients = vec![
+        Client::enter(&nodes[0], "anna", "198.51.100.1").await,
+        Client::enter(&nodes[1], "bert", "198.51.100.2").await,
+    ];
+    all_count(&mut clients, 2).await;
+    let owner = usize::from(nodes[1].metric("webtorrent_viewers").await == 2);
+    let mut there = clients.remove(1 - owner);
+    let mut here = clients.remove(0);
+    here.announce_with(&["giant"], &"é".repeat(40_000)).await;
+    assert_eq!(here.next().await["incomplete"], 2);
+    // What comes behind it comes first.
+    assert_eq!(there.count().await, Some(2));
+    let dropped = nodes[owner].metric("webtorrent_offers_dropped_total").await;
+    assert_eq!(dropped, 1);
 }

@@ -32,9 +32,15 @@ introductions_per_hour = 4000000000
 [limits]
 connections_per_address_max = 1000000
 joins_burst = 4000000
+requests_max = 1000000
+requests_per_address_max = 1000000
 joins_per_s = 4000000
 messages_burst = 4000000
 messages_per_s = 4000000
+bytes_burst = 4000000000
+bytes_per_s = 4000000000
+bytes_per_address_burst = 4000000000
+bytes_per_address_per_s = 4000000000
 join_ms = 600000
 [webtorrent]
 announces_per_s = 4000000000

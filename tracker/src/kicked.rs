@@ -1,0 +1,111 @@
+//! Viewers that the operator has sent away, for as long as they are not let in again.
+
+use std::{collections::HashMap, num::NonZero, time::Duration};
+
+use swarm_core::id::{PeerId, StreamId};
+use tokio::time::Instant;
+
+/// For how long they are refused; as long as WebTorrent viewers.
+const KICKED_FOR: Duration = Duration::from_secs(600);
+/// What is remembered at most: further ones are sent away, and may come again.
+const KICKED_MAX: usize = 2_000;
+
+/// A viewer's token, in short.
+pub(crate) type BearerMark = NonZero<u64>;
+
+/// What a viewer that was sent away is known by when it comes again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Mark {
+    Name(PeerId),
+    Bearer(BearerMark),
+    /// An address, in the stream that it was sent away from.
+    Address(u128, StreamId),
+}
+
+/// Who a viewer is, as far as that is known.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Identity {
+    pub(crate) peer: PeerId,
+    pub(crate) bearer: Option<BearerMark>,
+    /// 0 where it is not known.
+    pub(crate) address: u128,
+    pub(crate) stream: StreamId,
+}
+
+impl Identity {
+    /// Its name, which it keeps only as long as it likes; and its token or, of one that has none, its
+    /// address: others may share that, so it counts only where nothing better is known.
+    fn marks(&self) -> [Option<Mark>; 2] {
+        let address = (self.address != 0).then_some(Mark::Address(self.address, self.stream));
+        let other = self.bearer.map(Mark::Bearer).or(address);
+        [Some(Mark::Name(self.peer)), other]
+    }
+}
+
+/// All that are not let in.
+#[derive(Debug, Default)]
+pub(crate) struct Kicked(HashMap<Mark, Instant>);
+
+impl Kicked {
+    pub(crate) fn add(&mut self, who: &Identity, now: Instant) {
+        if self.0.len() >= KICKED_MAX {
+            self.0.retain(|_, until| *until > now);
+        }
+        for mark in who.marks().into_iter().flatten() {
+            if self.0.len() < KICKED_MAX {
+                self.0.insert(mark, now + KICKED_FOR);
+            }
+        }
+    }
+
+    pub(crate) fn contains(&self, who: &Identity, now: Instant) -> bool {
+        let holds = |mark| self.0.get(&mark).is_some_and(|until| *until > now);
+        !self.0.is_empty() && who.marks().into_iter().flatten().any(holds)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn viewer(peer: u64, bearer: u64, address: u128) -> Identity {
+        Identity {
+            peer: PeerId(peer),
+            bearer: NonZero::new(bearer),
+            address,
+            stream: StreamId([3; 16]),
+        }
+    }
+
+    #[test]
+    fn who_was_sent_away_is_known_again_for_a_while() {
+        let now = Instant::now();
+        let mut kicked = Kicked::default();
+        kicked.add(&viewer(1, 5, 77), now);
+        let there = |who| kicked.contains(&who, now);
+        assert!(there(viewer(1, 0, 0)), "by its name");
+        assert!(there(viewer(2, 5, 78)), "by its token");
+        assert!(!there(viewer(2, 6, 77)), "another one behind its address");
+        assert!(!kicked.contains(&viewer(1, 5, 77), now + KICKED_FOR));
+        kicked.add(&viewer(9, 0, 99), now);
+        assert!(kicked.contains(&viewer(8, 0, 99), now), "by its address");
+        let elsewhere = Identity {
+            stream: StreamId([4; 16]),
+            ..viewer(8, 0, 99)
+        };
+        assert!(!kicked.contains(&elsewhere, now));
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded() {
+        let now = Instant::now();
+        let mut kicked = Kicked::default();
+        for peer in 1..=2 * KICKED_MAX as u64 {
+            kicked.add(&viewer(peer, 0, 0), now);
+        }
+        assert_eq!(kicked.0.len(), KICKED_MAX);
+        kicked.add(&viewer(u64::MAX, 0, 0), now + KICKED_FOR);
+        assert!(kicked.contains(&viewer(u64::MAX, 0, 0), now + KICKED_FOR));
+        assert_eq!(kicked.0.len(), 1);
+    }
+}
