@@ -3,9 +3,10 @@
 //! that what else the machine does is not counted; median, 99th percentile, and the slowest of all joins
 //! are of the clock.
 //!
-//! With `scaled` there are more metros where there are more viewers, a hundred viewers in each. Without,
-//! there are about 8,600 of them however many viewers come, so that with ten times as many viewers each
-//! has ten times as many to meet near by: then a join does more, and its time says less about the machine.
+//! With `scaled` there are more metros where there are more viewers, a hundred viewers in each, and all
+//! come within the same time: a join does as much with many viewers as with few, and what grows is the wait
+//! for memory. Without, there are about 8,600 metros and 5,000 joins a second however many viewers come:
+//! ten times as many have ten times as many to meet near by, and more falls due while they come.
 //!
 //! With `once` each size is filled once, which is enough for who counts instructions.
 //!
@@ -39,6 +40,8 @@ const COUNTRIES: u64 = 20;
 const ISPS_PER_COUNTRY: u64 = 8;
 /// Where metros are scaled, an ISP has as many viewers, in some 54 metros.
 const VIEWERS_PER_ISP: u64 = 5_000;
+/// And all join within this time, a million as fast as without scaling.
+const SCALED_S: u64 = 200;
 const PAGE_LEN: u64 = 4_096;
 
 fn main() {
@@ -104,6 +107,11 @@ fn fill(size: usize, scaled: bool) -> Figures {
     let (mut rng, mut outbox) = (Rng::new(7), Outbox::new());
     let timed_from = size - size / TIMED_PART;
     let (mut timed_from_ns, mut slowest) = (0, time::Duration::ZERO);
+    let gap_us = if scaled {
+        SCALED_S * 1_000_000 / size as u64
+    } else {
+        1_000_000 / JOINS_PER_S
+    };
     let isps = scaled.then(|| (size as u64).div_ceil(VIEWERS_PER_ISP));
     let mut took_us = Vec::with_capacity(size - timed_from);
     let mut tick_at: Option<Instant> = None;
@@ -112,7 +120,7 @@ fn fill(size: usize, scaled: bool) -> Figures {
             timed_from_ns = cpu_ns();
         }
         let joined = viewer(number as u64, isps, &mut rng);
-        let now = Instant::from_micros(1 + number as u64 * 1_000_000 / JOINS_PER_S);
+        let now = Instant::from_micros(1 + number as u64 * gap_us);
         let began = time::Instant::now();
         if tick_at.is_some_and(|at| at <= now) {
             directory.handle(now, Input::Tick, &mut outbox);

@@ -1,4 +1,4 @@
-//! Which group a viewer belongs to: joining, splitting, merging, gathering by place.
+//! Which group a viewer belongs to: choosing, entering and leaving one.
 
 use alloc::vec::Vec;
 
@@ -9,7 +9,6 @@ use super::{
     swarm::{Group, Member, SwarmId},
     viewer::Viewer,
 };
-use crate::time::Instant;
 
 /// Groups compared before one is chosen.
 const CANDIDATES_MAX: usize = 8;
@@ -17,11 +16,9 @@ const CANDIDATES_MAX: usize = 8;
 const SAMPLE_MAX: usize = 8;
 /// Viewers of one household that are looked at for a group with room.
 const HOUSEHOLD_MAX: usize = 4;
-/// A group of an operator's site may be this small: it saves the site's uplink.
-const SITE_GROUP_MIN: usize = 2;
 
 /// Where a viewer should go.
-enum Plan {
+pub(super) enum Plan {
     Join(Key),
     Found(Place),
 }
@@ -49,7 +46,7 @@ impl Directory {
     /// outwards, then the best of a few drawn at random. Where its place has groups and none has
     /// room, a new one begins there. Viewers that are kept local have groups of their own: they
     /// could not link with the others.
-    fn plan_place(&mut self, viewer: Key, id: SwarmId, except: Option<Key>) -> Plan {
+    pub(super) fn plan_place(&mut self, viewer: Key, id: SwarmId, except: Option<Key>) -> Plan {
         let (Some(swarm), Some(v)) = (self.swarms.get(&id), self.viewers.get(viewer)) else {
             return Plan::Found(Place::World);
         };
@@ -149,7 +146,8 @@ impl Directory {
         size <= usize::from(self.policy.group_max) && grown < growth
     }
 
-    fn found_group(&mut self, swarm: SwarmId, home: Place) -> Key {
+    /// Makes a group without members, which nobody finds before it has some.
+    pub(super) fn found_group(&mut self, swarm: SwarmId, home: Place) -> Key {
         let entry = self.swarms.entry(swarm).or_default();
         let group = self.groups.insert(Group {
             swarm,
@@ -163,7 +161,6 @@ impl Directory {
             timer_at: None,
         });
         entry.groups.push(group);
-        entry.index_group(home, 0, group);
         group
     }
 
@@ -171,11 +168,7 @@ impl Directory {
         let (Some(v), Some(g)) = (self.viewers.get_mut(viewer), self.groups.get_mut(group)) else {
             return;
         };
-        if self.now.ms_since(g.window_at) >= u64::from(self.policy.growth_window_ms) {
-            g.window_at = self.now;
-            g.window_joins = 0;
-        }
-        g.window_joins = g.window_joins.saturating_add(1);
+        g.on_grown(1, self.now, &self.policy);
         let swarm = self.swarms.entry(g.swarm).or_default();
         swarm.unindex_group(g.home, g.members.len(), group);
         g.add_member(Member::of(viewer, v));
@@ -244,7 +237,7 @@ impl Directory {
         }
     }
 
-    fn drop_group(&mut self, key: Key) {
+    pub(super) fn drop_group(&mut self, key: Key) {
         let Some(group) = self.groups.remove(key) else {
             return;
         };
@@ -277,125 +270,12 @@ impl Directory {
             }
         }
     }
-
-    /// Cuts a group that has become too large in two, neighbours together.
-    fn split_if_large(&mut self, group: Key) {
-        let Some(g) = self.groups.get(group) else {
-            return;
-        };
-        if g.members.len() <= usize::from(self.policy.group_max) {
-            return;
-        }
-        let swarm = g.swarm;
-        let mut members: Vec<(Vec<Place>, Key)> = g
-            .members
-            .iter()
-            .map(|member| {
-                let mut ladder: Vec<Place> = member.network.ladder().collect();
-                ladder.reverse();
-                (ladder, member.key)
-            })
-            .collect();
-        members.sort();
-        let half = members.len() / 2;
-        for part in [&members[..half], &members[half..]] {
-            let home = common_place(part.iter().map(|(ladder, _)| ladder.as_slice()));
-            let new = self.found_group(swarm, home);
-            for (_, viewer) in part {
-                self.leave_group(*viewer);
-                self.enter_group(*viewer, new);
-            }
-            for (_, viewer) in part {
-                self.introduce_again(*viewer);
-            }
-            self.schedule_group(new, self.now.plus_ms(1));
-        }
-        self.stats.splits += 1;
-    }
-
-    /// Gives the viewers around a newcomer a group of their own where they are many and sit in
-    /// groups of a wider area. Not in a swarm that is small enough for one group.
-    fn condense_around(&mut self, viewer: Key, swarm: SwarmId) {
-        let Some(v) = self.viewers.get(viewer) else {
-            return;
-        };
-        for place in v.network.ladder() {
-            let Some(s) = self.swarms.get(&swarm) else {
-                return;
-            };
-            let enough = match place {
-                Place::Site(_) => SITE_GROUP_MIN as u32,
-                _ => u32::from(self.policy.group_condense),
-            };
-            if s.viewers <= u32::from(self.policy.group_max) || s.displaced_count(place) < enough {
-                continue;
-            }
-            let target = usize::from(self.policy.group_target);
-            let members: Vec<Key> = s.displaced_at(place).take(target).collect();
-            let group = self.found_group(swarm, place);
-            for member in &members {
-                self.leave_group(*member);
-                self.enter_group(*member, group);
-            }
-            for member in members {
-                self.introduce_again(member);
-            }
-            self.schedule_group(group, self.now.plus_ms(1));
-            self.stats.condensed += 1;
-            return;
-        }
-    }
-
-    /// Lets the members of a thin group look for room elsewhere. Those who find none stay.
-    /// Whether the group is still there and still thin.
-    pub(super) fn merge_if_thin(&mut self, group: Key) -> bool {
-        let Some(g) = self.groups.get(group) else {
-            return false;
-        };
-        let thin = match g.home {
-            Place::Site(_) => SITE_GROUP_MIN,
-            _ => usize::from(self.policy.group_thin),
-        };
-        let alone = self.swarms.get(&g.swarm).is_none_or(|s| s.groups.len() < 2);
-        if g.members.len() >= thin || alone {
-            return false;
-        }
-        if self.now < self.thin_until(g.born_at) {
-            return true;
-        }
-        let swarm = g.swarm;
-        let members: Vec<Key> = g.members.iter().map(|member| member.key).collect();
-        for viewer in members {
-            if let Plan::Join(other) = self.plan_place(viewer, swarm, Some(group)) {
-                self.leave_group(viewer);
-                self.enter_group(viewer, other);
-                self.introduce_again(viewer);
-                self.split_if_large(other);
-                self.fill_viewer(viewer);
-            }
-        }
-        self.stats.merges += 1;
-        self.groups.get(group).is_some()
-    }
-
-    fn thin_until(&self, born_at: Instant) -> Instant {
-        born_at.plus_ms(u64::from(self.policy.merge_after_ms))
-    }
 }
 
 /// The places of a viewer that are narrower than the home of its group.
-fn displaced_places(
+pub(super) fn displaced_places(
     ladder: impl Iterator<Item = Place>,
     home: Place,
 ) -> impl Iterator<Item = Place> {
     ladder.take_while(move |place| *place != home && *place != Place::World)
-}
-
-/// The narrowest place that all have in common, of ladders that begin with the widest.
-fn common_place<'a>(mut ladders: impl Iterator<Item = &'a [Place]>) -> Place {
-    let mut common = ladders.next().unwrap_or_default().to_vec();
-    for ladder in ladders {
-        common.retain(|place| ladder.contains(place));
-    }
-    common.last().copied().unwrap_or(Place::World)
 }

@@ -15,6 +15,7 @@
 
 mod grouping;
 mod io;
+mod moving;
 mod pairing;
 mod place;
 mod policy;

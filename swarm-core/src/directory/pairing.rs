@@ -242,26 +242,58 @@ impl Directory {
         self.stats.introductions += 1;
     }
 
-    /// Tells a viewer and those it has met again of each other: some of them have become, or are no
-    /// longer, members of its group.
-    pub(super) fn introduce_again(&mut self, viewer: Key) {
-        let Some(v) = self.viewers.get(viewer) else {
-            return;
-        };
-        let mut told = Vec::new();
-        for other in v.meetings.iter().map(|m| m.with) {
-            let Some(w) = self.viewers.get(other) else {
+    /// Counts the pairs within groups again of viewers that have moved into `to`, each with where it
+    /// comes from, and tells both of each pair that has become, or is no longer, one within a group.
+    pub(super) fn recount_moved(&mut self, movers: &[(Key, Key)], to: Key) {
+        let mut changed = Vec::new();
+        for (number, (viewer, from)) in movers.iter().enumerate() {
+            let Some(v) = self.viewers.get_mut(*viewer) else {
                 continue;
             };
-            let distance = v.network.distance(&w.network, self.policy.metro_km);
-            for (me, them, offer) in [(v, w, true), (w, v, false)] {
-                if let Some(conn) = me.conn {
-                    let introduction = introduction(me, them, distance, offer);
-                    told.push(Action::Introduce { conn, introduction });
+            let meetings = core::mem::take(&mut v.meetings);
+            let mut local = 0;
+            for with in meetings.iter().map(|m| m.with) {
+                let Some(other) = self.viewers.get_mut(with) else {
+                    continue;
+                };
+                let is_local = other.group == Some(to);
+                local += u8::from(is_local);
+                let moved = movers.iter().position(|(key, _)| is_local && *key == with);
+                let came_from = moved.map_or(other.group, |at| Some(movers[at].1));
+                if is_local == (came_from == Some(*from)) {
+                    continue;
+                }
+                match moved {
+                    None if is_local => other.local += 1,
+                    None => other.local = other.local.saturating_sub(1),
+                    Some(_) => {}
+                }
+                // Of two that have moved, the second finds that the first has told both.
+                if moved.is_none_or(|at| at > number) {
+                    changed.push((*viewer, with));
                 }
             }
+            if let Some(v) = self.viewers.get_mut(*viewer) {
+                (v.meetings, v.local) = (meetings, local);
+            }
         }
-        self.pending.append(&mut told);
+        for (a, b) in changed {
+            self.introduce_again(a, b);
+        }
+    }
+
+    /// Tells both of a pair of each other again: they have become, or are no longer, members of one group.
+    fn introduce_again(&mut self, a: Key, b: Key) {
+        let (Some(v), Some(w)) = (self.viewers.get(a), self.viewers.get(b)) else {
+            return;
+        };
+        let distance = v.network.distance(&w.network, self.policy.metro_km);
+        for (me, them, offer) in [(v, w, true), (w, v, false)] {
+            if let Some(conn) = me.conn {
+                let introduction = introduction(me, them, distance, offer);
+                self.pending.push(Action::Introduce { conn, introduction });
+            }
+        }
     }
 
     fn pair(&mut self, a: Key, b: Key, long: bool, up: bool) {
@@ -513,9 +545,7 @@ impl Directory {
 
     /// Hands over what was decided.
     pub(super) fn flush(&mut self, out: &mut Outbox) {
-        for action in self.pending.drain(..) {
-            out.push(action);
-        }
+        out.append(&mut self.pending);
     }
 }
 

@@ -7,6 +7,7 @@ use alloc::{
 
 use super::{
     place::{Network, Place},
+    policy::Policy,
     slab::Key,
     viewer::{Reach, Traits, Viewer},
 };
@@ -80,14 +81,25 @@ impl Group {
         }
         self.members.push(member);
     }
+
+    /// Counts members that it gets, for the limit of growth in one window.
+    pub(super) fn on_grown(&mut self, by: usize, now: Instant, policy: &Policy) {
+        if now.ms_since(self.window_at) >= u64::from(policy.growth_window_ms) {
+            self.window_at = now;
+            self.window_joins = 0;
+        }
+        let by = by.min(usize::from(u8::MAX)) as u8;
+        self.window_joins = self.window_joins.saturating_add(by);
+    }
 }
 
 /// All groups of a swarm, indexed so that no decision walks through it.
 #[derive(Debug, Default)]
+#[cfg_attr(test, derive(PartialEq))]
 pub(super) struct Swarm {
     /// In no order, to draw from at random.
     pub(super) groups: Vec<Key>,
-    /// By home, the smallest first ([`homed`]).
+    /// Those with members, by home, the smallest first ([`homed`]).
     by_home: BTreeSet<u128>,
     /// Viewers by household, to bring those together.
     households: BTreeSet<(u128, Key)>,
@@ -105,7 +117,9 @@ impl Swarm {
     }
 
     pub(super) fn unindex_group(&mut self, home: Place, size: usize, key: Key) {
-        self.by_home.remove(&homed(home, size as u8, key));
+        if size > 0 {
+            self.by_home.remove(&homed(home, size as u8, key));
+        }
     }
 
     /// The groups at home in `home`, the smallest first.

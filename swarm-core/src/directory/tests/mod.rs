@@ -12,7 +12,7 @@ use alloc::{
     vec::Vec,
 };
 
-use super::*;
+use super::{grouping::displaced_places, *};
 use crate::{
     id::TrackId,
     wire::tracker::{Distance, LinkOutcome, ViewerFlags},
@@ -243,5 +243,34 @@ impl Directory {
             assert_eq!((kept.nat, kept.gives), (now.nat, now.gives));
             assert_eq!(kept.reach, now.reach);
         }
+        for (id, swarm) in &self.swarms {
+            self.check_swarm(*id, swarm);
+        }
+    }
+
+    /// Whether a swarm's indexes and sums are what its groups' members make of them.
+    fn check_swarm(&self, id: SwarmId, swarm: &Swarm) {
+        let mut expected = Swarm::default();
+        for (index, key) in swarm.groups.iter().enumerate() {
+            let group = self.groups.get(*key).unwrap();
+            assert_eq!((group.swarm, group.index as usize), (id, index));
+            assert!(!group.members.is_empty());
+            expected.groups.push(*key);
+            expected.index_group(group.home, group.members.len(), *key);
+            let mut upload_kbps = 0;
+            for member in &group.members {
+                let v = self.viewers.get(member.key).unwrap();
+                assert_eq!(v.group, Some(*key));
+                expected.add_to_household(v.network.address, member.key);
+                for place in displaced_places(v.network.ladder(), group.home) {
+                    expected.add_displaced(place, member.key);
+                }
+                upload_kbps += u64::from(v.upload_kbps);
+            }
+            assert_eq!(group.upload_kbps, upload_kbps);
+            expected.upload_kbps += upload_kbps;
+            expected.viewers += group.members.len() as u32;
+        }
+        assert_eq!(*swarm, expected);
     }
 }
