@@ -41,6 +41,7 @@ use alloc::{
     vec::Vec,
 };
 
+use pairing::Candidate;
 use ration::AddressRations;
 use slab::{Key, Slab};
 use swarm::{Group, Swarm, SwarmId};
@@ -100,6 +101,8 @@ pub struct Directory {
     address_rations: AddressRations,
     /// Decided during the current call.
     pending: Vec<Action>,
+    /// Used again for every viewer that is filled.
+    plan: Vec<Candidate>,
     stats: Stats,
 }
 
@@ -120,6 +123,7 @@ impl Directory {
             timers: BTreeSet::new(),
             address_rations: AddressRations::new(),
             pending: Vec::new(),
+            plan: Vec::new(),
             stats: Stats::default(),
         }
     }

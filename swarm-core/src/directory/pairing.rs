@@ -1,7 +1,6 @@
 //! Who is introduced to whom, and what becomes of the pairs.
 
 use alloc::vec::Vec;
-use core::cmp::Reverse;
 
 use super::{
     Directory,
@@ -29,6 +28,41 @@ const LEFTOVERS_MAX: usize = 4;
 /// As many new links let go of those of the old track.
 const LINKS_TO_RELEASE: usize = 4;
 
+/// A member of a viewer's group that it may meet.
+#[derive(Debug)]
+pub(super) struct Candidate {
+    key: Key,
+    upload_kbps: u32,
+    /// Its place among the members.
+    at: u8,
+    local: u8,
+    distance: Distance,
+    /// Their networks may not be able to link.
+    hard: bool,
+}
+
+impl Candidate {
+    /// `w` is the member. How it suits whom is not known yet.
+    const fn new(at: usize, key: Key, w: &Viewer) -> Self {
+        Self {
+            key,
+            upload_kbps: w.upload_kbps,
+            at: at as u8,
+            local: w.local,
+            distance: Distance::Far,
+            hard: false,
+        }
+    }
+
+    /// The lowest is the best. One number, since many are compared.
+    fn rank(&self) -> u128 {
+        let suits =
+            u64::from(self.hard) << 16 | (self.distance as u64) << 8 | u64::from(self.local);
+        let rest = u64::from(u32::MAX - self.upload_kbps) << 32 | u64::from(self.key.0);
+        u128::from(suits) << 64 | u128::from(rest)
+    }
+}
+
 impl Directory {
     /// Introduces a viewer to members of its group until it has enough pairs there, and to one
     /// random viewer elsewhere if it lacks long links.
@@ -36,9 +70,12 @@ impl Directory {
         if !self.is_crowded(viewer) {
             return;
         }
-        for (other, distance) in self.plan_local(viewer) {
-            self.introduce(viewer, other, distance, false);
+        let mut plan = core::mem::take(&mut self.plan);
+        self.plan_local(viewer, &mut plan);
+        for other in &plan {
+            self.introduce(viewer, other.key, other.distance, false);
         }
+        self.plan = plan;
         let Some(v) = self.viewers.get(viewer) else {
             return;
         };
@@ -79,14 +116,15 @@ impl Directory {
         }
     }
 
-    /// The members of its group that a viewer should meet, and how far they are: the nearest, of those
-    /// the ones with the fewest pairs.
-    fn plan_local(&self, viewer: Key) -> Vec<(Key, Distance)> {
+    /// The members of its group that a viewer should meet: the nearest, of those the ones with the
+    /// fewest pairs. They replace what is in `plan`.
+    fn plan_local(&self, viewer: Key, plan: &mut Vec<Candidate>) {
+        plan.clear();
         let Some(v) = self.viewers.get(viewer) else {
-            return Vec::new();
+            return;
         };
         let Some(group) = v.group.and_then(|group| self.groups.get(group)) else {
-            return Vec::new();
+            return;
         };
         let target = usize::from(self.policy.links_target);
         let missing = target
@@ -95,35 +133,28 @@ impl Directory {
         // Nearly everybody has met its whole group, and is asked for each time that somebody leaves it.
         let has_met_all = usize::from(v.local) + 1 >= group.members.len();
         if missing == 0 || has_met_all || !self.is_free(v) {
-            return Vec::new();
+            return;
         }
         let room = target + usize::from(self.policy.links_slack);
-        let is_unmet = |member: &&Member| is_for(viewer, v, member);
-        let unmet: Vec<&Member> = group.members.iter().filter(is_unmet).collect();
         // All are fetched before any is looked at: memory answers many questions in the time of one.
-        let fetch = |member: &&Member| {
-            let fetched = self.viewers.get(member.key);
-            fetched.map(|w| (w, w.local, w.upload_kbps))
-        };
-        let fetched: Vec<_> = unmet.iter().map(fetch).collect();
-        let mut candidates: Vec<_> = unmet
-            .into_iter()
-            .zip(fetched)
-            .filter_map(|(member, fetched)| {
-                let (w, local, upload_kbps) = fetched?;
-                if usize::from(local) >= room || !self.is_open_to(w, v) {
-                    return None;
-                }
-                let distance = v.network.distance(&member.network, self.policy.metro_km);
-                let hard = v.nat == Nat::Symmetric && member.reach != Reach::Easy;
-                Some((hard, distance, local, Reverse(upload_kbps), member.key))
-            })
-            .collect();
-        candidates.sort_unstable();
-        let chosen = candidates.into_iter().take(missing);
-        chosen
-            .map(|(_, distance, .., key)| (key, distance))
-            .collect()
+        for (at, member) in group.members.iter().enumerate() {
+            if is_for(viewer, v, member)
+                && let Some(w) = self.viewers.get(member.key)
+            {
+                plan.push(Candidate::new(at, member.key, w));
+            }
+        }
+        plan.retain_mut(|candidate| {
+            let member = &group.members[usize::from(candidate.at)];
+            let Some(w) = self.viewers.get(candidate.key) else {
+                return false;
+            };
+            candidate.distance = v.network.distance(&member.network, self.policy.metro_km);
+            candidate.hard = v.nat == Nat::Symmetric && member.reach != Reach::Easy;
+            usize::from(candidate.local) < room && self.is_open_to(w, v)
+        });
+        plan.sort_unstable_by_key(Candidate::rank);
+        plan.truncate(missing);
     }
 
     /// A viewer of another group, drawn at random, and how far it is.
