@@ -1,7 +1,5 @@
 //! Which group a viewer belongs to: choosing, entering and leaving one.
 
-use alloc::vec::Vec;
-
 use super::{
     Directory,
     place::Place,
@@ -9,6 +7,7 @@ use super::{
     swarm::{Group, Member, SwarmId},
     viewer::Viewer,
 };
+use crate::wire::tracker::Distance;
 
 /// Groups compared before one is chosen.
 const CANDIDATES_MAX: usize = 8;
@@ -47,9 +46,34 @@ impl Directory {
     /// room, a new one begins there. Viewers that are kept local have groups of their own: they
     /// could not link with the others.
     pub(super) fn plan_place(&mut self, viewer: Key, id: SwarmId, except: Option<Key>) -> Plan {
-        let (Some(swarm), Some(v)) = (self.swarms.get(&id), self.viewers.get(viewer)) else {
+        if let Some(plan) = self.plan_near(viewer, id, except) {
+            return plan;
+        }
+        let Some(swarm) = self.swarms.get(&id) else {
             return Plan::Found(Place::World);
         };
+        let count = swarm.groups.len();
+        let mut drawn = [None; CANDIDATES_MAX];
+        for place in drawn.iter_mut().take(count) {
+            let index = self.rng.at_most(count as u64 - 1);
+            *place = Some(swarm.groups[index as usize]);
+        }
+        let Some(v) = self.viewers.get(viewer) else {
+            return Plan::Found(Place::World);
+        };
+        let mean_kbps = swarm.mean_kbps();
+        drawn
+            .into_iter()
+            .flatten()
+            .filter(|group| Some(*group) != except && self.has_room(*group))
+            .filter(|group| !self.is_closed_to(*group, v))
+            .min_by_key(|group| (self.score(v, *group, mean_kbps), *group))
+            .map_or(Plan::Found(Place::World), Plan::Join)
+    }
+
+    /// Where a viewer should go by its household and its places; `None` where none of these has groups.
+    fn plan_near(&self, viewer: Key, id: SwarmId, except: Option<Key>) -> Option<Plan> {
+        let (swarm, v) = (self.swarms.get(&id)?, self.viewers.get(viewer)?);
         let open = |group: &Key| Some(*group) != except && self.has_room(*group);
         let household = swarm
             .household(v.network.address)
@@ -58,12 +82,12 @@ impl Directory {
             .filter_map(|other| self.viewers.get(other)?.group)
             .find(open);
         if let Some(group) = household {
-            return Plan::Join(group);
+            return Some(Plan::Join(group));
         }
-        let kept_local = v.network.local_only;
+        let (kept_local, mean_kbps) = (v.network.local_only, swarm.mean_kbps());
         for place in v.network.ladder() {
             if kept_local && !matches!(place, Place::Site(_)) {
-                return Plan::Found(place);
+                return Some(Plan::Found(place));
             }
             let mut groups = swarm
                 .groups_at(place)
@@ -73,56 +97,60 @@ impl Directory {
             let best = groups
                 .take(CANDIDATES_MAX)
                 .filter(open)
-                .min_by_key(|group| (self.score(viewer, *group), *group));
+                .min_by_key(|group| (self.score(v, *group, mean_kbps), *group));
             match best {
-                Some(group) => return Plan::Join(group),
-                None if inhabited || kept_local => return Plan::Found(place),
+                Some(group) => return Some(Plan::Join(group)),
+                None if inhabited || kept_local => return Some(Plan::Found(place)),
                 None => {}
             }
         }
-        let count = swarm.groups.len() as u64;
-        let drawn: Vec<u64> = (0..CANDIDATES_MAX.min(count as usize))
-            .map(|_| self.rng.at_most(count - 1))
-            .collect();
-        let groups = &self.swarms[&id].groups;
-        drawn
-            .into_iter()
-            .map(|index| groups[index as usize])
-            .filter(|group| Some(*group) != except && self.has_room(*group))
-            .filter(|group| !self.is_closed_to(*group, viewer))
-            .min_by_key(|group| (self.score(viewer, *group), *group))
-            .map_or(Plan::Found(Place::World), Plan::Join)
+        None
     }
 
     /// Whether a group is one of viewers that are kept local, elsewhere.
-    fn is_closed_to(&self, group: Key, viewer: Key) -> bool {
+    fn is_closed_to(&self, group: Key, v: &Viewer) -> bool {
         let first = self.groups.get(group).and_then(|g| g.members.first());
-        let (Some(v), Some(first)) = (self.viewers.get(viewer), first) else {
-            return false;
-        };
-        first.network.local_only && !v.network.may_reach(&first.network)
+        first.is_some_and(|first| first.network.local_only && !v.network.may_reach(&first.network))
     }
 
-    /// How badly a group suits a viewer: those it cannot link with, distance, and upload.
-    fn score(&self, viewer: Key, group: Key) -> u32 {
-        let (Some(v), Some(group)) = (self.viewers.get(viewer), self.groups.get(group)) else {
+    /// How badly a group suits a viewer: those it cannot link with, distance, and upload, compared with
+    /// the mean of a viewer of the swarm.
+    fn score(&self, v: &Viewer, group: Key, mean_kbps: u64) -> u32 {
+        let Some(group) = self.groups.get(group) else {
             return u32::MAX;
         };
+        let count = group.members.len() as u64;
+        if count == 0 {
+            return 0;
+        }
+        let rich = |kbps: u64| kbps >= mean_kbps;
+        let group_is_rich = rich(group.upload_kbps / count);
+        let unbalanced = v.gives() && rich(u64::from(v.upload_kbps)) == group_is_rich;
+        self.score_network(v, group) + 40 * u32::from(unbalanced)
+    }
+
+    /// The part of a score that is a matter of networks.
+    fn score_network(&self, v: &Viewer, group: &Group) -> u32 {
+        let kept_local = v.network.local_only || group.census.local_only > 0;
+        // At home in a narrow place, all are about as far.
+        let near = match group.home {
+            Place::World | Place::Country(_) => None,
+            Place::Isp(..) => Some(Distance::Isp),
+            Place::Metro(..) => Some(Distance::Metro),
+            Place::Site(_) => Some(Distance::Site),
+        };
+        let near = near.filter(|_| !kept_local && v.network.ladder().any(|at| at == group.home));
+        if let Some(distance) = near {
+            let unsuitable = group.census.unsuitable(v.traits());
+            return 400 * unsuitable / group.members.len() as u32 + 60 * distance as u32;
+        }
         let (mut sampled, mut unsuitable, mut distance) = (0, 0, 0);
         for other in group.members.iter().take(SAMPLE_MAX) {
             sampled += 1;
             unsuitable += u32::from(!v.traits().suits(other.traits()));
             distance += v.network.distance(&other.network, self.policy.metro_km) as u32;
         }
-        if sampled == 0 {
-            return 0;
-        }
-        let swarm = self.swarms.get(&group.swarm);
-        let swarm_mean = swarm.map_or(0, |s| s.upload_kbps / u64::from(s.viewers.max(1)));
-        let group_mean = group.upload_kbps / group.members.len() as u64;
-        let rich = |kbps: u64| kbps >= swarm_mean;
-        let unbalanced = v.gives() && rich(u64::from(v.upload_kbps)) == rich(group_mean);
-        400 * unsuitable / sampled + 60 * distance / sampled + 40 * u32::from(unbalanced)
+        400 * unsuitable / sampled.max(1) + 60 * distance / sampled.max(1)
     }
 
     /// Groups grow freely to their target, and by a share in each growth window above it.
@@ -149,17 +177,9 @@ impl Directory {
     /// Makes a group without members, which nobody finds before it has some.
     pub(super) fn found_group(&mut self, swarm: SwarmId, home: Place) -> Key {
         let entry = self.swarms.entry(swarm).or_default();
-        let group = self.groups.insert(Group {
-            swarm,
-            home,
-            members: Vec::new(),
-            upload_kbps: 0,
-            born_at: self.now,
-            window_at: self.now,
-            window_joins: 0,
-            index: entry.groups.len() as u32,
-            timer_at: None,
-        });
+        let index = entry.groups.len() as u32;
+        let group = Group::new(swarm, home, index, self.now);
+        let group = self.groups.insert(group);
         entry.groups.push(group);
         group
     }
@@ -194,12 +214,8 @@ impl Directory {
         let Some(v) = self.viewers.get(viewer) else {
             return;
         };
-        let group = v.group.and_then(|group| self.groups.get_mut(group));
-        let members = group
-            .map(|group| &mut group.members[..])
-            .unwrap_or_default();
-        if let Some(member) = members.iter_mut().find(|member| member.key == viewer) {
-            *member = Member::of(viewer, v);
+        if let Some(group) = v.group.and_then(|group| self.groups.get_mut(group)) {
+            group.renew_member(Member::of(viewer, v));
         }
     }
 
@@ -219,7 +235,7 @@ impl Directory {
             return;
         };
         swarm.unindex_group(g.home, g.members.len(), group);
-        g.members.retain(|member| member.key != viewer);
+        g.remove_members(|member| member.key == viewer);
         let upload = u64::from(v.upload_kbps);
         g.upload_kbps = g.upload_kbps.saturating_sub(upload);
         swarm.upload_kbps = swarm.upload_kbps.saturating_sub(upload);

@@ -151,19 +151,16 @@ impl Directory {
             return;
         };
         swarm.unindex_group(g.home, g.members.len(), from);
-        let viewers = &self.viewers;
-        let gone = |member: &mut Member| {
-            let mover = viewers.get(member.key);
-            mover.filter(|v| v.group == Some(to))
-        };
-        g.members.retain_mut(|member| {
-            let Some(v) = gone(member) else {
-                return true;
-            };
-            g.upload_kbps = g.upload_kbps.saturating_sub(u64::from(v.upload_kbps));
-            change_home(swarm, member, g.home, home);
-            false
+        let (viewers, old_home, mut upload_kbps) = (&self.viewers, g.home, 0);
+        g.remove_members(|member| {
+            let mover = viewers.get(member.key).filter(|v| v.group == Some(to));
+            if let Some(v) = mover {
+                upload_kbps += u64::from(v.upload_kbps);
+                change_home(swarm, member, old_home, home);
+            }
+            mover.is_some()
         });
+        g.upload_kbps = g.upload_kbps.saturating_sub(upload_kbps);
         if g.members.is_empty() {
             self.drop_group(from);
         } else {

@@ -35,16 +35,20 @@ pub(super) struct Member {
     gives: bool,
 }
 
-/// About fifteen viewers, linked with each other.
+/// About fifteen viewers, linked with each other. The order is that of use: a newcomer compares several
+/// groups, by their first cache line alone where it can.
 #[derive(Debug)]
+#[repr(C, align(64))]
 pub(super) struct Group {
-    pub(super) swarm: SwarmId,
-    pub(super) home: Place,
     pub(super) members: Vec<Member>,
     pub(super) upload_kbps: u64,
-    pub(super) born_at: Instant,
     pub(super) window_at: Instant,
+    pub(super) home: Place,
+    pub(super) census: Census,
     pub(super) window_joins: u8,
+
+    pub(super) swarm: SwarmId,
+    pub(super) born_at: Instant,
     /// Its place in [`Swarm::groups`].
     pub(super) index: u32,
     /// When it is looked after next.
@@ -73,13 +77,104 @@ impl Member {
     }
 }
 
+/// How many members a group has of each kind that matters to whether others can link with them and have
+/// use of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Census {
+    /// By NAT and reach, and in each by whether they give ([`Census::kind`]).
+    kinds: [[u8; 2]; 4],
+    /// Those that are kept local: whom they can link with is not a matter of kinds.
+    pub(super) local_only: u8,
+}
+
+impl Census {
+    const BLOCKED: usize = 0;
+    const SYMMETRIC: usize = 1;
+    const HARD: usize = 2;
+    const OPEN: usize = 3;
+
+    const fn kind(traits: Traits<'_>) -> usize {
+        match (traits.nat, traits.reach) {
+            (Nat::Blocked, _) => Self::BLOCKED,
+            (Nat::Symmetric, _) => Self::SYMMETRIC,
+            (_, Reach::Hard) => Self::HARD,
+            _ => Self::OPEN,
+        }
+    }
+
+    fn count(&mut self, member: &Member, by: i8) {
+        let of_kind = &mut self.kinds[Self::kind(member.traits())][usize::from(member.gives)];
+        *of_kind = of_kind.wrapping_add_signed(by);
+        if member.network.local_only {
+            self.local_only = self.local_only.wrapping_add_signed(by);
+        }
+    }
+
+    /// How many a viewer does not suit ([`Traits::suits`]), where nobody is kept local.
+    pub(super) fn unsuitable(&self, viewer: Traits<'_>) -> u32 {
+        let reaches = match Self::kind(viewer) {
+            Self::BLOCKED => [false; 4],
+            Self::SYMMETRIC => [false, false, false, true],
+            Self::HARD => [false, false, true, true],
+            _ => [false, true, true, true],
+        };
+        let mut unsuitable = 0;
+        for ([takes, gives], reaches) in self.kinds.into_iter().zip(reaches) {
+            if !reaches {
+                unsuitable += u32::from(takes) + u32::from(gives);
+            } else if !viewer.gives {
+                unsuitable += u32::from(takes);
+            }
+        }
+        unsuitable
+    }
+}
+
 impl Group {
+    pub(super) fn new(swarm: SwarmId, home: Place, index: u32, now: Instant) -> Self {
+        Self {
+            members: Vec::new(),
+            upload_kbps: 0,
+            window_at: now,
+            home,
+            census: Census::default(),
+            window_joins: 0,
+            swarm,
+            born_at: now,
+            index,
+            timer_at: None,
+        }
+    }
+
     pub(super) fn add_member(&mut self, member: Member) {
+        self.census.count(&member, 1);
         // Doubling would leave much of it empty.
         if self.members.len() == self.members.capacity() {
             self.members.reserve_exact(MEMBERS_STEP);
         }
         self.members.push(member);
+    }
+
+    /// Takes those out for whom `is_gone` says so.
+    pub(super) fn remove_members(&mut self, mut is_gone: impl FnMut(&Member) -> bool) {
+        let census = &mut self.census;
+        self.members.retain(|member| {
+            let gone = is_gone(member);
+            if gone {
+                census.count(member, -1);
+            }
+            !gone
+        });
+    }
+
+    /// Notes what has changed of a member.
+    pub(super) fn renew_member(&mut self, renewed: Member) {
+        let mut members = self.members.iter_mut();
+        if let Some(member) = members.find(|member| member.key == renewed.key) {
+            self.census.count(member, -1);
+            self.census.count(&renewed, 1);
+            *member = renewed;
+        }
     }
 
     /// Counts members that it gets, for the limit of growth in one window.
@@ -112,6 +207,11 @@ pub(super) struct Swarm {
 }
 
 impl Swarm {
+    /// What one of its viewers uploads at most, on average.
+    pub(super) fn mean_kbps(&self) -> u64 {
+        self.upload_kbps / u64::from(self.viewers.max(1))
+    }
+
     pub(super) fn index_group(&mut self, home: Place, size: usize, key: Key) {
         self.by_home.insert(homed(home, size as u8, key));
     }
@@ -192,4 +292,47 @@ const fn homed(home: Place, size: u8, key: Key) -> u128 {
 /// The key of either.
 const fn key_of(entry: u128) -> Key {
     Key(entry as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_newcomer_looks_at_of_a_group_is_one_cache_line() {
+        assert!(core::mem::offset_of!(Group, swarm) <= 64);
+        assert_eq!(size_of::<Group>(), 2 * 64);
+    }
+
+    #[test]
+    fn a_census_counts_whom_a_viewer_does_not_suit_as_comparing_with_each_does() {
+        let nats = [Nat::Open, Nat::Cone, Nat::Symmetric, Nat::Blocked];
+        let mut all = Vec::new();
+        for nat in nats {
+            for reach in [Reach::Unknown, Reach::Easy, Reach::Hard] {
+                for gives in [false, true] {
+                    all.push(Member {
+                        network: Network::default(),
+                        key: Key(all.len() as u32),
+                        nat,
+                        reach,
+                        gives,
+                    });
+                }
+            }
+        }
+        let swarm = (StreamId([0; 16]), TrackId(0), 0);
+        let mut group = Group::new(swarm, Place::World, 0, Instant::ORIGIN);
+        all.iter().for_each(|member| group.add_member(*member));
+        for removed in 0..all.len() {
+            for viewer in &all {
+                let suits = |other: &&Member| viewer.traits().suits(other.traits());
+                let unsuitable = group.members.len() - group.members.iter().filter(suits).count();
+                let counted = group.census.unsuitable(viewer.traits());
+                assert_eq!(counted as usize, unsuitable, "{viewer:?}");
+            }
+            group.remove_members(|member| member.key == all[removed].key);
+        }
+        assert_eq!(group.census, Census::default());
+    }
 }

@@ -258,7 +258,9 @@ impl Directory {
             expected.groups.push(*key);
             expected.index_group(group.home, group.members.len(), *key);
             let mut upload_kbps = 0;
+            let mut counted = Group::new(id, group.home, 0, group.born_at);
             for member in &group.members {
+                counted.add_member(*member);
                 let v = self.viewers.get(member.key).unwrap();
                 assert_eq!(v.group, Some(*key));
                 expected.add_to_household(v.network.address, member.key);
@@ -268,6 +270,7 @@ impl Directory {
                 upload_kbps += u64::from(v.upload_kbps);
             }
             assert_eq!(group.upload_kbps, upload_kbps);
+            assert_eq!(group.census, counted.census);
             expected.upload_kbps += upload_kbps;
             expected.viewers += group.members.len() as u32;
         }
