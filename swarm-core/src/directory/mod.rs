@@ -350,7 +350,9 @@ impl Directory {
         let Some(v) = self.viewers.remove(viewer) else {
             return;
         };
-        self.address_rations.release(v.address_ration);
+        let rate = self.policy.address_introductions();
+        self.address_rations
+            .release(v.address_ration, v.leased, rate);
         self.timers.remove(&(v.timer_at, Timer::Viewer, viewer));
         self.names.remove(&v.peer);
         if let Some(conn) = v.conn {

@@ -242,17 +242,8 @@ impl Directory {
         if !has_some(a) || !has_some(b) {
             return;
         }
-        let rate = self.policy.address_introductions();
-        let held = [a, b].map(|key| self.viewers.get(key).and_then(|v| v.address_ration));
-        // Members of one household know each other's address already.
-        if held[0].is_none() || held[0] != held[1] {
-            let rations = &mut self.address_rations;
-            if held.iter().any(|h| !rations.has_some(*h, rate, self.now)) {
-                return;
-            }
-            for held in held {
-                rations.take(held, rate, self.now);
-            }
+        if !self.charge_addresses(a, b) {
+            return;
         }
         self.pair(a, b, long, false);
         for (me, other, offer) in [(a, b, true), (b, a, false)] {
@@ -271,6 +262,32 @@ impl Directory {
             }
         }
         self.stats.introductions += 1;
+    }
+
+    /// Takes an introduction from the rations of both addresses. Whether both had one left.
+    fn charge_addresses(&mut self, a: Key, b: Key) -> bool {
+        let held = [a, b].map(|key| self.viewers.get(key).and_then(|v| v.address_ration));
+        // Members of one household know each other's address already.
+        if held[0].is_some() && held[0] == held[1] {
+            return true;
+        }
+        let (rate, now) = (self.policy.address_introductions(), self.now);
+        let has_lease = [a, b].map(|key| self.viewers.get(key).is_some_and(|v| v.leased > 0));
+        let has_some =
+            |(held, has_lease)| has_lease || self.address_rations.has_some(held, rate, now);
+        if !held.into_iter().zip(has_lease).all(has_some) {
+            return false;
+        }
+        for (key, held) in [a, b].into_iter().zip(held) {
+            let Some(v) = self.viewers.get_mut(key) else {
+                continue;
+            };
+            if v.leased == 0 {
+                v.leased = self.address_rations.lease(held, rate, now);
+            }
+            v.leased = v.leased.saturating_sub(1);
+        }
+        true
     }
 
     /// Counts the pairs within groups again of viewers that have moved into `to`, each with where it

@@ -127,6 +127,8 @@ pub(super) struct Viewer {
     pub(super) address_ration: Option<Key>,
     pub(super) upload_kbps: u32,
     pub(super) track: TrackId,
+    /// What is left of what it has taken from its address's ration.
+    pub(super) leased: u8,
     /// Meetings with members of its own group.
     pub(super) local: u8,
     pub(super) flags: ViewerFlags,
@@ -178,6 +180,7 @@ impl Viewer {
             trust: Trust::default(),
             introductions: Ration::full(policy.introductions(), now),
             address_ration,
+            leased: 0,
             joined_at: now,
             status_at: None,
             expires_at,
