@@ -15,6 +15,7 @@
 
 mod grouping;
 mod io;
+mod meetings;
 mod moving;
 mod pairing;
 mod place;

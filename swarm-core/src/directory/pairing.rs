@@ -5,9 +5,10 @@ use alloc::vec::Vec;
 use super::{
     Directory,
     io::{Action, ConnId, Outbox},
+    meetings::Meeting,
     slab::Key,
     swarm::Member,
-    viewer::{Meeting, Reach, Viewer},
+    viewer::{Reach, Viewer},
 };
 use crate::{
     id::{PeerId, StreamId},
@@ -80,7 +81,10 @@ impl Directory {
             return;
         };
         let local = usize::from(v.local);
-        let (long, target) = (count_long(v), usize::from(self.policy.links_target));
+        let (long, target) = (
+            v.meetings.count_long(),
+            usize::from(self.policy.links_target),
+        );
         let starved = v.status.links_wanted > 0 && local < target / 2;
         let (extra, at_once) = if starved { (STARVED_LINKS, 2) } else { (0, 1) };
         let wanted = (usize::from(self.policy.long_links) + extra).min(LONG_LINKS_MAX);
@@ -172,7 +176,7 @@ impl Directory {
             let has_room = |key| {
                 self.viewers
                     .get(key)
-                    .is_some_and(|o| count_long(o) < LONG_LINKS_MAX)
+                    .is_some_and(|o| o.meetings.count_long() < LONG_LINKS_MAX)
             };
             if v.group != Some(group) && has_room(other.key) && self.may_meet(viewer, other) {
                 let distance = v.network.distance(&other.network, self.policy.metro_km);
@@ -207,9 +211,8 @@ impl Directory {
         let Some(v) = self.viewers.get_mut(viewer) else {
             return;
         };
-        let meetings = core::mem::take(&mut v.meetings);
         let mut local = 0;
-        for with in meetings.iter().map(|m| m.with) {
+        for with in v.meetings.keys() {
             if let Some(other) = self.viewers.get_mut(with)
                 && other.group == Some(group)
             {
@@ -222,7 +225,7 @@ impl Directory {
             }
         }
         if let Some(v) = self.viewers.get_mut(viewer) {
-            (v.meetings, v.local) = (meetings, local);
+            v.local = local;
         }
     }
 
@@ -298,9 +301,8 @@ impl Directory {
             let Some(v) = self.viewers.get_mut(*viewer) else {
                 continue;
             };
-            let meetings = core::mem::take(&mut v.meetings);
             let mut local = 0;
-            for with in meetings.iter().map(|m| m.with) {
+            for with in v.meetings.keys() {
                 let Some(other) = self.viewers.get_mut(with) else {
                     continue;
                 };
@@ -322,7 +324,7 @@ impl Directory {
                 }
             }
             if let Some(v) = self.viewers.get_mut(*viewer) {
-                (v.meetings, v.local) = (meetings, local);
+                v.local = local;
             }
         }
         for (a, b) in changed {
@@ -349,13 +351,7 @@ impl Directory {
         let local = u8::from(self.in_one_group(a, b));
         for (me, with) in [(a, b), (b, a)] {
             if let Some(v) = self.viewers.get_mut(me) {
-                v.add_meeting(Meeting {
-                    with,
-                    since_ms,
-                    rtt_ms: 0,
-                    up,
-                    long,
-                });
+                v.meetings.push(with, since_ms, up, long);
                 v.local += local;
             }
         }
@@ -366,7 +362,7 @@ impl Directory {
         let local = u8::from(self.in_one_group(a, b));
         for (me, with) in [(a, b), (b, a)] {
             if let Some(v) = self.viewers.get_mut(me)
-                && v.remove_meeting(with)
+                && v.meetings.remove(with)
             {
                 v.local = v.local.saturating_sub(local);
             }
@@ -393,11 +389,11 @@ impl Directory {
         };
         let (peer, own) = (v.peer, v.group);
         v.local = 0;
-        for meeting in core::mem::take(&mut v.meetings) {
-            let Some(other) = self.viewers.get_mut(meeting.with) else {
+        for with in core::mem::take(&mut v.meetings).keys() {
+            let Some(other) = self.viewers.get_mut(with) else {
                 continue;
             };
-            if other.remove_meeting(viewer) && own.is_some() && other.group == own {
+            if other.meetings.remove(viewer) && own.is_some() && other.group == own {
                 other.local = other.local.saturating_sub(1);
             }
             if let Some(conn) = other.conn {
@@ -480,11 +476,8 @@ impl Directory {
         if self.viewers.get(viewer).is_some_and(|v| v.has_met(other)) {
             let mut news = false;
             for (me, with) in [(viewer, other), (other, viewer)] {
-                if let Some(m) = self.viewers.get_mut(me).and_then(|v| v.meeting(with)) {
-                    news |= !m.up;
-                    m.up = true;
-                    m.rtt_ms = if rtt_ms == 0 { m.rtt_ms } else { rtt_ms };
-                }
+                let v = self.viewers.get_mut(me);
+                news |= v.and_then(|v| v.meetings.on_up(with, rtt_ms)) == Some(true);
             }
             self.stats.links_up += u64::from(news);
             self.on_reach(viewer, other, true);
@@ -529,7 +522,7 @@ impl Directory {
         if v.release_at.is_none() {
             return;
         }
-        let new = |m: &&Meeting| {
+        let new = |m: &Meeting| {
             let with = self.viewers.get(m.with);
             m.up && with.is_some_and(|o| o.swarm() == v.swarm())
         };
@@ -564,12 +557,12 @@ impl Directory {
         let Some(v) = self.viewers.get(viewer) else {
             return;
         };
-        let leftover = |m: &&Meeting| {
+        let leftover = |m: &Meeting| {
             let other = self.viewers.get(m.with);
             !m.long && other.is_some_and(|o| o.group != v.group && o.swarm() == v.swarm())
         };
         let leftovers: Vec<Key> = v.meetings.iter().filter(leftover).map(|m| m.with).collect();
-        let linked = v.meetings.iter().filter(|m| m.up).count();
+        let linked = v.meetings.count_up();
         let spare = linked.saturating_sub(usize::from(self.policy.links_target));
         let excess = leftovers.len().saturating_sub(LEFTOVERS_MAX).min(spare);
         for other in leftovers.into_iter().take(excess) {
@@ -583,7 +576,7 @@ impl Directory {
         let Some(v) = self.viewers.get(viewer) else {
             return;
         };
-        let overdue = |m: &&Meeting| !m.up && age.saturating_sub(m.since_ms) > max;
+        let overdue = |m: &Meeting| m.is_overdue(age, max);
         let overdue: Vec<Key> = v.meetings.iter().filter(overdue).map(|m| m.with).collect();
         for other in overdue {
             self.stats.links_failed += 1;
@@ -615,8 +608,4 @@ fn introduction(v: &Viewer, w: &Viewer, distance: Distance, offer: bool) -> Intr
         flags,
         distance,
     }
-}
-
-fn count_long(v: &Viewer) -> usize {
-    v.meetings.iter().filter(|m| m.long).count()
 }
