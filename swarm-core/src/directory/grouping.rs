@@ -132,17 +132,15 @@ impl Directory {
     /// The part of a score that is a matter of networks.
     fn score_network(&self, v: &Viewer, group: &Group) -> u32 {
         let kept_local = v.network.local_only || group.census.local_only > 0;
-        // At home in a narrow place, all are about as far.
-        let near = match group.home {
-            Place::World | Place::Country(_) => None,
-            Place::Isp(..) => Some(Distance::Isp),
-            Place::Metro(..) => Some(Distance::Metro),
-            Place::Site(_) => Some(Distance::Site),
+        let at_home = || v.network.ladder().any(|place| place == group.home);
+        let distance = match group.home {
+            Place::Site(_) => Some(60 * Distance::Site as u32),
+            Place::Metro(..) => self.score_metro(v, group),
+            Place::World | Place::Country(_) | Place::Isp(..) => None,
         };
-        let near = near.filter(|_| !kept_local && v.network.ladder().any(|at| at == group.home));
-        if let Some(distance) = near {
+        if let Some(distance) = distance.filter(|_| !kept_local && at_home()) {
             let unsuitable = group.census.unsuitable(v.traits());
-            return 400 * unsuitable / group.members.len() as u32 + 60 * distance as u32;
+            return 400 * unsuitable / group.members.len() as u32 + distance;
         }
         let (mut sampled, mut unsuitable, mut distance) = (0, 0, 0);
         for other in group.members.iter().take(SAMPLE_MAX) {
@@ -151,6 +149,14 @@ impl Directory {
             distance += v.network.distance(&other.network, self.policy.metro_km) as u32;
         }
         400 * unsuitable / sampled.max(1) + 60 * distance / sampled.max(1)
+    }
+
+    /// How far a viewer is from the members of a group of its own metro: from their middle, since fetching
+    /// them takes longer than all the rest.
+    fn score_metro(&self, v: &Viewer, group: &Group) -> Option<u32> {
+        let km = v.network.location?.km_to(group.census.middle()?);
+        let metro_km = self.policy.metro_km.max(1);
+        Some(60 * Distance::Metro as u32 + 60 * km.min(metro_km) / metro_km)
     }
 
     /// Groups grow freely to their target, and by a share in each growth window above it.

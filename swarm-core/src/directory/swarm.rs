@@ -6,7 +6,7 @@ use alloc::{
 };
 
 use super::{
-    place::{Network, Place},
+    place::{Location, Network, Place},
     policy::Policy,
     slab::Key,
     viewer::{Reach, Traits, Viewer},
@@ -42,11 +42,11 @@ pub(super) struct Member {
 pub(super) struct Group {
     pub(super) members: Vec<Member>,
     pub(super) upload_kbps: u64,
-    pub(super) window_at: Instant,
     pub(super) home: Place,
     pub(super) census: Census,
-    pub(super) window_joins: u8,
 
+    pub(super) window_at: Instant,
+    pub(super) window_joins: u8,
     pub(super) swarm: SwarmId,
     pub(super) born_at: Instant,
     /// Its place in [`Swarm::groups`].
@@ -85,6 +85,10 @@ pub(super) struct Census {
     kinds: [[u8; 2]; 4],
     /// Those that are kept local: whom they can link with is not a matter of kinds.
     pub(super) local_only: u8,
+    /// Those of whom it is known where they are, and the sums of that in hundredths of a degree.
+    located: u8,
+    lat_sum: i32,
+    lon_sum: i32,
 }
 
 impl Census {
@@ -108,6 +112,21 @@ impl Census {
         if member.network.local_only {
             self.local_only = self.local_only.wrapping_add_signed(by);
         }
+        if let Some(at) = member.network.location {
+            self.located = self.located.wrapping_add_signed(by);
+            self.lat_sum += i32::from(at.lat_centideg) * i32::from(by);
+            self.lon_sum += i32::from(at.lon_centideg) * i32::from(by);
+        }
+    }
+
+    /// The middle of where its members are, as far as that is known; of those of one metro alone, it says
+    /// something.
+    pub(super) fn middle(&self) -> Option<Location> {
+        let count = i32::from(self.located);
+        (count > 0).then(|| Location {
+            lat_centideg: (self.lat_sum / count) as i16,
+            lon_centideg: (self.lon_sum / count) as i16,
+        })
     }
 
     /// How many a viewer does not suit ([`Traits::suits`]), where nobody is kept local.
@@ -300,7 +319,7 @@ mod tests {
 
     #[test]
     fn what_a_newcomer_looks_at_of_a_group_is_one_cache_line() {
-        assert!(core::mem::offset_of!(Group, swarm) <= 64);
+        assert_eq!(core::mem::offset_of!(Group, window_at), 64);
         assert_eq!(size_of::<Group>(), 2 * 64);
     }
 
