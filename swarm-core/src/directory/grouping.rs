@@ -75,9 +75,8 @@ impl Directory {
     fn plan_near(&self, viewer: Key, id: SwarmId, except: Option<Key>) -> Option<Plan> {
         let (swarm, v) = (self.swarms.get(&id)?, self.viewers.get(viewer)?);
         let open = |group: &Key| Some(*group) != except && self.has_room(*group);
-        let household = swarm
-            .household(v.network.address)
-            .filter(|other| *other != viewer)
+        let household = self
+            .household(viewer, id)
             .take(HOUSEHOLD_MAX)
             .filter_map(|other| self.viewers.get(other)?.group)
             .find(open);
@@ -203,7 +202,6 @@ impl Directory {
         g.upload_kbps += upload;
         swarm.upload_kbps += upload;
         swarm.viewers += 1;
-        swarm.add_to_household(v.network.address, viewer);
         for place in displaced_places(v.network.ladder(), g.home) {
             swarm.add_displaced(place, viewer);
         }
@@ -246,7 +244,6 @@ impl Directory {
         g.upload_kbps = g.upload_kbps.saturating_sub(upload);
         swarm.upload_kbps = swarm.upload_kbps.saturating_sub(upload);
         swarm.viewers -= 1;
-        swarm.remove_from_household(v.network.address, viewer);
         for place in displaced_places(v.network.ladder(), g.home) {
             swarm.remove_displaced(place, viewer);
         }

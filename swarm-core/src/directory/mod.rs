@@ -14,6 +14,7 @@
 //! [`Directory::may_signal`] says that the two were introduced.
 
 mod grouping;
+mod household;
 mod io;
 mod meetings;
 mod moving;
@@ -214,6 +215,7 @@ impl Directory {
         let ration = self.address_rations.hold(address, rate, self.now);
         let viewer = Viewer::new(joined, &self.policy, self.now, ration);
         let viewer = self.viewers.insert(viewer);
+        self.join_household(viewer);
         self.conns.insert(conn, viewer);
         self.names.insert(joined.peer, viewer);
         self.streams
@@ -347,6 +349,7 @@ impl Directory {
     fn remove_viewer(&mut self, viewer: Key) {
         self.part_from_all(viewer, |conn, peer| Action::Gone { conn, peer });
         self.leave_group(viewer);
+        self.leave_household(viewer);
         self.unschedule_release(viewer);
         let Some(v) = self.viewers.remove(viewer) else {
             return;

@@ -83,6 +83,8 @@ pub(super) struct AddressRations {
 struct Shared {
     ration: Ration,
     holders: u32,
+    /// Where the ring of its viewers begins.
+    first_holder: Option<Key>,
 }
 
 impl AddressRations {
@@ -113,9 +115,21 @@ impl AddressRations {
         let key = self.rations.insert(Shared {
             ration: Ration::full(rate, now),
             holders: 1,
+            first_holder: None,
         });
         self.keys.insert(address, key);
         Some(key)
+    }
+
+    /// Where the ring of the viewers of a ration's address begins.
+    pub(super) fn holder(&self, held: Key) -> Option<Key> {
+        self.rations.get(held)?.first_holder
+    }
+
+    /// The same, to be changed.
+    pub(super) fn first_holder(&mut self, held: Key) -> Option<&mut Option<Key>> {
+        let shared = self.rations.get_mut(held)?;
+        Some(&mut shared.first_holder)
     }
 
     /// A viewer does not need its ration any more, and gives back what is left of its lease.

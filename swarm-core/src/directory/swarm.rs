@@ -215,8 +215,6 @@ pub(super) struct Swarm {
     pub(super) groups: Vec<Key>,
     /// Those with members, by home, the smallest first ([`homed`]).
     by_home: BTreeSet<u128>,
-    /// Viewers by household, to bring those together.
-    households: BTreeSet<(u128, Key)>,
     /// Viewers by each of their places that is narrower than their group's home ([`placed`]).
     displaced: BTreeSet<u128>,
     /// How many those are, by the place's rank.
@@ -245,24 +243,6 @@ impl Swarm {
     pub(super) fn groups_at(&self, home: Place) -> impl Iterator<Item = Key> + '_ {
         let (first, last) = (homed(home, 0, Key(0)), homed(home, u8::MAX, Key(u32::MAX)));
         self.by_home.range(first..=last).map(|entry| key_of(*entry))
-    }
-
-    pub(super) fn add_to_household(&mut self, address: u128, viewer: Key) {
-        if address != 0 {
-            self.households.insert((address, viewer));
-        }
-    }
-
-    pub(super) fn remove_from_household(&mut self, address: u128, viewer: Key) {
-        self.households.remove(&(address, viewer));
-    }
-
-    pub(super) fn household(&self, address: u128) -> impl Iterator<Item = Key> + '_ {
-        let (first, last) = ((address, Key(0)), (address, Key(u32::MAX)));
-        self.households
-            .range(first..=last)
-            .map(|entry| entry.1)
-            .filter(move |_| address != 0)
     }
 
     pub(super) fn add_displaced(&mut self, place: Place, viewer: Key) {

@@ -3,6 +3,7 @@
 use alloc::{boxed::Box, vec::Vec};
 
 use super::{
+    household::Ring,
     io::{ConnId, Joined},
     meetings::Meetings,
     place::{Network, P2pMode},
@@ -128,6 +129,7 @@ pub(super) struct Viewer {
 
     pub(super) stream: StreamId,
     pub(super) network: Network,
+    pub(super) household: Ring,
     pub(super) joined_at: Instant,
     status_at: Option<Instant>,
     /// When it is given up, unless it is heard.
@@ -168,6 +170,7 @@ impl Viewer {
             introductions: Ration::full(policy.introductions(), now),
             address_ration,
             leased: 0,
+            household: Ring::NONE,
             joined_at: now,
             status_at: None,
             expires_at,

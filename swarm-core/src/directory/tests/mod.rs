@@ -246,6 +246,31 @@ impl Directory {
         for (id, swarm) in &self.swarms {
             self.check_swarm(*id, swarm);
         }
+        self.check_households();
+    }
+
+    /// Whether viewers find the others of their address in groups of their swarm, where not too many are to
+    /// be looked at.
+    fn check_households(&self) {
+        for key in self.names.values() {
+            let v = self.viewers.get(*key).unwrap();
+            let address = v.network.address;
+            let of_address = |other: &&Key| {
+                let other = self.viewers.get(**other).unwrap();
+                other.network.address == address
+            };
+            let all = self.names.values().filter(of_address);
+            let is_mine = |other: &&Key| {
+                let w = self.viewers.get(**other).unwrap();
+                *other != key && w.group.is_some() && w.swarm() == v.swarm()
+            };
+            if address == 0 {
+                assert_eq!(self.household(*key, v.swarm()).count(), 0);
+            } else if all.clone().count() <= 16 {
+                let found: BTreeSet<Key> = self.household(*key, v.swarm()).collect();
+                assert_eq!(found, all.filter(is_mine).copied().collect());
+            }
+        }
     }
 
     /// Whether a swarm's indexes and sums are what its groups' members make of them.
@@ -263,7 +288,6 @@ impl Directory {
                 counted.add_member(*member);
                 let v = self.viewers.get(member.key).unwrap();
                 assert_eq!(v.group, Some(*key));
-                expected.add_to_household(v.network.address, member.key);
                 for place in displaced_places(v.network.ladder(), group.home) {
                     expected.add_displaced(place, member.key);
                 }
