@@ -170,6 +170,45 @@ impl Directory {
         }
     }
 
+    /// Counts the pairs within groups again of viewers that have moved into `to`, each with where it
+    /// comes from, and tells both of each pair that has become, or is no longer, one within a group.
+    fn recount_moved(&mut self, movers: &[(Key, Key)], to: Key) {
+        let mut changed = Vec::new();
+        for (number, (viewer, from)) in movers.iter().enumerate() {
+            let Some(v) = self.viewers.get_mut(*viewer) else {
+                continue;
+            };
+            let mut local = 0;
+            for with in v.meetings.keys() {
+                let Some(other) = self.viewers.get_mut(with) else {
+                    continue;
+                };
+                let is_local = other.group == Some(to);
+                local += u8::from(is_local);
+                let moved = movers.iter().position(|(key, _)| is_local && *key == with);
+                let came_from = moved.map_or(other.group, |at| Some(movers[at].1));
+                if is_local == (came_from == Some(*from)) {
+                    continue;
+                }
+                match moved {
+                    None if is_local => other.local += 1,
+                    None => other.local = other.local.saturating_sub(1),
+                    Some(_) => {}
+                }
+                // Of two that have moved, the second finds that the first has told both.
+                if moved.is_none_or(|at| at > number) {
+                    changed.push((*viewer, with));
+                }
+            }
+            if let Some(v) = self.viewers.get_mut(*viewer) {
+                v.local = local;
+            }
+        }
+        for (a, b) in changed {
+            self.introduce_again(a, b);
+        }
+    }
+
     /// What is left of a group begins as a new one would.
     fn begin_anew(&mut self, group: Key, home: Place) {
         let Some(g) = self.groups.get_mut(group) else {

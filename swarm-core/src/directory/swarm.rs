@@ -334,4 +334,35 @@ mod tests {
         }
         assert_eq!(group.census, Census::default());
     }
+
+    #[test]
+    fn the_middle_of_a_group_is_that_of_the_members_of_whom_it_is_known_where_they_are() {
+        let swarm = (StreamId([0; 16]), TrackId(0), 0);
+        let mut group = Group::new(swarm, Place::World, 0, Instant::ORIGIN);
+        let at = |lat_centideg, lon_centideg| {
+            Some(Location {
+                lat_centideg,
+                lon_centideg,
+            })
+        };
+        let places = [None, at(5_000, -300), at(5_100, 100)];
+        for (key, location) in (0..).map(Key).zip(places) {
+            let network = Network {
+                location,
+                ..Network::default()
+            };
+            group.add_member(Member {
+                network,
+                key,
+                nat: Nat::Cone,
+                reach: Reach::Unknown,
+                gives: true,
+            });
+        }
+        assert_eq!(group.census.middle(), at(5_050, -100));
+        group.remove_members(|member| member.key == Key(1));
+        assert_eq!(group.census.middle(), at(5_100, 100));
+        group.remove_members(|member| member.key == Key(2));
+        assert_eq!(group.census.middle(), None);
+    }
 }
