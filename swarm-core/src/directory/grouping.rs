@@ -1,6 +1,4 @@
-//! Which group a viewer belongs to: joining, splitting, merging, gathering by place.
-
-use alloc::vec::Vec;
+//! Which group a viewer belongs to: choosing, entering and leaving one.
 
 use super::{
     Directory,
@@ -9,7 +7,7 @@ use super::{
     swarm::{Group, Member, SwarmId},
     viewer::Viewer,
 };
-use crate::time::Instant;
+use crate::wire::tracker::Distance;
 
 /// Groups compared before one is chosen.
 const CANDIDATES_MAX: usize = 8;
@@ -17,11 +15,9 @@ const CANDIDATES_MAX: usize = 8;
 const SAMPLE_MAX: usize = 8;
 /// Viewers of one household that are looked at for a group with room.
 const HOUSEHOLD_MAX: usize = 4;
-/// A group of an operator's site may be this small: it saves the site's uplink.
-const SITE_GROUP_MIN: usize = 2;
 
 /// Where a viewer should go.
-enum Plan {
+pub(super) enum Plan {
     Join(Key),
     Found(Place),
 }
@@ -49,24 +45,48 @@ impl Directory {
     /// outwards, then the best of a few drawn at random. Where its place has groups and none has
     /// room, a new one begins there. Viewers that are kept local have groups of their own: they
     /// could not link with the others.
-    fn plan_place(&mut self, viewer: Key, id: SwarmId, except: Option<Key>) -> Plan {
-        let (Some(swarm), Some(v)) = (self.swarms.get(&id), self.viewers.get(viewer)) else {
+    pub(super) fn plan_place(&mut self, viewer: Key, id: SwarmId, except: Option<Key>) -> Plan {
+        if let Some(plan) = self.plan_near(viewer, id, except) {
+            return plan;
+        }
+        let Some(swarm) = self.swarms.get(&id) else {
             return Plan::Found(Place::World);
         };
+        let count = swarm.groups.len();
+        let mut drawn = [None; CANDIDATES_MAX];
+        for place in drawn.iter_mut().take(count) {
+            let index = self.rng.at_most(count as u64 - 1);
+            *place = Some(swarm.groups[index as usize]);
+        }
+        let Some(v) = self.viewers.get(viewer) else {
+            return Plan::Found(Place::World);
+        };
+        let mean_kbps = swarm.mean_kbps();
+        drawn
+            .into_iter()
+            .flatten()
+            .filter(|group| Some(*group) != except && self.has_room(*group))
+            .filter(|group| !self.is_closed_to(*group, v))
+            .min_by_key(|group| (self.score(v, *group, mean_kbps), *group))
+            .map_or(Plan::Found(Place::World), Plan::Join)
+    }
+
+    /// Where a viewer should go by its household and its places; `None` where none of these has groups.
+    fn plan_near(&self, viewer: Key, id: SwarmId, except: Option<Key>) -> Option<Plan> {
+        let (swarm, v) = (self.swarms.get(&id)?, self.viewers.get(viewer)?);
         let open = |group: &Key| Some(*group) != except && self.has_room(*group);
-        let household = swarm
-            .household(v.network.address)
-            .filter(|other| *other != viewer)
+        let household = self
+            .household(viewer, id)
             .take(HOUSEHOLD_MAX)
             .filter_map(|other| self.viewers.get(other)?.group)
             .find(open);
         if let Some(group) = household {
-            return Plan::Join(group);
+            return Some(Plan::Join(group));
         }
-        let kept_local = v.network.local_only;
+        let (kept_local, mean_kbps) = (v.network.local_only, swarm.mean_kbps());
         for place in v.network.ladder() {
             if kept_local && !matches!(place, Place::Site(_)) {
-                return Plan::Found(place);
+                return Some(Plan::Found(place));
             }
             let mut groups = swarm
                 .groups_at(place)
@@ -76,56 +96,66 @@ impl Directory {
             let best = groups
                 .take(CANDIDATES_MAX)
                 .filter(open)
-                .min_by_key(|group| (self.score(viewer, *group), *group));
+                .min_by_key(|group| (self.score(v, *group, mean_kbps), *group));
             match best {
-                Some(group) => return Plan::Join(group),
-                None if inhabited || kept_local => return Plan::Found(place),
+                Some(group) => return Some(Plan::Join(group)),
+                None if inhabited || kept_local => return Some(Plan::Found(place)),
                 None => {}
             }
         }
-        let count = swarm.groups.len() as u64;
-        let drawn: Vec<u64> = (0..CANDIDATES_MAX.min(count as usize))
-            .map(|_| self.rng.at_most(count - 1))
-            .collect();
-        let groups = &self.swarms[&id].groups;
-        drawn
-            .into_iter()
-            .map(|index| groups[index as usize])
-            .filter(|group| Some(*group) != except && self.has_room(*group))
-            .filter(|group| !self.is_closed_to(*group, viewer))
-            .min_by_key(|group| (self.score(viewer, *group), *group))
-            .map_or(Plan::Found(Place::World), Plan::Join)
+        None
     }
 
     /// Whether a group is one of viewers that are kept local, elsewhere.
-    fn is_closed_to(&self, group: Key, viewer: Key) -> bool {
+    fn is_closed_to(&self, group: Key, v: &Viewer) -> bool {
         let first = self.groups.get(group).and_then(|g| g.members.first());
-        let (Some(v), Some(first)) = (self.viewers.get(viewer), first) else {
-            return false;
-        };
-        first.network.local_only && !v.network.may_reach(&first.network)
+        first.is_some_and(|first| first.network.local_only && !v.network.may_reach(&first.network))
     }
 
-    /// How badly a group suits a viewer: those it cannot link with, distance, and upload.
-    fn score(&self, viewer: Key, group: Key) -> u32 {
-        let (Some(v), Some(group)) = (self.viewers.get(viewer), self.groups.get(group)) else {
+    /// How badly a group suits a viewer: those it cannot link with, distance, and upload, compared with
+    /// the mean of a viewer of the swarm.
+    fn score(&self, v: &Viewer, group: Key, mean_kbps: u64) -> u32 {
+        let Some(group) = self.groups.get(group) else {
             return u32::MAX;
         };
+        let count = group.members.len() as u64;
+        if count == 0 {
+            return 0;
+        }
+        let rich = |kbps: u64| kbps >= mean_kbps;
+        let group_is_rich = rich(group.upload_kbps / count);
+        let unbalanced = v.gives() && rich(u64::from(v.upload_kbps)) == group_is_rich;
+        self.score_network(v, group) + 40 * u32::from(unbalanced)
+    }
+
+    /// The part of a score that is a matter of networks.
+    fn score_network(&self, v: &Viewer, group: &Group) -> u32 {
+        let kept_local = v.network.local_only || group.census.local_only > 0;
+        let at_home = || v.network.ladder().any(|place| place == group.home);
+        let distance = match group.home {
+            Place::Site(_) => Some(60 * Distance::Site as u32),
+            Place::Metro(..) => self.score_metro(v, group),
+            Place::World | Place::Country(_) | Place::Isp(..) => None,
+        };
+        if let Some(distance) = distance.filter(|_| !kept_local && at_home()) {
+            let unsuitable = group.census.unsuitable(v.traits());
+            return 400 * unsuitable / group.members.len() as u32 + distance;
+        }
         let (mut sampled, mut unsuitable, mut distance) = (0, 0, 0);
         for other in group.members.iter().take(SAMPLE_MAX) {
             sampled += 1;
             unsuitable += u32::from(!v.traits().suits(other.traits()));
             distance += v.network.distance(&other.network, self.policy.metro_km) as u32;
         }
-        if sampled == 0 {
-            return 0;
-        }
-        let swarm = self.swarms.get(&group.swarm);
-        let swarm_mean = swarm.map_or(0, |s| s.upload_kbps / u64::from(s.viewers.max(1)));
-        let group_mean = group.upload_kbps / group.members.len() as u64;
-        let rich = |kbps: u64| kbps >= swarm_mean;
-        let unbalanced = v.gives() && rich(u64::from(v.upload_kbps)) == rich(group_mean);
-        400 * unsuitable / sampled + 60 * distance / sampled + 40 * u32::from(unbalanced)
+        400 * unsuitable / sampled.max(1) + 60 * distance / sampled.max(1)
+    }
+
+    /// How far a viewer is from the members of a group of its own metro: from their middle, since fetching
+    /// them takes longer than all the rest.
+    fn score_metro(&self, v: &Viewer, group: &Group) -> Option<u32> {
+        let km = v.network.location?.km_to(group.census.middle()?);
+        let metro_km = self.policy.metro_km.max(1);
+        Some(60 * Distance::Metro as u32 + 60 * km.min(metro_km) / metro_km)
     }
 
     /// Groups grow freely to their target, and by a share in each growth window above it.
@@ -149,21 +179,13 @@ impl Directory {
         size <= usize::from(self.policy.group_max) && grown < growth
     }
 
-    fn found_group(&mut self, swarm: SwarmId, home: Place) -> Key {
+    /// Makes a group without members, which nobody finds before it has some.
+    pub(super) fn found_group(&mut self, swarm: SwarmId, home: Place) -> Key {
         let entry = self.swarms.entry(swarm).or_default();
-        let group = self.groups.insert(Group {
-            swarm,
-            home,
-            members: Vec::new(),
-            upload_kbps: 0,
-            born_at: self.now,
-            window_at: self.now,
-            window_joins: 0,
-            index: entry.groups.len() as u32,
-            timer_at: None,
-        });
+        let index = entry.groups.len() as u32;
+        let group = Group::new(swarm, home, index, self.now);
+        let group = self.groups.insert(group);
         entry.groups.push(group);
-        entry.index_group(home, 0, group);
         group
     }
 
@@ -171,11 +193,7 @@ impl Directory {
         let (Some(v), Some(g)) = (self.viewers.get_mut(viewer), self.groups.get_mut(group)) else {
             return;
         };
-        if self.now.ms_since(g.window_at) >= u64::from(self.policy.growth_window_ms) {
-            g.window_at = self.now;
-            g.window_joins = 0;
-        }
-        g.window_joins = g.window_joins.saturating_add(1);
+        g.on_grown(1, self.now, &self.policy);
         let swarm = self.swarms.entry(g.swarm).or_default();
         swarm.unindex_group(g.home, g.members.len(), group);
         g.add_member(Member::of(viewer, v));
@@ -184,7 +202,6 @@ impl Directory {
         g.upload_kbps += upload;
         swarm.upload_kbps += upload;
         swarm.viewers += 1;
-        swarm.add_to_household(v.network.address, viewer);
         for place in displaced_places(v.network.ladder(), g.home) {
             swarm.add_displaced(place, viewer);
         }
@@ -201,12 +218,8 @@ impl Directory {
         let Some(v) = self.viewers.get(viewer) else {
             return;
         };
-        let group = v.group.and_then(|group| self.groups.get_mut(group));
-        let members = group
-            .map(|group| &mut group.members[..])
-            .unwrap_or_default();
-        if let Some(member) = members.iter_mut().find(|member| member.key == viewer) {
-            *member = Member::of(viewer, v);
+        if let Some(group) = v.group.and_then(|group| self.groups.get_mut(group)) {
+            group.renew_member(Member::of(viewer, v));
         }
     }
 
@@ -226,12 +239,11 @@ impl Directory {
             return;
         };
         swarm.unindex_group(g.home, g.members.len(), group);
-        g.members.retain(|member| member.key != viewer);
+        g.remove_members(|member| member.key == viewer);
         let upload = u64::from(v.upload_kbps);
         g.upload_kbps = g.upload_kbps.saturating_sub(upload);
         swarm.upload_kbps = swarm.upload_kbps.saturating_sub(upload);
         swarm.viewers -= 1;
-        swarm.remove_from_household(v.network.address, viewer);
         for place in displaced_places(v.network.ladder(), g.home) {
             swarm.remove_displaced(place, viewer);
         }
@@ -244,7 +256,7 @@ impl Directory {
         }
     }
 
-    fn drop_group(&mut self, key: Key) {
+    pub(super) fn drop_group(&mut self, key: Key) {
         let Some(group) = self.groups.remove(key) else {
             return;
         };
@@ -277,125 +289,12 @@ impl Directory {
             }
         }
     }
-
-    /// Cuts a group that has become too large in two, neighbours together.
-    fn split_if_large(&mut self, group: Key) {
-        let Some(g) = self.groups.get(group) else {
-            return;
-        };
-        if g.members.len() <= usize::from(self.policy.group_max) {
-            return;
-        }
-        let swarm = g.swarm;
-        let mut members: Vec<(Vec<Place>, Key)> = g
-            .members
-            .iter()
-            .map(|member| {
-                let mut ladder: Vec<Place> = member.network.ladder().collect();
-                ladder.reverse();
-                (ladder, member.key)
-            })
-            .collect();
-        members.sort();
-        let half = members.len() / 2;
-        for part in [&members[..half], &members[half..]] {
-            let home = common_place(part.iter().map(|(ladder, _)| ladder.as_slice()));
-            let new = self.found_group(swarm, home);
-            for (_, viewer) in part {
-                self.leave_group(*viewer);
-                self.enter_group(*viewer, new);
-            }
-            for (_, viewer) in part {
-                self.introduce_again(*viewer);
-            }
-            self.schedule_group(new, self.now.plus_ms(1));
-        }
-        self.stats.splits += 1;
-    }
-
-    /// Gives the viewers around a newcomer a group of their own where they are many and sit in
-    /// groups of a wider area. Not in a swarm that is small enough for one group.
-    fn condense_around(&mut self, viewer: Key, swarm: SwarmId) {
-        let Some(v) = self.viewers.get(viewer) else {
-            return;
-        };
-        for place in v.network.ladder() {
-            let Some(s) = self.swarms.get(&swarm) else {
-                return;
-            };
-            let enough = match place {
-                Place::Site(_) => SITE_GROUP_MIN as u32,
-                _ => u32::from(self.policy.group_condense),
-            };
-            if s.viewers <= u32::from(self.policy.group_max) || s.displaced_count(place) < enough {
-                continue;
-            }
-            let target = usize::from(self.policy.group_target);
-            let members: Vec<Key> = s.displaced_at(place).take(target).collect();
-            let group = self.found_group(swarm, place);
-            for member in &members {
-                self.leave_group(*member);
-                self.enter_group(*member, group);
-            }
-            for member in members {
-                self.introduce_again(member);
-            }
-            self.schedule_group(group, self.now.plus_ms(1));
-            self.stats.condensed += 1;
-            return;
-        }
-    }
-
-    /// Lets the members of a thin group look for room elsewhere. Those who find none stay.
-    /// Whether the group is still there and still thin.
-    pub(super) fn merge_if_thin(&mut self, group: Key) -> bool {
-        let Some(g) = self.groups.get(group) else {
-            return false;
-        };
-        let thin = match g.home {
-            Place::Site(_) => SITE_GROUP_MIN,
-            _ => usize::from(self.policy.group_thin),
-        };
-        let alone = self.swarms.get(&g.swarm).is_none_or(|s| s.groups.len() < 2);
-        if g.members.len() >= thin || alone {
-            return false;
-        }
-        if self.now < self.thin_until(g.born_at) {
-            return true;
-        }
-        let swarm = g.swarm;
-        let members: Vec<Key> = g.members.iter().map(|member| member.key).collect();
-        for viewer in members {
-            if let Plan::Join(other) = self.plan_place(viewer, swarm, Some(group)) {
-                self.leave_group(viewer);
-                self.enter_group(viewer, other);
-                self.introduce_again(viewer);
-                self.split_if_large(other);
-                self.fill_viewer(viewer);
-            }
-        }
-        self.stats.merges += 1;
-        self.groups.get(group).is_some()
-    }
-
-    fn thin_until(&self, born_at: Instant) -> Instant {
-        born_at.plus_ms(u64::from(self.policy.merge_after_ms))
-    }
 }
 
 /// The places of a viewer that are narrower than the home of its group.
-fn displaced_places(
+pub(super) fn displaced_places(
     ladder: impl Iterator<Item = Place>,
     home: Place,
 ) -> impl Iterator<Item = Place> {
     ladder.take_while(move |place| *place != home && *place != Place::World)
-}
-
-/// The narrowest place that all have in common, of ladders that begin with the widest.
-fn common_place<'a>(mut ladders: impl Iterator<Item = &'a [Place]>) -> Place {
-    let mut common = ladders.next().unwrap_or_default().to_vec();
-    for ladder in ladders {
-        common.retain(|place| ladder.contains(place));
-    }
-    common.last().copied().unwrap_or(Place::World)
 }

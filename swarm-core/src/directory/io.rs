@@ -136,8 +136,8 @@ impl Outbox {
         self.actions.clear();
     }
 
-    pub(super) fn push(&mut self, action: Action) {
-        self.actions.push(action);
+    pub(super) fn append(&mut self, actions: &mut Vec<Action>) {
+        self.actions.append(actions);
     }
 }
 

@@ -14,7 +14,10 @@
 //! [`Directory::may_signal`] says that the two were introduced.
 
 mod grouping;
+mod household;
 mod io;
+mod meetings;
+mod moving;
 mod pairing;
 mod place;
 mod policy;
@@ -40,6 +43,7 @@ use alloc::{
     vec::Vec,
 };
 
+use pairing::Candidate;
 use ration::AddressRations;
 use slab::{Key, Slab};
 use swarm::{Group, Swarm, SwarmId};
@@ -99,6 +103,8 @@ pub struct Directory {
     address_rations: AddressRations,
     /// Decided during the current call.
     pending: Vec<Action>,
+    /// Used again for every viewer that is filled.
+    plan: Vec<Candidate>,
     stats: Stats,
 }
 
@@ -120,6 +126,7 @@ impl Directory {
             timers: BTreeSet::new(),
             address_rations,
             pending: Vec::new(),
+            plan: Vec::new(),
             stats: Stats::default(),
         }
     }
@@ -209,6 +216,7 @@ impl Directory {
         let ration = self.address_rations.hold(address, rate, self.now);
         let viewer = Viewer::new(joined, &self.policy, self.now, ration);
         let viewer = self.viewers.insert(viewer);
+        self.join_household(viewer);
         self.conns.insert(conn, viewer);
         self.names.insert(joined.peer, viewer);
         self.streams
@@ -342,11 +350,14 @@ impl Directory {
     fn remove_viewer(&mut self, viewer: Key) {
         self.part_from_all(viewer, |conn, peer| Action::Gone { conn, peer });
         self.leave_group(viewer);
+        self.leave_household(viewer);
         self.unschedule_release(viewer);
         let Some(v) = self.viewers.remove(viewer) else {
             return;
         };
-        self.address_rations.release(v.address_ration);
+        let rate = self.policy.address_introductions();
+        self.address_rations
+            .release(v.address_ration, v.leased, rate);
         self.timers.remove(&(v.timer_at, Timer::Viewer, viewer));
         self.names.remove(&v.peer);
         if let Some(conn) = v.conn {

@@ -1,14 +1,14 @@
 //! Who is introduced to whom, and what becomes of the pairs.
 
 use alloc::vec::Vec;
-use core::cmp::Reverse;
 
 use super::{
     Directory,
     io::{Action, ConnId, Outbox},
+    meetings::Meeting,
     slab::Key,
     swarm::Member,
-    viewer::{Meeting, Reach, Viewer},
+    viewer::{Reach, Viewer},
 };
 use crate::{
     id::{PeerId, StreamId},
@@ -29,6 +29,41 @@ const LEFTOVERS_MAX: usize = 4;
 /// As many new links let go of those of the old track.
 const LINKS_TO_RELEASE: usize = 4;
 
+/// A member of a viewer's group that it may meet.
+#[derive(Debug)]
+pub(super) struct Candidate {
+    key: Key,
+    upload_kbps: u32,
+    /// Its place among the members.
+    at: u8,
+    local: u8,
+    distance: Distance,
+    /// Their networks may not be able to link.
+    hard: bool,
+}
+
+impl Candidate {
+    /// `w` is the member. How it suits whom is not known yet.
+    const fn new(at: usize, key: Key, w: &Viewer) -> Self {
+        Self {
+            key,
+            upload_kbps: w.upload_kbps,
+            at: at as u8,
+            local: w.local,
+            distance: Distance::Far,
+            hard: false,
+        }
+    }
+
+    /// The lowest is the best. One number, since many are compared.
+    fn rank(&self) -> u128 {
+        let suits =
+            u64::from(self.hard) << 16 | (self.distance as u64) << 8 | u64::from(self.local);
+        let rest = u64::from(u32::MAX - self.upload_kbps) << 32 | u64::from(self.key.0);
+        u128::from(suits) << 64 | u128::from(rest)
+    }
+}
+
 impl Directory {
     /// Introduces a viewer to members of its group until it has enough pairs there, and to one
     /// random viewer elsewhere if it lacks long links.
@@ -36,14 +71,20 @@ impl Directory {
         if !self.is_crowded(viewer) {
             return;
         }
-        for (other, distance) in self.plan_local(viewer) {
-            self.introduce(viewer, other, distance, false);
+        let mut plan = core::mem::take(&mut self.plan);
+        self.plan_local(viewer, &mut plan);
+        for other in &plan {
+            self.introduce(viewer, other.key, other.distance, false);
         }
+        self.plan = plan;
         let Some(v) = self.viewers.get(viewer) else {
             return;
         };
         let local = usize::from(v.local);
-        let (long, target) = (count_long(v), usize::from(self.policy.links_target));
+        let (long, target) = (
+            v.meetings.count_long(),
+            usize::from(self.policy.links_target),
+        );
         let starved = v.status.links_wanted > 0 && local < target / 2;
         let (extra, at_once) = if starved { (STARVED_LINKS, 2) } else { (0, 1) };
         let wanted = (usize::from(self.policy.long_links) + extra).min(LONG_LINKS_MAX);
@@ -79,14 +120,15 @@ impl Directory {
         }
     }
 
-    /// The members of its group that a viewer should meet, and how far they are: the nearest, of those
-    /// the ones with the fewest pairs.
-    fn plan_local(&self, viewer: Key) -> Vec<(Key, Distance)> {
+    /// The members of its group that a viewer should meet: the nearest, of those the ones with the
+    /// fewest pairs. They replace what is in `plan`.
+    fn plan_local(&self, viewer: Key, plan: &mut Vec<Candidate>) {
+        plan.clear();
         let Some(v) = self.viewers.get(viewer) else {
-            return Vec::new();
+            return;
         };
         let Some(group) = v.group.and_then(|group| self.groups.get(group)) else {
-            return Vec::new();
+            return;
         };
         let target = usize::from(self.policy.links_target);
         let missing = target
@@ -95,35 +137,28 @@ impl Directory {
         // Nearly everybody has met its whole group, and is asked for each time that somebody leaves it.
         let has_met_all = usize::from(v.local) + 1 >= group.members.len();
         if missing == 0 || has_met_all || !self.is_free(v) {
-            return Vec::new();
+            return;
         }
         let room = target + usize::from(self.policy.links_slack);
-        let is_unmet = |member: &&Member| is_for(viewer, v, member);
-        let unmet: Vec<&Member> = group.members.iter().filter(is_unmet).collect();
         // All are fetched before any is looked at: memory answers many questions in the time of one.
-        let fetch = |member: &&Member| {
-            let fetched = self.viewers.get(member.key);
-            fetched.map(|w| (w, w.local, w.upload_kbps))
-        };
-        let fetched: Vec<_> = unmet.iter().map(fetch).collect();
-        let mut candidates: Vec<_> = unmet
-            .into_iter()
-            .zip(fetched)
-            .filter_map(|(member, fetched)| {
-                let (w, local, upload_kbps) = fetched?;
-                if usize::from(local) >= room || !self.is_open_to(w, v) {
-                    return None;
-                }
-                let distance = v.network.distance(&member.network, self.policy.metro_km);
-                let hard = v.nat == Nat::Symmetric && member.reach != Reach::Easy;
-                Some((hard, distance, local, Reverse(upload_kbps), member.key))
-            })
-            .collect();
-        candidates.sort_unstable();
-        let chosen = candidates.into_iter().take(missing);
-        chosen
-            .map(|(_, distance, .., key)| (key, distance))
-            .collect()
+        for (at, member) in group.members.iter().enumerate() {
+            if is_for(viewer, v, member)
+                && let Some(w) = self.viewers.get(member.key)
+            {
+                plan.push(Candidate::new(at, member.key, w));
+            }
+        }
+        plan.retain_mut(|candidate| {
+            let member = &group.members[usize::from(candidate.at)];
+            let Some(w) = self.viewers.get(candidate.key) else {
+                return false;
+            };
+            candidate.distance = v.network.distance(&member.network, self.policy.metro_km);
+            candidate.hard = v.nat == Nat::Symmetric && member.reach != Reach::Easy;
+            usize::from(candidate.local) < room && self.is_open_to(w, v)
+        });
+        plan.sort_unstable_by_key(Candidate::rank);
+        plan.truncate(missing);
     }
 
     /// A viewer of another group, drawn at random, and how far it is.
@@ -141,7 +176,7 @@ impl Directory {
             let has_room = |key| {
                 self.viewers
                     .get(key)
-                    .is_some_and(|o| count_long(o) < LONG_LINKS_MAX)
+                    .is_some_and(|o| o.meetings.count_long() < LONG_LINKS_MAX)
             };
             if v.group != Some(group) && has_room(other.key) && self.may_meet(viewer, other) {
                 let distance = v.network.distance(&other.network, self.policy.metro_km);
@@ -176,9 +211,8 @@ impl Directory {
         let Some(v) = self.viewers.get_mut(viewer) else {
             return;
         };
-        let meetings = core::mem::take(&mut v.meetings);
         let mut local = 0;
-        for with in meetings.iter().map(|m| m.with) {
+        for with in v.meetings.keys() {
             if let Some(other) = self.viewers.get_mut(with)
                 && other.group == Some(group)
             {
@@ -191,7 +225,7 @@ impl Directory {
             }
         }
         if let Some(v) = self.viewers.get_mut(viewer) {
-            (v.meetings, v.local) = (meetings, local);
+            v.local = local;
         }
     }
 
@@ -211,17 +245,8 @@ impl Directory {
         if !has_some(a) || !has_some(b) {
             return;
         }
-        let rate = self.policy.address_introductions();
-        let held = [a, b].map(|key| self.viewers.get(key).and_then(|v| v.address_ration));
-        // Members of one household know each other's address already.
-        if held[0].is_none() || held[0] != held[1] {
-            let rations = &mut self.address_rations;
-            if held.iter().any(|h| !rations.has_some(*h, rate, self.now)) {
-                return;
-            }
-            for held in held {
-                rations.take(held, rate, self.now);
-            }
+        if !self.charge_addresses(a, b) {
+            return;
         }
         self.pair(a, b, long, false);
         for (me, other, offer) in [(a, b, true), (b, a, false)] {
@@ -242,26 +267,44 @@ impl Directory {
         self.stats.introductions += 1;
     }
 
-    /// Tells a viewer and those it has met again of each other: some of them have become, or are no
-    /// longer, members of its group.
-    pub(super) fn introduce_again(&mut self, viewer: Key) {
-        let Some(v) = self.viewers.get(viewer) else {
-            return;
-        };
-        let mut told = Vec::new();
-        for other in v.meetings.iter().map(|m| m.with) {
-            let Some(w) = self.viewers.get(other) else {
+    /// Takes an introduction from the rations of both addresses. Whether both had one left.
+    fn charge_addresses(&mut self, a: Key, b: Key) -> bool {
+        let held = [a, b].map(|key| self.viewers.get(key).and_then(|v| v.address_ration));
+        // Members of one household know each other's address already.
+        if held[0].is_some() && held[0] == held[1] {
+            return true;
+        }
+        let (rate, now) = (self.policy.address_introductions(), self.now);
+        let has_lease = [a, b].map(|key| self.viewers.get(key).is_some_and(|v| v.leased > 0));
+        let has_some =
+            |(held, has_lease)| has_lease || self.address_rations.has_some(held, rate, now);
+        if !held.into_iter().zip(has_lease).all(has_some) {
+            return false;
+        }
+        for (key, held) in [a, b].into_iter().zip(held) {
+            let Some(v) = self.viewers.get_mut(key) else {
                 continue;
             };
-            let distance = v.network.distance(&w.network, self.policy.metro_km);
-            for (me, them, offer) in [(v, w, true), (w, v, false)] {
-                if let Some(conn) = me.conn {
-                    let introduction = introduction(me, them, distance, offer);
-                    told.push(Action::Introduce { conn, introduction });
-                }
+            if v.leased == 0 {
+                v.leased = self.address_rations.lease(held, rate, now);
+            }
+            v.leased = v.leased.saturating_sub(1);
+        }
+        true
+    }
+
+    /// Tells both of a pair of each other again: they have become, or are no longer, members of one group.
+    pub(super) fn introduce_again(&mut self, a: Key, b: Key) {
+        let (Some(v), Some(w)) = (self.viewers.get(a), self.viewers.get(b)) else {
+            return;
+        };
+        let distance = v.network.distance(&w.network, self.policy.metro_km);
+        for (me, them, offer) in [(v, w, true), (w, v, false)] {
+            if let Some(conn) = me.conn {
+                let introduction = introduction(me, them, distance, offer);
+                self.pending.push(Action::Introduce { conn, introduction });
             }
         }
-        self.pending.append(&mut told);
     }
 
     fn pair(&mut self, a: Key, b: Key, long: bool, up: bool) {
@@ -269,13 +312,7 @@ impl Directory {
         let local = u8::from(self.in_one_group(a, b));
         for (me, with) in [(a, b), (b, a)] {
             if let Some(v) = self.viewers.get_mut(me) {
-                v.add_meeting(Meeting {
-                    with,
-                    since_ms,
-                    rtt_ms: 0,
-                    up,
-                    long,
-                });
+                v.meetings.push(with, since_ms, up, long);
                 v.local += local;
             }
         }
@@ -286,7 +323,7 @@ impl Directory {
         let local = u8::from(self.in_one_group(a, b));
         for (me, with) in [(a, b), (b, a)] {
             if let Some(v) = self.viewers.get_mut(me)
-                && v.remove_meeting(with)
+                && v.meetings.remove(with)
             {
                 v.local = v.local.saturating_sub(local);
             }
@@ -313,11 +350,11 @@ impl Directory {
         };
         let (peer, own) = (v.peer, v.group);
         v.local = 0;
-        for meeting in core::mem::take(&mut v.meetings) {
-            let Some(other) = self.viewers.get_mut(meeting.with) else {
+        for with in core::mem::take(&mut v.meetings).keys() {
+            let Some(other) = self.viewers.get_mut(with) else {
                 continue;
             };
-            if other.remove_meeting(viewer) && own.is_some() && other.group == own {
+            if other.meetings.remove(viewer) && own.is_some() && other.group == own {
                 other.local = other.local.saturating_sub(1);
             }
             if let Some(conn) = other.conn {
@@ -400,11 +437,8 @@ impl Directory {
         if self.viewers.get(viewer).is_some_and(|v| v.has_met(other)) {
             let mut news = false;
             for (me, with) in [(viewer, other), (other, viewer)] {
-                if let Some(m) = self.viewers.get_mut(me).and_then(|v| v.meeting(with)) {
-                    news |= !m.up;
-                    m.up = true;
-                    m.rtt_ms = if rtt_ms == 0 { m.rtt_ms } else { rtt_ms };
-                }
+                let v = self.viewers.get_mut(me);
+                news |= v.and_then(|v| v.meetings.on_up(with, rtt_ms)) == Some(true);
             }
             self.stats.links_up += u64::from(news);
             self.on_reach(viewer, other, true);
@@ -449,7 +483,7 @@ impl Directory {
         if v.release_at.is_none() {
             return;
         }
-        let new = |m: &&Meeting| {
+        let new = |m: &Meeting| {
             let with = self.viewers.get(m.with);
             m.up && with.is_some_and(|o| o.swarm() == v.swarm())
         };
@@ -484,12 +518,12 @@ impl Directory {
         let Some(v) = self.viewers.get(viewer) else {
             return;
         };
-        let leftover = |m: &&Meeting| {
+        let leftover = |m: &Meeting| {
             let other = self.viewers.get(m.with);
             !m.long && other.is_some_and(|o| o.group != v.group && o.swarm() == v.swarm())
         };
         let leftovers: Vec<Key> = v.meetings.iter().filter(leftover).map(|m| m.with).collect();
-        let linked = v.meetings.iter().filter(|m| m.up).count();
+        let linked = v.meetings.count_up();
         let spare = linked.saturating_sub(usize::from(self.policy.links_target));
         let excess = leftovers.len().saturating_sub(LEFTOVERS_MAX).min(spare);
         for other in leftovers.into_iter().take(excess) {
@@ -503,7 +537,7 @@ impl Directory {
         let Some(v) = self.viewers.get(viewer) else {
             return;
         };
-        let overdue = |m: &&Meeting| !m.up && age.saturating_sub(m.since_ms) > max;
+        let overdue = |m: &Meeting| m.is_overdue(age, max);
         let overdue: Vec<Key> = v.meetings.iter().filter(overdue).map(|m| m.with).collect();
         for other in overdue {
             self.stats.links_failed += 1;
@@ -513,9 +547,7 @@ impl Directory {
 
     /// Hands over what was decided.
     pub(super) fn flush(&mut self, out: &mut Outbox) {
-        for action in self.pending.drain(..) {
-            out.push(action);
-        }
+        out.append(&mut self.pending);
     }
 }
 
@@ -537,8 +569,4 @@ fn introduction(v: &Viewer, w: &Viewer, distance: Distance, offer: bool) -> Intr
         flags,
         distance,
     }
-}
-
-fn count_long(v: &Viewer) -> usize {
-    v.meetings.iter().filter(|m| m.long).count()
 }

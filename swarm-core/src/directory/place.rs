@@ -80,6 +80,8 @@ impl Place {
     }
 }
 
+/// Places that one viewer belongs to at most.
+pub(super) const LADDER_LEN: usize = 5;
 /// A hundredth of a degree of latitude.
 const METRES_PER_CENTIDEG: u64 = 1112;
 /// Edges of the cells that count as one metro area when places are compared, in centidegrees.
@@ -106,6 +108,17 @@ impl Network {
         ]
         .into_iter()
         .flatten()
+    }
+
+    /// The same from the widest on, to be compared: what is not known counts as [`Place::World`], after
+    /// the others.
+    pub(super) fn ladder_from_widest(&self) -> [Place; LADDER_LEN] {
+        let mut places = [Place::World; LADDER_LEN];
+        let len = self.ladder().count();
+        for (n, place) in self.ladder().enumerate() {
+            places[len - 1 - n] = place;
+        }
+        places
     }
 
     /// Whether the operator's rules let the two meet: one that is kept local meets its own site and

@@ -5,6 +5,11 @@ use alloc::collections::BTreeMap;
 use super::slab::{Key, Slab};
 use crate::time::Instant;
 
+/// Introductions that a viewer takes from its address's ration at once.
+const LEASE: u8 = 16;
+/// Where less is left of an address's ration, they are taken one by one: nobody shall wait for what
+/// others hold and do not use.
+const LEASE_FROM: u32 = 1_024;
 const HOUR_MS: u64 = 3_600_000;
 /// Addresses without a viewer above which those whose ration is whole again are forgotten.
 const IDLE_MIN: usize = 512;
@@ -42,12 +47,16 @@ impl Ration {
     }
 
     pub(super) fn take(&mut self, rate: Rate, now: Instant) {
+        self.earn(rate, now);
+        self.left = self.left.saturating_sub(1);
+    }
+
+    fn earn(&mut self, rate: Rate, now: Instant) {
         let earned = self.earned(rate, now);
         if earned > 0 {
             let sum = (u64::from(self.left) + earned).min(u64::from(rate.burst).max(1));
             (self.left, self.at) = (sum as u32, now);
         }
-        self.left = self.left.saturating_sub(1);
     }
 
     fn is_whole(&self, rate: Rate, now: Instant) -> bool {
@@ -82,6 +91,8 @@ struct Shared {
     holders: u32,
     /// Most holders at a time.
     most: u32,
+    /// Where the ring of its viewers begins.
+    first_holder: Option<Key>,
 }
 
 impl Shared {
@@ -147,6 +158,7 @@ impl AddressRations {
             ration: Ration::full(rate, now),
             holders: 1,
             most: 1,
+            first_holder: None,
         };
         shared.ration.left = shared.rate(rate, self.each).burst;
         let key = self.rations.insert(shared);
@@ -154,9 +166,23 @@ impl AddressRations {
         Some(key)
     }
 
-    /// A viewer does not need its ration any more.
-    pub(super) fn release(&mut self, held: Option<Key>) {
+    /// Where the ring of the viewers of a ration's address begins.
+    pub(super) fn holder(&self, held: Key) -> Option<Key> {
+        self.rations.get(held)?.first_holder
+    }
+
+    /// The same, to be changed.
+    pub(super) fn first_holder(&mut self, held: Key) -> Option<&mut Option<Key>> {
+        let shared = self.rations.get_mut(held)?;
+        Some(&mut shared.first_holder)
+    }
+
+    /// A viewer does not need its ration any more, and gives back what is left of its lease.
+    pub(super) fn release(&mut self, held: Option<Key>, leased: u8, rate: Rate) {
         if let Some(shared) = held.and_then(|key| self.rations.get_mut(key)) {
+            let left = shared.ration.left.saturating_add(u32::from(leased));
+            let most = shared.rate(rate, self.each).burst.max(1);
+            shared.ration.left = left.min(most);
             shared.holders -= 1;
             self.idle += usize::from(shared.holders == 0);
         }
@@ -171,11 +197,22 @@ impl AddressRations {
         })
     }
 
-    pub(super) fn take(&mut self, held: Option<Key>, rate: Rate, now: Instant) {
-        if let Some(shared) = held.and_then(|key| self.rations.get_mut(key)) {
-            let rate = shared.rate(rate, self.each);
-            shared.ration.take(rate, now);
-        }
+    /// Takes some of a ration for a viewer that has none left: as many as it may learn of before it asks
+    /// again. Each viewer's ration is as far away as main memory where there are many.
+    pub(super) fn lease(&mut self, held: Option<Key>, rate: Rate, now: Instant) -> u8 {
+        let Some(shared) = held.and_then(|key| self.rations.get_mut(key)) else {
+            return 0;
+        };
+        let rate = shared.rate(rate, self.each);
+        shared.ration.earn(rate, now);
+        let most = if shared.ration.left < LEASE_FROM {
+            1
+        } else {
+            LEASE
+        };
+        let taken = u32::from(most).min(shared.ration.left);
+        shared.ration.left -= taken;
+        taken as u8
     }
 
     fn forget_some(&mut self, rate: Rate, now: Instant) {
@@ -221,14 +258,14 @@ mod tests {
         let mut now = Instant::from_millis(1_000);
         for address in 1..=10_000 {
             let held = rations.hold(address, rate, now);
-            rations.take(held, rate, now);
-            rations.release(held);
+            rations.lease(held, rate, now);
+            rations.release(held, 0, rate);
             now = now.plus_ms(10);
         }
         assert!(rations.len() <= 2 * IDLE_MIN, "{}", rations.len());
         assert_eq!(rations.idle, rations.len());
         let none = rations.hold(0, rate, now);
-        rations.take(none, rate, now);
+        assert_eq!(rations.lease(none, rate, now), 0);
         assert!(none.is_none() && rations.has_some(none, rate, now));
     }
 
@@ -243,11 +280,11 @@ mod tests {
         let held = [(); 2].map(|()| rations.hold(7, rate, start));
         assert_eq!(held[0], held[1]);
         for held in held {
-            rations.take(held, rate, start);
+            assert_eq!(rations.lease(held, rate, start), 1);
         }
         assert!(!rations.has_some(held[0], rate, start));
         for held in held {
-            rations.release(held);
+            rations.release(held, 0, rate);
         }
         let again = rations.hold(7, rate, start);
         assert!(!rations.has_some(again, rate, start));
@@ -273,13 +310,39 @@ mod tests {
                     .map(|_| rations.hold(7, largest, now))
                     .collect();
                 while rations.has_some(held[0], largest, now) {
-                    rations.take(held[0], largest, now);
-                    taken += 1;
+                    taken += u32::from(rations.lease(held[0], largest, now));
                 }
-                held.into_iter().for_each(|held| rations.release(held));
+                for held in held {
+                    rations.release(held, 0, largest);
+                }
             }
             assert_eq!(taken, expected, "{at_once} at once");
         }
+    }
+
+    #[test]
+    fn what_is_left_of_a_lease_is_given_back_and_no_more() {
+        let rate = Rate {
+            burst: 3_000,
+            per_hour: 0,
+        };
+        let mut rations = AddressRations::new();
+        let now = Instant::from_millis(1_000);
+        let (mut used, mut most) = (0, 0);
+        let stays = rations.hold(7, rate, now);
+        loop {
+            let held = rations.hold(7, rate, now);
+            if !rations.has_some(held, rate, now) {
+                break;
+            }
+            let leased = rations.lease(held, rate, now);
+            most = most.max(leased);
+            used += 1;
+            rations.release(held, leased - 1, rate);
+        }
+        assert_eq!((used, most), (rate.burst, LEASE));
+        rations.release(stays, LEASE, rate);
+        assert!(rations.has_some(stays, rate, now));
     }
 
     #[test]

@@ -3,8 +3,10 @@
 
 use alloc::vec::Vec;
 
-/// Places that are made at once.
-const CHUNK_LEN: usize = 256;
+/// Places that are made at once. So many of viewers are some megabytes, which the allocator asks the system
+/// for as they are: no memory is used before a place is, large pages are possible, and the table of chunks
+/// is small.
+const CHUNK_LEN: usize = 8_192;
 
 /// The place of something in a [`Slab`]. Given out again after removal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -103,7 +103,7 @@ impl Directory {
         if v.trust.is_at_fault(now) {
             return;
         }
-        let linked = w.meetings.iter().filter(|m| m.up).count();
+        let linked = w.meetings.count_up();
         let shunned = self
             .viewers
             .get_mut(accused)

@@ -9,15 +9,19 @@ use super::{
 };
 use crate::time::Instant;
 
-/// Timers served by one tick; the rest follow a millisecond later. Some ten microseconds each: who joins
-/// meanwhile waits for two or three milliseconds at most.
-const JOBS_MAX: usize = 256;
+/// Work of one tick, in timers of viewers that were heard meanwhile: a million viewers have sixty of
+/// those in each millisecond. The rest follows a millisecond later; who joins meanwhile waits for about
+/// one.
+const WORK_MAX: usize = 256;
+/// The work of looking after a group, or of giving up links, in the same measure.
+const GROUP_WORK: usize = 8;
 /// How long a thin group that found no room waits before it looks again, in milliseconds.
 const MERGE_AGAIN_MS: u64 = 5_000;
 
 impl Directory {
     pub(super) fn handle_tick(&mut self) {
-        for _ in 0..JOBS_MAX {
+        let mut work = 0;
+        while work < WORK_MAX {
             let Some((at, why, key)) = self.timers.first().copied() else {
                 return;
             };
@@ -25,6 +29,10 @@ impl Directory {
                 return;
             }
             self.timers.pop_first();
+            work += match why {
+                Timer::Viewer => 1,
+                Timer::Group | Timer::Release => GROUP_WORK,
+            };
             match why {
                 Timer::Viewer => self.expire_viewer(key),
                 Timer::Group => self.look_after_group(key),

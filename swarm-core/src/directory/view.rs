@@ -167,7 +167,7 @@ impl<'a> ViewerView<'a> {
             Some(PairView {
                 peer: other.peer,
                 up: m.up,
-                rtt_ms: m.rtt_ms,
+                rtt_ms: m.rtt_ms(),
                 distance: viewer
                     .network
                     .distance(&other.network, directory.policy.metro_km),

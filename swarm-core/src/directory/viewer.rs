@@ -3,7 +3,9 @@
 use alloc::{boxed::Box, vec::Vec};
 
 use super::{
+    household::Ring,
     io::{ConnId, Joined},
+    meetings::Meetings,
     place::{Network, P2pMode},
     policy::Policy,
     ration::Ration,
@@ -20,9 +22,6 @@ use crate::{
 
 /// Failed pairs that a viewer remembers.
 const APART_MAX: usize = 64;
-
-/// Meetings that room is made for at once.
-const MEETINGS_STEP: usize = 6;
 
 /// Sums over a viewer's reports.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -59,18 +58,6 @@ impl Totals {
         self.stalls = self.stalls.saturating_add(other.stalls);
         self.stalled_ms = self.stalled_ms.saturating_add(other.stalled_ms);
     }
-}
-
-/// One half of an introduced pair; the other viewer holds the other half.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Meeting {
-    pub(super) with: Key,
-    /// Milliseconds since the directory began.
-    pub(super) since_ms: u32,
-    pub(super) rtt_ms: u16,
-    pub(super) up: bool,
-    /// Meant to reach another group.
-    pub(super) long: bool,
 }
 
 /// Somebody that a viewer is kept apart from.
@@ -111,14 +98,14 @@ pub(super) struct Traits<'a> {
 }
 
 /// The order is that of use: two cache lines, which are fetched together, are all that is looked at of a
-/// member of the group that may be introduced to a newcomer. Where there are many viewers, each is as
-/// far away as main memory. What scoring a group looks at is in the group (`Member`).
+/// member of the group that may be introduced to a newcomer; the pair itself is noted in those after them.
+/// Where there are many viewers, each is as far away as main memory. What scoring a group looks at is in
+/// the group (`Member`).
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub(super) struct Viewer {
     /// `None` while it may come back.
     pub(super) conn: Option<ConnId>,
-    pub(super) meetings: Vec<Meeting>,
     seldom: Option<Box<Seldom>>,
     pub(super) peer: PeerId,
     introductions: Ration,
@@ -127,6 +114,8 @@ pub(super) struct Viewer {
     pub(super) address_ration: Option<Key>,
     pub(super) upload_kbps: u32,
     pub(super) track: TrackId,
+    /// What is left of what it has taken from its address's ration.
+    pub(super) leased: u8,
     /// Meetings with members of its own group.
     pub(super) local: u8,
     pub(super) flags: ViewerFlags,
@@ -136,9 +125,11 @@ pub(super) struct Viewer {
     pub(super) lag_band: u8,
     /// It came back under its name: its first report tells whether its links survived.
     pub(super) links_in_doubt: bool,
-    pub(super) stream: StreamId,
+    pub(super) meetings: Meetings,
 
+    pub(super) stream: StreamId,
     pub(super) network: Network,
+    pub(super) household: Ring,
     pub(super) joined_at: Instant,
     status_at: Option<Instant>,
     /// When it is given up, unless it is heard.
@@ -172,12 +163,14 @@ impl Viewer {
             upload_kbps: joined.upload_kbps,
             network: joined.network,
             group: None,
-            meetings: Vec::new(),
+            meetings: Meetings::default(),
             local: 0,
             seldom: None,
             trust: Trust::default(),
             introductions: Ration::full(policy.introductions(), now),
             address_ration,
+            leased: 0,
+            household: Ring::NONE,
             joined_at: now,
             status_at: None,
             expires_at,
@@ -210,27 +203,8 @@ impl Viewer {
         (self.stream, self.track, self.lag_band)
     }
 
-    pub(super) fn meeting(&mut self, with: Key) -> Option<&mut Meeting> {
-        self.meetings.iter_mut().find(|m| m.with == with)
-    }
-
-    pub(super) fn add_meeting(&mut self, meeting: Meeting) {
-        // Doubling would leave much of it empty.
-        if self.meetings.len() == self.meetings.capacity() {
-            self.meetings.reserve_exact(MEETINGS_STEP);
-        }
-        self.meetings.push(meeting);
-    }
-
-    /// Whether it was there.
-    pub(super) fn remove_meeting(&mut self, with: Key) -> bool {
-        let before = self.meetings.len();
-        self.meetings.retain(|m| m.with != with);
-        self.meetings.len() < before
-    }
-
     pub(super) fn has_met(&self, other: Key) -> bool {
-        self.meetings.iter().any(|m| m.with == other)
+        self.meetings.contains(other)
     }
 
     /// Whether it can give others anything.
@@ -351,8 +325,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_viewer_is_five_cache_lines() {
-        assert_eq!(size_of::<Viewer>(), 5 * 64);
-        assert_eq!(core::mem::offset_of!(Viewer, network), 2 * 64);
+    fn a_viewer_with_its_meetings_is_nine_cache_lines() {
+        assert_eq!(size_of::<Option<Viewer>>(), 9 * 64);
+        assert!(core::mem::offset_of!(Viewer, meetings) + size_of::<[u32; 3]>() <= 2 * 64);
     }
 }

@@ -38,6 +38,44 @@ fn a_group_that_grows_too_large_is_cut_by_place() {
 }
 
 #[test]
+fn of_a_group_that_is_cut_those_on_two_sides_are_told_once_each() {
+    let mut world = World::new(Policy::default());
+    let mut peers = Vec::new();
+    while world.directory.stats().splits == 0 {
+        assert!(peers.len() < 100);
+        world.pass(5_000);
+        world.told.clear();
+        let count = peers.len() as u32;
+        peers.push(world.join(network(1 + count % 2, 0, u128::from(count) + 1)));
+    }
+    let newcomer = peers[peers.len() - 1];
+    let group = |peer| world.directory.viewer(peer).and_then(|v| v.group());
+    let mut told = BTreeSet::new();
+    for action in &world.told {
+        let Action::Introduce { conn, introduction } = action else {
+            continue;
+        };
+        let me = *peers.iter().find(|p| world.conn(**p) == *conn).unwrap();
+        if me != newcomer && introduction.peer != newcomer {
+            assert!(told.insert((me, introduction.peer)), "told twice");
+            let elsewhere = introduction.flags.has(ViewerFlags::ELSEWHERE);
+            assert!(elsewhere && group(me) != group(introduction.peer));
+        }
+    }
+    let (mut across, mut within) = (0, 0);
+    for me in peers.iter().filter(|p| **p != newcomer) {
+        for pair in world.pairs(*me).iter().filter(|p| p.peer != newcomer) {
+            let cut = group(*me) != group(pair.peer);
+            assert_eq!(cut, told.contains(&(*me, pair.peer)));
+            across += usize::from(cut);
+            within += usize::from(!cut);
+        }
+    }
+    assert!(across > 100 && within > 100, "{across} and {within}");
+    world.check_introductions();
+}
+
+#[test]
 fn a_large_audience_ends_in_local_groups_of_bounded_size_with_some_long_links() {
     let mut world = World::new(Policy::default());
     for i in 0..1_500_u32 {

@@ -12,7 +12,7 @@ use alloc::{
     vec::Vec,
 };
 
-use super::*;
+use super::{grouping::displaced_places, *};
 use crate::{
     id::TrackId,
     wire::tracker::{Distance, LinkOutcome, ViewerFlags},
@@ -243,5 +243,61 @@ impl Directory {
             assert_eq!((kept.nat, kept.gives), (now.nat, now.gives));
             assert_eq!(kept.reach, now.reach);
         }
+        for (id, swarm) in &self.swarms {
+            self.check_swarm(*id, swarm);
+        }
+        self.check_households();
+    }
+
+    /// Whether viewers find the others of their address in groups of their swarm, where not too many are to
+    /// be looked at.
+    fn check_households(&self) {
+        for key in self.names.values() {
+            let v = self.viewers.get(*key).unwrap();
+            let address = v.network.address;
+            let of_address = |other: &&Key| {
+                let other = self.viewers.get(**other).unwrap();
+                other.network.address == address
+            };
+            let all = self.names.values().filter(of_address);
+            let is_mine = |other: &&Key| {
+                let w = self.viewers.get(**other).unwrap();
+                *other != key && w.group.is_some() && w.swarm() == v.swarm()
+            };
+            if address == 0 {
+                assert_eq!(self.household(*key, v.swarm()).count(), 0);
+            } else if all.clone().count() <= 16 {
+                let found: BTreeSet<Key> = self.household(*key, v.swarm()).collect();
+                assert_eq!(found, all.filter(is_mine).copied().collect());
+            }
+        }
+    }
+
+    /// Whether a swarm's indexes and sums are what its groups' members make of them.
+    fn check_swarm(&self, id: SwarmId, swarm: &Swarm) {
+        let mut expected = Swarm::default();
+        for (index, key) in swarm.groups.iter().enumerate() {
+            let group = self.groups.get(*key).unwrap();
+            assert_eq!((group.swarm, group.index as usize), (id, index));
+            assert!(!group.members.is_empty());
+            expected.groups.push(*key);
+            expected.index_group(group.home, group.members.len(), *key);
+            let mut upload_kbps = 0;
+            let mut counted = Group::new(id, group.home, 0, group.born_at);
+            for member in &group.members {
+                counted.add_member(*member);
+                let v = self.viewers.get(member.key).unwrap();
+                assert_eq!(v.group, Some(*key));
+                for place in displaced_places(v.network.ladder(), group.home) {
+                    expected.add_displaced(place, member.key);
+                }
+                upload_kbps += u64::from(v.upload_kbps);
+            }
+            assert_eq!(group.upload_kbps, upload_kbps);
+            assert_eq!(group.census, counted.census);
+            expected.upload_kbps += upload_kbps;
+            expected.viewers += group.members.len() as u32;
+        }
+        assert_eq!(*swarm, expected);
     }
 }
