@@ -374,8 +374,8 @@ impl Reader {
     }
 }
 
-/// Headers that are between two hops only (RFC 9110 section 7.6.1), and the lengths, which are set
-/// anew.
+/// Headers that are between two hops only (RFC 9110 section 7.6.1), the lengths, which are set anew, and
+/// the origin's other addresses, which are none of the proxy's (RFC 7838).
 pub(crate) fn end_to_end(headers: &HeaderMap) -> HeaderMap {
     let nominated: Vec<String> = headers
         .get_all(header::CONNECTION)
@@ -394,7 +394,8 @@ pub(crate) fn end_to_end(headers: &HeaderMap) -> HeaderMap {
     out
 }
 
-const HOP_BY_HOP: [&str; 11] = [
+const HOP_BY_HOP: [&str; 12] = [
+    "alt-svc",
     "connection",
     "content-length",
     "keep-alive",

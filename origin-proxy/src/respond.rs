@@ -148,7 +148,7 @@ pub(crate) fn passed(
     body: impl Stream<Item = Result<Bytes, Failure>> + Send + 'static,
     asked: &Asked<'_>,
 ) -> Response<Body> {
-    if let Some(len) = len {
+    if let Some(len) = len.filter(|_| has_length(status)) {
         headers.insert(header::CONTENT_LENGTH, len.into());
     }
     let body = if asked.method == Method::HEAD {
@@ -157,6 +157,13 @@ pub(crate) fn passed(
         Body::stream(body)
     };
     assemble(status, headers, body)
+}
+
+/// Whether answers with this status may tell a length (RFC 9110 section 8.6). That of a 304 would be the
+/// object's, not that of its own empty body.
+fn has_length(status: StatusCode) -> bool {
+    let is_without = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    !status.is_informational() && !is_without
 }
 
 /// An answer of the proxy itself.

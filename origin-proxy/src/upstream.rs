@@ -85,9 +85,7 @@ impl Upstream {
         ask: Ask<'_>,
         metrics: &Metrics,
     ) -> Result<reqwest::Response, Failure> {
-        let up = site.bases.iter().filter(|base| base.health.is_up());
-        let down = site.bases.iter().filter(|base| !base.health.is_up());
-        let bases: Vec<&Base> = up.chain(down).collect();
+        let bases = plan_order(&site.bases, |base| base.health.is_up());
         let is_idempotent = ask.method.is_idempotent();
         let mut last = Failure::Internal("a host without origins");
         for (index, base) in bases.iter().enumerate() {
@@ -203,6 +201,14 @@ impl Upstream {
     }
 }
 
+/// All origins, those that are up before those that are not. Each is looked at once: one that comes back
+/// meanwhile must not be missing.
+fn plan_order<T>(bases: &[T], is_up: impl FnMut(&&T) -> bool) -> Vec<&T> {
+    let (mut order, down): (Vec<&T>, Vec<&T>) = bases.iter().partition(is_up);
+    order.extend(down);
+    order
+}
+
 fn note_failure(base: &Base, reason: &str) {
     if base.health.on_failure() {
         tracing::warn!(origin = base.name(), reason, "origin counts as down");
@@ -228,7 +234,19 @@ const REASON_LEN_MAX: usize = 120;
 pub(crate) fn has_certain_end(response: &reqwest::Response) -> bool {
     response.content_length().is_some()
         || response.version() >= Version::HTTP_2
-        || response.headers().contains_key(header::TRANSFER_ENCODING)
+        || ends_with_chunks(response.headers())
+}
+
+/// Whether the last coding is `chunked`: after any other one the body goes on until the connection ends (RFC 9112
+/// section 6.3).
+fn ends_with_chunks(headers: &HeaderMap) -> bool {
+    let last = headers
+        .get_all(header::TRANSFER_ENCODING)
+        .iter()
+        .next_back();
+    let text = last.and_then(|value| value.to_str().ok()).unwrap_or("");
+    let coding = text.rsplit(',').next().unwrap_or_default();
+    coding.trim().eq_ignore_ascii_case("chunked")
 }
 
 /// A viewer's headers as the origin may see them, for a whole object.
@@ -259,3 +277,39 @@ pub(crate) fn headers_for_pass(viewer: &HeaderMap) -> HeaderMap {
 
 /// How the proxy names itself (RFC 9110 section 7.6.3).
 pub(crate) const VIA: HeaderValue = HeaderValue::from_static("1.1 shoal");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_origin_is_missing_that_comes_back_while_it_is_looked_at() {
+        let mut looks = 0;
+        let order = plan_order(&["a"], |_| {
+            looks += 1;
+            looks > 1
+        });
+        assert_eq!((order, looks), (vec![&"a"], 1));
+        let order = plan_order(&["a", "b", "c"], |base| **base != "a");
+        assert_eq!(order, [&"b", &"c", &"a"]);
+    }
+
+    #[test]
+    fn only_chunks_at_the_end_tell_the_end() {
+        for (lines, is_certain) in [
+            (&["chunked"][..], true),
+            (&["gzip, Chunked"][..], true),
+            (&["gzip", "chunked"][..], true),
+            (&["gzip"][..], false),
+            (&["identity"][..], false),
+            (&["chunked, gzip"][..], false),
+            (&[][..], false),
+        ] {
+            let mut headers = HeaderMap::new();
+            for line in lines {
+                headers.append(header::TRANSFER_ENCODING, HeaderValue::from_static(line));
+            }
+            assert_eq!(ends_with_chunks(&headers), is_certain, "{lines:?}");
+        }
+    }
+}
