@@ -160,9 +160,9 @@ impl Pilot {
                     proxy.metrics.disk_hits.increment(1);
                 }
                 let object = Arc::new(object);
-                if proxy.is_current(&self.target, &self.flight) {
+                proxy.if_current(&self.target, &self.flight, || {
                     proxy.cache.insert(self.target.key.clone(), object.clone());
-                }
+                });
                 Some(object)
             }
             Err(error) => {
@@ -173,8 +173,8 @@ impl Pilot {
         }
     }
 
-    /// Writes what is worth it to disk, unless the disk has enough to do.
-    fn write_disk(&self, key: String, object: &Arc<Object>) {
+    /// Has what is worth it written to disk, unless the disk has enough to do.
+    fn write_disk(&self, key: &str, object: &Arc<Object>) {
         let proxy = self.proxy.clone();
         let Some(disk) = proxy.disk.clone().filter(|disk| disk.wants(object)) else {
             return;
@@ -182,9 +182,9 @@ impl Pilot {
         let Ok(permit) = proxy.disk_permits.clone().try_acquire_owned() else {
             return;
         };
-        let object = object.clone();
+        let (object, write) = (object.clone(), disk.begin(key));
         tokio::task::spawn_blocking(move || {
-            if let Err(error) = disk.store(&key, &object) {
+            if let Err(error) = disk.store(&write, &object) {
                 proxy.metrics.disk_failures.increment(1);
                 tracing::warn!(%error, "object cannot be written to disk");
             }
@@ -228,13 +228,17 @@ impl Pilot {
 
     fn keep(&self, (object, is_kept): (Object, bool)) -> Landing {
         let object = Arc::new(object);
-        if is_kept && self.proxy.is_current(&self.target, &self.flight) {
+        if !is_kept {
+            return Landing::Whole(object);
+        }
+        let proxy = &self.proxy;
+        let kept = proxy.if_current(&self.target, &self.flight, || {
             let key = self.flight.key();
-            self.write_disk(key.clone(), &object);
-            self.proxy.cache.insert(key, object.clone());
-            if self.is_for_all() {
-                self.proxy.on_playlist(&self.target, &object);
-            }
+            self.write_disk(&key, &object);
+            proxy.cache.insert(key, object.clone());
+        });
+        if kept.is_some() && self.is_for_all() {
+            proxy.on_playlist(&self.target, &object);
         }
         Landing::Whole(object)
     }

@@ -257,6 +257,19 @@ impl Proxy {
         current.is_some_and(|current| Arc::ptr_eq(current, flight))
     }
 
+    /// Does `keep` if `flight` is the one that newcomers wait for. A purge takes flights off the list before
+    /// it looks for what they have brought: what is kept here, it finds.
+    pub(crate) fn if_current<T>(
+        &self,
+        target: &Target,
+        flight: &Arc<Flight>,
+        keep: impl FnOnce() -> T,
+    ) -> Option<T> {
+        let flights = self.lock_flights();
+        let current = flights.get(&target.key)?;
+        Arc::ptr_eq(current, flight).then(keep)
+    }
+
     /// Takes `flight` off the list. Who comes from here on finds the cache, or starts anew.
     pub(crate) fn on_end(&self, target: &Target, flight: &Arc<Flight>) {
         let mut flights = self.lock_flights();
