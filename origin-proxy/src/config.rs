@@ -184,6 +184,7 @@ impl Config {
         if !self.steering.url.as_deref().is_none_or(is_plain_url) {
             return wrong("steering.url must be an http or https URL without a query");
         }
+        self.upstream.dropped()?;
         if self.upstream.failures_max == 0 {
             return wrong("upstream.failures_max must not be 0");
         }
@@ -395,6 +396,10 @@ mod tests {
             ("[[streams]]\nname = \"a\"\nprefix = \"live\"", "prefix"),
             ("[tls]\nlisten = \"0.0.0.0:443\"", "certificate_file"),
             ("[acme]\nnames = [\"a.example\"]", "state_folder"),
+            (
+                "[upstream]\nheaders_drop = [\"x y\"]",
+                "upstream.headers_drop",
+            ),
             ("[steering]\nurl = \"/.shoal/steering\"", "steering.url"),
             (
                 "[steering]\nurl = \"https://a.example/s?x\"",

@@ -394,7 +394,7 @@ pub(crate) fn end_to_end(headers: &HeaderMap) -> HeaderMap {
     out
 }
 
-const HOP_BY_HOP: [&str; 12] = [
+pub(crate) const HOP_BY_HOP: [&str; 12] = [
     "alt-svc",
     "connection",
     "content-length",

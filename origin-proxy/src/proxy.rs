@@ -38,7 +38,7 @@ use crate::{
     steering::Steering,
     target::{Site, Target, sites},
     terminate::Lives,
-    upstream::{Ask, Upstream, headers_for_pass, headers_for_whole},
+    upstream::{Ask, Upstream, headers_for_pass},
     vary,
 };
 
@@ -233,7 +233,7 @@ impl Proxy {
             return Cow::Borrowed(target);
         };
         Cow::Owned(Target {
-            key: rule.key(&target.key, viewer),
+            key: rule.key(&target.key, &self.upstream.headers_for_whole(viewer)),
             ..target.clone()
         })
     }
@@ -508,7 +508,7 @@ impl Proxy {
             prior,
             errand,
         };
-        let headers = headers_for_whole(viewer);
+        let headers = self.upstream.headers_for_whole(viewer);
         tokio::spawn(async move { pilot.fly(headers, to_first).await });
         Ok(Boarding {
             flight,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Version, header};
 
 use crate::{
     Config, Error,
@@ -22,6 +22,8 @@ pub(crate) struct Upstream {
     blocking: Duration,
     stall: Duration,
     retries_max: usize,
+    /// What of viewers' headers stays here.
+    dropped: Vec<HeaderName>,
 }
 
 /// One request.
@@ -74,6 +76,7 @@ impl Upstream {
             blocking: Duration::from_millis(config.timeouts.blocking_ms),
             stall: Duration::from_millis(config.timeouts.stall_ms),
             retries_max: config.upstream.retries_max,
+            dropped: config.upstream.dropped()?,
         })
     }
 
@@ -162,6 +165,18 @@ impl Upstream {
         }
     }
 
+    /// A viewer's headers as the origin may see them, for a whole object that others get, too.
+    pub(crate) fn headers_for_whole(&self, viewer: &HeaderMap) -> HeaderMap {
+        let mut headers = headers_for_pass(viewer);
+        let unseen = UNSEEN
+            .iter()
+            .filter(|name| *name != header::ACCEPT_ENCODING);
+        for name in unseen.chain(&self.dropped) {
+            headers.remove(name);
+        }
+        headers
+    }
+
     /// Asks one origin for `path`, to know whether it is up.
     pub(crate) async fn check(&self, base: &Base, path: &str) {
         let request = self.client.get(base.url_of(path, None)).send();
@@ -247,18 +262,6 @@ fn ends_with_chunks(headers: &HeaderMap) -> bool {
     let text = last.and_then(|value| value.to_str().ok()).unwrap_or("");
     let coding = text.rsplit(',').next().unwrap_or_default();
     coding.trim().eq_ignore_ascii_case("chunked")
-}
-
-/// A viewer's headers as the origin may see them, for a whole object.
-pub(crate) fn headers_for_whole(viewer: &HeaderMap) -> HeaderMap {
-    let mut headers = headers_for_pass(viewer);
-    for name in UNSEEN
-        .iter()
-        .filter(|name| *name != header::ACCEPT_ENCODING)
-    {
-        headers.remove(name);
-    }
-    headers
 }
 
 /// A viewer's headers as the origin may see them, for this viewer alone.
