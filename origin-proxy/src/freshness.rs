@@ -152,11 +152,18 @@ pub(crate) fn is_shareable(status: StatusCode, headers: &HeaderMap, is_authorize
         other => other.is_server_error(),
     };
     let is_kept = !control.no_store || !(status.is_success() || status.is_redirection());
-    is_for_all
-        && is_kept
-        && !control.private
-        && !is_encoded
-        && (!is_authorized || allows_authorized(&control))
+    is_for_all && is_kept && !is_encoded && is_for_many(&control, headers, is_authorized)
+}
+
+/// Whether a redirect with this head lets the answer that it leads to be given to more than the one who asked.
+pub(crate) fn lets_share(headers: &HeaderMap, is_authorized: bool) -> bool {
+    let control = CacheControl::read(headers);
+    !control.no_store && is_for_many(&control, headers, is_authorized)
+}
+
+fn is_for_many(control: &CacheControl, headers: &HeaderMap, is_authorized: bool) -> bool {
+    !control.private
+        && (!is_authorized || allows_authorized(control))
         && vary::names(headers).is_some()
         && !headers.contains_key(header::SET_COOKIE)
 }

@@ -373,15 +373,18 @@ impl Proxy {
         Ok(match progress {
             Progress::Growing(head) if is_barred(&head.headers) => Landed::Nowhere,
             Progress::Growing(head) => Landed::With(Answer::Growing(seat.flight, head), outcome),
+            // It is the same for all, and nobody fares better alone.
+            Progress::Landed(Landing::Whole(object)) if object.status.is_server_error() => {
+                match self.stale(seat.variant) {
+                    Some(stale) => Landed::With(Answer::Whole(stale), Outcome::Stale),
+                    None => Landed::With(Answer::Whole(object), outcome),
+                }
+            }
             Progress::Landed(Landing::Whole(object)) if is_barred(&object.headers) => {
                 Landed::Nowhere
             }
             Progress::Landed(Landing::Whole(object)) => {
-                let is_failure = object.status.is_server_error();
-                match is_failure.then(|| self.stale(seat.variant)).flatten() {
-                    Some(stale) => Landed::With(Answer::Whole(stale), Outcome::Stale),
-                    None => Landed::With(Answer::Whole(object), outcome),
-                }
+                Landed::With(Answer::Whole(object), outcome)
             }
             Progress::Landed(Landing::Failed(failure)) => {
                 let stale = self.stale(seat.variant).ok_or(failure)?;
@@ -507,9 +510,9 @@ impl Proxy {
             base_key: base.key.clone(),
             prior,
             errand,
+            viewer: self.upstream.headers_for_whole(viewer),
         };
-        let headers = self.upstream.headers_for_whole(viewer);
-        tokio::spawn(async move { pilot.fly(headers, to_first).await });
+        tokio::spawn(async move { pilot.fly(to_first).await });
         Ok(Boarding {
             flight,
             unshared: Some(unshared),
@@ -534,19 +537,30 @@ impl Proxy {
         }
         let format = Format::of(&target.path, response.headers());
         let is_ours = format != Format::Other && response.status() == StatusCode::OK;
-        if !is_ours || method == Method::HEAD {
+        if !is_ours || method == Method::HEAD || self.is_beyond_reading(&response) {
             return Ok(Answer::Passed(Passed { response, permit }));
         }
         let head = end_to_end(response.headers());
         let arrived = Instant::now();
-        let raw = self
-            .upstream
-            .collect(&mut response, PLAYLIST_LEN_MAX)
-            .await?;
+        let len_max = self.playlist_len_max();
+        let raw = self.upstream.collect(&mut response, len_max).await?;
         let (object, _) = self
             .release(target, false, head, raw, format, arrived)
             .await;
         Ok(Answer::Whole(Arc::new(object)))
+    }
+
+    /// Longest playlist that is taken in, in bytes. What cannot be read because of its length is kept as
+    /// other objects are.
+    pub(crate) fn playlist_len_max(&self) -> usize {
+        let object_len_max = usize::try_from(self.config.cache.object_bytes_max);
+        PLAYLIST_LEN_MAX.max(object_len_max.unwrap_or(usize::MAX))
+    }
+
+    /// Whether the origin tells a length that no playlist may have.
+    pub(crate) fn is_beyond_reading(&self, response: &reqwest::Response) -> bool {
+        let len = response.content_length();
+        len.is_some_and(|len| len > self.playlist_len_max() as u64)
     }
 
     pub(crate) fn permit(&self) -> Result<OwnedSemaphorePermit, Failure> {

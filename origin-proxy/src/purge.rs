@@ -67,6 +67,14 @@ impl Proxy {
         count.max(self.forget_on_disk(is_it))
     }
 
+    /// Forgets the object under the key of `target`, which must not be given to others any more.
+    pub(crate) fn evict(&self, target: &Target) {
+        self.cache.invalidate(&target.key);
+        if let Some(disk) = &self.disk {
+            disk.remove_one(&target.key);
+        }
+    }
+
     /// Returns how many there were.
     fn forget_in_memory<T: Clone + Send + Sync + 'static>(
         cache: &Cache<String, T>,

@@ -20,6 +20,7 @@ use std::{
 
 use bytes::Bytes;
 use http::{HeaderMap, header};
+use swarm_core::timeline::PLAYLIST_LEN_MAX;
 use tokio::sync::{Notify, watch};
 use url::Url;
 
@@ -307,7 +308,9 @@ impl Proxy {
             return;
         };
         let is_hls = Format::of(&target.path, &object.headers) == Format::Hls;
-        let text = std::str::from_utf8(raw).ok().filter(|_| is_hls);
+        let is_short = raw.body.len() <= PLAYLIST_LEN_MAX;
+        let text = std::str::from_utf8(&raw.body).ok();
+        let text = text.filter(|_| is_hls && is_short);
         let Some(text) = text.filter(|_| self.lives.config.terminate) else {
             return;
         };

@@ -10,6 +10,7 @@ use crate::{
     error::Failure,
     metrics::Metrics,
     object::end_to_end,
+    redirects::{Hops, Step},
     target::{Base, Site, Target},
     trace::continue_trace,
     vary::UNSEEN,
@@ -22,6 +23,7 @@ pub(crate) struct Upstream {
     blocking: Duration,
     stall: Duration,
     retries_max: usize,
+    follows_redirects: bool,
     /// What of viewers' headers stays here.
     dropped: Vec<HeaderName>,
 }
@@ -36,7 +38,6 @@ pub(crate) struct Ask<'a> {
     pub(crate) is_blocking: bool,
 }
 
-const REDIRECTS_MAX: usize = 5;
 const POOL_IDLE_MAX: usize = 256;
 const HTTP2_PING: Duration = Duration::from_secs(15);
 
@@ -51,13 +52,10 @@ impl Upstream {
     pub(crate) fn new(config: &Config) -> Result<Self, Error> {
         // Without effect if the program has chosen another one before.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let redirects = if config.follow_redirects {
-            reqwest::redirect::Policy::limited(REDIRECTS_MAX)
-        } else {
-            reqwest::redirect::Policy::none()
-        };
         let mut client = reqwest::Client::builder()
-            .redirect(redirects)
+            // Followed by the proxy itself, which must see them.
+            .redirect(reqwest::redirect::Policy::none())
+            .referer(false)
             .connect_timeout(Duration::from_millis(config.timeouts.connect_ms))
             .pool_max_idle_per_host(POOL_IDLE_MAX)
             .tcp_nodelay(true)
@@ -76,6 +74,7 @@ impl Upstream {
             blocking: Duration::from_millis(config.timeouts.blocking_ms),
             stall: Duration::from_millis(config.timeouts.stall_ms),
             retries_max: config.upstream.retries_max,
+            follows_redirects: config.follow_redirects,
             dropped: config.upstream.dropped()?,
         })
     }
@@ -150,18 +149,46 @@ impl Upstream {
         } else {
             self.first_byte
         };
-        let mut request = self
-            .client
-            .request(ask.method.clone(), base.url(ask.target))
-            .headers(ask.headers.clone());
-        if !ask.method.is_safe() {
-            request = request.body(ask.body.clone());
-        }
-        let trouble = |failure, is_unsent| Trouble { failure, is_unsent };
-        match tokio::time::timeout(patience, request.send()).await {
-            Ok(Ok(response)) => Ok(response),
-            Ok(Err(error)) => Err(trouble(blame(&error), error.is_connect())),
-            Err(_) => Err(trouble(Failure::OriginTimeout, false)),
+        let step = Step {
+            method: ask.method.clone(),
+            url: base.url(ask.target),
+            headers: ask.headers.clone(),
+            body: ask.body.clone(),
+        };
+        let answer = tokio::time::timeout(patience, self.follow(step)).await;
+        answer.unwrap_or(Err(Trouble {
+            failure: Failure::OriginTimeout,
+            is_unsent: false,
+        }))
+    }
+
+    /// Asks, and goes where redirects lead. [`Hops::of`] tells which ones the answer comes from.
+    async fn follow(&self, mut step: Step) -> Result<reqwest::Response, Trouble> {
+        let mut hops = Hops::default();
+        loop {
+            let mut request = self
+                .client
+                .request(step.method.clone(), step.url.clone())
+                .headers(step.headers.clone());
+            if !step.method.is_safe() {
+                request = request.body(step.body.clone());
+            }
+            let mut response = request.send().await.map_err(|error| Trouble {
+                failure: blame(&error),
+                is_unsent: error.is_connect() && hops.is_empty(),
+            })?;
+            let next = step.next(response.status(), response.headers());
+            let Some(next) = next.filter(|_| self.follows_redirects) else {
+                response.extensions_mut().insert(hops);
+                return Ok(response);
+            };
+            if !hops.on_redirect(response.headers()) {
+                return Err(Trouble {
+                    failure: Failure::Origin("its redirects have no end".into()),
+                    is_unsent: false,
+                });
+            }
+            step = next;
         }
     }
 

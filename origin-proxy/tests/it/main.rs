@@ -3,10 +3,13 @@
 mod acme;
 mod cache;
 mod clients;
+mod confirmed;
 mod dash;
 mod elsewhere;
+mod failures;
 mod faults;
 mod hostile;
+mod keys;
 mod live_source;
 mod lossless;
 mod lowlatency;

@@ -44,6 +44,15 @@ async fn what_is_kept_and_what_is_not() {
         kept(200, &[("vary", "Cookie")], 2),
         kept(200, &[("vary", "Accept-Encoding, Origin")], 1),
         kept(200, &[("content-encoding", "br")], 2),
+        kept(
+            200,
+            &[
+                ("cache-control", "max-age=60"),
+                ("age", "99999999999999999999999"),
+            ],
+            2,
+        ),
+        kept(203, &[], 1),
         kept(404, &[], 1),
         kept(404, &[("cache-control", "no-cache")], 2),
         kept(410, &[], 1),
