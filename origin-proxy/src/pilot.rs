@@ -18,7 +18,7 @@ use crate::{
     freshness::{self, Freshness, Kind, NOT_FRESH, plan_freshness},
     object::{Flight, Head, Landing, Object, end_to_end, is_whole},
     playlist::Format,
-    proxy::{Answer, Errand, Passed, Proxy},
+    proxy::{Answer, Errand, Passed, Proxy, is_beyond_reading},
     redirects::Hops,
     target::Target,
     upstream::has_certain_end,
@@ -228,7 +228,7 @@ impl Pilot {
     ) -> Result<Answer, Failure> {
         let is_playlist = Format::of(&self.target.path, &told.head) != Format::Other;
         let is_ours = is_playlist && is_whole(response.status());
-        if !is_ours || self.proxy.is_beyond_reading(&response) {
+        if !is_ours || is_beyond_reading(&response) {
             return Ok(Answer::Passed(Passed { response, permit }));
         }
         let released = self.playlist(response, false, told);

@@ -77,6 +77,13 @@ pub(crate) struct Proxy {
     flight_permits: Arc<Semaphore>,
 }
 
+/// Whether the origin tells a length that no playlist may have to be read: taking it in for one viewer alone
+/// would be of no use.
+pub(crate) fn is_beyond_reading(response: &reqwest::Response) -> bool {
+    let len = response.content_length();
+    len.is_some_and(|len| len > PLAYLIST_LEN_MAX as u64)
+}
+
 /// What there is to say to a viewer.
 pub(crate) enum Answer {
     /// A whole object.
@@ -537,7 +544,7 @@ impl Proxy {
         }
         let format = Format::of(&target.path, response.headers());
         let is_ours = format != Format::Other && response.status() == StatusCode::OK;
-        if !is_ours || method == Method::HEAD || self.is_beyond_reading(&response) {
+        if !is_ours || method == Method::HEAD || is_beyond_reading(&response) {
             return Ok(Answer::Passed(Passed { response, permit }));
         }
         let head = end_to_end(response.headers());
@@ -555,12 +562,6 @@ impl Proxy {
     pub(crate) fn playlist_len_max(&self) -> usize {
         let object_len_max = usize::try_from(self.config.cache.object_bytes_max);
         PLAYLIST_LEN_MAX.max(object_len_max.unwrap_or(usize::MAX))
-    }
-
-    /// Whether the origin tells a length that no playlist may have.
-    pub(crate) fn is_beyond_reading(&self, response: &reqwest::Response) -> bool {
-        let len = response.content_length();
-        len.is_some_and(|len| len > self.playlist_len_max() as u64)
     }
 
     pub(crate) fn permit(&self) -> Result<OwnedSemaphorePermit, Failure> {

@@ -188,6 +188,11 @@ async fn playlists_too_long_to_read_are_passed_on_as_they_are() {
     }
     assert!(proxy.text("/live/v.m3u8").await == ended);
     assert_eq!(proxy.origin.count("/live/v.m3u8"), 1);
+    let private = [HLS, ("cache-control", "private")];
+    proxy.origin.put("/live/p.m3u8", &private, long.clone());
+    for _ in 0..2 {
+        assert!(proxy.text("/live/p.m3u8").await == long);
+    }
     let small = Proxy::start_with(proxy.origin.clone(), |config| {
         config.cache.object_bytes_max = 1000;
     });
