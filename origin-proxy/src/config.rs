@@ -198,6 +198,7 @@ impl Config {
         if !self.steering.url.as_deref().is_none_or(is_plain_url) {
             return wrong("steering.url must be an http or https URL without a query");
         }
+        self.upstream.dropped()?;
         if self.upstream.failures_max == 0 {
             return wrong("upstream.failures_max must not be 0");
         }
@@ -414,6 +415,10 @@ mod tests {
             ("[admin]\nmetrics_for_operators = true", "admin.token"),
             ("[limits]\npassing_max = 0", "limits"),
             ("[timeouts]\nrequest_head_ms = 0", "request_head_ms"),
+            (
+                "[upstream]\nheaders_drop = [\"x y\"]",
+                "upstream.headers_drop",
+            ),
             ("[steering]\nurl = \"/.shoal/steering\"", "steering.url"),
             (
                 "[steering]\nurl = \"https://a.example/s?x\"",

@@ -19,12 +19,21 @@ use sha2::{Digest, Sha256};
 
 use crate::{Error, config::DiskConfig, freshness::Freshness, object::Object};
 
-/// The tier. All its methods but [`Disk::has`] and [`Disk::size`] block on the disk.
+/// The tier. All its methods but [`Disk::has`], [`Disk::size`] and [`Disk::begin`] block on the disk.
 pub(crate) struct Disk {
     directory: PathBuf,
     bytes_max: u64,
     fresh_min: Duration,
     index: Mutex<Index>,
+    /// Held while files get their names or lose them: what is removed must not come back by a write that
+    /// was under way. Locked before `index`, which nobody holds while waiting for the disk.
+    naming: Mutex<()>,
+}
+
+/// An object that is about to be written. [`Disk::remove`] calls it off.
+pub(crate) struct Writing {
+    id: u64,
+    key: String,
 }
 
 #[derive(Default)]
@@ -33,6 +42,9 @@ struct Index {
     /// Keys by when they were last used, the longest ago first.
     by_use: BTreeMap<u64, String>,
     uses: u64,
+    /// Keys of what is about to be written.
+    writes: HashMap<u64, String>,
+    writes_begun: u64,
     bytes: u64,
 }
 
@@ -80,6 +92,7 @@ impl Disk {
             bytes_max: config.bytes_max,
             fresh_min: Duration::from_secs(config.fresh_s_min),
             index: Mutex::default(),
+            naming: Mutex::default(),
         };
         disk.list().map_err(blame)?;
         Ok(Some(disk))
@@ -104,25 +117,54 @@ impl Disk {
         (index.bytes, index.places.len())
     }
 
-    /// Writes an object, and makes room for it.
-    pub(crate) fn store(&self, key: &str, object: &Object) -> io::Result<()> {
-        let bytes = encode_head(key, object)?;
-        let file = self.file_of(key);
-        let unfinished = file.with_extension(SUFFIX_UNFINISHED);
-        let len = (bytes.len() + object.body.len()) as u64;
-        let written = write_file(&unfinished, &bytes, &object.body)
-            .and_then(|()| fs::rename(&unfinished, &file));
-        if let Err(error) = written {
-            let _ = fs::remove_file(&unfinished);
-            return Err(error);
+    /// Notes that the object under `key` will be written. What removes that key from here on, removes this.
+    pub(crate) fn begin(&self, key: &str) -> Writing {
+        let mut index = self.lock();
+        index.writes_begun += 1;
+        let id = index.writes_begun;
+        index.writes.insert(id, key.into());
+        Writing {
+            id,
+            key: key.into(),
         }
+    }
+
+    /// Writes an object, and makes room for it, unless it has been removed since [`Disk::begin`].
+    pub(crate) fn store(&self, write: &Writing, object: &Object) -> io::Result<()> {
+        let file = self.file_of(&write.key);
+        let unfinished = file.with_extension(format!("{}.{SUFFIX_UNFINISHED}", write.id));
+        let written = encode_head(&write.key, object).and_then(|head| {
+            write_file(&unfinished, &head, &object.body)?;
+            Ok((head.len() + object.body.len()) as u64)
+        });
+        let named = written.and_then(|len| self.name(write, &unfinished, file, len));
+        if !matches!(named, Ok(true)) {
+            self.lock().writes.remove(&write.id);
+            let _ = fs::remove_file(&unfinished);
+        }
+        named.map(drop)
+    }
+
+    /// Gives what is written its name, unless it has been removed. Returns whether it has one.
+    fn name(
+        &self,
+        write: &Writing,
+        unfinished: &Path,
+        file: PathBuf,
+        len: u64,
+    ) -> io::Result<bool> {
+        let _naming = self.naming.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.lock().writes.remove(&write.id).is_none() {
+            return Ok(false);
+        }
+        fs::rename(unfinished, &file)?;
         let evicted = {
             let mut index = self.lock();
-            index.put(key, file, len);
+            index.put(&write.key, file, len);
             index.evict(self.bytes_max)
         };
         evicted.iter().for_each(|file| drop(fs::remove_file(file)));
-        Ok(())
+        Ok(true)
     }
 
     /// Reads an object. What is damaged is removed, and an error.
@@ -137,16 +179,23 @@ impl Disk {
         loaded.map(Some)
     }
 
-    /// Removes all objects whose keys `is_it` picks. Returns their number.
+    /// Removes all objects whose keys `is_it` picks, also those that are about to be written. Returns the
+    /// number of those that were there.
     pub(crate) fn remove(&self, is_it: impl Fn(&str) -> bool) -> usize {
+        let _naming = self.naming.lock().unwrap_or_else(PoisonError::into_inner);
         let files = self.lock().remove(is_it);
         files.iter().for_each(|file| drop(fs::remove_file(file)));
         files.len()
     }
 
-    /// Removes the object under `key`.
+    /// Removes the object under `key`, also if it is about to be written.
     pub(crate) fn remove_one(&self, key: &str) {
-        let file = self.lock().drop_one(key);
+        let _naming = self.naming.lock().unwrap_or_else(PoisonError::into_inner);
+        let file = {
+            let mut index = self.lock();
+            index.writes.retain(|_, written| written != key);
+            index.drop_one(key)
+        };
         file.map(fs::remove_file);
     }
 
@@ -229,6 +278,7 @@ impl Index {
     fn remove(&mut self, is_it: impl Fn(&str) -> bool) -> Vec<PathBuf> {
         let keys = self.places.keys().filter(|key| is_it(key));
         let keys: Vec<String> = keys.cloned().collect();
+        self.writes.retain(|_, key| !is_it(key));
         keys.iter().filter_map(|key| self.drop_one(key)).collect()
     }
 }
@@ -379,10 +429,10 @@ mod tests {
         let body = vec![7; 10_000];
         let disk = open(folder.path(), 35_000);
         for key in ["/a", "/b", "/c"] {
-            disk.store(key, &object(&body)).unwrap();
+            disk.store(&disk.begin(key), &object(&body)).unwrap();
         }
         assert_eq!(disk.load("/a").unwrap().unwrap().body, body);
-        disk.store("/d", &object(&body)).unwrap();
+        disk.store(&disk.begin("/d"), &object(&body)).unwrap();
         assert!(!disk.has("/b") && disk.has("/a"));
         let again = open(folder.path(), 35_000);
         assert_eq!(again.size(), disk.size());
@@ -393,12 +443,37 @@ mod tests {
     }
 
     #[test]
+    fn what_is_removed_while_it_is_written_does_not_come() {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = open(folder.path(), 1 << 20);
+        let removals: [fn(&Disk); 2] = [
+            |disk| assert_eq!(disk.remove(|key| key == "/a"), 0),
+            |disk| disk.remove_one("/a"),
+        ];
+        for remove in removals {
+            let (removed, kept) = (disk.begin("/a"), disk.begin("/b"));
+            remove(&disk);
+            let later = disk.begin("/a");
+            disk.store(&removed, &object(b"old")).unwrap();
+            assert!(!disk.has("/a"));
+            disk.store(&kept, &object(b"kept")).unwrap();
+            disk.store(&later, &object(b"new")).unwrap();
+            for (key, body) in [("/a", "new"), ("/b", "kept")] {
+                assert_eq!(disk.load(key).unwrap().unwrap().body, body);
+            }
+            assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
+            assert!(disk.lock().writes.is_empty());
+            disk.remove(|_| true);
+        }
+    }
+
+    #[test]
     fn a_torn_file_is_never_an_object() {
         let folder = tempfile::tempdir().unwrap();
         let body: Vec<u8> = (0..5000).map(|index| index as u8).collect();
         let whole = {
             let disk = open(folder.path(), 1 << 20);
-            disk.store("/a", &object(&body)).unwrap();
+            disk.store(&disk.begin("/a"), &object(&body)).unwrap();
             fs::read(disk.file_of("/a")).unwrap()
         };
         let file = open(folder.path(), 1 << 20).file_of("/a");

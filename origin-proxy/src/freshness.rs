@@ -152,11 +152,18 @@ pub(crate) fn is_shareable(status: StatusCode, headers: &HeaderMap, is_authorize
         other => other.is_server_error(),
     };
     let is_kept = !control.no_store || !(status.is_success() || status.is_redirection());
-    is_for_all
-        && is_kept
-        && !control.private
-        && !is_encoded
-        && (!is_authorized || allows_authorized(&control))
+    is_for_all && is_kept && !is_encoded && is_for_many(&control, headers, is_authorized)
+}
+
+/// Whether a redirect with this head lets the answer that it leads to be given to more than the one who asked.
+pub(crate) fn lets_share(headers: &HeaderMap, is_authorized: bool) -> bool {
+    let control = CacheControl::read(headers);
+    !control.no_store && is_for_many(&control, headers, is_authorized)
+}
+
+fn is_for_many(control: &CacheControl, headers: &HeaderMap, is_authorized: bool) -> bool {
+    !control.private
+        && (!is_authorized || allows_authorized(control))
         && vary::names(headers).is_some()
         && !headers.contains_key(header::SET_COOKIE)
 }
@@ -241,11 +248,20 @@ fn negative(told: Option<Duration>, kind: Kind, config: &CacheConfig) -> Freshne
 /// The `Age` of an answer, in seconds. `Date` does not count for it (RFC 9111 section 4.2.3 lets it):
 /// the next hop is the origin, and clocks of origins are seldom right.
 pub(crate) fn age_s(headers: &HeaderMap) -> u64 {
-    let value = headers
-        .get(header::AGE)
-        .and_then(|value| value.to_str().ok());
-    value.and_then(|text| text.trim().parse().ok()).unwrap_or(0)
+    let value = headers.get(header::AGE);
+    let text = value.and_then(|value| value.to_str().ok()).unwrap_or("");
+    match text.trim() {
+        "" => 0,
+        // More digits than fit are a great age, not none.
+        digits if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
+            digits.parse().unwrap_or(AGE_S_MAX).min(AGE_S_MAX)
+        }
+        _ => 0,
+    }
 }
+
+/// What stands for any greater age (RFC 9111 section 1.2.2).
+const AGE_S_MAX: u64 = 1 << 31;
 
 /// Whether a viewer wants nothing but what is here already (RFC 9111 section 5.2.1.7). The other
 /// directives of requests are advice that an edge must not take: any viewer could have all others
@@ -350,6 +366,14 @@ mod tests {
                 9,
             ),
             (&[("cache-control", "max-age=9, no-cache")][..], 0),
+            (
+                &[
+                    ("cache-control", "max-age=60"),
+                    ("age", "99999999999999999999999"),
+                ][..],
+                0,
+            ),
+            (&[("cache-control", "max-age=60"), ("age", "-5")][..], 60),
         ] {
             let fresh = plan(200, pairs, SEGMENT).unwrap().fresh;
             assert_eq!(fresh.as_secs(), fresh_s, "{pairs:?}");

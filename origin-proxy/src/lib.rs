@@ -45,6 +45,7 @@ mod quic;
 mod range;
 mod rates;
 mod records;
+mod redirects;
 mod release;
 mod respond;
 mod server;

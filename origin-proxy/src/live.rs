@@ -11,7 +11,7 @@ use futures_util::future::join_all;
 use http::HeaderMap;
 use swarm_core::{
     id::Name,
-    timeline::{Listed, SegmentInfo, Track, dash, hls},
+    timeline::{Listed, PLAYLIST_LEN_MAX, SegmentInfo, Track, dash, hls},
 };
 
 use crate::{
@@ -39,6 +39,14 @@ impl Proxy {
         raw: &Bytes,
         format: Format,
     ) -> (Bytes, Kind) {
+        if raw.len() > PLAYLIST_LEN_MAX {
+            tracing::warn!(
+                path = target.path,
+                len = raw.len(),
+                "playlist is too long to be read"
+            );
+            return (raw.clone(), unread_kind(raw));
+        }
         let Ok(text) = std::str::from_utf8(raw) else {
             tracing::warn!(
                 path = target.path,
@@ -415,6 +423,21 @@ fn hls_kind(target: &Target, track: &Track, low_latency: Option<LowLatency>) -> 
         fresh_ms_max,
     }
 }
+
+/// What a playlist that is not read is taken for: one that may change at any moment, unless its end says
+/// otherwise.
+fn unread_kind(raw: &[u8]) -> Kind {
+    if raw.trim_ascii_end().ends_with(b"#EXT-X-ENDLIST") {
+        return Kind::Playlist;
+    }
+    Kind::Live {
+        target_ms: UNREAD_TARGET_MS,
+        fresh_ms_max: UNREAD_TARGET_MS / 2,
+    }
+}
+
+/// A live playlist that is not read is taken to have segments as long as this, in milliseconds.
+const UNREAD_TARGET_MS: u64 = 2000;
 
 async fn prepare_all(proxy: Arc<Proxy>, stream: Arc<Stream>, due: Vec<(Name, Target)>) {
     // One object may be several segments.

@@ -25,15 +25,23 @@ pub(crate) struct Object {
     /// End-to-end headers.
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
-    /// What the origin sent, if `body` is a playlist with our tags.
-    pub(crate) raw: Option<Bytes>,
-    /// The origin's validator, if `headers` have one of ours.
+    /// What the origin sent, if this is a playlist as viewers get it.
+    pub(crate) raw: Option<Raw>,
+    /// The origin's validator, if it gave one; `headers` of a playlist have one of ours.
     pub(crate) origin_etag: Option<HeaderValue>,
     pub(crate) stored: Instant,
     pub(crate) freshness: Freshness,
     pub(crate) records: ArcSwapOption<Records>,
     /// The headers of an answer with all of it, with room for what each answer adds.
     pub(crate) prepared: OnceLock<HeaderMap>,
+}
+
+/// A playlist as the origin sent it.
+#[derive(Clone, Debug)]
+pub(crate) struct Raw {
+    /// End-to-end headers.
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
 }
 
 /// What is signed of an object.
@@ -101,7 +109,7 @@ impl Object {
             }
             headers.insert(header::AGE, HeaderValue::from_static("0"));
             headers.insert(header::CONTENT_LENGTH, self.body.len().into());
-            if self.status == StatusCode::OK {
+            if is_whole(self.status) {
                 headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
             }
             if let Some(added) = added {
@@ -146,7 +154,7 @@ impl Object {
 
     /// Bytes that it takes in memory, about.
     pub(crate) fn weight(&self) -> u32 {
-        let raw = self.raw.as_ref().map_or(0, Bytes::len);
+        let raw = self.raw.as_ref().map_or(0, |raw| raw.body.len());
         u32::try_from(self.body.len() + raw + OBJECT_OVERHEAD).unwrap_or(u32::MAX)
     }
 }
@@ -156,6 +164,8 @@ const OBJECT_OVERHEAD: usize = 2048;
 /// The head of an answer whose body is still coming.
 #[derive(Debug)]
 pub(crate) struct Head {
+    /// 200 or 203.
+    pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
     /// Length of the body, where the origin tells.
     pub(crate) len: Option<u64>,
@@ -374,8 +384,17 @@ impl Reader {
     }
 }
 
-/// Headers that are between two hops only (RFC 9110 section 7.6.1), and the lengths, which are set
-/// anew.
+/// Whether an answer with this status is the object itself: 203 is what 200 is, changed by a proxy on the
+/// way (RFC 9110 section 15.3.4).
+pub(crate) fn is_whole(status: StatusCode) -> bool {
+    matches!(
+        status,
+        StatusCode::OK | StatusCode::NON_AUTHORITATIVE_INFORMATION
+    )
+}
+
+/// Headers that are between two hops only (RFC 9110 section 7.6.1), the lengths, which are set anew, and
+/// the origin's other addresses, which are none of the proxy's (RFC 7838).
 pub(crate) fn end_to_end(headers: &HeaderMap) -> HeaderMap {
     let nominated: Vec<String> = headers
         .get_all(header::CONNECTION)
@@ -394,7 +413,8 @@ pub(crate) fn end_to_end(headers: &HeaderMap) -> HeaderMap {
     out
 }
 
-const HOP_BY_HOP: [&str; 11] = [
+pub(crate) const HOP_BY_HOP: [&str; 12] = [
+    "alt-svc",
     "connection",
     "content-length",
     "keep-alive",

@@ -1,5 +1,8 @@
 //! One request to the origin: from its head to the cache, the signature and all who wait for it.
 
+mod confirm;
+mod error;
+
 use std::{
     sync::Arc,
     time::{Instant, SystemTime},
@@ -7,23 +10,20 @@ use std::{
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
-use swarm_core::{record::RECORD_HEADER, timeline::PLAYLIST_LEN_MAX};
+use swarm_core::record::RECORD_HEADER;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::{
     error::Failure,
-    freshness::{self, Freshness, Kind, NOT_FRESH, is_shareable, plan_freshness},
-    object::{Flight, Head, Landing, Object, end_to_end},
+    freshness::{self, Freshness, Kind, NOT_FRESH, plan_freshness},
+    object::{Flight, Head, Landing, Object, end_to_end, is_whole},
     playlist::Format,
-    proxy::{Answer, Errand, Passed, Proxy},
-    release::max_age,
+    proxy::{Answer, Errand, Passed, Proxy, is_beyond_reading},
+    redirects::Hops,
     target::Target,
     upstream::has_certain_end,
     vary,
 };
-
-/// Longest body that is kept of an answer that is not 200, in bytes.
-const ERROR_BODY_MAX: usize = 64 * 1024;
 
 /// Flies one flight. Whatever happens to it, passengers learn of the end.
 pub(crate) struct Pilot {
@@ -36,6 +36,40 @@ pub(crate) struct Pilot {
     pub(crate) prior: Option<Arc<Object>>,
     /// What is fetched ahead of viewers counts only if it is a segment.
     pub(crate) errand: Errand,
+    /// The headers of the first passenger, as the origin gets to see them.
+    pub(crate) viewer: HeaderMap,
+}
+
+/// What the origin's answer says besides its body.
+struct Told {
+    /// End-to-end headers.
+    head: HeaderMap,
+    /// The heads of the redirects on the way to it.
+    hops: Vec<HeaderMap>,
+    arrived: Instant,
+}
+
+impl Told {
+    fn of(response: &reqwest::Response, asked: Instant) -> Self {
+        let hops = Hops::of(response).to_vec();
+        let mut head = end_to_end(response.headers());
+        // Where the request was sent may differ with what the answer itself does not.
+        for value in hops.iter().flat_map(|hop| hop.get_all(header::VARY)) {
+            head.append(header::VARY, value.clone());
+        }
+        Self {
+            arrived: arrival(asked, &head),
+            head,
+            hops,
+        }
+    }
+
+    /// Whether an answer with `head`, which this one has led to, may be given to more than the one who asked.
+    fn is_shareable(&self, status: StatusCode, head: &HeaderMap, is_authorized: bool) -> bool {
+        let mut hops = self.hops.iter();
+        freshness::is_shareable(status, head, is_authorized)
+            && hops.all(|hop| freshness::lets_share(hop, is_authorized))
+    }
 }
 
 impl Drop for Pilot {
@@ -49,8 +83,8 @@ impl Drop for Pilot {
 
 impl Pilot {
     /// Brings the object in. What is not to be shared goes to `to_first`.
-    pub(crate) async fn fly(self, headers: HeaderMap, to_first: oneshot::Sender<Answer>) {
-        let landing = match self.fetch(headers, to_first).await {
+    pub(crate) async fn fly(self, to_first: oneshot::Sender<Answer>) {
+        let landing = match self.fetch(to_first).await {
             Ok(landing) => landing,
             Err(failure) => Landing::Failed(failure),
         };
@@ -58,11 +92,7 @@ impl Pilot {
         self.flight.on_landing(landing);
     }
 
-    async fn fetch(
-        &self,
-        mut headers: HeaderMap,
-        to_first: oneshot::Sender<Answer>,
-    ) -> Result<Landing, Failure> {
+    async fn fetch(&self, to_first: oneshot::Sender<Answer>) -> Result<Landing, Failure> {
         let proxy = &self.proxy;
         let mut prior = self.prior.clone();
         if prior.is_none() {
@@ -72,69 +102,66 @@ impl Pilot {
             }
         }
         let permit = proxy.permit()?;
-        let viewer = headers.clone();
+        let mut headers = self.viewer.clone();
         if let Some(prior) = &prior {
             add_conditions(&mut headers, prior);
         }
         let asked = Instant::now();
         let body = Bytes::new();
-        let mut response = proxy.ask(&self.target, Method::GET, headers, body).await?;
+        let response = proxy.ask(&self.target, Method::GET, headers, body).await?;
         let status = response.status();
-        let arrived = arrival(asked, response.headers());
-        let format = Format::of(&self.target.path, response.headers());
+        let mut told = Told::of(&response, asked);
         if let (StatusCode::NOT_MODIFIED, Some(prior)) = (status, &prior) {
-            return Ok(self.confirm(prior, response.headers(), arrived).await);
+            return Ok(self.confirm(prior, &told, to_first).await);
         }
         if let Some(elsewhere) = proxy.moved(&self.target, &response) {
             // Where to may be for this viewer alone.
             let _ = to_first.send(Answer::Whole(elsewhere));
             return Ok(Landing::NotShared);
         }
-        let mut head = end_to_end(response.headers());
         // Caches that keep an answer owe it a date (RFC 9110 section 6.6.1).
-        head.entry(header::DATE)
-            .or_insert_with(|| now_as_date().unwrap_or(HeaderValue::from_static("")));
+        let date = told.head.entry(header::DATE);
+        date.or_insert_with(|| now_as_date().unwrap_or(HeaderValue::from_static("")));
+        let is_early = self.errand == Errand::Prefetch && status != StatusCode::OK;
+        if status.is_server_error() && !is_early {
+            return Ok(self.land_failure(response, told).await);
+        }
         let is_too_long = response
             .content_length()
-            .is_some_and(|len| len > proxy.config.cache.object_bytes_max);
-        let is_early = self.errand == Errand::Prefetch && status != StatusCode::OK;
-        let is_authorized = viewer.contains_key(header::AUTHORIZATION);
-        let is_shareable = is_shareable(status, response.headers(), is_authorized);
+            .is_some_and(|len| is_whole(status) && len > proxy.config.cache.object_bytes_max);
+        let is_shareable = told.is_shareable(status, &told.head, self.is_authorized());
         if !is_shareable || is_too_long || is_early {
             // What only those with a name may have alone says nothing of the others.
-            let is_for_one = is_too_long || !freshness::is_shareable(status, &head, false);
-            if status == StatusCode::OK && is_for_one {
+            let is_for_one = is_too_long || !told.is_shareable(status, &told.head, false);
+            if is_whole(status) && is_for_one {
                 proxy.unshared.insert(self.base_key.clone(), ());
             }
-            let answer = self
-                .hand_over(response, permit, head, format, arrived)
-                .await?;
+            let answer = self.hand_over(response, permit, told).await?;
             // It is lost if the viewer has left: then nobody wants it.
             let _ = to_first.send(answer);
             return Ok(Landing::NotShared);
         }
-        self.note_vary(&head, &viewer);
-        if status == StatusCode::OK && format != Format::Other {
-            let is_shared = self.is_for_all();
-            let released = self.playlist(response, is_shared, head, format, arrived);
-            return Ok(self.keep(released.await?));
+        self.note_vary(&told.head);
+        if !is_whole(status) {
+            return Ok(self.land_error(response, told).await);
         }
-        if status == StatusCode::OK {
-            return self.stream(response, head, arrived).await;
+        if Format::of(&self.target.path, &told.head) == Format::Other {
+            return self.stream(response, told).await;
         }
-        let body = proxy
-            .upstream
-            .collect(&mut response, ERROR_BODY_MAX)
-            .await?;
-        Ok(self.keep_error(status, head, body, arrived))
+        let released = self.playlist(response, self.is_for_all(), told);
+        Ok(self.keep(released.await?))
+    }
+
+    fn is_authorized(&self) -> bool {
+        self.viewer.contains_key(header::AUTHORIZATION)
     }
 
     /// Notes that this answer is for viewers with some headers alone, if so.
-    fn note_vary(&self, head: &HeaderMap, viewer: &HeaderMap) {
+    fn note_vary(&self, head: &HeaderMap) {
         let names = vary::names(head).unwrap_or_default();
         if !names.is_empty() {
             let rule = self.proxy.on_vary(&self.base_key, names);
-            self.flight.on_key(rule.key(&self.base_key, viewer));
+            self.flight.on_key(rule.key(&self.base_key, &self.viewer));
         }
     }
 
@@ -160,9 +187,9 @@ impl Pilot {
                     proxy.metrics.disk_hits.increment(1);
                 }
                 let object = Arc::new(object);
-                if proxy.is_current(&self.target, &self.flight) {
+                proxy.if_current(&self.target, &self.flight, || {
                     proxy.cache.insert(self.target.key.clone(), object.clone());
-                }
+                });
                 Some(object)
             }
             Err(error) => {
@@ -173,8 +200,8 @@ impl Pilot {
         }
     }
 
-    /// Writes what is worth it to disk, unless the disk has enough to do.
-    fn write_disk(&self, key: String, object: &Arc<Object>) {
+    /// Has what is worth it written to disk, unless the disk has enough to do.
+    fn write_disk(&self, key: &str, object: &Arc<Object>) {
         let proxy = self.proxy.clone();
         let Some(disk) = proxy.disk.clone().filter(|disk| disk.wants(object)) else {
             return;
@@ -182,9 +209,9 @@ impl Pilot {
         let Ok(permit) = proxy.disk_permits.clone().try_acquire_owned() else {
             return;
         };
-        let object = object.clone();
+        let (object, write) = (object.clone(), disk.begin(key));
         tokio::task::spawn_blocking(move || {
-            if let Err(error) = disk.store(&key, &object) {
+            if let Err(error) = disk.store(&write, &object) {
                 proxy.metrics.disk_failures.increment(1);
                 tracing::warn!(%error, "object cannot be written to disk");
             }
@@ -197,15 +224,14 @@ impl Pilot {
         &self,
         response: reqwest::Response,
         permit: OwnedSemaphorePermit,
-        head: HeaderMap,
-        format: Format,
-        arrived: Instant,
+        told: Told,
     ) -> Result<Answer, Failure> {
-        let status = response.status();
-        if format == Format::Other || status != StatusCode::OK {
+        let is_playlist = Format::of(&self.target.path, &told.head) != Format::Other;
+        let is_ours = is_playlist && is_whole(response.status());
+        if !is_ours || is_beyond_reading(&response) {
             return Ok(Answer::Passed(Passed { response, permit }));
         }
-        let released = self.playlist(response, false, head, format, arrived);
+        let released = self.playlist(response, false, told);
         Ok(Answer::Whole(Arc::new(released.await?.0)))
     }
 
@@ -214,65 +240,33 @@ impl Pilot {
         &self,
         mut response: reqwest::Response,
         is_shared: bool,
-        head: HeaderMap,
-        format: Format,
-        arrived: Instant,
+        told: Told,
     ) -> Result<(Object, bool), Failure> {
         let proxy = &self.proxy;
-        let raw = proxy.upstream.collect(&mut response, PLAYLIST_LEN_MAX);
-        let raw = raw.await?;
+        let format = Format::of(&self.target.path, &told.head);
+        let len_max = proxy.playlist_len_max();
+        let raw = proxy.upstream.collect(&mut response, len_max).await?;
         proxy.on_origin_bytes(&self.target, raw.len());
+        let Told { head, arrived, .. } = told;
         let released = proxy.release(&self.target, is_shared, head, raw, format, arrived);
         Ok(released.await)
     }
 
     fn keep(&self, (object, is_kept): (Object, bool)) -> Landing {
         let object = Arc::new(object);
-        if is_kept && self.proxy.is_current(&self.target, &self.flight) {
+        if !is_kept {
+            return Landing::Whole(object);
+        }
+        let proxy = &self.proxy;
+        let kept = proxy.if_current(&self.target, &self.flight, || {
             let key = self.flight.key();
-            self.write_disk(key.clone(), &object);
-            self.proxy.cache.insert(key, object.clone());
-            if self.is_for_all() {
-                self.proxy.on_playlist(&self.target, &object);
-            }
+            self.write_disk(&key, &object);
+            proxy.cache.insert(key, object.clone());
+        });
+        if kept.is_some() && self.is_for_all() {
+            proxy.on_playlist(&self.target, &object);
         }
         Landing::Whole(object)
-    }
-
-    /// The origin says that what the cache has is still right.
-    async fn confirm(&self, prior: &Arc<Object>, head: &HeaderMap, arrived: Instant) -> Landing {
-        let mut headers = prior.headers.clone();
-        headers.remove(header::AGE);
-        for (name, value) in &end_to_end(head) {
-            if *name != header::ETAG {
-                headers.insert(name, value.clone());
-            }
-        }
-        if let Some(raw) = prior.raw.clone() {
-            if let Some(etag) = &prior.origin_etag {
-                headers.insert(header::ETAG, etag.clone());
-            }
-            let format = Format::of(&self.target.path, &prior.headers);
-            let is_shared = self.is_for_all();
-            let released =
-                self.proxy
-                    .release(&self.target, is_shared, headers, raw, format, arrived);
-            return self.keep(released.await);
-        }
-        let plan = self.plan(prior.status, &headers);
-        let object = Object {
-            status: prior.status,
-            headers,
-            body: prior.body.clone(),
-            raw: None,
-            origin_etag: prior.origin_etag.clone(),
-            stored: arrived,
-            freshness: plan.unwrap_or(NOT_FRESH),
-            records: Default::default(),
-            prepared: Default::default(),
-        };
-        self.sign(&object).await;
-        self.keep((object, plan.is_some()))
     }
 
     fn plan(&self, status: StatusCode, headers: &HeaderMap) -> Option<Freshness> {
@@ -288,14 +282,18 @@ impl Pilot {
     async fn stream(
         &self,
         mut response: reqwest::Response,
-        mut head: HeaderMap,
-        arrived: Instant,
+        told: Told,
     ) -> Result<Landing, Failure> {
         let proxy = &self.proxy;
+        let status = response.status();
         let is_certain = has_certain_end(&response);
+        let Told {
+            mut head, arrived, ..
+        } = told;
         head.remove(RECORD_HEADER);
         let len = response.content_length();
         self.flight.on_head(Arc::new(Head {
+            status,
             headers: head.clone(),
             len,
         }));
@@ -317,9 +315,9 @@ impl Pilot {
                 ));
             }
         }
-        let plan = self.plan(StatusCode::OK, &head).filter(|_| is_certain);
+        let plan = self.plan(status, &head).filter(|_| is_certain);
         let object = Object {
-            status: StatusCode::OK,
+            status,
             origin_etag: head.get(header::ETAG).cloned(),
             headers: head,
             body: self.flight.collect(),
@@ -342,34 +340,6 @@ impl Pilot {
         if let Some(stream) = self.proxy.stream_of(&self.target) {
             self.proxy.sign(stream, &self.target, object).await;
         }
-    }
-
-    fn keep_error(
-        &self,
-        status: StatusCode,
-        mut headers: HeaderMap,
-        body: Bytes,
-        arrived: Instant,
-    ) -> Landing {
-        headers.remove(RECORD_HEADER);
-        let plan = self.plan(status, &headers);
-        if let Some(plan) = plan.filter(|_| status.is_client_error()) {
-            // Caches on the way repeat "not there" for minutes unless told otherwise.
-            let ms = u64::try_from(plan.fresh.as_millis()).unwrap_or(0);
-            headers.insert(header::CACHE_CONTROL, max_age(ms));
-        }
-        let object = Object {
-            status,
-            headers,
-            body,
-            raw: None,
-            origin_etag: None,
-            stored: arrived,
-            freshness: plan.unwrap_or(NOT_FRESH),
-            records: Default::default(),
-            prepared: Default::default(),
-        };
-        self.keep((object, plan.is_some()))
     }
 }
 

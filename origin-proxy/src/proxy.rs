@@ -38,7 +38,7 @@ use crate::{
     steering::Steering,
     target::{Site, Target, sites},
     terminate::Lives,
-    upstream::{Ask, Upstream, headers_for_pass, headers_for_whole},
+    upstream::{Ask, Upstream, headers_for_pass},
     vary,
 };
 
@@ -77,6 +77,13 @@ pub(crate) struct Proxy {
     flight_permits: Arc<Semaphore>,
     /// For answers to one viewer each.
     passing_places: Arc<Semaphore>,
+}
+
+/// Whether the origin tells a length that no playlist may have to be read: taking it in for one viewer alone
+/// would be of no use.
+pub(crate) fn is_beyond_reading(response: &reqwest::Response) -> bool {
+    let len = response.content_length();
+    len.is_some_and(|len| len > PLAYLIST_LEN_MAX as u64)
 }
 
 /// What there is to say to a viewer.
@@ -236,7 +243,7 @@ impl Proxy {
             return Cow::Borrowed(target);
         };
         Cow::Owned(Target {
-            key: rule.key(&target.key, viewer),
+            key: rule.key(&target.key, &self.upstream.headers_for_whole(viewer)),
             ..target.clone()
         })
     }
@@ -258,6 +265,19 @@ impl Proxy {
         let flights = self.lock_flights();
         let current = flights.get(&target.key);
         current.is_some_and(|current| Arc::ptr_eq(current, flight))
+    }
+
+    /// Does `keep` if `flight` is the one that newcomers wait for. A purge takes flights off the list before
+    /// it looks for what they have brought: what is kept here, it finds.
+    pub(crate) fn if_current<T>(
+        &self,
+        target: &Target,
+        flight: &Arc<Flight>,
+        keep: impl FnOnce() -> T,
+    ) -> Option<T> {
+        let flights = self.lock_flights();
+        let current = flights.get(&target.key)?;
+        Arc::ptr_eq(current, flight).then(keep)
     }
 
     /// Takes `flight` off the list. Who comes from here on finds the cache, or starts anew.
@@ -363,15 +383,18 @@ impl Proxy {
         Ok(match progress {
             Progress::Growing(head) if is_barred(&head.headers) => Landed::Nowhere,
             Progress::Growing(head) => Landed::With(Answer::Growing(seat.flight, head), outcome),
+            // It is the same for all, and nobody fares better alone.
+            Progress::Landed(Landing::Whole(object)) if object.status.is_server_error() => {
+                match self.stale(seat.variant) {
+                    Some(stale) => Landed::With(Answer::Whole(stale), Outcome::Stale),
+                    None => Landed::With(Answer::Whole(object), outcome),
+                }
+            }
             Progress::Landed(Landing::Whole(object)) if is_barred(&object.headers) => {
                 Landed::Nowhere
             }
             Progress::Landed(Landing::Whole(object)) => {
-                let is_failure = object.status.is_server_error();
-                match is_failure.then(|| self.stale(seat.variant)).flatten() {
-                    Some(stale) => Landed::With(Answer::Whole(stale), Outcome::Stale),
-                    None => Landed::With(Answer::Whole(object), outcome),
-                }
+                Landed::With(Answer::Whole(object), outcome)
             }
             Progress::Landed(Landing::Failed(failure)) => {
                 let stale = self.stale(seat.variant).ok_or(failure)?;
@@ -497,9 +520,9 @@ impl Proxy {
             base_key: base.key.clone(),
             prior,
             errand,
+            viewer: self.upstream.headers_for_whole(viewer),
         };
-        let headers = headers_for_whole(viewer);
-        tokio::spawn(async move { pilot.fly(headers, to_first).await });
+        tokio::spawn(async move { pilot.fly(to_first).await });
         Ok(Boarding {
             flight,
             unshared: Some(unshared),
@@ -524,19 +547,24 @@ impl Proxy {
         }
         let format = Format::of(&target.path, response.headers());
         let is_ours = format != Format::Other && response.status() == StatusCode::OK;
-        if !is_ours || method == Method::HEAD {
+        if !is_ours || method == Method::HEAD || is_beyond_reading(&response) {
             return Ok(Answer::Passed(Passed { response, permit }));
         }
         let head = end_to_end(response.headers());
         let arrived = Instant::now();
-        let raw = self
-            .upstream
-            .collect(&mut response, PLAYLIST_LEN_MAX)
-            .await?;
+        let len_max = self.playlist_len_max();
+        let raw = self.upstream.collect(&mut response, len_max).await?;
         let (object, _) = self
             .release(target, false, head, raw, format, arrived)
             .await;
         Ok(Answer::Whole(Arc::new(object)))
+    }
+
+    /// Longest playlist that is taken in, in bytes. What cannot be read because of its length is kept as
+    /// other objects are.
+    pub(crate) fn playlist_len_max(&self) -> usize {
+        let object_len_max = usize::try_from(self.config.cache.object_bytes_max);
+        PLAYLIST_LEN_MAX.max(object_len_max.unwrap_or(usize::MAX))
     }
 
     pub(crate) fn permit(&self) -> Result<OwnedSemaphorePermit, Failure> {

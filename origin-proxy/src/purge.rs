@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, header};
+use moka::sync::Cache;
 
 use crate::{
     error::Failure,
+    playlist::Format,
     proxy::{Passed, Proxy},
     target::{Site, Target},
     upstream::headers_for_pass,
@@ -31,34 +33,57 @@ impl Proxy {
         }
     }
 
-    /// Forgets one object in all its variants, and what is on its way.
+    /// Forgets one object in all its variants, and what is on its way; of a playlist all states that players
+    /// have asked for (LL-HLS).
     pub(crate) fn purge(&self, target: &Target) -> usize {
         let variants = format!("{}\u{0}", target.key);
-        let is_it = |key: &str| key == target.key || key.starts_with(&variants);
+        let is_it =
+            |key: &str| key == target.key || key.starts_with(&variants) || target.has_state(key);
+        // First: what lands afterwards is not kept.
+        self.lock_flights().retain(|key, _| !is_it(key));
         // Without the rule no request leads to a variant in memory any more.
         let had_variants = self.varies.remove(&target.key).is_some();
-        let had = self.cache.remove(&target.key).is_some() || had_variants;
-        self.lock_flights().retain(|key, _| !is_it(key));
+        let before = self.cache.remove(&target.key);
+        let had = before.is_some() || had_variants;
+        let type_of_path = Format::of(&target.path, &HeaderMap::new());
+        let is_playlist = before.is_some_and(|before| before.raw.is_some());
+        if is_playlist || type_of_path != Format::Other {
+            Self::forget_in_memory(&self.cache, |key| target.has_state(key));
+            Self::forget_in_memory(&self.varies, |key| target.has_state(key));
+            self.lives.on_purge(|key| key == target.key);
+        }
         let on_disk = self.forget_on_disk(is_it);
         usize::from(had).max(on_disk)
     }
 
     /// Forgets all objects whose keys begin with `prefix`, and what of them is on its way.
     pub(crate) fn purge_below(&self, prefix: &str) -> usize {
-        let keys = self.cache.iter().map(|(key, _)| key);
-        let keys: Vec<Arc<String>> = keys.filter(|key| key.starts_with(prefix)).collect();
-        for key in &keys {
-            self.cache.invalidate(key.as_str());
+        let is_it = |key: &str| key.starts_with(prefix);
+        // First: what lands afterwards is not kept.
+        self.lock_flights().retain(|key, _| !is_it(key));
+        let count = Self::forget_in_memory(&self.cache, is_it);
+        Self::forget_in_memory(&self.varies, is_it);
+        self.lives.on_purge(is_it);
+        count.max(self.forget_on_disk(is_it))
+    }
+
+    /// Forgets the object under the key of `target`, which must not be given to others any more.
+    pub(crate) fn evict(&self, target: &Target) {
+        self.cache.invalidate(&target.key);
+        if let Some(disk) = &self.disk {
+            disk.remove_one(&target.key);
         }
-        let rules = self.varies.iter().map(|(key, _)| key);
-        let rules: Vec<Arc<String>> = rules.filter(|key| key.starts_with(prefix)).collect();
-        for key in &rules {
-            self.varies.invalidate(key.as_str());
-        }
-        self.lock_flights()
-            .retain(|key, _| !key.starts_with(prefix));
+    }
+
+    /// Returns how many there were.
+    fn forget_in_memory<T: Clone + Send + Sync + 'static>(
+        cache: &Cache<String, T>,
+        is_it: impl Fn(&str) -> bool,
+    ) -> usize {
+        let keys = cache.iter().map(|(key, _)| key);
+        let keys: Vec<Arc<String>> = keys.filter(|key| is_it(key)).collect();
+        keys.iter().for_each(|key| cache.invalidate(key.as_str()));
         keys.len()
-            .max(self.forget_on_disk(|key| key.starts_with(prefix)))
     }
 
     fn forget_on_disk(&self, is_it: impl Fn(&str) -> bool) -> usize {

@@ -11,7 +11,7 @@ use crate::{
     body::Body,
     conditions::{self, Verdict},
     error::Failure,
-    object::{Flight, Head, Object},
+    object::{Flight, Head, Object, is_whole},
     range::{Multipart, Ranges, content_range, plan_ranges, unsatisfied_range},
     upstream::VIA,
 };
@@ -34,7 +34,7 @@ pub(crate) fn whole(object: &Object, asked: &Asked<'_>) -> Response<Body> {
     if let Some(signed) = records.as_ref().and_then(|records| records.whole.as_ref()) {
         headers.insert(RECORD_HEADER, signed.header.clone());
     }
-    if object.status != StatusCode::OK {
+    if !is_whole(object.status) {
         return with_body(object.status, headers, object.body.clone(), asked);
     }
     match conditions::weigh(asked.headers, &object.headers) {
@@ -55,9 +55,9 @@ pub(crate) fn whole(object: &Object, asked: &Asked<'_>) -> Response<Body> {
     match ranges_of(asked, &object.headers, len) {
         // Its length is among the headers already.
         Ranges::Whole if asked.method == Method::GET => {
-            assemble(StatusCode::OK, headers, Body::full(object.body.clone()))
+            assemble(object.status, headers, Body::full(object.body.clone()))
         }
-        Ranges::Whole => assemble(StatusCode::OK, headers, Body::empty()),
+        Ranges::Whole => assemble(object.status, headers, Body::empty()),
         Ranges::One(first, end) => {
             headers.insert(header::CONTENT_RANGE, content_range(first, end, len));
             let records = records.as_ref();
@@ -121,7 +121,7 @@ pub(crate) fn growing(
     };
     let len = head.len.unwrap_or(0);
     let (status, first, end) = match ranges {
-        Ranges::Whole => (StatusCode::OK, 0, head.len),
+        Ranges::Whole => (head.status, 0, head.len),
         Ranges::One(first, end) => {
             headers.insert(header::CONTENT_RANGE, content_range(first, end, len));
             (StatusCode::PARTIAL_CONTENT, first, Some(end))
@@ -148,7 +148,7 @@ pub(crate) fn passed(
     body: impl Stream<Item = Result<Bytes, Failure>> + Send + 'static,
     asked: &Asked<'_>,
 ) -> Response<Body> {
-    if let Some(len) = len {
+    if let Some(len) = len.filter(|_| has_length(status)) {
         headers.insert(header::CONTENT_LENGTH, len.into());
     }
     let body = if asked.method == Method::HEAD {
@@ -157,6 +157,13 @@ pub(crate) fn passed(
         Body::stream(body)
     };
     assemble(status, headers, body)
+}
+
+/// Whether answers with this status may tell a length (RFC 9110 section 8.6). That of a 304 would be the
+/// object's, not that of its own empty body.
+fn has_length(status: StatusCode) -> bool {
+    let is_without = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    !status.is_informational() && !is_without
 }
 
 /// An answer of the proxy itself.

@@ -1,7 +1,9 @@
 //! What a request asks for: path, stream, cache key and the URL at the origin.
 
+use std::borrow::Cow;
+
 use http::{StatusCode, Uri};
-use url::Url;
+use url::{Url, form_urlencoded};
 
 use crate::{Config, Error, error::Failure, health::Health};
 
@@ -47,14 +49,51 @@ impl Target {
     /// Whether the origin is asked to hold its answer back until a playlist has a certain part (LL-HLS).
     pub(crate) fn is_blocking(&self) -> bool {
         let query = self.query.as_deref().unwrap_or_default();
-        query.split('&').any(|word| word.starts_with("_HLS_msn="))
+        query.split('&').any(|word| name_of(word) == "_HLS_msn")
     }
 
     /// Whether a player says which state of a playlist it wants (LL-HLS).
     pub(crate) fn has_directives(&self) -> bool {
         let query = self.query.as_deref().unwrap_or_default();
-        query.split('&').any(|word| word.starts_with(DIRECTIVES))
+        query.split('&').any(is_directive)
     }
+
+    /// Whether `key` is that of the same playlist in some state that a player asked for (LL-HLS).
+    pub(crate) fn has_state(&self, key: &str) -> bool {
+        // What comes after it is what of the headers is in the key.
+        let key = key.split('\u{0}').next().unwrap_or_default();
+        let Some((path, query)) = key.split_once('?') else {
+            return false;
+        };
+        let Some(rest) = self.key.strip_prefix(path) else {
+            return false;
+        };
+        let mut words = query.split('&');
+        let mut has_directives = false;
+        let mut kept = words.by_ref().filter(|word| {
+            has_directives |= is_directive(word);
+            !is_directive(word)
+        });
+        let is_same = match rest.strip_prefix('?') {
+            Some(rest) => kept.by_ref().eq(rest.split('&')),
+            None => rest.is_empty() && kept.next().is_none(),
+        };
+        is_same && has_directives
+    }
+}
+
+fn is_directive(argument: &str) -> bool {
+    name_of(argument).starts_with(DIRECTIVES)
+}
+
+/// The name of an argument, as the origin will read it.
+fn name_of(argument: &str) -> Cow<'_, str> {
+    let name = argument.split('=').next().unwrap_or_default();
+    if !name.contains(['%', '+']) {
+        return Cow::Borrowed(name);
+    }
+    let mut pairs = form_urlencoded::parse(name.as_bytes());
+    pairs.next().map_or(Cow::Borrowed(""), |(name, _)| name)
 }
 
 /// Every site that `config` names; the one without names first.
@@ -148,7 +187,7 @@ impl Site {
             return target.clone();
         }
         let words = target.query.as_deref().unwrap_or_default().split('&');
-        let kept: Vec<&str> = words.filter(|word| !word.starts_with(DIRECTIVES)).collect();
+        let kept: Vec<&str> = words.filter(|word| !is_directive(word)).collect();
         let query = (!kept.is_empty()).then(|| kept.join("&"));
         Target {
             key: self.key(&target.path, query.as_deref()),
@@ -161,12 +200,13 @@ impl Site {
         let arguments = query.unwrap_or_default().split('&');
         let mut kept: Vec<&str> = arguments
             .filter(|argument| !argument.is_empty())
-            .filter(|argument| self.tells_apart(argument.split('=').next().unwrap_or_default()))
+            .filter(|argument| self.tells_apart(&name_of(argument)))
             .collect();
         if kept.is_empty() && self.index == 0 {
             return path.into();
         }
-        kept.sort_unstable();
+        // Those with one name stay in their order, which may mean something.
+        kept.sort_by_cached_key(|&argument| name_of(argument));
         // No path begins with a digit.
         let site = match self.index {
             0 => String::new(),
@@ -295,6 +335,50 @@ mod tests {
             ("/i.m3u8", Some("token=x"))
         );
         assert!(!whole.has_directives() && site.without_directives(&whole) == whole);
+    }
+
+    #[test]
+    fn names_count_as_the_origin_reads_them() {
+        let keeping = Config {
+            query_keep: vec!["v".into()],
+            ..Config::default()
+        };
+        let keeping = sites(&keeping).unwrap().remove(0);
+        let of = |site: &Site, uri: &str| site.target(&uri.parse().unwrap()).unwrap();
+        let hidden = of(&keeping, "/i.m3u8?%5FHLS_%6dsn=7&x=1");
+        assert_eq!(hidden.key, "/i.m3u8?%5FHLS_%6dsn=7");
+        assert!(hidden.is_blocking() && hidden.has_directives());
+        assert_eq!(keeping.without_directives(&hidden).key, "/i.m3u8");
+        let ignoring = origin("http://o.example/");
+        assert_eq!(of(&ignoring, "/s?%74oken=x&b=2&%61=1").key, "/s?%61=1&b=2");
+    }
+
+    #[test]
+    fn the_order_of_one_name_counts_and_that_of_names_does_not() {
+        let origin = origin("http://o.example/");
+        let key = |uri: &str| origin.target(&uri.parse().unwrap()).unwrap().key;
+        assert_ne!(key("/s?a=1&a=2"), key("/s?a=2&a=1"));
+        assert_eq!(key("/s?a=2&b=1&a=1"), key("/s?b=1&a=2&a=1"));
+    }
+
+    #[test]
+    fn the_states_of_a_playlist_are_known_by_their_keys() {
+        let origin = origin("http://o.example/");
+        let of = |uri: &str| origin.target(&uri.parse().unwrap()).unwrap();
+        for (uri, key, is_state) in [
+            ("/i.m3u8", "/i.m3u8?_HLS_msn=7&_HLS_part=2", true),
+            ("/i.m3u8", "/i.m3u8?_HLS_skip=YES\u{0}7\u{0}ab", true),
+            ("/i.m3u8", "/i.m3u8", false),
+            ("/i.m3u8", "/i.m3u8?_HLS_msn=7&v=1", false),
+            ("/i.m3u8?v=1", "/i.m3u8?_HLS_msn=7&v=1", true),
+            ("/i.m3u8?v=1", "/i.m3u8?_HLS_msn=7&v=2", false),
+            ("/i.m3u8?v=1", "/i.m3u8?_HLS_msn=7", false),
+            ("/i.m3u8?v=1", "/i.m3u8?v=1", false),
+            ("/i.m3u8", "/j.m3u8?_HLS_msn=7", false),
+            ("/i.m3u8", "/i?_HLS_msn=7", false),
+        ] {
+            assert_eq!(of(uri).has_state(key), is_state, "{uri} {key:?}");
+        }
     }
 
     #[test]

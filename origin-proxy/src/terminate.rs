@@ -20,6 +20,7 @@ use std::{
 
 use bytes::Bytes;
 use http::{HeaderMap, header};
+use swarm_core::timeline::PLAYLIST_LEN_MAX;
 use tokio::sync::{Notify, watch};
 use url::Url;
 
@@ -181,6 +182,16 @@ impl Lives {
         }
     }
 
+    /// Has the origin confirm the playlists whose keys `is_it` picks before they are given out again.
+    pub(crate) fn on_purge(&self, is_it: impl Fn(&str) -> bool) {
+        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+        for live in table.playlists.values().filter(|live| is_it(&live.key)) {
+            let now = Instant::now();
+            let too_long_ago = now.checked_sub(live.target_duration() * HOLD_TARGETS);
+            live.confirmed.send_replace(too_long_ago.unwrap_or(now));
+        }
+    }
+
     /// Gives `live` up, if `may` lets it. Returns whether it is gone.
     fn forget(&self, live: &Arc<Live>, may: impl Fn(&Live) -> bool) -> bool {
         let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
@@ -326,7 +337,9 @@ impl Proxy {
             return;
         };
         let is_hls = Format::of(&target.path, &object.headers) == Format::Hls;
-        let text = std::str::from_utf8(raw).ok().filter(|_| is_hls);
+        let is_short = raw.body.len() <= PLAYLIST_LEN_MAX;
+        let text = std::str::from_utf8(&raw.body).ok();
+        let text = text.filter(|_| is_hls && is_short);
         let Some(text) = text.filter(|_| self.lives.config.terminate) else {
             return;
         };

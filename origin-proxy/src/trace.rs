@@ -11,7 +11,7 @@ pub(crate) struct Trace {
 
 /// The header's name.
 pub(crate) const TRACEPARENT: &str = "traceparent";
-const TRACESTATE: &str = "tracestate";
+pub(crate) const TRACESTATE: &str = "tracestate";
 
 impl Trace {
     /// The trace that a viewer's request says it is part of.

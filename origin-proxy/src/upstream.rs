@@ -3,13 +3,14 @@
 use std::{path::Path, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Version, header};
 
 use crate::{
     Config, Error,
     error::Failure,
     metrics::Metrics,
     object::end_to_end,
+    redirects::{Hops, Step},
     target::{Base, Site, Target},
     trace::continue_trace,
     vary::UNSEEN,
@@ -22,6 +23,9 @@ pub(crate) struct Upstream {
     blocking: Duration,
     stall: Duration,
     retries_max: usize,
+    follows_redirects: bool,
+    /// What of viewers' headers stays here.
+    dropped: Vec<HeaderName>,
 }
 
 /// One request.
@@ -34,7 +38,6 @@ pub(crate) struct Ask<'a> {
     pub(crate) is_blocking: bool,
 }
 
-const REDIRECTS_MAX: usize = 5;
 const POOL_IDLE_MAX: usize = 256;
 const HTTP2_PING: Duration = Duration::from_secs(15);
 
@@ -49,13 +52,10 @@ impl Upstream {
     pub(crate) fn new(config: &Config) -> Result<Self, Error> {
         // Without effect if the program has chosen another one before.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let redirects = if config.follow_redirects {
-            reqwest::redirect::Policy::limited(REDIRECTS_MAX)
-        } else {
-            reqwest::redirect::Policy::none()
-        };
         let mut client = reqwest::Client::builder()
-            .redirect(redirects)
+            // Followed by the proxy itself, which must see them.
+            .redirect(reqwest::redirect::Policy::none())
+            .referer(false)
             .connect_timeout(Duration::from_millis(config.timeouts.connect_ms))
             .pool_max_idle_per_host(POOL_IDLE_MAX)
             .tcp_nodelay(true)
@@ -77,6 +77,8 @@ impl Upstream {
             blocking: Duration::from_millis(config.timeouts.blocking_ms),
             stall: Duration::from_millis(config.timeouts.stall_ms),
             retries_max: config.upstream.retries_max,
+            follows_redirects: config.follow_redirects,
+            dropped: config.upstream.dropped()?,
         })
     }
 
@@ -88,9 +90,7 @@ impl Upstream {
         ask: Ask<'_>,
         metrics: &Metrics,
     ) -> Result<reqwest::Response, Failure> {
-        let up = site.bases.iter().filter(|base| base.health.is_up());
-        let down = site.bases.iter().filter(|base| !base.health.is_up());
-        let bases: Vec<&Base> = up.chain(down).collect();
+        let bases = plan_order(&site.bases, |base| base.health.is_up());
         let is_idempotent = ask.method.is_idempotent();
         let mut last = Failure::Internal("a host without origins");
         for (index, base) in bases.iter().enumerate() {
@@ -152,19 +152,59 @@ impl Upstream {
         } else {
             self.first_byte
         };
-        let mut request = self
-            .client
-            .request(ask.method.clone(), base.url(ask.target))
-            .headers(ask.headers.clone());
-        if !ask.method.is_safe() {
-            request = request.body(ask.body.clone());
+        let step = Step {
+            method: ask.method.clone(),
+            url: base.url(ask.target),
+            headers: ask.headers.clone(),
+            body: ask.body.clone(),
+        };
+        let answer = tokio::time::timeout(patience, self.follow(step)).await;
+        answer.unwrap_or(Err(Trouble {
+            failure: Failure::OriginTimeout,
+            is_unsent: false,
+        }))
+    }
+
+    /// Asks, and goes where redirects lead. [`Hops::of`] tells which ones the answer comes from.
+    async fn follow(&self, mut step: Step) -> Result<reqwest::Response, Trouble> {
+        let mut hops = Hops::default();
+        loop {
+            let mut request = self
+                .client
+                .request(step.method.clone(), step.url.clone())
+                .headers(step.headers.clone());
+            if !step.method.is_safe() {
+                request = request.body(step.body.clone());
+            }
+            let mut response = request.send().await.map_err(|error| Trouble {
+                failure: blame(&error),
+                is_unsent: error.is_connect() && hops.is_empty(),
+            })?;
+            let next = step.next(response.status(), response.headers());
+            let Some(next) = next.filter(|_| self.follows_redirects) else {
+                response.extensions_mut().insert(hops);
+                return Ok(response);
+            };
+            if !hops.on_redirect(response.headers()) {
+                return Err(Trouble {
+                    failure: Failure::Origin("its redirects have no end".into()),
+                    is_unsent: false,
+                });
+            }
+            step = next;
         }
-        let trouble = |failure, is_unsent| Trouble { failure, is_unsent };
-        match tokio::time::timeout(patience, request.send()).await {
-            Ok(Ok(response)) => Ok(response),
-            Ok(Err(error)) => Err(trouble(blame(&error), error.is_connect())),
-            Err(_) => Err(trouble(Failure::OriginTimeout, false)),
+    }
+
+    /// A viewer's headers as the origin may see them, for a whole object that others get, too.
+    pub(crate) fn headers_for_whole(&self, viewer: &HeaderMap) -> HeaderMap {
+        let mut headers = headers_for_pass(viewer);
+        let unseen = UNSEEN
+            .iter()
+            .filter(|name| *name != header::ACCEPT_ENCODING);
+        for name in unseen.chain(&self.dropped) {
+            headers.remove(name);
         }
+        headers
     }
 
     /// Asks one origin for `path`, to know whether it is up.
@@ -219,6 +259,14 @@ fn roots(file: &Path) -> Result<Vec<reqwest::Certificate>, Error> {
     Ok(roots)
 }
 
+/// All origins, those that are up before those that are not. Each is looked at once: one that comes back
+/// meanwhile must not be missing.
+fn plan_order<T>(bases: &[T], is_up: impl FnMut(&&T) -> bool) -> Vec<&T> {
+    let (mut order, down): (Vec<&T>, Vec<&T>) = bases.iter().partition(is_up);
+    order.extend(down);
+    order
+}
+
 fn note_failure(base: &Base, reason: &str) {
     if base.health.on_failure() {
         tracing::warn!(origin = base.name(), reason, "origin counts as down");
@@ -244,19 +292,19 @@ const REASON_LEN_MAX: usize = 120;
 pub(crate) fn has_certain_end(response: &reqwest::Response) -> bool {
     response.content_length().is_some()
         || response.version() >= Version::HTTP_2
-        || response.headers().contains_key(header::TRANSFER_ENCODING)
+        || ends_with_chunks(response.headers())
 }
 
-/// A viewer's headers as the origin may see them, for a whole object.
-pub(crate) fn headers_for_whole(viewer: &HeaderMap) -> HeaderMap {
-    let mut headers = headers_for_pass(viewer);
-    for name in UNSEEN
+/// Whether the last coding is `chunked`: after any other one the body goes on until the connection ends (RFC 9112
+/// section 6.3).
+fn ends_with_chunks(headers: &HeaderMap) -> bool {
+    let last = headers
+        .get_all(header::TRANSFER_ENCODING)
         .iter()
-        .filter(|name| *name != header::ACCEPT_ENCODING)
-    {
-        headers.remove(name);
-    }
-    headers
+        .next_back();
+    let text = last.and_then(|value| value.to_str().ok()).unwrap_or("");
+    let coding = text.rsplit(',').next().unwrap_or_default();
+    coding.trim().eq_ignore_ascii_case("chunked")
 }
 
 /// A viewer's headers as the origin may see them, for this viewer alone.
@@ -275,3 +323,39 @@ pub(crate) fn headers_for_pass(viewer: &HeaderMap) -> HeaderMap {
 
 /// How the proxy names itself (RFC 9110 section 7.6.3).
 pub(crate) const VIA: HeaderValue = HeaderValue::from_static("1.1 shoal");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_origin_is_missing_that_comes_back_while_it_is_looked_at() {
+        let mut looks = 0;
+        let order = plan_order(&["a"], |_| {
+            looks += 1;
+            looks > 1
+        });
+        assert_eq!((order, looks), (vec![&"a"], 1));
+        let order = plan_order(&["a", "b", "c"], |base| **base != "a");
+        assert_eq!(order, [&"b", &"c", &"a"]);
+    }
+
+    #[test]
+    fn only_chunks_at_the_end_tell_the_end() {
+        for (lines, is_certain) in [
+            (&["chunked"][..], true),
+            (&["gzip, Chunked"][..], true),
+            (&["gzip", "chunked"][..], true),
+            (&["gzip"][..], false),
+            (&["identity"][..], false),
+            (&["chunked, gzip"][..], false),
+            (&[][..], false),
+        ] {
+            let mut headers = HeaderMap::new();
+            for line in lines {
+                headers.append(header::TRANSFER_ENCODING, HeaderValue::from_static(line));
+            }
+            assert_eq!(ends_with_chunks(&headers), is_certain, "{lines:?}");
+        }
+    }
+}

@@ -3,6 +3,12 @@
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, header};
+use sha2::{Digest, Sha256};
+
+use crate::{
+    object::HOP_BY_HOP,
+    trace::{TRACEPARENT, TRACESTATE},
+};
 
 /// What tells the variants of one object apart.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,8 +20,6 @@ pub(crate) struct Rule {
 
 /// An answer that differs with more headers is not shared.
 const NAMES_MAX: usize = 4;
-/// Longest value of a header that is part of a key, in bytes.
-const VALUE_LEN_MAX: usize = 1024;
 
 impl Rule {
     pub(crate) fn new(names: Vec<HeaderName>, salt: u64) -> Self {
@@ -29,19 +33,19 @@ impl Rule {
         *self.names == *names
     }
 
-    /// The key of the variant of `key` that a request with these headers gets. The values are part of
-    /// it with their lengths, so that no value can look like another key.
-    pub(crate) fn key(&self, key: &str, viewer: &HeaderMap) -> String {
-        let mut out = format!("{key}{SEPARATOR}{}", self.salt);
+    /// The key of the variant of `key` that a request gets of which the origin sees these headers (those
+    /// that the viewer sent would tell apart what is the same, and take for the same what is not). A digest of
+    /// the values, each with its length, is part of it: no two values have the same key, however long.
+    pub(crate) fn key(&self, key: &str, seen: &HeaderMap) -> String {
+        let mut digest = Sha256::new();
         for name in self.names.iter() {
-            for value in viewer.get_all(name) {
-                let bytes = value.as_bytes().trim_ascii();
-                let bytes = &bytes[..bytes.len().min(VALUE_LEN_MAX)];
-                let text = String::from_utf8_lossy(bytes);
-                out += &format!("{SEPARATOR}{name}:{}:{text}", text.len());
+            for value in seen.get_all(name) {
+                digest.update(format!("{name}:{}:", value.len()));
+                digest.update(value);
             }
         }
-        out
+        let values = hex::encode(digest.finalize());
+        format!("{key}{SEPARATOR}{}{SEPARATOR}{values}", self.salt)
     }
 }
 
@@ -59,11 +63,11 @@ pub(crate) fn names(headers: &HeaderMap) -> Option<Vec<HeaderName>> {
             }
             // `*` is no name of a header, either.
             let name: HeaderName = name.parse().ok()?;
-            // As many variants as viewers.
-            if name == header::COOKIE || name == header::AUTHORIZATION || name == "*" {
+            // As many variants as viewers, or as requests.
+            if FOR_ONE.contains(&name.as_str()) {
                 return None;
             }
-            if !UNSEEN.contains(&name) {
+            if !UNSEEN.contains(&name) && !HOP_BY_HOP.contains(&name.as_str()) {
                 names.push(name);
             }
         }
@@ -73,10 +77,15 @@ pub(crate) fn names(headers: &HeaderMap) -> Option<Vec<HeaderName>> {
     (names.len() <= NAMES_MAX).then_some(names)
 }
 
+/// What no two viewers, or no two requests, have in common. `*` stands for anything.
+const FOR_ONE: [&str; 5] = ["*", "authorization", "cookie", TRACEPARENT, TRACESTATE];
+
 /// What the proxy does not pass on from viewers with requests for shared objects, or sets itself.
-pub(crate) const UNSEEN: [HeaderName; 10] = [
+pub(crate) const UNSEEN: [HeaderName; 12] = [
     header::ACCEPT_ENCODING,
     header::CACHE_CONTROL,
+    header::EXPECT,
+    header::HOST,
     header::IF_MATCH,
     header::IF_MODIFIED_SINCE,
     header::IF_NONE_MATCH,
@@ -132,5 +141,29 @@ mod tests {
             key(&["1"]),
             Rule::new(vec![HeaderName::from_static("x-a")], 8).key("/p", &headers("x-a", &["1"]))
         );
+    }
+
+    #[test]
+    fn values_that_differ_late_or_in_no_letter_differ() {
+        let rule = Rule::new(vec![HeaderName::from_static("x-a")], 7);
+        let key = |value: &[u8]| {
+            let mut headers = HeaderMap::new();
+            headers.insert("x-a", http::HeaderValue::from_bytes(value).unwrap());
+            rule.key("/p", &headers)
+        };
+        let long = "x".repeat(5000);
+        assert_ne!(
+            key(format!("{long}a").as_bytes()),
+            key(format!("{long}b").as_bytes())
+        );
+        assert_ne!(key(&[0xe4]), key(&[0xf6]));
+        assert_eq!(key(&[0xe4]), key(&[0xe4]));
+    }
+
+    #[test]
+    fn what_the_origin_does_not_see_makes_no_difference() {
+        let of = |value: &str| names(&headers("vary", &[value]));
+        assert_eq!(of("Host, TE, Connection, Expect"), Some(vec![]));
+        assert_eq!(of("traceparent"), None);
     }
 }

@@ -2,7 +2,10 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
+use http::HeaderName;
 use serde::{Deserialize, Serialize};
+
+use crate::Error;
 
 /// Waiting, in milliseconds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,10 +86,23 @@ pub struct UpstreamConfig {
     pub failures_max: u32,
     /// How long an origin that is down is asked only if all others are, too, in milliseconds.
     pub down_ms: u64,
+    /// Names of viewers' headers that do not reach the origin with requests whose answers others get, too.
+    pub headers_drop: Vec<String>,
     /// A path that each origin is asked for now and then; none for no such checks.
     pub health_path: Option<String>,
     /// How often, in milliseconds.
     pub health_interval_ms: u64,
+}
+
+impl UpstreamConfig {
+    /// [`Self::headers_drop`], read.
+    pub(crate) fn dropped(&self) -> Result<Vec<HeaderName>, Error> {
+        let read = |name: &String| {
+            name.parse()
+                .map_err(|_| Error::Config("upstream.headers_drop must be names of headers".into()))
+        };
+        self.headers_drop.iter().map(read).collect()
+    }
 }
 
 /// The cache's second tier.
@@ -243,6 +259,24 @@ impl Default for UpstreamConfig {
             retries_max: 1,
             failures_max: 3,
             down_ms: 5000,
+            headers_drop: [
+                "forwarded",
+                "x-forwarded-host",
+                "x-forwarded-port",
+                "x-forwarded-prefix",
+                "x-forwarded-proto",
+                "x-forwarded-scheme",
+                "x-forwarded-server",
+                "x-host",
+                "x-http-method",
+                "x-http-method-override",
+                "x-method-override",
+                "x-original-host",
+                "x-original-url",
+                "x-rewrite-url",
+            ]
+            .map(Into::into)
+            .to_vec(),
             health_path: None,
             health_interval_ms: 2000,
         }

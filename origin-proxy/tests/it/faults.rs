@@ -78,7 +78,7 @@ struct Fault {
     answers: [Option<(u16, &'static str)>; 2],
 }
 
-const FAULTS: [Fault; 8] = [
+const FAULTS: [Fault; 9] = [
     // Less than promised, and then the end.
     Fault {
         first: &[
@@ -150,6 +150,17 @@ const FAULTS: [Fault; 8] = [
             &[Hear, Say(WHOLE), Hear],
         ],
         answers: [Some((200, "part")), Some((200, "part"))],
+    },
+    // A coding that ends with the connection: nobody can tell whether that is all.
+    Fault {
+        first: &[
+            &[
+                Hear,
+                Say("HTTP/1.1 200 OK\r\nTransfer-Encoding: identity\r\n\r\npart"),
+            ],
+            &[Hear, Say(WHOLE), Hear],
+        ],
+        answers: [Some((200, "part")), Some((200, "whole"))],
     },
     // Two lengths.
     Fault {
