@@ -18,10 +18,10 @@ use crate::{
     freshness::{self, Freshness, Kind, NOT_FRESH, plan_freshness},
     object::{Flight, Head, Landing, Object, end_to_end, is_whole},
     playlist::Format,
-    proxy::{Answer, Errand, Passed, Proxy, is_beyond_reading},
+    proxy::{Answer, Errand, Passed, Proxy},
     redirects::Hops,
     target::Target,
-    upstream::has_certain_end,
+    upstream::{has_certain_end, is_beyond_reading},
     vary,
 };
 

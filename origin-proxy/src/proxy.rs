@@ -38,7 +38,7 @@ use crate::{
     steering::Steering,
     target::{Site, Target, sites},
     terminate::Lives,
-    upstream::{Ask, Upstream, headers_for_pass},
+    upstream::{Ask, Upstream, headers_for_pass, is_beyond_reading},
     vary,
 };
 
@@ -77,13 +77,6 @@ pub(crate) struct Proxy {
     flight_permits: Arc<Semaphore>,
     /// For answers to one viewer each.
     passing_places: Arc<Semaphore>,
-}
-
-/// Whether the origin tells a length that no playlist may have to be read: taking it in for one viewer alone
-/// would be of no use.
-pub(crate) fn is_beyond_reading(response: &reqwest::Response) -> bool {
-    let len = response.content_length();
-    len.is_some_and(|len| len > PLAYLIST_LEN_MAX as u64)
 }
 
 /// What there is to say to a viewer.

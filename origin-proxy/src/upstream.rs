@@ -4,6 +4,7 @@ use std::{path::Path, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version, header};
+use swarm_core::timeline::PLAYLIST_LEN_MAX;
 
 use crate::{
     Config, Error,
@@ -265,6 +266,13 @@ fn plan_order<T>(bases: &[T], is_up: impl FnMut(&&T) -> bool) -> Vec<&T> {
     let (mut order, down): (Vec<&T>, Vec<&T>) = bases.iter().partition(is_up);
     order.extend(down);
     order
+}
+
+/// Whether the origin tells a length that no playlist may have to be read: taking it in for one viewer alone
+/// would be of no use.
+pub(crate) fn is_beyond_reading(response: &reqwest::Response) -> bool {
+    let len = response.content_length();
+    len.is_some_and(|len| len > PLAYLIST_LEN_MAX as u64)
 }
 
 fn note_failure(base: &Base, reason: &str) {

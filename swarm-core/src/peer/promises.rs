@@ -5,15 +5,13 @@ use alloc::vec::Vec;
 use super::{Peer, io::Outbox, neighbour::Neighbour, plan::Ask, segment::Claim};
 use crate::{
     id::{Name, Slot},
-    limits::{PIECES_MAX, STRIPES_MAX},
+    limits::STRIPES_MAX,
     time::Instant,
     wire::peer::{Division, PeerMsg, Pieces},
 };
 
 /// Promises about segments that this viewer has not heard of: of one neighbour, and of all.
 const EARLY_MAX: (usize, usize) = (4, 48);
-/// Pushes that are expected of one segment: several may have promised the same piece.
-const PUSHERS_MAX: usize = 2 * PIECES_MAX as usize;
 /// A promise is believed for so long on top of what the CDN should take.
 const CLAIM_GRACE_MS: u64 = 1000;
 /// ... but at least as large a part of the time there is: another group may be slower than the CDN.
@@ -166,18 +164,15 @@ impl Peer {
             / 100;
         let usual_ms = 2 * self.estimate.cdn_ms(len) + CLAIM_GRACE_MS;
         let until = made.plus_ms(usual_ms.max(least_ms));
-        match segment
-            .work_mut()
-            .claims
-            .iter_mut()
-            .find(|claim| claim.slot == slot)
-        {
+        let have = segment.have;
+        let work = segment.work_mut();
+        match work.claims.iter_mut().find(|claim| claim.slot == slot) {
             Some(claim) => {
                 let is_unknown = claim.bits == u64::MAX;
                 claim.bits = if is_unknown { bits } else { claim.bits | bits };
                 claim.mine |= promise.mine;
             }
-            None => segment.work_mut().claims.push(Claim {
+            None => work.claims.push(Claim {
                 slot,
                 bits,
                 mine: promise.mine,
@@ -185,13 +180,7 @@ impl Peer {
                 kept: false,
             }),
         }
-        for pusher in &promise.pushers {
-            let is_missing = segment.have >> pusher.0 & 1 == 0;
-            let is_full = segment.work().pushers.len() >= PUSHERS_MAX;
-            if is_missing && !is_full && !segment.work().pushers.contains(pusher) {
-                segment.work_mut().pushers.push(*pusher);
-            }
-        }
+        work.expect_pushes(&promise.pushers, have);
         let mine = promise.mine & !segment.have;
         let name = segment.name;
         self.touch_segment(index);

@@ -4,7 +4,7 @@ use alloc::{boxed::Box, vec::Vec};
 
 use crate::{
     id::{Name, RequestId, SegmentId, Slot, TrackId},
-    limits::STRIPES_MAX,
+    limits::{PIECES_MAX, STRIPES_MAX},
     record::piece_count,
     time::Instant,
     timeline::Content,
@@ -12,6 +12,9 @@ use crate::{
 
 /// What neighbours say is planned for at most this often.
 const PLAN_GAP_MS: u64 = 50;
+
+/// Pushes that are expected of one segment: several may have promised the same piece.
+const PUSHERS_MAX: usize = 2 * PIECES_MAX as usize;
 
 /// A request of the player that waits for its segment.
 #[derive(Clone, Copy, Debug)]
@@ -112,6 +115,17 @@ impl Work {
         }
         self.pulls.clear();
         self.ranks_for = (u32::MAX, 0);
+    }
+
+    /// `pushers` are to push a piece each, of which those in `have` are here already.
+    pub(super) fn expect_pushes(&mut self, pushers: &[(u8, Slot)], have: u64) {
+        for pusher in pushers {
+            let is_missing = have >> pusher.0 & 1 == 0;
+            let is_full = self.pushers.len() >= PUSHERS_MAX;
+            if is_missing && !is_full && !self.pushers.contains(pusher) {
+                self.pushers.push(*pusher);
+            }
+        }
     }
 
     /// Those whom `which` accepts are no longer asked for these pieces.
