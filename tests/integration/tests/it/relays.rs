@@ -8,8 +8,10 @@ use integration::{
 use peer_agent::Config as AgentConfig;
 use tracker::{Config, NetworkConfig, PrivacyConfig, RelayConfig};
 
-/// How long viewers watch once they are linked.
-const WATCHED: Duration = Duration::from_secs(12);
+/// How long viewers watch once they are linked, and what two of them share meanwhile at least, in bytes: what
+/// their first segments bring depends on when they come.
+const WATCHED: Duration = Duration::from_secs(18);
+const SHARED_MIN: u64 = 1_500_000;
 /// Long enough for a link, were there a way.
 const NO_WAY: Duration = Duration::from_secs(4);
 
@@ -66,7 +68,7 @@ async fn two_viewers_share_through_a_relay_alone() {
         .flat_map(|report| &report.segments)
         .map(|segment| segment.bytes_p2p)
         .sum();
-    assert!(relayed > 1_000_000, "{relayed} bytes came from the other");
+    assert!(relayed > SHARED_MIN, "{relayed} bytes came from the other");
     assert!(share_of_peers(&reports, 3) > 0.2, "{reports:?}");
     for report in &reports {
         assert_eq!((report.stalls, report.failed, report.invalid), (0, 0, 0));
@@ -147,7 +149,7 @@ async fn a_site_with_relays_uses_them_only_where_there_is_no_direct_way() {
         viewer.stop().await;
     }
     wait_for("what the shy ones share takes the relay", async || {
-        turn.bytes_relayed() > direct + 1_000_000
+        turn.bytes_relayed() > direct + SHARED_MIN
     })
     .await;
     tracker.stop().await;
