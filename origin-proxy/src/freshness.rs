@@ -178,6 +178,12 @@ fn allows_authorized(control: &CacheControl) -> bool {
     control.public || control.shared_max_age_s.is_some() || control.must_revalidate
 }
 
+/// Whether an answer with this head says that it is fresh for some time: nobody has to guess.
+pub(crate) fn is_told(headers: &HeaderMap) -> bool {
+    let fresh = CacheControl::read(headers).fresh(headers);
+    fresh.is_some_and(|fresh| !fresh.is_zero())
+}
+
 /// How long to keep a shareable answer; `None`, if not at all.
 pub(crate) fn plan_freshness(
     status: StatusCode,

@@ -19,6 +19,7 @@ mod brief;
 mod cmcd;
 mod conditions;
 mod config;
+mod delicate;
 mod disk;
 mod eager;
 mod error;

@@ -54,6 +54,7 @@ impl Proxy {
             );
             return (raw.clone(), Kind::Playlist);
         };
+        self.note_delicate(target, text, format);
         let stream = self.stream_of(target).cloned();
         match format {
             Format::Hls => {

@@ -129,10 +129,10 @@ impl Pilot {
         let is_too_long = response
             .content_length()
             .is_some_and(|len| is_whole(status) && len > proxy.config.cache.object_bytes_max);
-        let is_shareable = told.is_shareable(status, &told.head, self.is_authorized());
+        let is_shareable = self.is_shareable(status, &told, &told.head, self.is_authorized());
         if !is_shareable || is_too_long || is_early {
             // What only those with a name may have alone says nothing of the others.
-            let is_for_one = is_too_long || !told.is_shareable(status, &told.head, false);
+            let is_for_one = is_too_long || !self.is_shareable(status, &told, &told.head, false);
             if is_whole(status) && is_for_one {
                 proxy.unshared.insert(self.base_key.clone(), ());
             }
@@ -150,6 +150,18 @@ impl Pilot {
         }
         let released = self.playlist(response, self.is_for_all(), told);
         Ok(self.keep(released.await?))
+    }
+
+    /// Whether an answer with `head`, which `told` has led to, may be given to more than the one who asked.
+    fn is_shareable(
+        &self,
+        status: StatusCode,
+        told: &Told,
+        head: &HeaderMap,
+        is_authorized: bool,
+    ) -> bool {
+        let (path, key) = (&self.target.path, &self.base_key);
+        told.is_shareable(status, head, is_authorized) && !self.proxy.is_for_one(path, key, head)
     }
 
     fn is_authorized(&self) -> bool {

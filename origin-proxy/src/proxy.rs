@@ -22,6 +22,7 @@ use crate::{
     access::{AccessLog, Outcome},
     acme::Challenges,
     areas::{Area, areas},
+    delicate::Delicate,
     disk::Disk,
     error::Failure,
     freshness::{is_for_authorized, is_only_if_cached},
@@ -64,6 +65,7 @@ pub(crate) struct Proxy {
     has_varies: AtomicBool,
     vary_salts: AtomicU64,
     pub(crate) parts: Parts,
+    pub(crate) delicate: Delicate,
     pub(crate) lives: Lives,
     pub(crate) challenges: Arc<Challenges>,
     pub(crate) steering: Steering,
@@ -178,6 +180,7 @@ impl Proxy {
             // Keys on disk are older than this process.
             vary_salts: AtomicU64::new(salt),
             parts: Parts::default(),
+            delicate: Delicate::default(),
             lives: Lives::new(&config.low_latency),
             challenges: Arc::default(),
             steering: Steering::new(&config.steering),

@@ -6,6 +6,7 @@ mod cache;
 mod clients;
 mod confirmed;
 mod dash;
+mod delicate;
 mod elsewhere;
 mod failures;
 mod faults;
