@@ -126,6 +126,8 @@ pub struct CacheConfig {
     /// How long an object may be served past its freshness if the origin fails, in seconds, if the
     /// origin does not say.
     pub stale_if_error_s: u64,
+    /// Whether playlists and manifests are compressed for viewers who take gzip.
+    pub gzip: bool,
 }
 
 /// The default settings as a documented TOML file, for `--print-config`.
@@ -320,6 +322,7 @@ impl Default for CacheConfig {
             negative_ttl_ms: 1000,
             stale_while_revalidate_s: 0,
             stale_if_error_s: 60,
+            gzip: true,
         }
     }
 }

@@ -155,6 +155,27 @@ pub(crate) fn is_shareable(status: StatusCode, headers: &HeaderMap, is_authorize
     is_for_all && is_kept && !is_encoded && is_for_many(&control, headers, is_authorized)
 }
 
+/// Why an answer with this head may not be given to more than the one who asked, in a word; none if it may.
+pub(crate) fn why_not_shared(
+    status: StatusCode,
+    headers: &HeaderMap,
+    is_authorized: bool,
+) -> Option<&'static str> {
+    if is_shareable(status, headers, is_authorized) {
+        return None;
+    }
+    let control = CacheControl::read(headers);
+    Some(match () {
+        () if control.no_store => "no-store",
+        () if control.private => "private",
+        () if headers.contains_key(header::SET_COOKIE) => "set-cookie",
+        () if vary::names(headers).is_none() => "vary",
+        () if is_authorized && !allows_authorized(&control) => "authorization",
+        () if headers.contains_key(header::CONTENT_ENCODING) => "content-encoding",
+        () => "status",
+    })
+}
+
 /// Whether a redirect with this head lets the answer that it leads to be given to more than the one who asked.
 pub(crate) fn lets_share(headers: &HeaderMap, is_authorized: bool) -> bool {
     let control = CacheControl::read(headers);

@@ -16,10 +16,12 @@ use crate::{
     access::{Entry, EntryHead, Meter, Outcome},
     admin,
     body::Body,
+    cache_status,
     cmcd::Cmcd,
     error::Failure,
+    freshness, gzip,
     metrics::Scope,
-    object::{Landing, end_to_end},
+    object::{Landing, end_to_end, is_whole},
     playlist::Format,
     proxy::{Answer, Passed, Proxy},
     respond::{self, Asked},
@@ -282,7 +284,15 @@ async fn answer(proxy: &Arc<Proxy>, target: &Target, asked: &Asked<'_>) -> Resul
             });
         }
     };
-    let response = respond::whole(&object, asked);
+    let is_coded = object.gzipped.is_possible() && gzip::is_wanted(asked.headers);
+    let coded = match is_coded {
+        true => Box::pin(object.gzipped()).await,
+        false => None,
+    };
+    let mut response = respond::whole(coded.as_ref().unwrap_or(&object), asked);
+    let is_authorized = asked.headers.contains_key(header::AUTHORIZATION);
+    let reason = || freshness::why_not_shared(object.status, &object.headers, is_authorized);
+    cache_status::correct(response.headers_mut(), outcome, reason);
     if let Some(record) = response.headers().get(RECORD_HEADER) {
         let len = RECORD_HEADER.len() + record.len() + HEADER_LINE_EXTRA;
         proxy.scope_of(target).record_bytes.increment(len as u64);
@@ -362,6 +372,8 @@ fn pass_on(
     let status = response.status();
     let mut headers: HeaderMap = end_to_end(response.headers());
     headers.remove(RECORD_HEADER);
+    let reason = why_for_one(proxy, target, &response, asked);
+    cache_status::note(&mut headers, Outcome::Passed, reason);
     let is_playlist = Format::of(&target.path, &headers) != Format::Other;
     let len = match *asked.method {
         // A playlist will be longer by our tags.
@@ -380,6 +392,26 @@ fn pass_on(
         Ok(chunk.map(|chunk| (chunk, (proxy, response, place, scope))))
     });
     Ok(respond::passed(status, headers, len, body, asked))
+}
+
+/// Why an answer is for one viewer alone, in a word.
+fn why_for_one(
+    proxy: &Proxy,
+    target: &Target,
+    response: &reqwest::Response,
+    asked: &Asked<'_>,
+) -> Option<&'static str> {
+    if is_change(asked.method) {
+        return Some("method");
+    }
+    let (status, headers) = (response.status(), response.headers());
+    let is_authorized = asked.headers.contains_key(header::AUTHORIZATION);
+    let is_too_long = |len| is_whole(status) && len > proxy.config.cache.object_bytes_max;
+    match freshness::why_not_shared(status, headers, is_authorized) {
+        Some(reason) => Some(reason),
+        None if proxy.is_for_one(&target.path, &target.key, headers) => Some("no-freshness"),
+        None => (response.content_length().is_some_and(is_too_long)).then_some("too-long"),
+    }
 }
 
 fn told_len(headers: &HeaderMap) -> Option<u64> {

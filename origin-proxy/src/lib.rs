@@ -16,6 +16,7 @@ mod admin;
 mod areas;
 mod body;
 mod brief;
+mod cache_status;
 mod cmcd;
 mod conditions;
 mod config;
@@ -28,6 +29,7 @@ mod freshness;
 #[allow(clippy::missing_panics_doc, reason = "panics are what these are for")]
 pub mod fuzzing;
 mod gather;
+mod gzip;
 mod handle;
 mod health;
 mod key;

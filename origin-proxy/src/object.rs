@@ -13,8 +13,10 @@ use swarm_core::record::Record;
 use tokio::sync::watch;
 
 use crate::{
+    cache_status,
     error::Failure,
     freshness::{Freshness, NOT_FRESH, age_s},
+    gzip::Gzipped,
     records::Signed,
     respond,
 };
@@ -34,6 +36,7 @@ pub(crate) struct Object {
     pub(crate) records: ArcSwapOption<Records>,
     /// The headers of an answer with all of it, with room for what each answer adds.
     pub(crate) prepared: OnceLock<HeaderMap>,
+    pub(crate) gzipped: Gzipped,
 }
 
 /// A playlist as the origin sent it.
@@ -96,6 +99,7 @@ impl Object {
             freshness: NOT_FRESH,
             records: Default::default(),
             prepared: Default::default(),
+            gzipped: self.gzipped.anew(),
         }
     }
 
@@ -109,6 +113,7 @@ impl Object {
             }
             headers.insert(header::AGE, HeaderValue::from_static("0"));
             headers.insert(header::CONTENT_LENGTH, self.body.len().into());
+            headers.append(header::CACHE_STATUS, cache_status::HIT);
             if is_whole(self.status) {
                 headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
             }
@@ -155,11 +160,18 @@ impl Object {
     /// Bytes that it takes in memory, about.
     pub(crate) fn weight(&self) -> u32 {
         let raw = self.raw.as_ref().map_or(0, |raw| raw.body.len());
-        u32::try_from(self.body.len() + raw + OBJECT_OVERHEAD).unwrap_or(u32::MAX)
+        // It may come later, and is never weighed again.
+        let gzipped = match self.gzipped.is_possible() {
+            true => self.body.len() / GZIP_SHARE,
+            false => 0,
+        };
+        u32::try_from(self.body.len() + raw + gzipped + OBJECT_OVERHEAD).unwrap_or(u32::MAX)
     }
 }
 
 const OBJECT_OVERHEAD: usize = 2048;
+/// What of a playlist its compressed form takes, at most as a rule: a quarter.
+const GZIP_SHARE: usize = 4;
 
 /// The head of an answer whose body is still coming.
 #[derive(Debug)]

@@ -338,6 +338,7 @@ impl Pilot {
             freshness: plan.unwrap_or(NOT_FRESH),
             records: Default::default(),
             prepared: Default::default(),
+            gzipped: Default::default(),
         };
         if is_certain {
             self.sign(&object).await;

@@ -71,6 +71,7 @@ impl Pilot {
             freshness: plan.unwrap_or(NOT_FRESH),
             records: Default::default(),
             prepared: Default::default(),
+            gzipped: Default::default(),
         };
         self.sign(&object).await;
         (object, plan.is_some())

@@ -10,6 +10,7 @@ mod delicate;
 mod elsewhere;
 mod failures;
 mod faults;
+mod gzip;
 mod hostile;
 mod https;
 mod keys;
