@@ -261,7 +261,13 @@ async fn answer(proxy: &Arc<Proxy>, target: &Target, asked: &Asked<'_>) -> Resul
     let object = match answer {
         Answer::Whole(object) => object,
         Answer::Growing(flight, head) => {
-            if let Some(response) = respond::growing(flight.clone(), &head, asked) {
+            let is_over = match respond::end_to_wait_for(&head, asked) {
+                Some(end) => !Box::pin(flight.reaches(end)).await,
+                None => false,
+            };
+            let growing = || respond::growing(flight.clone(), &head, asked);
+            if let Some(mut response) = (!is_over).then(growing).flatten() {
+                cache_status::note(response.headers_mut(), outcome, None);
                 return Ok(Found {
                     response,
                     outcome,

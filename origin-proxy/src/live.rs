@@ -93,6 +93,9 @@ impl Proxy {
         };
         let site = self.site_of(target);
         let low_latency = self.parts.note(text, target, site);
+        if low_latency.is_some() {
+            self.note_grown(text, target);
+        }
         let kind = hls_kind(target, &track, low_latency);
         let Some(stream) = stream else {
             return (raw.clone(), kind);
@@ -276,9 +279,7 @@ impl Proxy {
         let ends = ranges.keys().map(|(first, len)| first.saturating_add(*len));
         let end = ends.max().unwrap_or(0);
         stream.on_ranges(Name::of_url(&place.path), ranges);
-        let is_grown = |object: &Arc<Object>| {
-            object.status == http::StatusCode::OK && (object.body.len() as u64) < end
-        };
+        let is_grown = |object: &Arc<Object>| object.is_cut(end);
         if self
             .cached(place)
             .filter(|object| object.is_fresh())

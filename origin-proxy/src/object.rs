@@ -157,6 +157,11 @@ impl Object {
         self.records.compare_and_swap(&Some(before), after);
     }
 
+    /// Whether it is a mere beginning of an object that has `len` bytes at least.
+    pub(crate) fn is_cut(&self, len: u64) -> bool {
+        self.status == StatusCode::OK && (self.body.len() as u64) < len
+    }
+
     /// Bytes that it takes in memory, about.
     pub(crate) fn weight(&self) -> u32 {
         let raw = self.raw.as_ref().map_or(0, |raw| raw.body.len());
@@ -310,6 +315,20 @@ impl Flight {
             // The sender lives as long as `self`, so this only ever ends with a change.
             let _ = changes.changed().await;
         }
+    }
+
+    /// Waits until the bytes before `end` have come. Returns false if it is over before, or was already.
+    pub(crate) async fn reaches(&self, end: u64) -> bool {
+        let reached = self.wait(|state| match &state.landing {
+            Some(_) => Some(false),
+            None => (state.len >= end).then_some(true),
+        });
+        reached.await
+    }
+
+    /// The length so far.
+    pub(crate) fn len_so_far(&self) -> u64 {
+        self.with(|state| state.len)
     }
 
     pub(crate) async fn landing(&self) -> Landing {

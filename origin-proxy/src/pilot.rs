@@ -285,7 +285,7 @@ impl Pilot {
         let stream = self.proxy.stream_of(&self.target);
         let kind = Kind::Object {
             stream_target_ms: stream.and_then(|stream| stream.target_ms()),
-            is_hinted: self.proxy.parts.has(&self.target.key),
+            is_hinted: self.proxy.parts.is_awaited(&self.target.key),
         };
         plan_freshness(status, headers, kind, &self.proxy.config.cache)
     }
@@ -340,10 +340,17 @@ impl Pilot {
             prepared: Default::default(),
             gzipped: Default::default(),
         };
-        if is_certain {
+        let is_cut = self.is_cut(&object);
+        if is_certain && !is_cut {
             self.sign(&object).await;
         }
-        Ok(self.keep((object, plan.is_some())))
+        Ok(self.keep((object, plan.is_some() && !is_cut)))
+    }
+
+    /// Whether playlists list more of `object` than there is: the origin was asked too early.
+    fn is_cut(&self, object: &Object) -> bool {
+        let grown = self.proxy.parts.grown_to(&self.base_key);
+        grown.is_some_and(|len| object.is_cut(len))
     }
 
     async fn sign(&self, object: &Object) {

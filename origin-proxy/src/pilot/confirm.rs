@@ -73,8 +73,11 @@ impl Pilot {
             prepared: Default::default(),
             gzipped: Default::default(),
         };
-        self.sign(&object).await;
-        (object, plan.is_some())
+        let is_cut = self.is_cut(&object);
+        if !is_cut {
+            self.sign(&object).await;
+        }
+        (object, plan.is_some() && !is_cut)
     }
 }
 
