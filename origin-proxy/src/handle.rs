@@ -101,7 +101,9 @@ where
         is_finished,
     } = answered;
     let mut response = finish(proxy, client, &asked, response, is_finished);
-    scope.on_answer(outcome, started.elapsed());
+    let query = head.uri.query().unwrap_or_default();
+    let (took, is_blocking) = (started.elapsed(), query.contains("_HLS_msn"));
+    scope.on_answer(outcome, response.status(), took, is_blocking);
     let cmcd = Cmcd::read(head.uri.query(), &head.headers);
     if let Some(cmcd) = &cmcd {
         scope.on_cmcd(cmcd);

@@ -23,6 +23,7 @@ mod config;
 mod delicate;
 mod disk;
 mod eager;
+mod edges;
 mod error;
 mod freshness;
 #[cfg(any(test, feature = "fuzzing"))]

@@ -1,6 +1,9 @@
 //! Asking origins: time-outs, retries, fail-over.
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version, header};
@@ -11,6 +14,7 @@ use crate::{
     error::Failure,
     metrics::Metrics,
     object::end_to_end,
+    proxy::Proxy,
     redirects::{Hops, Step},
     target::{Base, Site, Target},
     trace::continue_trace,
@@ -133,8 +137,16 @@ impl Upstream {
         let mut tries = 0;
         loop {
             metrics.origin_requests.increment(1);
+            base.count(|figures| figures.requests.increment(1));
+            let asked = Instant::now();
             let trouble = match self.send(base, ask).await {
-                Ok(response) => return Ok(response),
+                Ok(response) => {
+                    // One that is held back on purpose says nothing of the origin.
+                    if !ask.is_blocking {
+                        base.count(|figures| figures.first_byte_seconds.record(asked.elapsed()));
+                    }
+                    return Ok(response);
+                }
                 Err(trouble) => trouble,
             };
             let is_harmless = trouble.is_unsent || ask.method.is_idempotent();
@@ -247,6 +259,33 @@ impl Upstream {
     }
 }
 
+impl Proxy {
+    pub(crate) async fn ask(
+        &self,
+        target: &Target,
+        method: Method,
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> Result<reqwest::Response, Failure> {
+        let ask = Ask {
+            method,
+            target,
+            headers,
+            body,
+            is_blocking: target.is_blocking() || self.parts.is_awaited(&target.key),
+        };
+        let answer = self.upstream.ask(self.site_of(target), ask, &self.metrics);
+        answer.await.inspect_err(|failure| {
+            tracing::warn!(path = target.path, %failure, "origin request failed");
+        })
+    }
+
+    pub(crate) fn on_origin_bytes(&self, target: &Target, len: usize) {
+        self.metrics.origin_bytes.increment(len as u64);
+        self.scope_of(target).origin_bytes.increment(len as u64);
+    }
+}
+
 /// The roots in the PEM file `file`, of which there must be some.
 fn roots(file: &Path) -> Result<Vec<reqwest::Certificate>, Error> {
     let wrong =
@@ -276,6 +315,7 @@ pub(crate) fn is_beyond_reading(response: &reqwest::Response) -> bool {
 }
 
 fn note_failure(base: &Base, reason: &str) {
+    base.count(|figures| figures.failures.increment(1));
     if base.health.on_failure() {
         tracing::warn!(origin = base.name(), reason, "origin counts as down");
     }
