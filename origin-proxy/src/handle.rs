@@ -139,7 +139,7 @@ fn finish(
             .insert(header::ALT_SVC, alt_svc.clone());
     }
     if !is_finished {
-        respond::finish(&mut response, asked, &proxy.config.cors.origins);
+        respond::finish(&mut response, asked, &proxy.config.cors);
     }
     proxy.metrics.on_answer(response.status());
     response

@@ -52,6 +52,7 @@ mod records;
 mod redirects;
 mod release;
 mod respond;
+mod rules;
 mod server;
 mod signs;
 mod steering;
@@ -65,9 +66,9 @@ mod vary;
 mod visit;
 
 pub use config::{
-    AcmeConfig, AdminConfig, CacheConfig, Config, CorsConfig, DiskConfig, HostConfig, LimitsConfig,
-    LogConfig, LowLatencyConfig, RecordsConfig, SteeringConfig, StreamConfig, TimeoutsConfig,
-    TlsConfig, UpstreamConfig, default_config,
+    AcmeConfig, AdminConfig, CacheConfig, CertificateConfig, Config, CorsConfig, DiskConfig,
+    HostConfig, LimitsConfig, LogConfig, LowLatencyConfig, RecordsConfig, RuleConfig,
+    SteeringConfig, StreamConfig, TimeoutsConfig, TlsConfig, UpstreamConfig, default_config,
 };
 pub use error::Error;
 pub use key::{keygen, public_key};

@@ -111,6 +111,9 @@ impl Pilot {
         let response = proxy.ask(&self.target, Method::GET, headers, body).await?;
         let status = response.status();
         let mut told = Told::of(&response, asked);
+        for head in std::iter::once(&mut told.head).chain(&mut told.hops) {
+            proxy.rules.apply(&self.target.path, head);
+        }
         if let (StatusCode::NOT_MODIFIED, Some(prior)) = (status, &prior) {
             return Ok(self.confirm(prior, &told, to_first).await);
         }

@@ -10,6 +10,7 @@ use swarm_core::record::RECORD_HEADER;
 use crate::{
     body::Body,
     conditions::{self, Verdict},
+    config::CorsConfig,
     error::Failure,
     object::{Flight, Head, Object, is_whole},
     range::{
@@ -243,7 +244,7 @@ pub(crate) fn added(allowed: &[String]) -> Option<HeaderMap> {
 }
 
 /// Adds to an answer what every answer has.
-pub(crate) fn finish(response: &mut Response<Body>, asked: &Asked<'_>, allowed: &[String]) {
+pub(crate) fn finish(response: &mut Response<Body>, asked: &Asked<'_>, cors: &CorsConfig) {
     let headers = response.headers_mut();
     if let Some(added) = asked.added {
         return add(headers, added);
@@ -255,8 +256,12 @@ pub(crate) fn finish(response: &mut Response<Body>, asked: &Asked<'_>, allowed: 
     headers.append(header::VIA, VIA);
     headers.append(header::VARY, HeaderValue::from_static("Origin"));
     let origin = asked.headers.get(header::ORIGIN);
-    if let Some(origin) = origin.filter(|origin| allowed.iter().any(|a| a == *origin)) {
+    if let Some(origin) = origin.filter(|origin| cors.origins.iter().any(|a| a == *origin)) {
         allow(headers, origin.clone());
+        if cors.credentials {
+            let leave = HeaderValue::from_static("true");
+            headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, leave);
+        }
     }
 }
 

@@ -31,6 +31,8 @@ pub(crate) struct Upstream {
     follows_redirects: bool,
     /// What of viewers' headers stays here.
     dropped: Vec<HeaderName>,
+    /// What the operator has origins told.
+    added: HeaderMap,
 }
 
 /// One request.
@@ -70,6 +72,9 @@ impl Upstream {
         if config.upstream.http2_prior_knowledge {
             client = client.http2_prior_knowledge();
         }
+        if config.upstream.http1_only {
+            client = client.http1_only();
+        }
         if let Some(file) = &config.upstream.root_file {
             client = client.tls_certs_merge(roots(file)?);
         }
@@ -84,6 +89,7 @@ impl Upstream {
             retries_max: config.upstream.retries_max,
             follows_redirects: config.follow_redirects,
             dropped: config.upstream.dropped()?,
+            added: config.upstream.added()?,
         })
     }
 
@@ -165,10 +171,12 @@ impl Upstream {
         } else {
             self.first_byte
         };
+        let mut headers = ask.headers.clone();
+        headers.extend(self.added.clone());
         let step = Step {
             method: ask.method.clone(),
             url: base.url(ask.target),
-            headers: ask.headers.clone(),
+            headers,
             body: ask.body.clone(),
         };
         let answer = tokio::time::timeout(patience, self.follow(step)).await;
@@ -194,7 +202,7 @@ impl Upstream {
                 is_unsent: error.is_connect() && hops.is_empty(),
             })?;
             let next = step.next(response.status(), response.headers());
-            let Some(next) = next.filter(|_| self.follows_redirects) else {
+            let Some(mut next) = next.filter(|_| self.follows_redirects) else {
                 response.extensions_mut().insert(hops);
                 return Ok(response);
             };
@@ -203,6 +211,11 @@ impl Upstream {
                     failure: Failure::Origin("its redirects have no end".into()),
                     is_unsent: false,
                 });
+            }
+            if next.url.origin() != step.url.origin() {
+                self.added
+                    .keys()
+                    .for_each(|name| drop(next.headers.remove(name)));
             }
             step = next;
         }
@@ -222,7 +235,8 @@ impl Upstream {
 
     /// Asks one origin for `path`, to know whether it is up.
     pub(crate) async fn check(&self, base: &Base, path: &str) {
-        let request = self.client.get(base.url_of(path, None)).send();
+        let request = self.client.get(base.url_of(path, None));
+        let request = request.headers(self.added.clone()).send();
         match tokio::time::timeout(self.first_byte, request).await {
             Ok(Ok(response)) if !response.status().is_server_error() => base.health.on_success(),
             Ok(Ok(response)) => note_failure(base, response.status().as_str()),

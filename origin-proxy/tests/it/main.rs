@@ -19,6 +19,7 @@ mod live_source;
 mod lossless;
 mod lowlatency;
 mod operating;
+mod overruled;
 mod ranges;
 mod raw2;
 mod records;
