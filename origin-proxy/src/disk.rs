@@ -383,6 +383,7 @@ fn decode(bytes: &Bytes, key: &str) -> io::Result<Object> {
         freshness,
         records: Default::default(),
         prepared: Default::default(),
+        gzipped: Default::default(),
     })
 }
 
@@ -411,6 +412,7 @@ mod tests {
             },
             records: Default::default(),
             prepared: Default::default(),
+            gzipped: Default::default(),
         }
     }
 

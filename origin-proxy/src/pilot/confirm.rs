@@ -28,12 +28,12 @@ impl Pilot {
             .as_ref()
             .map_or(&prior.headers, |raw| &raw.headers);
         let headers = renewed(before, &told.head);
-        if told.is_shareable(prior.status, &headers, self.is_authorized()) {
+        if self.is_shareable(prior.status, told, &headers, self.is_authorized()) {
             self.note_vary(&headers);
             let renewed = self.renew(prior, headers, told, self.is_for_all());
             return self.keep(renewed.await);
         }
-        if !told.is_shareable(prior.status, &headers, false) {
+        if !self.is_shareable(prior.status, told, &headers, false) {
             self.proxy.unshared.insert(self.base_key.clone(), ());
             if self.proxy.is_current(&self.target, &self.flight) {
                 self.proxy.evict(&self.target);
@@ -71,9 +71,13 @@ impl Pilot {
             freshness: plan.unwrap_or(NOT_FRESH),
             records: Default::default(),
             prepared: Default::default(),
+            gzipped: Default::default(),
         };
-        self.sign(&object).await;
-        (object, plan.is_some())
+        let is_cut = self.is_cut(&object);
+        if !is_cut {
+            self.sign(&object).await;
+        }
+        (object, plan.is_some() && !is_cut)
     }
 }
 
