@@ -1,6 +1,6 @@
 //! What a request asks for: path, stream, cache key and the URL at the origin.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::Arc};
 
 use http::{StatusCode, Uri};
 use url::{Url, form_urlencoded};
@@ -29,7 +29,7 @@ pub(crate) struct Site {
 /// One origin, and how it does.
 pub(crate) struct Base {
     url: Url,
-    pub(crate) health: Health,
+    pub(crate) health: Arc<Health>,
 }
 
 /// One object of an origin.
@@ -142,7 +142,7 @@ impl Site {
             if !matches!(url.scheme(), "http" | "https") || url.query().is_some() {
                 return Err(wrong());
             }
-            let health = Health::new(&config.upstream);
+            let health = Arc::new(Health::new(&config.upstream));
             bases.push(Base { url, health });
         }
         Ok(Self {
