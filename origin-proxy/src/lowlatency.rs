@@ -9,7 +9,10 @@ use std::time::Duration;
 use moka::sync::Cache;
 use url::Url;
 
-use crate::target::{Site, Target};
+use crate::{
+    recent,
+    target::{Site, Target},
+};
 
 /// What a media playlist says of its low latency.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,10 +35,7 @@ pub(crate) const PARTS_PER_PLAYLIST_MAX: usize = 512;
 impl Default for Parts {
     fn default() -> Self {
         Self {
-            keys: Cache::builder()
-                .max_capacity(PARTS_MAX)
-                .time_to_live(PARTS_TTL)
-                .build(),
+            keys: recent::builder(PARTS_MAX).time_to_live(PARTS_TTL).build(),
         }
     }
 }
