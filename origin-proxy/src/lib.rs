@@ -16,6 +16,7 @@ mod admin;
 mod areas;
 mod body;
 mod brief;
+mod client;
 mod cmcd;
 mod conditions;
 mod config;

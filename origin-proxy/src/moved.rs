@@ -5,14 +5,17 @@ use std::time::Instant;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
-use crate::{freshness::NOT_FRESH, object::Object, playlist::Format, proxy::Proxy, target::Target};
+use crate::{
+    client::Response, freshness::NOT_FRESH, object::Object, playlist::Format, proxy::Proxy,
+    target::Target,
+};
 
 impl Proxy {
     /// Where viewers must go for `target`, if `response` is a playlist that redirects have led to in another
     /// folder of the origin: what it lists is relative to where it is. Elsewhere viewers cannot be sent
     /// without losing them, and objects are followed: their names lead nowhere else. Nobody may keep the answer:
     /// where to may be for one viewer alone.
-    pub(crate) fn moved(&self, target: &Target, response: &reqwest::Response) -> Option<Object> {
+    pub(crate) fn moved(&self, target: &Target, response: &Response) -> Option<Object> {
         let is_playlist = Format::of(&target.path, response.headers()) != Format::Other;
         if !is_playlist || response.status() != StatusCode::OK {
             return None;

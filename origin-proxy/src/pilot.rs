@@ -14,12 +14,12 @@ use swarm_core::record::RECORD_HEADER;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::{
+    client::Response,
     error::Failure,
     freshness::{self, Freshness, Kind, NOT_FRESH, plan_freshness},
     object::{Flight, Head, Landing, Object, end_to_end, is_whole},
     playlist::Format,
     proxy::{Answer, Errand, Passed, Proxy},
-    redirects::Hops,
     target::Target,
     upstream::{has_certain_end, is_beyond_reading},
     vary,
@@ -50,8 +50,8 @@ struct Told {
 }
 
 impl Told {
-    fn of(response: &reqwest::Response, asked: Instant) -> Self {
-        let hops = Hops::of(response).to_vec();
+    fn of(response: &Response, asked: Instant) -> Self {
+        let hops = response.hops.heads().to_vec();
         let mut head = end_to_end(response.headers());
         // Where the request was sent may differ with what the answer itself does not.
         for value in hops.iter().flat_map(|hop| hop.get_all(header::VARY)) {
@@ -220,7 +220,7 @@ impl Pilot {
     /// An answer that is for the first passenger alone.
     async fn hand_over(
         &self,
-        response: reqwest::Response,
+        response: Response,
         permit: OwnedSemaphorePermit,
         told: Told,
     ) -> Result<Answer, Failure> {
@@ -236,7 +236,7 @@ impl Pilot {
     /// A playlist as viewers get it, and whether it may be kept.
     async fn playlist(
         &self,
-        mut response: reqwest::Response,
+        mut response: Response,
         is_shared: bool,
         told: Told,
     ) -> Result<(Object, bool), Failure> {
@@ -288,11 +288,7 @@ impl Pilot {
     }
 
     /// Brings a body in, for all to read while it comes.
-    async fn stream(
-        &self,
-        mut response: reqwest::Response,
-        told: Told,
-    ) -> Result<Landing, Failure> {
+    async fn stream(&self, mut response: Response, told: Told) -> Result<Landing, Failure> {
         let proxy = &self.proxy;
         let status = response.status();
         let is_certain = has_certain_end(&response);

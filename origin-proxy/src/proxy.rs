@@ -22,6 +22,7 @@ use crate::{
     access::{AccessLog, Outcome},
     acme::Challenges,
     areas::{Area, areas},
+    client::Response,
     disk::Disk,
     error::Failure,
     freshness::{is_for_authorized, is_only_if_cached, is_trouble},
@@ -95,7 +96,7 @@ pub(crate) enum Answer {
 
 /// An answer for one viewer, and its place among the requests to the origin.
 pub(crate) struct Passed {
-    pub(crate) response: reqwest::Response,
+    pub(crate) response: Response,
     pub(crate) permit: OwnedSemaphorePermit,
 }
 
@@ -580,7 +581,7 @@ impl Proxy {
         method: Method,
         headers: HeaderMap,
         body: Bytes,
-    ) -> Result<reqwest::Response, Failure> {
+    ) -> Result<Response, Failure> {
         let ask = Ask {
             method,
             target,

@@ -22,10 +22,8 @@ pub(crate) struct Step {
 pub(crate) struct Hops(Vec<HeaderMap>);
 
 impl Hops {
-    /// Those that have led to `response`.
-    pub(crate) fn of(response: &reqwest::Response) -> &[HeaderMap] {
-        let hops = response.extensions().get::<Self>();
-        hops.map_or(&[], |hops| hops.0.as_slice())
+    pub(crate) fn heads(&self) -> &[HeaderMap] {
+        &self.0
     }
 
     pub(crate) fn is_empty(&self) -> bool {

@@ -1,6 +1,6 @@
 //! Asking origins: time-outs, retries, fail-over.
 
-use std::{path::Path, time::Duration};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version, header};
@@ -8,6 +8,7 @@ use swarm_core::timeline::PLAYLIST_LEN_MAX;
 
 use crate::{
     Config, Error,
+    client::{Client, Response, Trouble},
     error::Failure,
     metrics::Metrics,
     object::end_to_end,
@@ -17,9 +18,9 @@ use crate::{
     vary::UNSEEN,
 };
 
-/// The client side of the proxy.
+/// Who asks origins.
 pub(crate) struct Upstream {
-    client: reqwest::Client,
+    client: Client,
     first_byte: Duration,
     blocking: Duration,
     stall: Duration,
@@ -39,41 +40,10 @@ pub(crate) struct Ask<'a> {
     pub(crate) is_blocking: bool,
 }
 
-const POOL_IDLE_MAX: usize = 256;
-const HTTP2_PING: Duration = Duration::from_secs(15);
-
-/// Why there is no answer, and whether asking again can do harm.
-struct Trouble {
-    failure: Failure,
-    /// The request has never been sent.
-    is_unsent: bool,
-}
-
 impl Upstream {
     pub(crate) fn new(config: &Config) -> Result<Self, Error> {
-        // Without effect if the program has chosen another one before.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let mut client = reqwest::Client::builder()
-            // Followed by the proxy itself, which must see them.
-            .redirect(reqwest::redirect::Policy::none())
-            .referer(false)
-            .connect_timeout(Duration::from_millis(config.timeouts.connect_ms))
-            .pool_max_idle_per_host(POOL_IDLE_MAX)
-            .tcp_nodelay(true)
-            .http2_adaptive_window(true)
-            .http2_keep_alive_interval(HTTP2_PING)
-            .no_proxy();
-        if config.upstream.http2_prior_knowledge {
-            client = client.http2_prior_knowledge();
-        }
-        if let Some(file) = &config.upstream.root_file {
-            client = client.tls_certs_merge(roots(file)?);
-        }
-        let client = client
-            .build()
-            .map_err(|error| Error::Environment(error.to_string()))?;
         Ok(Self {
-            client,
+            client: Client::new(config)?,
             first_byte: Duration::from_millis(config.timeouts.first_byte_ms),
             blocking: Duration::from_millis(config.timeouts.blocking_ms),
             stall: Duration::from_millis(config.timeouts.stall_ms),
@@ -90,7 +60,7 @@ impl Upstream {
         site: &Site,
         ask: Ask<'_>,
         metrics: &Metrics,
-    ) -> Result<reqwest::Response, Failure> {
+    ) -> Result<Response, Failure> {
         let bases = plan_order(&site.bases, |base| base.health.is_up());
         self.try_others(&bases, &ask, metrics);
         let is_idempotent = ask.method.is_idempotent();
@@ -134,12 +104,12 @@ impl Upstream {
         }
         for base in bases.iter().filter(|base| base.health.is_try_due()) {
             metrics.origin_requests.increment(1);
-            let request = self.client.get(base.url(ask.target));
-            let answer = request.headers(ask.headers.clone()).send();
+            let (client, patience) = (self.client.clone(), self.first_byte);
             let (health, name) = (base.health.clone(), base.name());
-            let answer = tokio::time::timeout(self.first_byte, answer);
+            let (url, headers) = (base.url(ask.target), ask.headers.clone());
             tokio::spawn(async move {
-                match answer.await {
+                let answer = client.send(Method::GET, &url, headers, Bytes::new());
+                match tokio::time::timeout(patience, answer).await {
                     Ok(Ok(response)) if !response.status().is_server_error() => {
                         tracing::info!(origin = name, "origin is up again");
                         health.on_success();
@@ -156,7 +126,7 @@ impl Upstream {
         base: &Base,
         ask: &Ask<'_>,
         metrics: &Metrics,
-    ) -> Result<reqwest::Response, Trouble> {
+    ) -> Result<Response, Trouble> {
         let mut tries = 0;
         loop {
             metrics.origin_requests.increment(1);
@@ -174,7 +144,7 @@ impl Upstream {
         }
     }
 
-    async fn send(&self, base: &Base, ask: &Ask<'_>) -> Result<reqwest::Response, Trouble> {
+    async fn send(&self, base: &Base, ask: &Ask<'_>) -> Result<Response, Trouble> {
         let patience = if ask.is_blocking {
             self.blocking.max(self.first_byte)
         } else {
@@ -193,24 +163,25 @@ impl Upstream {
         }))
     }
 
-    /// Asks, and goes where redirects lead. [`Hops::of`] tells which ones the answer comes from.
-    async fn follow(&self, mut step: Step) -> Result<reqwest::Response, Trouble> {
+    /// Asks, and goes where redirects lead. The answer has them with it.
+    async fn follow(&self, mut step: Step) -> Result<Response, Trouble> {
         let mut hops = Hops::default();
         loop {
-            let mut request = self
+            let body = match step.method.is_safe() {
+                true => Bytes::new(),
+                false => step.body.clone(),
+            };
+            let headers = step.headers.clone();
+            let sent = self
                 .client
-                .request(step.method.clone(), step.url.clone())
-                .headers(step.headers.clone());
-            if !step.method.is_safe() {
-                request = request.body(step.body.clone());
-            }
-            let mut response = request.send().await.map_err(|error| Trouble {
-                failure: blame(&error),
-                is_unsent: error.is_connect() && hops.is_empty(),
+                .send(step.method.clone(), &step.url, headers, body);
+            let mut response = sent.await.map_err(|trouble| Trouble {
+                is_unsent: trouble.is_unsent && hops.is_empty(),
+                ..trouble
             })?;
             let next = step.next(response.status(), response.headers());
             let Some(next) = next.filter(|_| self.follows_redirects) else {
-                response.extensions_mut().insert(hops);
+                response.hops = hops;
                 return Ok(response);
             };
             if !hops.on_redirect(response.headers()) {
@@ -237,11 +208,14 @@ impl Upstream {
 
     /// Asks one origin for `path`, to know whether it is up.
     pub(crate) async fn check(&self, base: &Base, path: &str) {
-        let request = self.client.get(base.url_of(path, None)).send();
+        let url = base.url_of(path, None);
+        let request = self
+            .client
+            .send(Method::GET, &url, HeaderMap::new(), Bytes::new());
         let reason = match tokio::time::timeout(self.first_byte, request).await {
             Ok(Ok(response)) if !response.status().is_server_error() => None,
             Ok(Ok(response)) => Some(response.status().to_string()),
-            Ok(Err(error)) => Some(blame(&error).to_string()),
+            Ok(Err(trouble)) => Some(trouble.failure.to_string()),
             Err(_) => Some(Failure::OriginTimeout.to_string()),
         };
         if base.health.on_check(reason.is_none()) {
@@ -250,20 +224,15 @@ impl Upstream {
     }
 
     /// The next bytes of an answer; `None` at its end.
-    pub(crate) async fn next(
-        &self,
-        response: &mut reqwest::Response,
-    ) -> Result<Option<Bytes>, Failure> {
+    pub(crate) async fn next(&self, response: &mut Response) -> Result<Option<Bytes>, Failure> {
         let chunk = tokio::time::timeout(self.stall, response.chunk()).await;
-        chunk
-            .map_err(|_| Failure::OriginTimeout)?
-            .map_err(|error| blame(&error))
+        chunk.unwrap_or(Err(Failure::OriginTimeout))
     }
 
     /// A whole body of at most `len_max` bytes.
     pub(crate) async fn collect(
         &self,
-        response: &mut reqwest::Response,
+        response: &mut Response,
         len_max: usize,
     ) -> Result<Bytes, Failure> {
         let mut whole = Vec::new();
@@ -277,19 +246,6 @@ impl Upstream {
     }
 }
 
-/// The roots in the PEM file `file`, of which there must be some.
-fn roots(file: &Path) -> Result<Vec<reqwest::Certificate>, Error> {
-    let wrong =
-        |reason: String| Error::Config(format!("upstream.root_file: {}: {reason}", file.display()));
-    let text = std::fs::read(file).map_err(|error| wrong(error.to_string()))?;
-    let roots = reqwest::Certificate::from_pem_bundle(&text);
-    let roots = roots.map_err(|error| wrong(error.to_string()))?;
-    if roots.is_empty() {
-        return Err(wrong("it has no certificate".into()));
-    }
-    Ok(roots)
-}
-
 /// All origins, those that are up before those that are not. Each is looked at once: one that comes back
 /// meanwhile must not be missing.
 fn plan_order<T>(bases: &[T], is_up: impl FnMut(&&T) -> bool) -> Vec<&T> {
@@ -300,7 +256,7 @@ fn plan_order<T>(bases: &[T], is_up: impl FnMut(&&T) -> bool) -> Vec<&T> {
 
 /// Whether the origin tells a length that no playlist may have to be read: taking it in for one viewer alone
 /// would be of no use.
-pub(crate) fn is_beyond_reading(response: &reqwest::Response) -> bool {
+pub(crate) fn is_beyond_reading(response: &Response) -> bool {
     let len = response.content_length();
     len.is_some_and(|len| len > PLAYLIST_LEN_MAX as u64)
 }
@@ -311,23 +267,9 @@ fn note_failure(base: &Base, reason: &str) {
     }
 }
 
-fn blame(error: &reqwest::Error) -> Failure {
-    if error.is_timeout() {
-        return Failure::OriginTimeout;
-    }
-    // The innermost reason says most, and has no URL (with tokens) in it.
-    let mut reason: &dyn std::error::Error = error;
-    while let Some(source) = reason.source() {
-        reason = source;
-    }
-    Failure::Origin(reason.to_string().chars().take(REASON_LEN_MAX).collect())
-}
-
-const REASON_LEN_MAX: usize = 120;
-
 /// The end of an answer without length, chunks or frames is no different from a broken connection:
 /// nobody can tell whether such an answer is whole.
-pub(crate) fn has_certain_end(response: &reqwest::Response) -> bool {
+pub(crate) fn has_certain_end(response: &Response) -> bool {
     response.content_length().is_some()
         || response.version() >= Version::HTTP_2
         || ends_with_chunks(response.headers())

@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 
 use super::{Pilot, Told};
 use crate::{
+    client::Response,
     freshness::{self, NOT_FRESH},
     object::{Landing, Object},
     proxy::Answer,
@@ -22,7 +23,7 @@ const BODY_LEN_MAX: usize = 64 * 1024;
 impl Pilot {
     /// An answer with a status of 500 or above, for all who wait: none of them fares better by asking once
     /// more. What it has for one viewer is left out.
-    pub(super) async fn land_failure(&self, response: reqwest::Response, told: Told) -> Landing {
+    pub(super) async fn land_failure(&self, response: Response, told: Told) -> Landing {
         let status = response.status();
         let is_for_all = told.is_shareable(status, &told.head, self.is_authorized())
             && vary::names(&told.head).is_some_and(|names| names.is_empty());
@@ -35,7 +36,7 @@ impl Pilot {
     }
 
     /// Any other such answer, which may be shared.
-    pub(super) async fn land_error(&self, response: reqwest::Response, told: Told) -> Landing {
+    pub(super) async fn land_error(&self, response: Response, told: Told) -> Landing {
         let status = response.status();
         let body = self.read_error(response).await;
         let headers = match body {
@@ -80,7 +81,7 @@ impl Pilot {
     }
 
     /// The body of such an answer; none if it is too long or broke off.
-    async fn read_error(&self, mut response: reqwest::Response) -> Option<Bytes> {
+    async fn read_error(&self, mut response: Response) -> Option<Bytes> {
         let mut whole = Vec::new();
         while let Some(chunk) = self.proxy.upstream.next(&mut response).await.ok()? {
             self.proxy.on_origin_bytes(&self.target, chunk.len());
