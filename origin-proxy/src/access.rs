@@ -94,7 +94,10 @@ impl AccessLog {
         let (orders, inbox) = sync_channel(LINES_MAX);
         std::thread::Builder::new()
             .name("access-log".into())
-            .spawn(move || write_lines(&inbox, out))
+            .spawn({
+                let lost = lost.clone();
+                move || write_lines(&inbox, out, &lost)
+            })
             .map_err(|error| Error::Environment(error.to_string()))?;
         Ok(Some(Self {
             orders,
@@ -118,14 +121,18 @@ impl AccessLog {
     }
 }
 
-fn write_lines(inbox: &Receiver<Order>, out: Box<dyn Write + Send>) {
+fn write_lines(inbox: &Receiver<Order>, out: Box<dyn Write + Send>, lost: &Counter) {
     let mut out = BufWriter::with_capacity(64 * 1024, out);
     while let Ok(first) = inbox.recv() {
         let mut next = Some(first);
         while let Some(order) = next {
             match order {
-                // A full disk must not stop the proxy.
-                Order::Line(line) => drop(out.write_all(&line)),
+                // A full disk must not stop the proxy. What is buffered stays so, whole, until there is room.
+                Order::Line(line) => {
+                    if out.write_all(&line).is_err() {
+                        lost.increment(1);
+                    }
+                }
                 Order::Flush(done) => {
                     let _ = out.flush();
                     let _ = done.try_send(());

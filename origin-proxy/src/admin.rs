@@ -60,7 +60,10 @@ pub(crate) fn page(proxy: &Arc<Proxy>, head: &request::Parts) -> Option<Response
             let text = proxy.metrics.render() + &proxy.edges.render();
             respond::text(StatusCode::OK, "text/plain; version=0.0.4", text)
         }
-        steering::PATH => proxy.steering.answer(&head.uri),
+        steering::PATH => {
+            let is_leaving = proxy.is_leaving.load(Ordering::Relaxed);
+            proxy.steering.answer(&head.uri, is_leaving)
+        }
         "/.shoal/streams" => respond::text(StatusCode::OK, JSON, streams(proxy).to_string()),
         _ => return None,
     })
@@ -144,10 +147,11 @@ fn is_operator(proxy: &Proxy, headers: &HeaderMap) -> bool {
 }
 
 fn readiness(proxy: &Proxy) -> Response<Body> {
-    let is_draining = proxy.is_draining.load(Ordering::Relaxed);
-    let is_served = |site: &Site| site.bases.iter().any(|base| base.health.is_up());
+    let is_leaving = proxy.is_leaving.load(Ordering::Relaxed);
+    // Only viewers find out that an origin is up again: they must come, then.
+    let is_served = |site: &Site| site.bases.iter().any(|base| base.health.may_be_up());
     // One broadcaster's origin must not take the edge from the others.
-    let reason = if is_draining {
+    let reason = if is_leaving {
         Some("proxy is stopping\n")
     } else if !proxy.sites.iter().any(is_served) {
         Some("origin is down\n")
@@ -201,7 +205,7 @@ fn status(proxy: &Proxy) -> Value {
     };
     let (disk_bytes, disk_objects) = proxy.disk.as_ref().map_or((0, 0), |disk| disk.size());
     json!({
-        "draining": proxy.is_draining.load(Ordering::Relaxed),
+        "draining": proxy.is_leaving.load(Ordering::Relaxed),
         "sites": proxy.sites.iter().map(origins).collect::<Value>(),
         "streams": streams(proxy),
         "cache": {

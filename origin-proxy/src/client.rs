@@ -48,7 +48,8 @@ const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
 const READ_LEN_MAX: usize = 64 * 1024;
 const REASON_LEN_MAX: usize = 120;
 
-/// The client side of the proxy.
+/// The client side of the proxy. Cheap to clone.
+#[derive(Clone)]
 pub(crate) struct Client(legacy::Client<Patient, Full<Bytes>>);
 
 /// An origin's answer.

@@ -124,7 +124,7 @@ pub struct RecordsConfig {
     pub prefetch_segments_max: usize,
     /// Such fetches at the same time.
     pub prefetch_concurrency: usize,
-    /// Records kept for each stream.
+    /// Records kept for each stream: of all segments that its playlists list together.
     pub records_max: u64,
     /// How often the key file is read again, in milliseconds.
     pub key_reload_ms: u64,
@@ -210,6 +210,9 @@ impl Config {
             return wrong("admin.metrics_for_operators needs admin.token or admin.token_file");
         }
         self.check_certificate()?;
+        if self.disk.objects_max == 0 {
+            return wrong("disk.objects_max must not be 0");
+        }
         if self.low_latency.poll_ms_min == 0 {
             return wrong("low_latency.poll_ms_min must not be 0");
         }

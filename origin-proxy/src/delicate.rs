@@ -6,7 +6,7 @@
 //! section 5.15). Each viewer has the origin's own answer to these, unless that is fresh for some time.
 
 use http::{HeaderMap, header};
-use moka::{policy::EvictionPolicy, sync::Cache};
+use moka::sync::Cache;
 use url::Url;
 
 use crate::{
@@ -14,6 +14,7 @@ use crate::{
     lowlatency::attribute,
     playlist::Format,
     proxy::Proxy,
+    recent,
     target::{Site, Target},
 };
 
@@ -29,9 +30,8 @@ const KEY_TAGS: [&str; 2] = ["#EXT-X-KEY:", "#EXT-X-SESSION-KEY:"];
 
 impl Default for Delicate {
     fn default() -> Self {
-        let builder = Cache::builder().max_capacity(KEYS_MAX);
         Self {
-            keys: builder.eviction_policy(EvictionPolicy::lru()).build(),
+            keys: recent::cache(KEYS_MAX),
         }
     }
 }

@@ -8,7 +8,7 @@ use std::{
     fs, io,
     io::{Read, Write},
     path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -23,6 +23,7 @@ use crate::{Error, config::DiskConfig, freshness::Freshness, object::Object};
 pub(crate) struct Disk {
     directory: PathBuf,
     bytes_max: u64,
+    objects_max: usize,
     fresh_min: Duration,
     index: Mutex<Index>,
     /// Held while files get their names or lose them: what is removed must not come back by a write that
@@ -38,9 +39,9 @@ pub(crate) struct Writing {
 
 #[derive(Default)]
 struct Index {
-    places: HashMap<String, Place>,
+    places: HashMap<Arc<str>, Place>,
     /// Keys by when they were last used, the longest ago first.
-    by_use: BTreeMap<u64, String>,
+    by_use: BTreeMap<u64, Arc<str>>,
     uses: u64,
     /// Keys of what is about to be written.
     writes: HashMap<u64, String>,
@@ -50,7 +51,6 @@ struct Index {
 
 #[derive(Clone, Debug)]
 struct Place {
-    file: PathBuf,
     len: u64,
     last_use: u64,
 }
@@ -90,6 +90,7 @@ impl Disk {
         let disk = Self {
             directory: directory.clone(),
             bytes_max: config.bytes_max,
+            objects_max: config.objects_max,
             fresh_min: Duration::from_secs(config.fresh_s_min),
             index: Mutex::default(),
             naming: Mutex::default(),
@@ -160,19 +161,19 @@ impl Disk {
         fs::rename(unfinished, &file)?;
         let evicted = {
             let mut index = self.lock();
-            index.put(&write.key, file, len);
-            index.evict(self.bytes_max)
+            index.put(&write.key, len);
+            index.evict(self.bytes_max, self.objects_max)
         };
-        evicted.iter().for_each(|file| drop(fs::remove_file(file)));
+        self.remove_files(&evicted);
         Ok(true)
     }
 
     /// Reads an object. What is damaged is removed, and an error.
     pub(crate) fn load(&self, key: &str) -> io::Result<Option<Object>> {
-        let Some(file) = self.lock().touch(key) else {
+        if !self.lock().touch(key) {
             return Ok(None);
-        };
-        let loaded = fs::read(&file).and_then(|bytes| decode(&bytes.into(), key));
+        }
+        let loaded = fs::read(self.file_of(key)).and_then(|bytes| decode(&bytes.into(), key));
         if loaded.is_err() {
             self.remove_one(key);
         }
@@ -183,20 +184,28 @@ impl Disk {
     /// number of those that were there.
     pub(crate) fn remove(&self, is_it: impl Fn(&str) -> bool) -> usize {
         let _naming = self.naming.lock().unwrap_or_else(PoisonError::into_inner);
-        let files = self.lock().remove(is_it);
-        files.iter().for_each(|file| drop(fs::remove_file(file)));
-        files.len()
+        let removed = self.lock().remove(is_it);
+        self.remove_files(&removed);
+        removed.len()
     }
 
     /// Removes the object under `key`, also if it is about to be written.
     pub(crate) fn remove_one(&self, key: &str) {
         let _naming = self.naming.lock().unwrap_or_else(PoisonError::into_inner);
-        let file = {
+        let was_there = {
             let mut index = self.lock();
             index.writes.retain(|_, written| written != key);
             index.drop_one(key)
         };
-        file.map(fs::remove_file);
+        if was_there {
+            self.remove_files(&[key]);
+        }
+    }
+
+    fn remove_files(&self, keys: &[impl AsRef<str>]) {
+        for key in keys {
+            let _ = fs::remove_file(self.file_of(key.as_ref()));
+        }
     }
 
     fn list(&self) -> io::Result<()> {
@@ -205,21 +214,24 @@ impl Disk {
             let path = entry?.path();
             match path.extension().and_then(|suffix| suffix.to_str()) {
                 Some(SUFFIX) => match read_meta(&path) {
-                    Ok((meta, len)) => found.push((meta.stored_unix_ms, meta.key, path, len)),
-                    Err(_) => drop(fs::remove_file(&path)),
+                    Ok((meta, len)) if path == self.file_of(&meta.key) => {
+                        found.push((meta.stored_unix_ms, meta.key, len));
+                    }
+                    _ => drop(fs::remove_file(&path)),
                 },
                 Some(SUFFIX_UNFINISHED) => drop(fs::remove_file(&path)),
                 _ => {}
             }
         }
         found.sort();
-        let mut index = self.lock();
-        for (_, key, path, len) in found {
-            index.put(&key, path, len);
-        }
-        for file in index.evict(self.bytes_max) {
-            let _ = fs::remove_file(file);
-        }
+        let evicted = {
+            let mut index = self.lock();
+            for (_, key, len) in found {
+                index.put(&key, len);
+            }
+            index.evict(self.bytes_max, self.objects_max)
+        };
+        self.remove_files(&evicted);
         Ok(())
     }
 
@@ -234,52 +246,59 @@ impl Disk {
 }
 
 impl Index {
-    fn put(&mut self, key: &str, file: PathBuf, len: u64) {
+    fn put(&mut self, key: &str, len: u64) {
         self.drop_one(key);
         self.uses += 1;
         let last_use = self.uses;
         self.bytes += len;
-        self.by_use.insert(last_use, key.into());
-        let place = Place {
-            file,
-            len,
-            last_use,
+        let key: Arc<str> = key.into();
+        self.by_use.insert(last_use, key.clone());
+        self.places.insert(key, Place { len, last_use });
+    }
+
+    /// Notes that the object under `key` is used. Returns whether there is one.
+    fn touch(&mut self, key: &str) -> bool {
+        let Some(place) = self.places.get_mut(key) else {
+            return false;
         };
-        self.places.insert(key.into(), place);
-    }
-
-    fn touch(&mut self, key: &str) -> Option<PathBuf> {
-        let place = self.places.get_mut(key)?;
         self.uses += 1;
-        let key = self.by_use.remove(&place.last_use)?;
+        let key = self.by_use.remove(&place.last_use);
         place.last_use = self.uses;
-        self.by_use.insert(self.uses, key);
-        Some(place.file.clone())
+        self.by_use.extend(key.map(|key| (self.uses, key)));
+        true
     }
 
-    fn drop_one(&mut self, key: &str) -> Option<PathBuf> {
-        let place = self.places.remove(key)?;
+    /// Returns whether it was there.
+    fn drop_one(&mut self, key: &str) -> bool {
+        let Some(place) = self.places.remove(key) else {
+            return false;
+        };
         self.by_use.remove(&place.last_use);
         self.bytes -= place.len;
-        Some(place.file)
+        true
     }
 
-    fn evict(&mut self, bytes_max: u64) -> Vec<PathBuf> {
-        let mut files = Vec::new();
-        while self.bytes > bytes_max {
+    /// Returns the keys that had to go.
+    fn evict(&mut self, bytes_max: u64, objects_max: usize) -> Vec<Arc<str>> {
+        let mut keys = Vec::new();
+        while self.bytes > bytes_max || self.places.len() > objects_max {
             let Some((_, key)) = self.by_use.pop_first() else {
                 break;
             };
-            files.extend(self.drop_one(&key));
+            self.drop_one(&key);
+            keys.push(key);
         }
-        files
+        keys
     }
 
-    fn remove(&mut self, is_it: impl Fn(&str) -> bool) -> Vec<PathBuf> {
+    fn remove(&mut self, is_it: impl Fn(&str) -> bool) -> Vec<Arc<str>> {
         let keys = self.places.keys().filter(|key| is_it(key));
-        let keys: Vec<String> = keys.cloned().collect();
+        let keys: Vec<Arc<str>> = keys.cloned().collect();
         self.writes.retain(|_, key| !is_it(key));
-        keys.iter().filter_map(|key| self.drop_one(key)).collect()
+        for key in &keys {
+            self.drop_one(key);
+        }
+        keys
     }
 }
 
@@ -442,6 +461,28 @@ mod tests {
         assert!(loaded.is_fresh() && loaded.origin_etag.unwrap() == "\"e\"");
         assert_eq!(again.remove(|key| key > "/a"), 2);
         assert_eq!(open(folder.path(), 35_000).size().1, 1);
+    }
+
+    #[test]
+    fn small_objects_take_places_as_well() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = DiskConfig {
+            directory: Some(folder.path().into()),
+            objects_max: 3,
+            ..DiskConfig::default()
+        };
+        let disk = Disk::open(&config).unwrap().unwrap();
+        for key in ["/a?1", "/a?2", "/a?3", "/a?4", "/a?5"] {
+            disk.store(&disk.begin(key), &object(b"x")).unwrap();
+        }
+        assert!(disk.size().1 == 3 && disk.has("/a?5") && !disk.has("/a?2"));
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 3);
+        let config = DiskConfig {
+            objects_max: 2,
+            ..config
+        };
+        assert_eq!(Disk::open(&config).unwrap().unwrap().size().1, 2);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
     }
 
     #[test]

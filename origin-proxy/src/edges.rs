@@ -6,10 +6,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use moka::{policy::EvictionPolicy, sync::Cache};
+use moka::sync::Cache;
 
 use crate::{
     proxy::Proxy,
+    recent,
     target::{Site, Target},
 };
 
@@ -35,9 +36,9 @@ const NAME: &str = "shoal_proxy_live_unchanged_seconds";
 
 impl Default for Edges {
     fn default() -> Self {
-        let builder = Cache::builder().max_capacity(EDGES_MAX).time_to_live(IDLE);
+        let builder = recent::builder(EDGES_MAX).time_to_live(IDLE);
         Self {
-            edges: builder.eviction_policy(EvictionPolicy::lru()).build(),
+            edges: builder.build(),
         }
     }
 }

@@ -135,6 +135,16 @@ fn expires_in(headers: &HeaderMap) -> Option<Duration> {
     )
 }
 
+/// Whether an answer says that the origin cannot, or will not now: it fails, or wants to be asked later (RFC 9110
+/// section 15.5.9, RFC 6585 section 4, RFC 8470 section 5.2). Who asks again at once only makes it worse.
+pub(crate) fn is_trouble(status: StatusCode) -> bool {
+    let is_later = matches!(
+        status,
+        StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS
+    );
+    is_later || status.is_server_error()
+}
+
 /// Whether an answer with this head may be given to more than the one who asked.
 pub(crate) fn is_shareable(status: StatusCode, headers: &HeaderMap, is_authorized: bool) -> bool {
     let control = CacheControl::read(headers);
@@ -149,7 +159,7 @@ pub(crate) fn is_shareable(status: StatusCode, headers: &HeaderMap, is_authorize
         | StatusCode::NOT_FOUND
         | StatusCode::GONE => true,
         StatusCode::FOUND | StatusCode::TEMPORARY_REDIRECT => control.fresh(headers).is_some(),
-        other => other.is_server_error(),
+        other => is_trouble(other),
     };
     let is_kept = !control.no_store || !(status.is_success() || status.is_redirection());
     is_for_all && is_kept && !is_encoded && is_for_many(&control, headers, is_authorized)
@@ -180,6 +190,11 @@ pub(crate) fn why_not_shared(
 pub(crate) fn lets_share(headers: &HeaderMap, is_authorized: bool) -> bool {
     let control = CacheControl::read(headers);
     !control.no_store && is_for_many(&control, headers, is_authorized)
+}
+
+/// How long an answer with this head says that it may be repeated, if it says anything.
+pub(crate) fn told(headers: &HeaderMap) -> Option<Duration> {
+    CacheControl::read(headers).fresh(headers)
 }
 
 fn is_for_many(control: &CacheControl, headers: &HeaderMap, is_authorized: bool) -> bool {
@@ -213,7 +228,7 @@ pub(crate) fn plan_freshness(
     config: &CacheConfig,
 ) -> Option<Freshness> {
     let control = CacheControl::read(headers);
-    if control.no_store || status.is_server_error() {
+    if control.no_store || is_trouble(status) {
         return None;
     }
     if matches!(status, StatusCode::NOT_FOUND | StatusCode::GONE) {

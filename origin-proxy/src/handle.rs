@@ -130,7 +130,7 @@ fn finish(
     is_finished: bool,
 ) -> Response<Body> {
     if response.status() == StatusCode::METHOD_NOT_ALLOWED {
-        let allow = HeaderValue::from_static(respond::METHODS);
+        let allow = respond::methods(proxy.config.limits.body_bytes_max);
         response.headers_mut().insert(header::ALLOW, allow);
     }
     if let Some(alt_svc) = &client.alt_svc {
@@ -208,7 +208,8 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     if head.method == Method::OPTIONS {
-        return Answered::own(proxy, respond::preflight(asked));
+        let methods = respond::methods(proxy.config.limits.body_bytes_max);
+        return Answered::own(proxy, respond::preflight(asked, methods));
     }
     if let Some(response) = admin::page(proxy, head) {
         return Answered::own(proxy, response);

@@ -49,6 +49,7 @@ mod purge;
 mod quic;
 mod range;
 mod rates;
+mod recent;
 mod records;
 mod redirects;
 mod release;

@@ -11,12 +11,13 @@ use futures_util::future::join_all;
 use http::HeaderMap;
 use swarm_core::{
     id::Name,
-    timeline::{Listed, PLAYLIST_LEN_MAX, SegmentInfo, Track, dash, hls},
+    timeline::{Listed, PLAYLIST_LEN_MAX, SEGMENTS_LIVE_MAX, SegmentInfo, Track, dash, hls},
 };
+use url::Url;
 
 use crate::{
     freshness::Kind,
-    lowlatency::LowLatency,
+    lowlatency::{LowLatency, attribute},
     object::{Object, Records},
     part_list::{self, PartList},
     playlist::{Format, annotate_mpd},
@@ -113,7 +114,12 @@ impl Proxy {
         if text.contains("#EXT-X-I-FRAMES-ONLY") {
             return (raw.clone(), kind);
         }
-        let mut due = self.note_track(&stream, target, &track, Clock::Now);
+        let Noted { mut due, is_anew } = self.note_track(&stream, target, &track, Clock::Now);
+        let source = source_of(target, &track);
+        let has_seam = discontinuities(text).is_some_and(|n| stream.on_discontinuities(source, n));
+        if has_seam || is_anew {
+            self.distrust_beside(target, &track, text);
+        }
         if low_latency.is_some() {
             due.extend(self.note_parts(&stream, target, &track, &PartList::read(text, &url)));
         }
@@ -173,7 +179,11 @@ impl Proxy {
         }
         // Nothing of a manifest depends on records, so it does not wait for them.
         for representation in &manifest.representations {
-            let mut due = self.note_track(&stream, target, &representation.track, Clock::Now);
+            let track = &representation.track;
+            let Noted { mut due, is_anew } = self.note_track(&stream, target, track, Clock::Now);
+            if is_anew {
+                self.distrust_beside(target, track, "");
+            }
             // Those that are being made would keep others waiting for as long.
             if stream.has_growing_segments() {
                 due.retain(|(_, place)| self.is_there(place));
@@ -183,39 +193,57 @@ impl Proxy {
         (Bytes::from(annotate_mpd(text, stream.id)), kind)
     }
 
-    /// Notes what a track lists. Returns the segments without a record that are due: the newest of a live
-    /// one, and what the cache has.
-    fn note_track(
-        &self,
-        stream: &Stream,
-        target: &Target,
-        track: &Track,
-        clock: Clock,
-    ) -> Vec<(Name, Target)> {
+    /// Notes what a track lists.
+    fn note_track(&self, stream: &Stream, target: &Target, track: &Track, clock: Clock) -> Noted {
         if !track.ended {
             stream.on_target(u64::from(track.target_ms));
         }
         let source = source_of(target, track);
         let last_seq = track.segments.last().map_or(0, |last| last.info.seq);
+        let era_before = stream.era(source);
         // Ahead of its time, the last number is not what the next manifest has to be measured by.
         let era = match clock {
             Clock::Now => stream.on_window(source, last_seq, OVERLAP_SEGMENTS),
-            Clock::Ahead => stream.era(source),
+            Clock::Ahead => era_before,
         };
-        let listed = self.note_listed(stream, target, source, era, &track.segments);
+        let (listed, is_again) = self.note_listed(stream, target, source, era, &track.segments);
         let ahead = if track.ended {
             0
         } else {
             self.config.records.prefetch_segments_max
         };
+        let further_back = listed.len().saturating_sub(ahead);
         // Further back, what is there anyway: it may have been asked for before it was listed.
         let is_due = |(index, (name, place)): &(usize, (Name, Target))| {
             stream.record_of(*name).is_none()
                 && !stream.has_failed(*name)
-                && (*index < ahead || self.is_there(place))
+                && (*index >= further_back || self.is_there(place) && !stream.has_forgotten(*name))
         };
-        let newest = listed.into_iter().rev().enumerate().filter(is_due);
-        newest.map(|(_, due)| due).collect()
+        // The newest are looked at last, so that their records are the last to make room.
+        let due = listed.into_iter().enumerate().filter(is_due);
+        let mut due: Vec<(Name, Target)> = due.map(|(_, due)| due).collect();
+        due.reverse();
+        Noted {
+            due,
+            is_anew: is_again || era != era_before,
+        }
+    }
+
+    /// Has what a track needs beside its segments, its keys among it, asked for again: an encoder that has started
+    /// anew often gives other bytes the same names.
+    fn distrust_beside(&self, target: &Target, track: &Track, text: &str) {
+        let site = self.site_of(target);
+        let keys = key_urls(text, &Site::viewer_url(target));
+        let inits = track.inits.iter().map(|init| init.url.clone());
+        let places: HashMap<String, Target> = inits
+            .chain(keys)
+            .filter_map(|url| site.local(&url))
+            .map(|place| (place.key.clone(), place))
+            .collect();
+        for place in places.values() {
+            tracing::debug!(path = place.path, "asked for again after a new beginning");
+            self.distrust(place);
+        }
     }
 
     /// Notes the parts of a track. Returns those that are there and have no record: they are not
@@ -245,7 +273,7 @@ impl Proxy {
             };
             stream.on_hinted(name, listing);
         }
-        let listed = self.note_listed(stream, target, source, era, &parts.listed);
+        let (listed, _) = self.note_listed(stream, target, source, era, &parts.listed);
         let unsigned = listed
             .into_iter()
             .filter(|(name, place)| stream.record_of(*name).is_none() && self.is_there(place));
@@ -258,7 +286,8 @@ impl Proxy {
         object.is_some_and(|object| object.is_fresh() && object.status == http::StatusCode::OK)
     }
 
-    /// Notes what a playlist lists: names, and what of this proxy or its origin they stand for.
+    /// Notes what a playlist lists: names, and what of this proxy or its origin they stand for; and whether any
+    /// name is used again.
     fn note_listed(
         &self,
         stream: &Stream,
@@ -266,8 +295,9 @@ impl Proxy {
         source: Name,
         era: u64,
         segments: &[Listed],
-    ) -> Vec<(Name, Target)> {
+    ) -> (Vec<(Name, Target)>, bool) {
         let site = self.site_of(target);
+        let mut is_again = false;
         let mut listed: Vec<(Name, Target)> = Vec::with_capacity(segments.len());
         // Of each object that has ranges.
         let mut ranged: HashMap<String, (Target, Ranges)> = HashMap::new();
@@ -278,6 +308,7 @@ impl Proxy {
             if stream.on_listed(source, era, segment) {
                 tracing::info!(path = place.path, "name is used again");
                 self.distrust(&place);
+                is_again = true;
             }
             if let Some(range) = segment.range {
                 let of = ranged.entry(place.key.clone());
@@ -289,7 +320,7 @@ impl Proxy {
         for (place, ranges) in ranged.into_values() {
             self.note_ranges(stream, &place, ranges);
         }
-        listed
+        (listed, is_again)
     }
 
     /// Notes the ranges of an object that are segments. One that is shorter in the cache has grown.
@@ -398,6 +429,43 @@ fn thread_cpu() -> Duration {
     Duration::try_from(time).unwrap_or_default()
 }
 
+/// What there is to do about a track.
+struct Noted {
+    /// Segments without a record, the newest first: the newest ones of a live track, and what the cache has.
+    due: Vec<(Name, Target)>,
+    /// Its numbers have started again, or a name stands for another segment.
+    is_anew: bool,
+}
+
+/// The discontinuities that a playlist has had until its end; none if it leaves out some (LL-HLS).
+fn discontinuities(text: &str) -> Option<u64> {
+    let mut count = 0_u64;
+    for line in text.lines() {
+        if line.starts_with("#EXT-X-SKIP:") {
+            return None;
+        }
+        if let Some(before) = line.strip_prefix("#EXT-X-DISCONTINUITY-SEQUENCE:") {
+            count = count.saturating_add(before.trim().parse().unwrap_or(0));
+        } else if line.trim_end() == "#EXT-X-DISCONTINUITY" {
+            count = count.saturating_add(1);
+        }
+    }
+    Some(count)
+}
+
+/// The URLs of the keys that the playlist `text` from `url` names, for some hundred changes of keys.
+fn key_urls(text: &str, url: &str) -> Vec<String> {
+    let Ok(base) = Url::parse(url) else {
+        return Vec::new();
+    };
+    let keys = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("#EXT-X-KEY:"));
+    let uris = keys.filter_map(|key| attribute(key, "URI"));
+    let urls = uris.filter_map(|uri| base.join(uri).ok());
+    urls.take(SEGMENTS_LIVE_MAX).map(Into::into).collect()
+}
+
 /// What the numbers of a track are counted for.
 fn source_of(target: &Target, track: &Track) -> Name {
     Name::of(&format!("{}#{}", target.path, track.track))
@@ -421,8 +489,9 @@ enum Clock {
 }
 
 const CLOCK_ERROR_MS: u64 = 1000;
-/// A playlist that is older than one before it, and no new beginning, is so many segments behind at most.
-const OVERLAP_SEGMENTS: u64 = 1;
+/// A playlist that is older than one before it, and no new beginning, is so many segments behind at most: two
+/// packagers of one stream are seldom further apart, and players begin that far from the end.
+const OVERLAP_SEGMENTS: u64 = 3;
 /// A low-latency playlist is held back for this share of a part at most: a quarter.
 const PART_HOLD_SHARE: u64 = 4;
 /// The answer to a blocking reload is the same whenever it is asked for (in target durations).

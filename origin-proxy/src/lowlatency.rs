@@ -11,6 +11,7 @@ use url::Url;
 
 use crate::{
     proxy::Proxy,
+    recent,
     target::{Site, Target},
 };
 
@@ -44,7 +45,7 @@ impl Default for Parts {
 }
 
 fn short_lived<T: Clone + Send + Sync + 'static>() -> Cache<String, T> {
-    let builder = Cache::builder().max_capacity(PARTS_MAX);
+    let builder = recent::builder(PARTS_MAX);
     builder.time_to_live(PARTS_TTL).build()
 }
 

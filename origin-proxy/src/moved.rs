@@ -1,6 +1,6 @@
 //! Playlists and manifests that the origin has under another path.
 
-use std::{sync::Arc, time::Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -13,8 +13,9 @@ use crate::{
 impl Proxy {
     /// Where viewers must go for `target`, if `response` is a playlist that redirects have led to in another
     /// folder of the origin: what it lists is relative to where it is. Elsewhere viewers cannot be sent
-    /// without losing them, and objects are followed: their names lead nowhere else.
-    pub(crate) fn moved(&self, target: &Target, response: &Response) -> Option<Arc<Object>> {
+    /// without losing them, and objects are followed: their names lead nowhere else. Nobody may keep the answer:
+    /// where to may be for one viewer alone.
+    pub(crate) fn moved(&self, target: &Target, response: &Response) -> Option<Object> {
         let is_playlist = Format::of(&target.path, response.headers()) != Format::Other;
         if !is_playlist || response.status() != StatusCode::OK {
             return None;
@@ -32,7 +33,7 @@ impl Proxy {
         let mut headers = HeaderMap::new();
         headers.insert(header::LOCATION, HeaderValue::try_from(location).ok()?);
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        Some(Arc::new(Object {
+        Some(Object {
             status: StatusCode::FOUND,
             headers,
             body: Bytes::new(),
@@ -43,7 +44,7 @@ impl Proxy {
             records: Default::default(),
             prepared: Default::default(),
             gzipped: Default::default(),
-        }))
+        })
     }
 }
 

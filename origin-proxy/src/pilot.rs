@@ -118,15 +118,13 @@ impl Pilot {
             return Ok(self.confirm(prior, &told, to_first).await);
         }
         if let Some(elsewhere) = proxy.moved(&self.target, &response) {
-            // Where to may be for this viewer alone.
-            let _ = to_first.send(Answer::Whole(elsewhere));
-            return Ok(Landing::NotShared);
+            return Ok(self.land_elsewhere(elsewhere, &told, to_first));
         }
         // Caches that keep an answer owe it a date (RFC 9110 section 6.6.1).
         let date = told.head.entry(header::DATE);
         date.or_insert_with(|| now_as_date().unwrap_or(HeaderValue::from_static("")));
         let is_early = self.errand == Errand::Prefetch && status != StatusCode::OK;
-        if status.is_server_error() && !is_early {
+        if freshness::is_trouble(status) && !is_early {
             return Ok(self.land_failure(response, told).await);
         }
         let is_too_long = response
@@ -267,7 +265,16 @@ impl Pilot {
         Ok(released.await)
     }
 
-    fn keep(&self, (object, is_kept): (Object, bool)) -> Landing {
+    fn keep(&self, new: (Object, bool)) -> Landing {
+        self.keep_if(new, |_| true)
+    }
+
+    /// The same; `is_written` tells whether it is written to disk, if it is worth it, by its key.
+    fn keep_if(
+        &self,
+        (object, is_kept): (Object, bool),
+        is_written: impl FnOnce(&str) -> bool,
+    ) -> Landing {
         let object = Arc::new(object);
         if !is_kept {
             return Landing::Whole(object);
@@ -275,7 +282,9 @@ impl Pilot {
         let proxy = &self.proxy;
         let kept = proxy.if_current(&self.target, &self.flight, || {
             let key = self.flight.key();
-            self.write_disk(&key, &object);
+            if is_written(&key) {
+                self.write_disk(&key, &object);
+            }
             proxy.cache.insert(key, object.clone());
         });
         if kept.is_some() && self.is_for_all() {

@@ -27,7 +27,7 @@ use crate::{
     disk::Disk,
     edges::Edges,
     error::Failure,
-    freshness::{is_for_authorized, is_only_if_cached},
+    freshness::{is_for_authorized, is_only_if_cached, is_trouble},
     key,
     keyring::{self, Keys},
     lowlatency::Parts,
@@ -36,6 +36,7 @@ use crate::{
     pilot::Pilot,
     playlist::Format,
     rates::Rates,
+    recent,
     records::Stream,
     respond,
     rules::Rules,
@@ -76,6 +77,9 @@ pub(crate) struct Proxy {
     pub(crate) steering: Steering,
     pub(crate) rates: Rates,
     pub(crate) access: Option<AccessLog>,
+    /// It has been told to stop, and is to get no more viewers.
+    pub(crate) is_leaving: AtomicBool,
+    /// Those that it has are to go as well.
     pub(crate) is_draining: AtomicBool,
     pub(crate) admin_token: Option<String>,
     /// What every answer has.
@@ -167,8 +171,7 @@ impl Proxy {
             sites: measured(sites(&config)?, &metrics),
             upstream: Upstream::new(&config)?,
             prefetch_permits: Semaphore::new(config.records.prefetch_concurrency),
-            cache: Cache::builder()
-                .max_capacity(config.cache.bytes_max)
+            cache: recent::builder(config.cache.bytes_max)
                 .weigher(|key: &String, object: &Arc<Object>| {
                     let key_len = u32::try_from(key.len()).unwrap_or(0);
                     object.weight().saturating_add(key_len)
@@ -176,11 +179,10 @@ impl Proxy {
                 .build(),
             disk: Disk::open(&config.disk)?.map(Arc::new),
             disk_permits: Arc::new(Semaphore::new(DISK_WRITES_MAX)),
-            unshared: Cache::builder()
-                .max_capacity(UNSHARED_MAX)
+            unshared: recent::builder(UNSHARED_MAX)
                 .time_to_live(UNSHARED_TTL)
                 .build(),
-            varies: Cache::new(VARIES_MAX),
+            varies: recent::cache(VARIES_MAX),
             has_varies: AtomicBool::new(false),
             // Keys on disk are older than this process.
             vary_salts: AtomicU64::new(salt),
@@ -193,6 +195,7 @@ impl Proxy {
             steering: Steering::new(&config.steering),
             rates: Rates::new(&config.limits),
             access: AccessLog::open(&config.log, metrics.log_lost.clone())?,
+            is_leaving: AtomicBool::new(false),
             is_draining: AtomicBool::new(false),
             added: respond::added(&config.cors.origins),
             admin_token: key::admin_token(&config.admin)?,
@@ -387,7 +390,7 @@ impl Proxy {
             Progress::Growing(head) if is_barred(&head.headers) => Landed::Nowhere,
             Progress::Growing(head) => Landed::With(Answer::Growing(seat.flight, head), outcome),
             // It is the same for all, and nobody fares better alone.
-            Progress::Landed(Landing::Whole(object)) if object.status.is_server_error() => {
+            Progress::Landed(Landing::Whole(object)) if is_trouble(object.status) => {
                 match self.stale(seat.variant) {
                     Some(stale) => Landed::With(Answer::Whole(stale), Outcome::Stale),
                     None => Landed::With(Answer::Whole(object), outcome),
@@ -546,7 +549,7 @@ impl Proxy {
             .ask(target, method.clone(), headers, Bytes::new())
             .await?;
         if let Some(elsewhere) = self.moved(target, &response) {
-            return Ok(Answer::Whole(elsewhere));
+            return Ok(Answer::Whole(Arc::new(elsewhere)));
         }
         let format = Format::of(&target.path, response.headers());
         let is_ours = format != Format::Other && response.status() == StatusCode::OK;

@@ -16,8 +16,11 @@ use h3::{
 };
 use http::{Method, header};
 use hyper::body::{Body as _, Frame};
-use quinn::crypto::rustls::QuicServerConfig;
-use tokio::time::{sleep, timeout};
+use quinn::{Incoming, crypto::rustls::QuicServerConfig};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{sleep, timeout},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -32,6 +35,15 @@ use crate::{
 /// Requests of one connection at the same time.
 const STREAMS_MAX: u32 = 256;
 const IDLE: Duration = Duration::from_secs(30);
+/// What one connection may have on its way, unacknowledged: 80 Mbit/s at a round trip of 100 ms.
+const SEND_WINDOW: u64 = 1024 * 1024;
+/// Handshakes at the same time of viewers who have not shown that they are at their address. Beyond them
+/// newcomers are asked to (RFC 9000 section 8.1.2), which takes a round trip.
+const HANDSHAKES_UNPROVEN_MAX: usize = 64;
+/// Handshakes at the same time of those who have.
+const HANDSHAKES_PROVEN_MAX: usize = 1024;
+/// How long a connection that is to end must have sent nothing, at least, to have sent all.
+const SETTLED: Duration = Duration::from_millis(500);
 type Stream = RequestStream<h3_quinn::BidiStream<Bytes>, Bytes>;
 type Sending = RequestStream<h3_quinn::SendStream<Bytes>, Bytes>;
 type Receiving = RequestStream<h3_quinn::RecvStream, Bytes>;
@@ -42,13 +54,14 @@ pub(crate) fn open(
     certificates: &Arc<Certificates>,
 ) -> Result<quinn::Endpoint, Error> {
     let blame = |error: String| Error::Environment(format!("HTTP/3: {error}"));
-    let tls = certificates.server_config(&[b"h3"]);
+    let tls = certificates.server_config(&[b"h3"])?;
     let crypto = QuicServerConfig::try_from(tls).map_err(|error| blame(error.to_string()))?;
     let mut config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
     let mut transport = quinn::TransportConfig::default();
     transport
         .max_concurrent_bidi_streams(STREAMS_MAX.into())
-        .max_idle_timeout(IDLE.try_into().ok());
+        .max_idle_timeout(IDLE.try_into().ok())
+        .send_window(SEND_WINDOW);
     config.transport_config(Arc::new(transport));
     quinn::Endpoint::new(
         quinn::EndpointConfig::default(),
@@ -59,15 +72,47 @@ pub(crate) fn open(
     .map_err(|error| blame(error.to_string()))
 }
 
+/// Places of handshakes.
+struct Handshakes {
+    unproven: Arc<Semaphore>,
+    proven: Arc<Semaphore>,
+}
+
+impl Handshakes {
+    fn new() -> Self {
+        Self {
+            unproven: Arc::new(Semaphore::new(HANDSHAKES_UNPROVEN_MAX)),
+            proven: Arc::new(Semaphore::new(HANDSHAKES_PROVEN_MAX)),
+        }
+    }
+
+    /// A place for a newcomer, or none after telling it so.
+    fn admit(&self, incoming: Incoming) -> Option<(Incoming, OwnedSemaphorePermit)> {
+        let is_proven = incoming.remote_address_validated();
+        let places = if is_proven {
+            &self.proven
+        } else {
+            &self.unproven
+        };
+        match places.clone().try_acquire_owned() {
+            Ok(place) => return Some((incoming, place)),
+            Err(_) if is_proven => incoming.refuse(),
+            Err(_) => drop(incoming.retry()),
+        }
+        None
+    }
+}
+
 /// Serves viewers until `stop`, then lets open requests end, for `drain` at most.
 pub(crate) async fn serve(
     endpoint: quinn::Endpoint,
     proxy: Arc<Proxy>,
-    connections: Arc<tokio::sync::Semaphore>,
+    connections: Arc<Semaphore>,
     stop: CancellationToken,
     drain: Duration,
 ) {
     let open = TaskTracker::new();
+    let handshakes = Handshakes::new();
     loop {
         let incoming = tokio::select! {
             incoming = endpoint.accept() => incoming,
@@ -76,36 +121,57 @@ pub(crate) async fn serve(
         let Some(incoming) = incoming else {
             break;
         };
-        let Ok(permit) = connections.clone().try_acquire_owned() else {
-            incoming.refuse();
+        let Some((incoming, handshake)) = handshakes.admit(incoming) else {
             continue;
         };
-        let address = incoming.remote_address().ip();
-        let Some(place) = proxy.rates.connect(address) else {
-            incoming.refuse();
-            continue;
-        };
-        let (proxy, stop) = (proxy.clone(), stop.clone());
+        let (proxy, connections, stop) = (proxy.clone(), connections.clone(), stop.clone());
         open.spawn(async move {
-            let gauge = proxy.metrics.connections.clone();
-            gauge.increment(1.0);
-            if let Ok(connection) = incoming.await {
-                let client = Client {
-                    address,
-                    alt_svc: None,
-                };
-                if let Err(error) = converse(connection, proxy, client, stop).await {
-                    tracing::debug!(%error, "connection ended early");
-                }
+            let patience = Duration::from_millis(proxy.config.timeouts.request_head_ms);
+            let connection = tokio::select! {
+                connection = timeout(patience, incoming) => connection,
+                () = stop.cancelled() => return,
+            };
+            drop(handshake);
+            if let Ok(Ok(connection)) = connection {
+                receive(connection, proxy, connections, stop).await;
             }
-            gauge.decrement(1.0);
-            drop((permit, place));
         });
     }
     open.close();
     let _ = timeout(drain, open.wait()).await;
     endpoint.close(0_u32.into(), b"");
 }
+
+/// Serves a viewer, if there is a place for it: before the handshake anybody could have had it, under any
+/// address.
+async fn receive(
+    connection: quinn::Connection,
+    proxy: Arc<Proxy>,
+    connections: Arc<Semaphore>,
+    stop: CancellationToken,
+) {
+    let address = connection.remote_address().ip();
+    let place = connections.try_acquire_owned().ok();
+    let place = place.and_then(|place| Some((place, proxy.rates.connect(address)?)));
+    let Some(_place) = place else {
+        proxy.metrics.refused.increment(1);
+        connection.close(H3_EXCESSIVE_LOAD, b"");
+        return;
+    };
+    let gauge = proxy.metrics.connections.clone();
+    gauge.increment(1.0);
+    let client = Client {
+        address,
+        alt_svc: None,
+    };
+    if let Err(error) = converse(connection, proxy, client, stop).await {
+        tracing::debug!(%error, "connection ended early");
+    }
+    gauge.decrement(1.0);
+}
+
+/// RFC 9114 section 8.1.
+const H3_EXCESSIVE_LOAD: quinn::VarInt = quinn::VarInt::from_u32(0x0107);
 
 async fn converse(
     connection: quinn::Connection,
@@ -144,6 +210,8 @@ async fn converse(
             () = stop.cancelled(), if !is_stopping => {
                 is_stopping = true;
                 connection.shutdown(0).await?;
+                // From here on, to have no requests is to be done.
+                requests.close();
                 continue;
             }
             // All requests are answered, and there are no more to come.
@@ -158,13 +226,27 @@ async fn converse(
                 tracing::debug!(%error, "request ended early");
             }
         });
-        if is_stopping {
-            requests.close();
-        }
     }
     requests.close();
     requests.wait().await;
+    if is_stopping {
+        settle(&quic).await;
+    }
     Ok(())
+}
+
+/// Waits until all that is to be sent has been, as far as can be told: the connection ends with its last handle,
+/// whatever it has yet to send.
+async fn settle(connection: &quinn::Connection) {
+    let pause = SETTLED.max(connection.rtt() * 4);
+    let mut sent = None;
+    while connection.close_reason().is_none() {
+        let now = connection.stats().frame_tx.stream;
+        if sent.replace(now) == Some(now) {
+            break;
+        }
+        let _ = timeout(pause, connection.closed()).await;
+    }
 }
 
 async fn request(

@@ -19,7 +19,7 @@ use swarm_core::{
     timeline::{Content, Listed, SegmentInfo},
 };
 
-use crate::keyring::Keys;
+use crate::{keyring::Keys, recent};
 
 /// A record, and as the value of its header.
 #[derive(Debug)]
@@ -64,10 +64,16 @@ pub(crate) struct Stream {
     numbers: Cache<(Name, Name), (u64, u64)>,
     /// By the name of a playlist and its track.
     numberings: Cache<Name, Numbering>,
+    /// Discontinuities that a playlist has had, by the same names.
+    joints: Cache<Name, u64>,
     eras: AtomicU64,
     /// Names whose bytes could not be had; not asked for ahead of viewers for a while.
     failed: Cache<Name, ()>,
     records: Cache<Name, Arc<Signed>>,
+    /// Number and era under which names have been signed, also those whose records had to go.
+    recorded: Cache<Name, (u64, u64)>,
+    /// A record had to go whose segment is listed yet.
+    has_forgotten: AtomicBool,
     /// Manifests whose segments come by the clock, by path.
     manifests: Cache<String, Arc<str>>,
     /// Whether a manifest says that segments can be had while they are made (LL-DASH).
@@ -96,22 +102,25 @@ const MANIFESTS_MAX: u64 = 16;
 
 impl Stream {
     pub(crate) fn new(name: &str, prefix: &str, keys: Keys, records_max: u64) -> Self {
+        let listings_max = records_max.saturating_mul(LISTINGS_PER_RECORD);
         Self {
             name: name.into(),
             prefix: prefix.into(),
             id: StreamId::of(&keys.load().names, name),
             keys,
-            listings: Cache::new(records_max.saturating_mul(LISTINGS_PER_RECORD)),
-            ranges: Cache::new(RANGED_OBJECTS_MAX),
-            numbers: Cache::new(records_max.saturating_mul(LISTINGS_PER_RECORD)),
-            numberings: Cache::new(NUMBERINGS_MAX),
+            listings: recent::cache(listings_max),
+            ranges: recent::cache(RANGED_OBJECTS_MAX),
+            numbers: recent::cache(listings_max),
+            numberings: recent::cache(NUMBERINGS_MAX),
+            joints: recent::cache(NUMBERINGS_MAX),
             eras: AtomicU64::new(0),
-            failed: Cache::builder()
-                .max_capacity(records_max)
+            failed: recent::builder(records_max)
                 .time_to_live(FAILED_PAUSE)
                 .build(),
-            records: Cache::new(records_max),
-            manifests: Cache::new(MANIFESTS_MAX),
+            records: recent::cache(records_max),
+            recorded: recent::cache(listings_max),
+            has_forgotten: AtomicBool::new(false),
+            manifests: recent::cache(MANIFESTS_MAX),
             has_growing_segments: AtomicBool::new(false),
             target_ms: AtomicU64::new(0),
             born: Instant::now(),
@@ -137,6 +146,16 @@ impl Stream {
         };
         self.numberings.insert(source, Numbering { last_seq, era });
         era
+    }
+
+    /// Notes how many discontinuities the track that `source` names has had. Returns whether there are more than
+    /// before.
+    pub(crate) fn on_discontinuities(&self, source: Name, count: u64) -> bool {
+        let before = self.joints.get(&source);
+        if before != Some(count) {
+            self.joints.insert(source, count);
+        }
+        before.is_some_and(|before| count > before)
     }
 
     /// The era that the track that `source` names is in.
@@ -263,6 +282,23 @@ impl Stream {
         self.records.get(&name)
     }
 
+    /// Whether a segment's record as it is listed now had to make room for others. To sign it again would only
+    /// have another one go.
+    pub(crate) fn has_forgotten(&self, name: Name) -> bool {
+        let is_listed = |listing: Listing| {
+            self.recorded.get(&name) == Some((listing.seq, listing.era))
+                && self.record_of(name).is_none()
+        };
+        let has = self.listing(name).is_some_and(is_listed);
+        if has && !self.has_forgotten.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                stream = self.name,
+                "playlists list more segments than records.records_max: some have no tags"
+            );
+        }
+        has
+    }
+
     /// What goes into the playlist for a segment.
     pub(crate) fn content_of(&self, listed: &Listed) -> Option<Content> {
         let signed = self.record_of(listed.info.name)?;
@@ -304,6 +340,7 @@ impl Stream {
         }
         let signed = self.seal(record, listing.era)?;
         self.records.insert(name, signed.clone());
+        self.recorded.insert(name, (listing.seq, listing.era));
         Some(signed)
     }
 

@@ -46,14 +46,7 @@ pub(crate) fn whole(object: &Object, asked: &Asked<'_>) -> Response<Body> {
         Verdict::NotModified => {
             return with_body(StatusCode::NOT_MODIFIED, headers, Bytes::new(), asked);
         }
-        Verdict::Failed => {
-            return with_body(
-                StatusCode::PRECONDITION_FAILED,
-                headers,
-                Bytes::new(),
-                asked,
-            );
-        }
+        Verdict::Failed => return unmet(StatusCode::PRECONDITION_FAILED, headers, asked),
     }
     let len = object.body.len() as u64;
     match ranges_of(asked, &object.headers, len) {
@@ -74,10 +67,16 @@ pub(crate) fn whole(object: &Object, asked: &Asked<'_>) -> Response<Body> {
         Ranges::Many(parts) => multipart(headers, &parts, object, asked),
         Ranges::Unsatisfiable => {
             headers.insert(header::CONTENT_RANGE, unsatisfied_range(len));
-            let status = StatusCode::RANGE_NOT_SATISFIABLE;
-            with_body(status, headers, Bytes::new(), asked)
+            unmet(StatusCode::RANGE_NOT_SATISFIABLE, headers, asked)
         }
     }
+}
+
+/// The answer to a request whose wishes the object does not meet, which says nothing of the next request.
+fn unmet(status: StatusCode, mut headers: HeaderMap, asked: &Asked<'_>) -> Response<Body> {
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.remove(header::EXPIRES);
+    with_body(status, headers, Bytes::new(), asked)
 }
 
 const BYTES: HeaderValue = HeaderValue::from_static("bytes");
@@ -211,16 +210,18 @@ pub(crate) fn failure(failure: &Failure) -> Response<Body> {
     response
 }
 
-/// What viewers may do.
-pub(crate) const METHODS: &str = "GET, HEAD, OPTIONS";
+/// What viewers may do, if their bodies may be as long as that.
+pub(crate) const fn methods(body_bytes_max: usize) -> HeaderValue {
+    HeaderValue::from_static(match body_bytes_max {
+        0 => "GET, HEAD, OPTIONS",
+        _ => "GET, HEAD, OPTIONS, POST, PUT, PATCH, DELETE",
+    })
+}
 
 /// The answer to a browser that asks whether it may ask.
-pub(crate) fn preflight(asked: &Asked<'_>) -> Response<Body> {
+pub(crate) fn preflight(asked: &Asked<'_>, methods: HeaderValue) -> Response<Body> {
     let mut headers = HeaderMap::new();
-    headers.insert(
-        header::ACCESS_CONTROL_ALLOW_METHODS,
-        HeaderValue::from_static(METHODS),
-    );
+    headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, methods);
     if let Some(names) = asked.headers.get(header::ACCESS_CONTROL_REQUEST_HEADERS) {
         headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, names.clone());
     }

@@ -17,7 +17,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     Config, Error, acme, config::TlsConfig, keyring, proxy::Proxy, quic, rates::Place,
-    tls::Certificates, visit::Host,
+    target::Site, tls::Certificates, visit::Host,
 };
 
 /// Where viewers are awaited.
@@ -88,7 +88,7 @@ pub async fn run_on(
         let certificates = open_certificates(&proxy, &mut chores)?;
         let mut alt_svc = None;
         if let Some(socket) = listeners.quic {
-            alt_svc = advertisement(&socket, proxy.config.tls.http3_advertised_s);
+            alt_svc = advertisement(&socket, &proxy.config.tls);
             let endpoint = quic::open(socket, &certificates)?;
             let (proxy, connections) = (proxy.clone(), connections.clone());
             doors.spawn(quic::serve(
@@ -100,7 +100,7 @@ pub async fn run_on(
             ));
         }
         if let Some(listener) = listeners.tls {
-            let tls = certificates.server_config(&[b"h2", b"http/1.1"]);
+            let tls = certificates.server_config(&[b"h2", b"http/1.1"])?;
             let door = new_door(Some(TlsAcceptor::from(Arc::new(tls))), alt_svc);
             doors.spawn(serve(listener, door, stop.clone(), drain));
         }
@@ -108,6 +108,9 @@ pub async fn run_on(
         chores.spawn(async move { certificates.watch(pause).await });
     }
     shutdown.await;
+    proxy.is_leaving.store(true, Ordering::Relaxed);
+    // Balancers must see that it is not ready any more before viewers are refused.
+    tokio::time::sleep(Duration::from_millis(proxy.config.timeouts.lame_duck_ms)).await;
     proxy.is_draining.store(true, Ordering::Relaxed);
     stop.cancel();
     while doors.join_next().await.is_some() {}
@@ -137,13 +140,13 @@ fn chores(proxy: &Arc<Proxy>) -> JoinSet<()> {
     let Some(path) = proxy.config.upstream.health_path.clone() else {
         return chores;
     };
-    for site in 0..proxy.sites.len() {
+    for (site, index) in proxy.sites.iter().enumerate().flat_map(each_base) {
         let (proxy, path) = (proxy.clone(), path.clone());
+        // Each by itself: one that hangs must not hold up news of the others.
         chores.spawn(async move {
             loop {
-                for base in &proxy.sites[site].bases {
-                    proxy.upstream.check(base, &path).await;
-                }
+                let base = &proxy.sites[site].bases[index];
+                proxy.upstream.check(base, &path).await;
                 let pause = proxy.config.upstream.health_interval_ms;
                 tokio::time::sleep(Duration::from_millis(pause)).await;
             }
@@ -152,8 +155,17 @@ fn chores(proxy: &Arc<Proxy>) -> JoinSet<()> {
     chores
 }
 
-fn advertisement(socket: &UdpSocket, seconds: u32) -> Option<HeaderValue> {
-    let port = socket.local_addr().ok()?.port();
+/// The places of a site's origins.
+fn each_base((index, site): (usize, &Site)) -> impl Iterator<Item = (usize, usize)> + use<> {
+    (0..site.bases.len()).map(move |base| (index, base))
+}
+
+fn advertisement(socket: &UdpSocket, config: &TlsConfig) -> Option<HeaderValue> {
+    let port = match config.http3_advertised_port {
+        0 => socket.local_addr().ok()?.port(),
+        port => port,
+    };
+    let seconds = config.http3_advertised_s;
     HeaderValue::try_from(format!("h3=\":{port}\"; ma={seconds}")).ok()
 }
 

@@ -49,8 +49,8 @@ impl Steering {
 
     /// The steering manifest for the viewer who asks. Viewers carry a number in the URL that they ask
     /// next time: so they stay where they are while the share does, and a larger share only ever moves
-    /// viewers here.
-    pub(crate) fn answer(&self, uri: &Uri) -> Response<Body> {
+    /// viewers here. While the proxy `is_leaving`, none are sent here.
+    pub(crate) fn answer(&self, uri: &Uri, is_leaving: bool) -> Response<Body> {
         let arguments = uri.query().unwrap_or_default().split('&');
         let mut numbers = arguments.filter_map(|argument| argument.strip_prefix("viewer="));
         let told = numbers.next().filter(|number| is_number(number));
@@ -58,11 +58,11 @@ impl Steering {
             let status = StatusCode::SERVICE_UNAVAILABLE;
             return respond::text(status, "text/plain", "proxy has no randomness\n".into());
         };
-        let text = self.manifest(&viewer).to_string();
+        let text = self.manifest(&viewer, is_leaving).to_string();
         respond::text(StatusCode::OK, "application/json", text)
     }
 
-    fn manifest(&self, viewer: &str) -> Value {
+    fn manifest(&self, viewer: &str, is_leaving: bool) -> Value {
         let SteeringConfig {
             pathway,
             pathway_cdn,
@@ -71,7 +71,7 @@ impl Steering {
             ..
         } = &self.config;
         let place = url.as_deref().unwrap_or(PATH);
-        let order = if self.is_ours(viewer) {
+        let order = if self.is_ours(viewer) && !is_leaving {
             [pathway, pathway_cdn]
         } else {
             [pathway_cdn, pathway]
@@ -115,7 +115,7 @@ mod tests {
                 url: url.map(str::to_owned),
                 ..SteeringConfig::default()
             };
-            let manifest = Steering::new(&config).manifest("7");
+            let manifest = Steering::new(&config).manifest("7", false);
             assert_eq!(manifest["RELOAD-URI"], expected);
         }
     }

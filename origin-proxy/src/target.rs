@@ -1,6 +1,9 @@
 //! What a request asks for: path, stream, cache key and the URL at the origin.
 
-use std::{borrow::Cow, sync::OnceLock};
+use std::{
+    borrow::Cow,
+    sync::{Arc, OnceLock},
+};
 
 use http::{StatusCode, Uri};
 use url::{Url, form_urlencoded};
@@ -34,7 +37,7 @@ pub(crate) struct Site {
 /// One origin, and how it does.
 pub(crate) struct Base {
     url: Url,
-    pub(crate) health: Health,
+    pub(crate) health: Arc<Health>,
     /// None before the proxy is made.
     pub(crate) figures: OnceLock<OriginFigures>,
 }
@@ -157,7 +160,7 @@ impl Site {
             if !matches!(url.scheme(), "http" | "https") || url.query().is_some() {
                 return Err(wrong());
             }
-            let health = Health::new(&config.upstream);
+            let health = Arc::new(Health::new(&config.upstream));
             let figures = OnceLock::new();
             bases.push(Base {
                 url,

@@ -62,13 +62,19 @@ impl Certificates {
         Ok(Arc::new(certificates))
     }
 
-    /// The settings of connections that speak one of `protocols`.
-    pub(crate) fn server_config(self: &Arc<Self>, protocols: &[&[u8]]) -> ServerConfig {
+    /// The settings of connections that speak one of `protocols`. Viewers get tickets to come back with, as many as
+    /// there are viewers; a restart makes them worthless (RFC 8446 section 4.6.1).
+    pub(crate) fn server_config(
+        self: &Arc<Self>,
+        protocols: &[&[u8]],
+    ) -> Result<ServerConfig, Error> {
         let mut config = ServerConfig::builder()
             .with_no_client_auth()
             .with_cert_resolver(self.clone());
         config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
-        config
+        config.ticketer = rustls::crypto::ring::Ticketer::new()
+            .map_err(|error| Error::Environment(format!("tls: {error}")))?;
+        Ok(config)
     }
 
     /// Looks at the files every `pause` and reads them when they have changed. What cannot be used is

@@ -66,6 +66,7 @@ impl Upstream {
         metrics: &Metrics,
     ) -> Result<Response, Failure> {
         let bases = plan_order(&site.bases, |base| base.health.is_up());
+        self.try_others(&bases, &ask, metrics);
         let is_idempotent = ask.method.is_idempotent();
         let mut last = Failure::Internal("a host without origins");
         for (index, base) in bases.iter().enumerate() {
@@ -95,6 +96,32 @@ impl Upstream {
             }
         }
         Err(last)
+    }
+
+    /// Finds out whether origins that are down do better by now: by a request of their own, next to the one that
+    /// a viewer waits for.
+    fn try_others(&self, bases: &[&Base], ask: &Ask<'_>, metrics: &Metrics) {
+        let is_first_up = bases.first().is_some_and(|base| base.health.is_up());
+        // What is held back on purpose says nothing of how an origin does.
+        if !is_first_up || ask.method != Method::GET || ask.is_blocking {
+            return;
+        }
+        for base in bases.iter().filter(|base| base.health.is_try_due()) {
+            metrics.origin_requests.increment(1);
+            let (client, patience) = (self.client.clone(), self.first_byte);
+            let (health, name) = (base.health.clone(), base.name());
+            let (url, headers) = (base.url(ask.target), ask.headers.clone());
+            tokio::spawn(async move {
+                let answer = client.send(Method::GET, &url, headers, Bytes::new());
+                match tokio::time::timeout(patience, answer).await {
+                    Ok(Ok(response)) if !response.status().is_server_error() => {
+                        tracing::info!(origin = name, "origin is up again");
+                        health.on_success();
+                    }
+                    _ => drop(health.on_failure()),
+                }
+            });
+        }
     }
 
     /// Asks one origin, again if the connection failed: a kept one may have been closed meanwhile.
@@ -203,11 +230,14 @@ impl Upstream {
         let url = base.url_of(path, None);
         let headers = self.added.clone();
         let request = self.client.send(Method::GET, &url, headers, Bytes::new());
-        match tokio::time::timeout(self.first_byte, request).await {
-            Ok(Ok(response)) if !response.status().is_server_error() => base.health.on_success(),
-            Ok(Ok(response)) => note_failure(base, response.status().as_str()),
-            Ok(Err(trouble)) => note_failure(base, &trouble.failure.to_string()),
-            Err(_) => note_failure(base, &Failure::OriginTimeout.to_string()),
+        let reason = match tokio::time::timeout(self.first_byte, request).await {
+            Ok(Ok(response)) if !response.status().is_server_error() => None,
+            Ok(Ok(response)) => Some(response.status().to_string()),
+            Ok(Err(trouble)) => Some(trouble.failure.to_string()),
+            Err(_) => Some(Failure::OriginTimeout.to_string()),
+        };
+        if base.health.on_check(reason.is_none()) {
+            tracing::warn!(origin = base.name(), reason, "origin fails its checks");
         }
     }
 

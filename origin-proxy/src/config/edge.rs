@@ -26,7 +26,9 @@ pub struct TimeoutsConfig {
     pub request_body_ms: u64,
     /// For a viewer to take something of what it is sent; 0 for no bound of the proxy's own.
     pub send_ms: u64,
-    /// For open requests when the proxy is told to stop.
+    /// For balancers to notice, when the proxy is told to stop, before it refuses connections.
+    pub lame_duck_ms: u64,
+    /// For open requests, after that.
     pub drain_ms: u64,
 }
 
@@ -86,7 +88,7 @@ pub struct UpstreamConfig {
     pub retries_max: usize,
     /// Failures in a row after which an origin counts as down.
     pub failures_max: u32,
-    /// How long an origin that is down is asked only if all others are, too, in milliseconds.
+    /// How often an origin that is down is tried again, in milliseconds.
     pub down_ms: u64,
     /// Names of viewers' headers that do not reach the origin with requests whose answers others get, too.
     pub headers_drop: Vec<String>,
@@ -129,6 +131,8 @@ pub struct DiskConfig {
     pub directory: Option<PathBuf>,
     /// Room for objects, in bytes.
     pub bytes_max: u64,
+    /// Objects at the same time, each of which has a file and a place in memory.
+    pub objects_max: usize,
     /// Objects that are fresh for less long are not worth writing, in seconds.
     pub fresh_s_min: u64,
 }
@@ -151,6 +155,8 @@ pub struct TlsConfig {
     pub http3: bool,
     /// How long viewers may remember that it is, in seconds.
     pub http3_advertised_s: u32,
+    /// The port that is advertised; 0 for that of the socket.
+    pub http3_advertised_port: u16,
 }
 
 /// One more certificate.
@@ -229,6 +235,7 @@ impl Default for TimeoutsConfig {
             request_head_ms: 30_000,
             request_body_ms: 30_000,
             send_ms: 60_000,
+            lame_duck_ms: 0,
             drain_ms: 5000,
         }
     }
@@ -319,6 +326,7 @@ impl Default for DiskConfig {
         Self {
             directory: None,
             bytes_max: 16 * 1024 * 1024 * 1024,
+            objects_max: 262_144,
             fresh_s_min: 10,
         }
     }
@@ -346,6 +354,7 @@ impl Default for TlsConfig {
             reload_ms: 10_000,
             http3: true,
             http3_advertised_s: 86_400,
+            http3_advertised_port: 0,
         }
     }
 }

@@ -3,15 +3,17 @@
 use std::sync::Arc;
 
 use http::{HeaderMap, header};
-use swarm_core::record::RECORD_HEADER;
+use swarm_core::{id::Name, record::RECORD_HEADER};
 use tokio::sync::oneshot;
 
 use super::{Pilot, Told};
 use crate::{
     freshness::NOT_FRESH,
-    object::{Landing, Object},
+    object::{Landing, Object, Records},
     playlist::Format,
     proxy::Answer,
+    records::Signed,
+    vary,
 };
 
 impl Pilot {
@@ -31,7 +33,9 @@ impl Pilot {
         if self.is_shareable(prior.status, told, &headers, self.is_authorized()) {
             self.note_vary(&headers);
             let renewed = self.renew(prior, headers, told, self.is_for_all());
-            return self.keep(renewed.await);
+            let disk = self.proxy.disk.as_ref();
+            // The same bytes are there: once they are needed, the origin confirms them again.
+            return self.keep_if(renewed.await, |key| disk.is_none_or(|disk| !disk.has(key)));
         }
         if !self.is_shareable(prior.status, told, &headers, false) {
             self.proxy.unshared.insert(self.base_key.clone(), ());
@@ -74,10 +78,40 @@ impl Pilot {
             gzipped: Default::default(),
         };
         let is_cut = self.is_cut(&object);
-        if !is_cut {
-            self.sign(&object).await;
+        match self.records_still(prior, &object) {
+            _ if is_cut => {}
+            Some(records) => object.set_records(records),
+            None => self.sign(&object).await,
         }
         (object, plan.is_some() && !is_cut)
+    }
+
+    /// The records of `prior`, if they are those of `object`, which has the same bytes, as it is listed now: to
+    /// hash it again would bring the same.
+    fn records_still(&self, prior: &Object, object: &Object) -> Option<Records> {
+        let before = prior.records.load_full()?;
+        let stream = self.proxy.stream_of(&self.target)?;
+        let name = Name::of_url(&self.target.path);
+        let is_for_all = vary::names(&object.headers).is_some_and(|names| names.is_empty());
+        let is_complete = stream.listing(name).is_some() == before.whole.is_some()
+            && stream.ranges(name).len() == before.ranges.len();
+        if !is_for_all || !is_complete {
+            return None;
+        }
+        let still = |signed: &Arc<Signed>| {
+            let now = stream.record_of(signed.record.name)?;
+            (now.record.id() == signed.record.id()).then_some(now)
+        };
+        let whole = match &before.whole {
+            Some(signed) => Some(still(signed)?),
+            None => None,
+        };
+        let ranges = before.ranges.iter();
+        let ranges = ranges.map(|(first, end, signed)| Some((*first, *end, still(signed)?)));
+        Some(Records {
+            whole,
+            ranges: ranges.collect::<Option<_>>()?,
+        })
     }
 }
 

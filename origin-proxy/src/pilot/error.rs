@@ -1,14 +1,18 @@
 //! Answers that are no object: not there, elsewhere, failed. What counts of them is their status.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use swarm_core::record::RECORD_HEADER;
+use tokio::sync::oneshot;
 
 use super::{Pilot, Told};
 use crate::{
     client::Response,
-    freshness::NOT_FRESH,
+    freshness::{self, NOT_FRESH},
     object::{Landing, Object},
+    proxy::Answer,
     release::max_age,
     vary,
 };
@@ -40,6 +44,40 @@ impl Pilot {
             None => some_of(&told.head, &OF_NO_BODY),
         };
         self.keep_error(status, headers, body, &told)
+    }
+
+    /// Where viewers must go instead. For all of them, and as long as they say, if all redirects on the way say how
+    /// long; else each viewer may be sent somewhere else, and goes to the origin by itself from here on.
+    pub(super) fn land_elsewhere(
+        &self,
+        mut elsewhere: Object,
+        told: &Told,
+        to_first: oneshot::Sender<Answer>,
+    ) -> Landing {
+        let fresh = told.hops.iter().map(freshness::told).min().flatten();
+        let fresh = fresh.filter(|fresh| !fresh.is_zero() && self.may_share_hops(told));
+        let Some(fresh) = fresh else {
+            self.proxy.unshared.insert(self.base_key.clone(), ());
+            // It is lost if the viewer has left: then nobody wants it.
+            let _ = to_first.send(Answer::Whole(Arc::new(elsewhere)));
+            return Landing::NotShared;
+        };
+        for value in told.hops.iter().flat_map(|hop| hop.get_all(header::VARY)) {
+            elsewhere.headers.append(header::VARY, value.clone());
+        }
+        self.note_vary(&elsewhere.headers);
+        let ms = u64::try_from(fresh.as_millis()).unwrap_or(u64::MAX);
+        elsewhere.headers.insert(header::CACHE_CONTROL, max_age(ms));
+        elsewhere.stored = told.arrived;
+        elsewhere.freshness.fresh = fresh;
+        self.keep((elsewhere, true))
+    }
+
+    /// Whether all who ask may be sent where the redirects on the way to an answer lead.
+    fn may_share_hops(&self, told: &Told) -> bool {
+        let is_authorized = self.is_authorized();
+        let mut hops = told.hops.iter();
+        hops.all(|hop| freshness::lets_share(hop, is_authorized))
     }
 
     /// The body of such an answer; none if it is too long or broke off.

@@ -9,23 +9,35 @@ use tokio::sync::{Semaphore, mpsc};
 
 use crate::support::{HLS, Origin, Proxy, header, playlist, respond, segment};
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_thousand_waiters_make_one_request() {
+const BIG: &str = "/live/big.m4s";
+
+/// What a thousand viewers get who want `path?query` at once, before the origin answers with `body`. `clients` is how
+/// many connections they have, or more, and `ask` what each asks by.
+async fn thousand(
+    (path, query): (&str, &str),
+    body: Vec<u8>,
+    clients: &[reqwest::Client],
+    ask: impl Fn(reqwest::RequestBuilder, usize) -> reqwest::RequestBuilder,
+) -> Vec<Bytes> {
     let proxy = Proxy::start().await;
     let gate = Arc::new(Semaphore::new(0));
-    let body = segment(1, 100_000);
-    let (held, bytes) = (gate.clone(), body.clone());
-    proxy.origin.on("/live/big.m4s", move |_| {
-        let (held, bytes) = (held.clone(), bytes.clone());
+    let held = gate.clone();
+    let kind = match path.ends_with(".m3u8") {
+        true => HLS.1,
+        false => "video/mp4",
+    };
+    proxy.origin.on(path, move |_| {
+        let (held, bytes) = (held.clone(), body.clone());
         async move {
             let _ = held.acquire().await;
-            respond(200, &[("cache-control", "max-age=60")], bytes)
+            let headers = [("cache-control", "max-age=60"), ("content-type", kind)];
+            respond(200, &headers, bytes)
         }
     });
-    let client = reqwest::Client::new();
-    let url = proxy.url("/live/big.m4s");
+    let url = proxy.url(path);
     let fetch = |index: usize| {
-        let request = client.get(format!("{url}?token={index}"));
+        let client = &clients[index % clients.len()];
+        let request = ask(client.get(format!("{url}?{query}&token={index}")), index);
         async move { request.send().await.unwrap().bytes().await.unwrap() }
     };
     let all = join_all((0..1000).map(fetch));
@@ -36,8 +48,55 @@ async fn a_thousand_waiters_make_one_request() {
         gate.add_permits(1);
     };
     let (answers, ()) = tokio::join!(all, open);
+    assert_eq!(proxy.origin.count(path), 1);
+    answers
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_waiters_make_one_request() {
+    let body = segment(1, 100_000);
+    let clients = [reqwest::Client::new()];
+    let answers = thousand((BIG, ""), body.clone(), &clients, |request, _| request).await;
     assert!(answers.iter().all(|answer| *answer == body));
-    assert_eq!(proxy.origin.count("/live/big.m4s"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_waiters_of_http2_make_one_request() {
+    let body = segment(1, 100_000);
+    // One connection has no room for so many requests.
+    let clients: Vec<reqwest::Client> = (0..20)
+        .map(|_| reqwest::Client::builder().http2_prior_knowledge())
+        .map(|builder| builder.build().unwrap())
+        .collect();
+    let answers = thousand((BIG, ""), body.clone(), &clients, |request, _| request).await;
+    assert!(answers.iter().all(|answer| *answer == body));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_waiters_for_ranges_make_one_request() {
+    let body = segment(1, 100_000);
+    let range = |index: usize| (index * 90, index * 100);
+    let ask = |request: reqwest::RequestBuilder, index| {
+        let (first, last) = range(index);
+        request.header("range", format!("bytes={first}-{last}"))
+    };
+    let clients = [reqwest::Client::new()];
+    let answers = thousand((BIG, ""), body.clone(), &clients, ask).await;
+    for (index, answer) in answers.iter().enumerate() {
+        let (first, last) = range(index);
+        assert_eq!(*answer, body[first..=last], "{index}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_waiters_for_a_reload_make_one_request() {
+    let clients = [reqwest::Client::new()];
+    let text = playlist(1, 0).into_bytes();
+    let wanted = ("/live/v/i.m3u8", "_HLS_msn=7");
+    let answers = thousand(wanted, text, &clients, |request, _| request).await;
+    let first = std::str::from_utf8(&answers[0]).unwrap();
+    assert!(first.contains("#EXT-X-MEDIA-SEQUENCE:1\n"), "{first}");
+    assert!(answers.iter().all(|answer| *answer == answers[0]));
 }
 
 async fn waiting(proxy: &Proxy) -> u64 {

@@ -98,6 +98,37 @@ async fn a_confirmation_may_say_that_answers_vary() {
 }
 
 #[tokio::test]
+async fn what_is_confirmed_keeps_its_records() {
+    let proxy = Proxy::start().await;
+    let index = "/live/v/i.m3u8";
+    proxy.origin.put(index, &[HLS], playlist(1, 1));
+    let segments = ["/live/v/seg-1.m4s", "/live/v/ranges.m4s"];
+    for path in segments {
+        put(&proxy, path, &[("cache-control", "no-cache")]);
+    }
+    let ranged = playlist(1, 0)
+        + "#EXTINF:2.0,\n#EXT-X-BYTERANGE:2@0\nranges.m4s\n"
+        + "#EXTINF:2.0,\n#EXT-X-BYTERANGE:2@2\nranges.m4s\n";
+    proxy.origin.put("/live/v/r.m3u8", &[HLS], ranged);
+    for playlist in [index, "/live/v/r.m3u8"] {
+        let text = proxy.text(playlist).await;
+        assert!(text.contains("#EXT-X-SHOAL-SEG"), "{text}");
+    }
+    for path in segments {
+        let parts = [("range", "bytes=0-1")];
+        let record = header(&proxy.get_with(path, &parts).await, "shoal-record").to_owned();
+        assert_ne!(record, "");
+        for _ in 0..20 {
+            let answer = proxy.get_with(path, &parts).await;
+            assert_eq!(header(&answer, "shoal-record"), record);
+        }
+        assert!(proxy.origin.count(path) > 20, "it is confirmed each time");
+    }
+    let signed = proxy.metric("shoal_proxy_records_signed_total").await;
+    assert_eq!(signed, 3.0, "one segment, and two that are ranges");
+}
+
+#[tokio::test]
 async fn our_own_validator_never_reaches_the_origin() {
     let proxy = Proxy::start().await;
     let modified = "Mon, 07 Nov 1994 08:49:37 GMT";

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use axum::extract::Request;
+use futures_util::future::join_all;
 use http::{HeaderMap, header};
 
 use crate::{
@@ -95,6 +96,35 @@ async fn a_playlist_elsewhere_is_where_its_relative_names_lead_somewhere() {
 }
 
 #[tokio::test]
+async fn a_redirect_that_says_for_how_long_is_asked_for_once() {
+    let origin = Origin::default();
+    for (path, control, asked) in [
+        ("/live/v/kept.m3u8", "max-age=600", 1),
+        ("/live/v/private.m3u8", "private, max-age=600", 40),
+        ("/live/v/stale.m3u8", "max-age=0", 40),
+    ] {
+        origin.on(path, move |_| async move {
+            let to = ("location", "/live/w/i.m3u8");
+            respond(302, &[to, ("cache-control", control)], "")
+        });
+        origin.put("/live/w/i.m3u8", &[HLS], playlist(1, 0));
+        let proxy = Proxy::start_with(origin.clone(), |_| {}).await;
+        let client = unfollowing();
+        for _ in 0..2 {
+            let ask = || client.get(proxy.url(path)).send();
+            for answer in join_all((0..20).map(|_| ask())).await {
+                let answer = answer.unwrap();
+                let found = (answer.status().as_u16(), value(&answer, "location"));
+                assert_eq!(found, (302, "/live/w/i.m3u8"));
+                let is_kept = value(&answer, "cache-control").starts_with("max-age=");
+                assert_eq!(is_kept, asked == 1, "{path}");
+            }
+        }
+        assert_eq!(origin.count(path), asked, "{path}");
+    }
+}
+
+#[tokio::test]
 async fn redirects_without_end_are_given_up() {
     let origin = Origin::default();
     redirect(&origin, "/live/a", "/live/b".into());
@@ -107,14 +137,21 @@ async fn redirects_without_end_are_given_up() {
 
 #[tokio::test]
 async fn an_origin_that_lags_behind_or_stands_still_is_no_new_beginning() {
+    for lag in [1, 3] {
+        look_at_an_origin_that_lags(lag).await;
+    }
+}
+
+/// `lag` is in segments.
+async fn look_at_an_origin_that_lags(lag: u64) {
     let origin = Origin::default();
     let turn = Arc::new(Mutex::new(0_u64));
     let turns = turn.clone();
-    // Two origins behind one name, one of them a segment behind; each stands still for two requests.
+    // Two origins behind one name, one of them behind; each stands still for two requests.
     origin.on(INDEX, move |_| {
         let mut turn = turns.lock().unwrap();
         *turn += 1;
-        let last = 6 + *turn / 4 - u64::from(*turn % 2 == 1);
+        let last = 8 + *turn / 4 - lag * u64::from(*turn % 2 == 1);
         let text = playlist(last - 4, last);
         async move { respond(200, &[HLS, ("cache-control", "no-cache")], text) }
     });
@@ -142,7 +179,7 @@ async fn an_origin_that_lags_behind_or_stands_still_is_no_new_beginning() {
             "{text}"
         );
     }
-    for number in 1..=9 {
+    for number in 1..=12 {
         let path = format!("/live/v/seg-{number}.m4s");
         assert!(origin.count(&path) <= 1, "{path}: {:?}", origin.asked());
     }

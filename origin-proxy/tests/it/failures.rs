@@ -34,24 +34,53 @@ async fn a_failure_for_one_leaves_the_old_object_to_all() {
     }
 }
 
+const BEARER: (&str, &str) = ("authorization", "Bearer x");
+const UNAVAILABLE: &str = "origin answered 503 Service Unavailable\n";
+const TOO_MANY: &str = "origin answered 429 Too Many Requests\n";
+
+#[tokio::test]
+async fn who_is_asked_to_come_later_gets_the_old_object_and_is_not_remembered() {
+    let proxy = Proxy::start().await;
+    for status in [408, 425, 429] {
+        let (had, new) = (format!("/vod/had/{status}"), format!("/vod/new/{status}"));
+        let control = ("cache-control", "max-age=0, stale-if-error=60");
+        proxy.origin.put(&had, &[control], "old");
+        proxy.text(&had).await;
+        for path in [&had, &new] {
+            let kept = [("cache-control", "max-age=60")];
+            proxy.origin.on(
+                path,
+                move |_| async move { respond(status, &kept, "later") },
+            );
+        }
+        assert_eq!(proxy.text(&had).await, "old", "{status}");
+        assert_eq!(proxy.get(&new).await.status(), status);
+        proxy.origin.put(&new, &[], "new");
+        assert_eq!(proxy.text(&new).await, "new", "{status}");
+    }
+}
+
 #[tokio::test]
 async fn all_who_wait_for_a_failure_get_it_from_one_request() {
     let proxy = Proxy::start().await;
     let mut waiting = 0.0;
-    for (line, viewer) in [
-        (("set-cookie", "who=first"), &[][..]),
-        (("vary", "cookie"), &[][..]),
-        (("x-plain", "1"), &[("authorization", "Bearer x")][..]),
+    for (line, viewer, status, text) in [
+        (("set-cookie", "a=b"), &[][..], 503, UNAVAILABLE),
+        (("vary", "cookie"), &[][..], 503, UNAVAILABLE),
+        (("x-plain", "1"), &[BEARER][..], 503, UNAVAILABLE),
+        (("set-cookie", "a=b"), &[][..], 429, TOO_MANY),
+        (("x-plain", "1"), &[BEARER][..], 429, TOO_MANY),
+        (("x-plain", "1"), &[][..], 429, "for the first alone"),
     ] {
         let gate = Arc::new(Semaphore::new(0));
         let held = gate.clone();
-        let path = format!("/vod/{}", line.0);
+        let path = format!("/vod/{status}/{}/{}", line.0, viewer.len());
         proxy.origin.on(&path, move |_| {
             let held = held.clone();
             async move {
                 held.acquire().await.unwrap().forget();
                 let headers = [line, ("retry-after", "7")];
-                respond(503, &headers, "for the first alone")
+                respond(status, &headers, "for the first alone")
             }
         });
         let all = join_all((0..30).map(|_| proxy.get_with(&path, viewer)));
@@ -65,11 +94,10 @@ async fn all_who_wait_for_a_failure_get_it_from_one_request() {
         };
         let (answers, ()) = tokio::join!(all, open);
         for answer in answers {
-            assert_eq!(answer.status(), 503, "{line:?}");
+            assert_eq!(answer.status(), status, "{line:?}");
             assert_eq!(header(&answer, "set-cookie"), "");
             assert_eq!(header(&answer, "retry-after"), "7");
-            let text = answer.text().await.unwrap();
-            assert_eq!(text, "origin answered 503 Service Unavailable\n");
+            assert_eq!(answer.text().await.unwrap(), text);
         }
         assert_eq!(proxy.origin.count(&path), 1, "{line:?}");
     }

@@ -424,3 +424,25 @@ async fn a_live_playlist_that_stands_still_and_one_that_leads_away_are_told() {
     proxy.text("/live/i.m3u8").await;
     assert!(!proxy.text("/metrics").await.contains(figure));
 }
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn lines_that_a_full_disk_does_not_take_are_counted() {
+    let proxy = Proxy::start_with(Origin::default(), |config| {
+        config.log.access_file = Some("/dev/full".into());
+    })
+    .await;
+    let path = format!("/{}", "x".repeat(1000));
+    let client = reqwest::Client::new();
+    let lost = async {
+        while proxy.metric("shoal_proxy_log_lost_total").await == 0.0 {
+            for _ in 0..30 {
+                client.get(proxy.url(&path)).send().await.unwrap();
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), lost)
+        .await
+        .unwrap();
+    assert_eq!(proxy.text("/healthz").await, "ok\n");
+}

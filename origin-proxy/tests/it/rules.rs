@@ -428,3 +428,43 @@ async fn changes_make_the_cache_forget() {
     let long = client.put(proxy.url("/vod/a")).body("x".repeat(1001));
     assert_eq!(long.send().await.unwrap().status(), 413);
 }
+
+#[tokio::test]
+async fn what_a_viewer_may_do_is_what_it_is_told() {
+    for (body_bytes_max, expected) in [
+        (0, "GET, HEAD, OPTIONS"),
+        (100, "GET, HEAD, OPTIONS, POST, PUT, PATCH, DELETE"),
+    ] {
+        let change = |config: &mut origin_proxy::Config| {
+            config.limits.body_bytes_max = body_bytes_max;
+        };
+        let proxy = Proxy::start_with(Origin::default(), change).await;
+        let client = reqwest::Client::new();
+        for (method, name) in [
+            (reqwest::Method::OPTIONS, "access-control-allow-methods"),
+            (reqwest::Method::TRACE, "allow"),
+        ] {
+            let asked = client.request(method, proxy.url("/vod/a"));
+            let asked = asked.header("origin", "https://page.example");
+            let answer = asked.send().await.unwrap();
+            assert_eq!(header(&answer, name), expected);
+        }
+    }
+}
+
+#[tokio::test]
+async fn that_a_wish_is_not_met_is_nothing_to_remember() {
+    let proxy = Proxy::start().await;
+    let long = [("cache-control", "max-age=31536000"), ("etag", "\"e\"")];
+    proxy.origin.put("/vod/a", &long, "body");
+    for (wish, status) in [
+        (("if-match", "\"other\""), 412),
+        (("range", "bytes=100-"), 416),
+    ] {
+        let answer = proxy.get_with("/vod/a", &[wish]).await;
+        assert_eq!(answer.status(), status);
+        assert_eq!(header(&answer, "cache-control"), "no-store");
+    }
+    let answer = proxy.get("/vod/a").await;
+    assert_eq!(header(&answer, "cache-control"), "max-age=31536000");
+}

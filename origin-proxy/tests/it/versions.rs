@@ -24,12 +24,12 @@ use crate::support::{Origin, header, respond, segment};
 
 /// A proxy with TLS and HTTP/3 on one port.
 pub(crate) struct Edge {
-    address: SocketAddr,
+    pub(crate) address: SocketAddr,
     certificate: Vec<u8>,
     folder: tempfile::TempDir,
     pub(crate) origin: Origin,
-    stop: Option<oneshot::Sender<()>>,
-    running: JoinHandle<()>,
+    pub(crate) stop: Option<oneshot::Sender<()>>,
+    pub(crate) running: JoinHandle<()>,
 }
 
 /// Writes a new certificate for `localhost`, and returns it.
@@ -93,7 +93,7 @@ impl Edge {
         format!("https://localhost:{}{path}", self.address.port())
     }
 
-    fn tls_config(&self, protocol: &[u8]) -> ClientConfig {
+    pub(crate) fn tls_config(&self, protocol: &[u8]) -> ClientConfig {
         let mut roots = RootCertStore::empty();
         roots
             .add(CertificateDer::from(self.certificate.clone()))
