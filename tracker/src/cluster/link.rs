@@ -90,7 +90,8 @@ pub(super) async fn connect(
         parsed.map_err(|error| wrong("servers", &error))
     });
     let servers = servers.collect::<Result<Vec<_>, _>>()?;
-    let client = options(config, counters).await?.connect(servers).await;
+    let options = options(config, &servers, counters).await?;
+    let client = options.connect(servers).await;
     let client = client.map_err(|error| wrong("servers", &error))?;
     let subject = config.subject.clone();
     let all = subscribe(&client, format!("{subject}.all")).await?;
@@ -232,10 +233,16 @@ impl Peers {
 
 async fn options(
     config: &ClusterConfig,
+    servers: &[ServerAddr],
     counters: &Arc<Counters>,
 ) -> Result<ConnectOptions, Error> {
     let counters = Arc::clone(counters);
-    let options = ConnectOptions::new()
+    let options = match identity_in(servers)? {
+        None => ConnectOptions::new(),
+        Some((user, Some(password))) => ConnectOptions::with_user_and_password(user, password),
+        Some((token, None)) => ConnectOptions::with_token(token),
+    };
+    let options = options
         .name("shoal tracker")
         .retry_on_initial_connect()
         .ping_interval(PING)
@@ -255,6 +262,36 @@ async fn options(
             options.map_err(|error| wrong("credentials", &error))
         }
     }
+}
+
+/// The user and password, or the token alone, that stand in the servers' addresses. The client itself
+/// does not look there.
+fn identity_in(servers: &[ServerAddr]) -> Result<Option<(String, Option<String>)>, Error> {
+    let named = servers.iter().filter(|server| server.username().is_some());
+    let mut all: Vec<_> = named.map(|s| (s.username(), s.password())).collect();
+    all.dedup();
+    let [(user, password)] = all[..] else {
+        let why = "all of them take the same user and password";
+        let one = all.is_empty().then_some(None);
+        return one.ok_or_else(|| wrong("servers", &why));
+    };
+    let unescaped = |text: &str| {
+        unescape(text).ok_or_else(|| wrong("servers", &"a % in a user or password is to be %25"))
+    };
+    let user = unescaped(user.unwrap_or_default())?;
+    Ok(Some((user, password.map(unescaped).transpose()?)))
+}
+
+/// A part of an address without its escapes (RFC 3986, section 2.1); `None` if they are malformed.
+fn unescape(text: &str) -> Option<String> {
+    let mut parts = text.split('%');
+    let mut bytes = parts.next()?.as_bytes().to_vec();
+    for part in parts {
+        let (digits, rest) = part.split_at_checked(2)?;
+        bytes.append(&mut hex::decode(digits).ok()?);
+        bytes.extend_from_slice(rest.as_bytes());
+    }
+    String::from_utf8(bytes).ok()
 }
 
 fn on_event(event: &Event, counters: &Counters) {

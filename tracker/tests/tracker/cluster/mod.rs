@@ -1,5 +1,6 @@
 //! Three nodes, a real NATS server, and what befalls them.
 
+mod nats;
 mod nodes;
 mod swarms;
 
