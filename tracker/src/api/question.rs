@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{
     cluster::Asked,
+    kicked::Outcast,
     metrics::Counters,
     server::Context,
     shard::{Command, Sight},
@@ -54,6 +55,8 @@ pub(super) enum Question {
     },
     Viewer(String),
     Kick(String),
+    /// Who was kicked by another node is not to come back by this one.
+    Bar(Outcast),
     /// WebTorrent viewers: their swarms, one of them, and the end of one viewer's stay there.
     Swarms,
     Swarm(String),
@@ -81,6 +84,8 @@ pub(super) enum Reply {
     Viewer(Option<Box<Neighbourhood>>),
     Swarms(SwarmList),
     Swarm(Option<Box<SwarmDetail>>),
+    /// Who was sent away.
+    Kicked(Option<Outcast>),
     /// Whether there was something to do.
     Done(bool),
 }
@@ -91,10 +96,17 @@ async fn answer_here(context: &Arc<Context>, question: &Question) -> Option<Repl
     match question {
         Question::Kick(peer) => {
             let Some(peer) = peer_of(peer) else {
-                return Some(Reply::Done(false));
+                return Some(Reply::Kicked(None));
             };
             let kicked = ask(context, |answer| Command::Kick(peer, answer)).await?;
-            Some(Reply::Done(kicked))
+            Some(Reply::Kicked(kicked.as_ref().map(Outcast::from)))
+        }
+        Question::Bar(who) => {
+            let who = who.identity();
+            if let Some(who) = who {
+                context.shard.send(Command::Bar(who)).await.ok()?;
+            }
+            Some(Reply::Done(who.is_some()))
         }
         Question::Swarms => Some(Reply::Swarms(SwarmList::new(context.webtorrent.lines()))),
         Question::Swarm(hex) => {
@@ -197,6 +209,7 @@ fn see(sight: &Sight<'_>, question: &Question, node: &str) -> Reply {
         Question::Nodes
         | Question::Told
         | Question::Kick(_)
+        | Question::Bar(_)
         | Question::Drain { .. }
         | Question::Swarms
         | Question::Swarm(_)
@@ -221,6 +234,7 @@ impl Reply {
             (Self::Swarm(all), Self::Swarm(more)) => {
                 join(all, more, |all, more| all.merge(*more));
             }
+            (Self::Kicked(all), Self::Kicked(more)) => join(all, more, |_, _| {}),
             (Self::Done(all), Self::Done(more)) => *all |= more,
             _ => {}
         }

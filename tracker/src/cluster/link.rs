@@ -1,6 +1,10 @@
 //! The connection to NATS, and the task that serves the router with it.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
+    collections::VecDeque,
     pin::pin,
     sync::{
         Arc,
@@ -33,6 +37,9 @@ const PUBLISH_MAX: usize = 1024;
 const RECEIVE_MAX: usize = 16 * 1024;
 /// Commands or outputs that are taken in one turn.
 const TURN_MAX: usize = 256;
+/// Commands that wait for the shard, beside those that a move of viewers makes at once; while there are
+/// as many, no more are taken.
+const WAITING_MAX: usize = 4 * TURN_MAX;
 /// For the last words at the end.
 const FLUSH_TIME_MAX: Duration = Duration::from_secs(1);
 /// A silent NATS server is asked for a sign of life this often.
@@ -120,7 +127,8 @@ pub(super) async fn connect(
     Ok((link, questions_asked))
 }
 
-/// Serves the router until `stop`.
+/// Serves the router until `stop`, or until the shard has ended. A busy shard makes wait what is for it
+/// and nothing else: the other nodes hear this one, and its shard is heard, however many viewers move.
 pub(super) async fn serve(
     mut link: Link,
     mut router: Router,
@@ -129,19 +137,25 @@ pub(super) async fn serve(
     stop: CancellationToken,
 ) {
     let (mut said, mut told, mut posted) = (Vec::new(), Vec::new(), Vec::new());
+    let mut waiting = VecDeque::new();
     loop {
+        let takes_more = waiting.len() < WAITING_MAX;
         tokio::select! {
             () = stop.cancelled() => break,
             () = time::sleep_until(router.wakeup_at()) => router.handle_tick(),
+            // There is room, which is used below; or the shard has ended.
+            room = shard.reserve(), if !waiting.is_empty() => if room.is_err() {
+                break;
+            },
             Some(message) = link.all.next() => {
                 Counters::add(&link.counters.cluster_messages_in);
                 router.handle_broadcast(&message.payload);
             }
-            Some(message) = link.mine.next() => {
+            Some(message) = link.mine.next(), if takes_more => {
                 Counters::add(&link.counters.cluster_messages_in);
                 router.handle_message(&message.payload);
             }
-            count = inlets.commands.recv_many(&mut said, TURN_MAX) => {
+            count = inlets.commands.recv_many(&mut said, TURN_MAX), if takes_more => {
                 if count == 0 {
                     break;
                 }
@@ -156,9 +170,13 @@ pub(super) async fn serve(
         }
         link.peers.update(&router);
         link.send(router.take_messages());
-        for command in router.take_commands() {
-            // Fails only when the tracker stops.
-            let _ = shard.send(command).await;
+        waiting.extend(router.take_commands());
+        while !waiting.is_empty()
+            && let Ok(room) = shard.try_reserve()
+        {
+            if let Some(command) = waiting.pop_front() {
+                room.send(command);
+            }
         }
     }
     router.handle_stop();
