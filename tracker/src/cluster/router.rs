@@ -491,10 +491,13 @@ impl Router {
     }
 
     fn ask_again(&mut self, now_ms: u64) {
-        let due = |at: &(Reverse<u64>, ConnId, u32)| at.0.0 <= now_ms;
-        while self.unanswered.peek().is_some_and(due)
-            && let Some((_, conn, turn)) = self.unanswered.pop()
+        let mut due = Vec::new();
+        while let Some(next) = self.unanswered.peek()
+            && next.0.0 <= now_ms
         {
+            due.extend(self.unanswered.pop());
+        }
+        for (_, conn, turn) in due {
             let local = self.locals.get_mut(&conn);
             if let Some(local) = local.filter(|l| l.turn == turn && !l.answered) {
                 local.repeats += 1;
