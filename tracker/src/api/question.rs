@@ -23,6 +23,7 @@ use crate::{
     metrics::Counters,
     server::Context,
     shard::{Command, Sight},
+    webhooks::Told,
     webtorrent::{Id20, SwarmDetail},
 };
 
@@ -43,7 +44,7 @@ pub(super) enum Question {
     Streams,
     /// All streams, far more than a page would show.
     Census,
-    /// Which starts of streams the broadcaster's services were told.
+    /// What the broadcaster's services were told of which streams.
     Told,
     Stream(String),
     Groups(String),
@@ -76,8 +77,7 @@ pub(super) enum Question {
 pub(super) enum Reply {
     Nodes(Vec<Node>),
     Streams(Streams),
-    /// Streams, and when they started, in milliseconds since 1970.
-    Told(Vec<(String, u64)>),
+    Told(Told),
     Stream(Option<Box<Detail>>),
     Groups(Option<Groups>),
     Mesh(Option<Box<Mesh>>),
@@ -223,7 +223,7 @@ impl Reply {
         match (self, other) {
             (Self::Nodes(all), Self::Nodes(more)) => all.extend(more),
             (Self::Streams(all), Self::Streams(more)) => all.merge(more),
-            (Self::Told(all), Self::Told(more)) => all.extend(more),
+            (Self::Told(all), Self::Told(more)) => all.merge(more),
             (Self::Stream(all), Self::Stream(more)) => {
                 join(all, more, |all, more| all.merge(*more));
             }
@@ -251,6 +251,16 @@ fn join<T>(all: &mut Option<T>, more: Option<T>, merge: impl FnOnce(&mut T, T)) 
 
 /// What this node and all others answer, as one.
 pub(super) async fn ask_all(context: &Arc<Context>, question: &Question) -> Option<Reply> {
+    Some(ask_counting(context, question).await?.0)
+}
+
+/// As [`ask_all`]; and how many other nodes there are, and have answered.
+async fn ask_counting(
+    context: &Arc<Context>,
+    question: &Question,
+) -> Option<(Reply, usize, usize)> {
+    let others_len = context.peers.as_ref().map_or(0, |peers| peers.others_len());
+    let mut answered = 0;
     let others = async {
         match (&context.peers, serde_json::to_vec(question)) {
             (Some(peers), Ok(question)) => peers.ask(question).await,
@@ -262,26 +272,39 @@ pub(super) async fn ask_all(context: &Arc<Context>, question: &Question) -> Opti
     for other in others {
         if let Ok(other) = serde_json::from_slice(&other) {
             reply.merge(other);
+            answered += 1;
         }
     }
-    Some(reply)
+    Some((reply, others_len, answered))
 }
 
-/// The streams of all nodes, and whether there are more than are listed; `None` if the tracker stops.
-pub(crate) async fn census(context: &Arc<Context>) -> Option<(Vec<Stream>, bool)> {
-    match ask_all(context, &Question::Census).await? {
-        Reply::Streams(all) => {
-            let cut = all.is_cut();
-            Some((all.streams, cut))
-        }
+/// The streams of all nodes.
+#[derive(Debug, Default)]
+pub(crate) struct Census {
+    pub(crate) streams: Vec<Stream>,
+    /// There are more than are listed.
+    pub(crate) cut: bool,
+    /// All nodes have answered.
+    pub(crate) whole: bool,
+}
+
+/// Counts the streams of all nodes; `None` if the tracker stops.
+pub(crate) async fn census(context: &Arc<Context>) -> Option<Census> {
+    match ask_counting(context, &Question::Census).await? {
+        (Reply::Streams(all), others, answered) => Some(Census {
+            cut: all.is_cut(),
+            streams: all.streams,
+            whole: answered >= others,
+        }),
         _ => None,
     }
 }
 
-/// Which starts of streams were told, by whichever node; `None` if the tracker stops.
-pub(crate) async fn told(context: &Arc<Context>) -> Option<Vec<(String, u64)>> {
-    match ask_all(context, &Question::Told).await? {
-        Reply::Told(told) => Some(told),
+/// What was told of which streams, by whichever node, and whether another one has answered at all;
+/// `None` if the tracker stops.
+pub(crate) async fn told(context: &Arc<Context>) -> Option<(Told, bool)> {
+    match ask_counting(context, &Question::Told).await? {
+        (Reply::Told(told), _, answered) => Some((told, answered > 0)),
         _ => None,
     }
 }

@@ -8,7 +8,7 @@ use std::{
     pin::pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicU8, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -18,7 +18,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use tokio::{
     sync::{mpsc, oneshot},
-    time,
+    time::{self, Instant},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -62,6 +62,9 @@ pub(super) struct Link {
     publish: mpsc::Sender<(String, Bytes)>,
     counters: Arc<Counters>,
     peers: Arc<Peers>,
+    /// Whether NATS is there, and since when it is or is not.
+    connected: (bool, Instant),
+    lost_after: Duration,
 }
 
 /// The APIs of the other nodes.
@@ -70,7 +73,18 @@ pub(crate) struct Peers {
     subject: String,
     me: NodeId,
     others: AtomicUsize,
-    first: AtomicBool,
+    standing: AtomicU8,
+}
+
+/// What a node does where one speaks for all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// Another one speaks, or it is not known yet which.
+    Listens,
+    /// It speaks for all.
+    Speaks,
+    /// NATS is away: it cannot know what happens elsewhere.
+    Alone,
 }
 
 /// A question of another node's API.
@@ -113,7 +127,7 @@ pub(super) async fn connect(
         subject: subject.clone(),
         me,
         others: AtomicUsize::new(0),
-        first: AtomicBool::new(true),
+        standing: AtomicU8::new(Standing::Listens as u8),
     });
     let link = Link {
         client,
@@ -123,6 +137,8 @@ pub(super) async fn connect(
         publish,
         counters: Arc::clone(counters),
         peers,
+        connected: (false, Instant::now()),
+        lost_after: Duration::from_millis(u64::from(config.lost_after_ms)),
     };
     Ok((link, questions_asked))
 }
@@ -168,7 +184,7 @@ pub(super) async fn serve(
                 posted.drain(..).for_each(|post| router.handle_post(&post));
             }
         }
-        link.peers.update(&router);
+        link.update_peers(&router);
         link.send(router.take_messages());
         waiting.extend(router.take_commands());
         while !waiting.is_empty()
@@ -197,6 +213,22 @@ impl Link {
         Arc::clone(&self.peers)
     }
 
+    fn update_peers(&mut self, router: &Router) {
+        let connected = self.client.connection_state() == State::Connected;
+        if connected != self.connected.0 {
+            self.connected = (connected, Instant::now());
+        }
+        let lasts = self.connected.1.elapsed() > self.lost_after;
+        let standing = match connected {
+            true if lasts && router.is_settled() && router.is_first() => Standing::Speaks,
+            false if lasts => Standing::Alone,
+            _ => Standing::Listens,
+        };
+        let peers = &self.peers;
+        peers.others.store(router.others_len(), Ordering::Relaxed);
+        peers.standing.store(standing as u8, Ordering::Relaxed);
+    }
+
     fn send(&self, messages: Vec<Outgoing>) {
         for message in messages {
             let (subject, bytes) = match message {
@@ -216,19 +248,22 @@ impl Peers {
         self.me.to_string()
     }
 
-    /// Whether this is the node that speaks for all.
-    pub(crate) fn is_first(&self) -> bool {
-        self.first.load(Ordering::Relaxed)
+    /// Whether this node speaks for all.
+    pub(crate) fn standing(&self) -> Standing {
+        let all = [Standing::Listens, Standing::Speaks, Standing::Alone];
+        let known = self.standing.load(Ordering::Relaxed);
+        let now = all.into_iter().find(|standing| *standing as u8 == known);
+        now.unwrap_or(Standing::Listens)
     }
 
-    fn update(&self, router: &Router) {
-        self.others.store(router.others_len(), Ordering::Relaxed);
-        self.first.store(router.is_first(), Ordering::Relaxed);
+    /// How many other nodes live.
+    pub(crate) fn others_len(&self) -> usize {
+        self.others.load(Ordering::Relaxed)
     }
 
     /// What the other nodes answer, as far as they do so in time.
     pub(crate) async fn ask(&self, question: Vec<u8>) -> Vec<Bytes> {
-        let others = self.others.load(Ordering::Relaxed);
+        let others = self.others_len();
         if others == 0 || self.client.connection_state() != State::Connected {
             return Vec::new();
         }

@@ -164,6 +164,11 @@ impl Router {
         self.members.others().all(|other| self.me < other.node)
     }
 
+    /// Whether no node has come or gone for a while.
+    pub(super) fn is_settled(&self) -> bool {
+        self.members.is_settled(self.now_ms())
+    }
+
     /// When to call [`Router::handle_tick`] at the latest.
     pub(super) fn wakeup_at(&self) -> Instant {
         let heartbeat = self.began + Duration::from_millis(self.heartbeat_at_ms);

@@ -6,6 +6,7 @@ mod nats;
 mod nodes;
 mod splits;
 mod swarms;
+mod webhooks;
 
 use super::*;
 use hellos::Hellos;
