@@ -41,16 +41,15 @@ pub(crate) async fn serve(context: Arc<Context>) {
     let mut listened = false;
     loop {
         ticks.tick().await;
-        let mut standing = Standing::Speaks;
-        if let Some(peers) = &context.peers {
-            standing = peers.standing();
-            // It has yet to hear what was told before it came.
-            if standing == Standing::Speaks && !listened && peers.others_len() > 0 {
-                standing = Standing::Listens;
-            }
-        }
-        let done = if standing == Standing::Listens {
-            listen(&context, &mut watch, &mut listened).await
+        let peers = context.peers.as_ref();
+        let standing = peers.map_or(Standing::Speaks, |peers| peers.standing());
+        let may_speak = standing == Standing::Speaks;
+        // Before its first word it hears all others once, now that all are known.
+        let hears = may_speak && !listened && peers.is_some_and(|peers| peers.others_len() > 0);
+        let done = if hears || standing == Standing::Listens {
+            let answered = listen(&context, &mut watch).await;
+            listened |= may_speak && answered == Some(true);
+            answered.map(|_| ())
         } else {
             speak(&context, &mut watch, &receivers, standing).await
         };
@@ -60,10 +59,11 @@ pub(crate) async fn serve(context: Arc<Context>) {
     }
 }
 
-/// Hears what others have told. `None` if the tracker stops.
-async fn listen(context: &Arc<Context>, watch: &mut Watch, listened: &mut bool) -> Option<()> {
+/// Hears what others have told, and whether any has answered. `None` if the tracker stops.
+async fn listen(context: &Arc<Context>, watch: &mut Watch) -> Option<bool> {
+    // It has itself spoken until now, perhaps: what it knows is still there for the others.
+    context.told().speaks = false;
     let (told, answered) = api::told(context).await?;
-    *listened |= answered;
     // While one speaks, the others have nothing to add.
     let spoken = told.speaks;
     watch.follow(told);
@@ -72,7 +72,7 @@ async fn listen(context: &Arc<Context>, watch: &mut Watch, listened: &mut bool) 
     } else {
         watch.told(false)
     };
-    Some(())
+    Some(answered)
 }
 
 /// Looks at the streams and tells what is new. `None` if the tracker stops.
