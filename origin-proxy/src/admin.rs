@@ -57,7 +57,7 @@ pub(crate) fn page(proxy: &Arc<Proxy>, head: &request::Parts) -> Option<Response
         }
         "/metrics" => {
             measure(proxy);
-            let text = proxy.metrics.render();
+            let text = proxy.metrics.render() + &proxy.edges.render();
             respond::text(StatusCode::OK, "text/plain; version=0.0.4", text)
         }
         steering::PATH => {
@@ -174,6 +174,10 @@ fn measure(proxy: &Proxy) {
     metrics.disk_bytes.set(bytes as f64);
     metrics.disk_objects.set(objects as f64);
     metrics.flights.set(proxy.flights() as f64);
+    for base in proxy.sites.iter().flat_map(|site| &site.bases) {
+        let is_up = f64::from(u8::from(base.health.is_up()));
+        base.count(|figures| figures.up.set(is_up));
+    }
 }
 
 fn streams(proxy: &Proxy) -> Value {

@@ -83,10 +83,13 @@ impl Client {
         let connector = HttpsConnectorBuilder::new()
             .with_tls_config(tls(config.upstream.root_file.as_deref())?)
             .https_or_http()
-            .enable_all_versions()
-            .wrap_connector(tcp);
+            .enable_http1();
         let connector = Patient {
-            connector,
+            connector: if config.upstream.http1_only {
+                connector.wrap_connector(tcp)
+            } else {
+                connector.enable_http2().wrap_connector(tcp)
+            },
             patience: Duration::from_millis(config.timeouts.connect_ms),
         };
         let client = legacy::Client::builder(TokioExecutor::new())

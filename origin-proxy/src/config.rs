@@ -1,14 +1,18 @@
 //! The proxy's settings. `default.toml` documents them for operators.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{
+    collections::{HashMap, HashSet},
+    net::SocketAddr,
+    path::PathBuf,
+};
 
 use serde::{Deserialize, Serialize};
 
 pub use self::edge::{
-    AcmeConfig, AdminConfig, CorsConfig, DiskConfig, LimitsConfig, LogConfig, LowLatencyConfig,
-    SteeringConfig, TimeoutsConfig, TlsConfig, UpstreamConfig,
+    AcmeConfig, AdminConfig, CertificateConfig, CorsConfig, DiskConfig, LimitsConfig, LogConfig,
+    LowLatencyConfig, SteeringConfig, TimeoutsConfig, TlsConfig, UpstreamConfig,
 };
-use crate::Error;
+use crate::{Error, rules::Rules};
 
 mod edge;
 
@@ -36,6 +40,8 @@ pub struct Config {
     pub streams: Vec<StreamConfig>,
     /// Other hosts that are served, with their origins and streams.
     pub hosts: Vec<HostConfig>,
+    /// What overrules origins.
+    pub rules: Vec<RuleConfig>,
     /// Signing.
     pub records: RecordsConfig,
     /// Caching.
@@ -90,6 +96,22 @@ pub struct HostConfig {
     pub streams: Vec<StreamConfig>,
 }
 
+/// What of an origin's answers does not count, below one path.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RuleConfig {
+    /// The path below which it holds, on every host.
+    pub prefix: String,
+    /// Ends of paths that it holds for, without the dot; none for all.
+    #[serde(default)]
+    pub extensions: Vec<String>,
+    /// Names of headers that are taken away before anything is made of an answer.
+    #[serde(default)]
+    pub ignore: Vec<String>,
+    /// How long an answer is fresh whatever the origin says, in seconds.
+    pub fresh_s: Option<u64>,
+}
+
 /// Signing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -126,6 +148,8 @@ pub struct CacheConfig {
     /// How long an object may be served past its freshness if the origin fails, in seconds, if the
     /// origin does not say.
     pub stale_if_error_s: u64,
+    /// Whether playlists and manifests are compressed for viewers who take gzip.
+    pub gzip: bool,
 }
 
 /// The default settings as a documented TOML file, for `--print-config`.
@@ -201,13 +225,19 @@ impl Config {
         if !self.steering.url.as_deref().is_none_or(is_plain_url) {
             return wrong("steering.url must be an http or https URL without a query");
         }
+        if self.cors.credentials && self.cors.origins.iter().any(|origin| origin == "*") {
+            return wrong("cors.credentials needs cors.origins that name pages, not *");
+        }
         self.upstream.dropped()?;
+        self.upstream.added()?;
+        Rules::read(&self.rules)?;
         if self.upstream.failures_max == 0 {
             return wrong("upstream.failures_max must not be 0");
         }
         if (self.hosts.iter()).any(|host| host.names.is_empty()) {
             return wrong("hosts.names must not be empty");
         }
+        self.check_names()?;
         let elsewhere = self.hosts.iter().flat_map(|host| &host.streams);
         self.streams
             .iter()
@@ -217,6 +247,31 @@ impl Config {
 }
 
 impl Config {
+    /// Two hosts with one name would be a matter of chance; two with streams of one name would have viewers take
+    /// the one's segments for the other's.
+    fn check_names(&self) -> Result<(), Error> {
+        let wrong = |what: String| Err(Error::Config(what));
+        let mut hosts = HashSet::new();
+        let names = self.hosts.iter().flat_map(|host| &host.names);
+        for name in names.map(|name| name.to_ascii_lowercase()) {
+            if !hosts.insert(name.clone()) {
+                return wrong(format!("hosts.names has {name} twice"));
+            }
+        }
+        let mut homes = HashMap::new();
+        let others = self.hosts.iter().map(|host| &host.streams);
+        let all = std::iter::once(&self.streams).chain(others).enumerate();
+        for (site, stream) in
+            all.flat_map(|(site, streams)| streams.iter().map(move |one| (site, one)))
+        {
+            if *homes.entry(&stream.name).or_insert(site) != site {
+                let name = &stream.name;
+                return wrong(format!("streams.name: two hosts have a stream {name}"));
+            }
+        }
+        Ok(())
+    }
+
     fn check_certificate(&self) -> Result<(), Error> {
         let wrong = |what: &str| Err(Error::Config(what.into()));
         let files = [&self.tls.certificate_file, &self.tls.key_file];
@@ -284,6 +339,7 @@ impl Default for Config {
                 prefix: "/".into(),
             }],
             hosts: Vec::new(),
+            rules: Vec::new(),
             records: RecordsConfig::default(),
             cache: CacheConfig::default(),
             disk: DiskConfig::default(),
@@ -323,6 +379,7 @@ impl Default for CacheConfig {
             negative_ttl_ms: 1000,
             stale_while_revalidate_s: 0,
             stale_if_error_s: 60,
+            gzip: true,
         }
     }
 }
@@ -394,7 +451,8 @@ mod tests {
         for value in all.values().filter_map(toml::Value::as_table) {
             keys.extend(value.keys().cloned());
         }
-        keys.extend(["names".into(), "hosts.streams".into()]);
+        let further = ["names", "hosts.streams", "extensions", "ignore", "fresh_s"];
+        keys.extend(further.map(String::from));
         let lines: Vec<&str> = default_config().lines().collect();
         for key in keys {
             let is_it = |line: &&str| {
@@ -421,6 +479,25 @@ mod tests {
             (
                 "[upstream]\nheaders_drop = [\"x y\"]",
                 "upstream.headers_drop",
+            ),
+            ("[cors]\ncredentials = true", "cors.origins"),
+            ("[[rules]]\nprefix = \"live\"", "rules.prefix"),
+            (
+                "[[rules]]\nprefix = \"/\"\nignore = [\"x y\"]",
+                "rules.ignore",
+            ),
+            (
+                "[upstream]\nheaders_add = { a = \"\\n\" }",
+                "upstream.headers_add",
+            ),
+            (
+                "[[hosts]]\norigin = \"http://a\"\nnames = [\"a\", \"A\"]",
+                "hosts.names",
+            ),
+            (
+                "[[hosts]]\norigin = \"http://a\"\nnames = [\"a\"]\n\
+                 [[hosts.streams]]\nname = \"main\"\nprefix = \"/\"",
+                "streams.name",
             ),
             ("[steering]\nurl = \"/.shoal/steering\"", "steering.url"),
             (

@@ -402,6 +402,7 @@ fn decode(bytes: &Bytes, key: &str) -> io::Result<Object> {
         freshness,
         records: Default::default(),
         prepared: Default::default(),
+        gzipped: Default::default(),
     })
 }
 
@@ -430,6 +431,7 @@ mod tests {
             },
             records: Default::default(),
             prepared: Default::default(),
+            gzipped: Default::default(),
         }
     }
 

@@ -165,6 +165,27 @@ pub(crate) fn is_shareable(status: StatusCode, headers: &HeaderMap, is_authorize
     is_for_all && is_kept && !is_encoded && is_for_many(&control, headers, is_authorized)
 }
 
+/// Why an answer with this head may not be given to more than the one who asked, in a word; none if it may.
+pub(crate) fn why_not_shared(
+    status: StatusCode,
+    headers: &HeaderMap,
+    is_authorized: bool,
+) -> Option<&'static str> {
+    if is_shareable(status, headers, is_authorized) {
+        return None;
+    }
+    let control = CacheControl::read(headers);
+    Some(match () {
+        () if control.no_store => "no-store",
+        () if control.private => "private",
+        () if headers.contains_key(header::SET_COOKIE) => "set-cookie",
+        () if vary::names(headers).is_none() => "vary",
+        () if is_authorized && !allows_authorized(&control) => "authorization",
+        () if headers.contains_key(header::CONTENT_ENCODING) => "content-encoding",
+        () => "status",
+    })
+}
+
 /// Whether a redirect with this head lets the answer that it leads to be given to more than the one who asked.
 pub(crate) fn lets_share(headers: &HeaderMap, is_authorized: bool) -> bool {
     let control = CacheControl::read(headers);
@@ -191,6 +212,12 @@ pub(crate) fn is_for_authorized(headers: &HeaderMap) -> bool {
 
 fn allows_authorized(control: &CacheControl) -> bool {
     control.public || control.shared_max_age_s.is_some() || control.must_revalidate
+}
+
+/// Whether an answer with this head says that it is fresh for some time: nobody has to guess.
+pub(crate) fn is_told(headers: &HeaderMap) -> bool {
+    let fresh = CacheControl::read(headers).fresh(headers);
+    fresh.is_some_and(|fresh| !fresh.is_zero())
 }
 
 /// How long to keep a shareable answer; `None`, if not at all.

@@ -16,10 +16,12 @@ use crate::{
     access::{Entry, EntryHead, Meter, Outcome},
     admin,
     body::Body,
+    cache_status, client,
     cmcd::Cmcd,
     error::Failure,
+    freshness, gzip,
     metrics::Scope,
-    object::{Landing, end_to_end},
+    object::{Landing, end_to_end, is_whole},
     playlist::Format,
     proxy::{Answer, Passed, Proxy},
     respond::{self, Asked},
@@ -99,7 +101,9 @@ where
         is_finished,
     } = answered;
     let mut response = finish(proxy, client, &asked, response, is_finished);
-    scope.on_answer(outcome, started.elapsed());
+    let query = head.uri.query().unwrap_or_default();
+    let (took, is_blocking) = (started.elapsed(), query.contains("_HLS_msn"));
+    scope.on_answer(outcome, response.status(), took, is_blocking);
     let cmcd = Cmcd::read(head.uri.query(), &head.headers);
     if let Some(cmcd) = &cmcd {
         scope.on_cmcd(cmcd);
@@ -135,7 +139,7 @@ fn finish(
             .insert(header::ALT_SVC, alt_svc.clone());
     }
     if !is_finished {
-        respond::finish(&mut response, asked, &proxy.config.cors.origins);
+        respond::finish(&mut response, asked, &proxy.config.cors);
     }
     proxy.metrics.on_answer(response.status());
     response
@@ -260,7 +264,13 @@ async fn answer(proxy: &Arc<Proxy>, target: &Target, asked: &Asked<'_>) -> Resul
     let object = match answer {
         Answer::Whole(object) => object,
         Answer::Growing(flight, head) => {
-            if let Some(response) = respond::growing(flight.clone(), &head, asked) {
+            let is_over = match respond::end_to_wait_for(&head, asked) {
+                Some(end) => !Box::pin(flight.reaches(end)).await,
+                None => false,
+            };
+            let growing = || respond::growing(flight.clone(), &head, asked);
+            if let Some(mut response) = (!is_over).then(growing).flatten() {
+                cache_status::note(response.headers_mut(), outcome, None);
                 return Ok(Found {
                     response,
                     outcome,
@@ -283,7 +293,15 @@ async fn answer(proxy: &Arc<Proxy>, target: &Target, asked: &Asked<'_>) -> Resul
             });
         }
     };
-    let response = respond::whole(&object, asked);
+    let is_coded = object.gzipped.is_possible() && gzip::is_wanted(asked.headers);
+    let coded = match is_coded {
+        true => Box::pin(object.gzipped()).await,
+        false => None,
+    };
+    let mut response = respond::whole(coded.as_ref().unwrap_or(&object), asked);
+    let is_authorized = asked.headers.contains_key(header::AUTHORIZATION);
+    let reason = || freshness::why_not_shared(object.status, &object.headers, is_authorized);
+    cache_status::correct(response.headers_mut(), outcome, reason);
     if let Some(record) = response.headers().get(RECORD_HEADER) {
         let len = RECORD_HEADER.len() + record.len() + HEADER_LINE_EXTRA;
         proxy.scope_of(target).record_bytes.increment(len as u64);
@@ -363,6 +381,8 @@ fn pass_on(
     let status = response.status();
     let mut headers: HeaderMap = end_to_end(response.headers());
     headers.remove(RECORD_HEADER);
+    let reason = why_for_one(proxy, target, &response, asked);
+    cache_status::note(&mut headers, Outcome::Passed, reason);
     let is_playlist = Format::of(&target.path, &headers) != Format::Other;
     let len = match *asked.method {
         // A playlist will be longer by our tags.
@@ -381,6 +401,26 @@ fn pass_on(
         Ok(chunk.map(|chunk| (chunk, (proxy, response, place, scope))))
     });
     Ok(respond::passed(status, headers, len, body, asked))
+}
+
+/// Why an answer is for one viewer alone, in a word.
+fn why_for_one(
+    proxy: &Proxy,
+    target: &Target,
+    response: &client::Response,
+    asked: &Asked<'_>,
+) -> Option<&'static str> {
+    if is_change(asked.method) {
+        return Some("method");
+    }
+    let (status, headers) = (response.status(), response.headers());
+    let is_authorized = asked.headers.contains_key(header::AUTHORIZATION);
+    let is_too_long = |len| is_whole(status) && len > proxy.config.cache.object_bytes_max;
+    match freshness::why_not_shared(status, headers, is_authorized) {
+        Some(reason) => Some(reason),
+        None if proxy.is_for_one(&target.path, &target.key, headers) => Some("no-freshness"),
+        None => (response.content_length().is_some_and(is_too_long)).then_some("too-long"),
+    }
 }
 
 fn told_len(headers: &HeaderMap) -> Option<u64> {

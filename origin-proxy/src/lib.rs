@@ -16,18 +16,22 @@ mod admin;
 mod areas;
 mod body;
 mod brief;
+mod cache_status;
 mod client;
 mod cmcd;
 mod conditions;
 mod config;
+mod delicate;
 mod disk;
 mod eager;
+mod edges;
 mod error;
 mod freshness;
 #[cfg(any(test, feature = "fuzzing"))]
 #[allow(clippy::missing_panics_doc, reason = "panics are what these are for")]
 pub mod fuzzing;
 mod gather;
+mod gzip;
 mod handle;
 mod health;
 mod key;
@@ -50,6 +54,7 @@ mod records;
 mod redirects;
 mod release;
 mod respond;
+mod rules;
 mod server;
 mod signs;
 mod steering;
@@ -63,9 +68,9 @@ mod vary;
 mod visit;
 
 pub use config::{
-    AcmeConfig, AdminConfig, CacheConfig, Config, CorsConfig, DiskConfig, HostConfig, LimitsConfig,
-    LogConfig, LowLatencyConfig, RecordsConfig, SteeringConfig, StreamConfig, TimeoutsConfig,
-    TlsConfig, UpstreamConfig, default_config,
+    AcmeConfig, AdminConfig, CacheConfig, CertificateConfig, Config, CorsConfig, DiskConfig,
+    HostConfig, LimitsConfig, LogConfig, LowLatencyConfig, RecordsConfig, RuleConfig,
+    SteeringConfig, StreamConfig, TimeoutsConfig, TlsConfig, UpstreamConfig, default_config,
 };
 pub use error::Error;
 pub use key::{keygen, public_key};

@@ -55,6 +55,7 @@ impl Proxy {
             );
             return (raw.clone(), Kind::Playlist);
         };
+        self.note_delicate(target, text, format);
         let stream = self.stream_of(target).cloned();
         match format {
             Format::Hls => {
@@ -85,7 +86,12 @@ impl Proxy {
         let url = Site::viewer_url(target);
         let track = match hls::read(text, &url) {
             Ok(hls::HlsPlaylist::Media(track)) => track,
-            Ok(hls::HlsPlaylist::Multivariant(_)) => return (raw.clone(), Kind::Playlist),
+            Ok(hls::HlsPlaylist::Multivariant(list)) => {
+                let renditions = list.renditions.iter().filter_map(|item| item.url.as_ref());
+                let urls = list.variants.iter().map(|item| &item.url);
+                self.note_elsewhere(target, urls.chain(renditions));
+                return (raw.clone(), Kind::Playlist);
+            }
             Err(error) => {
                 tracing::warn!(path = target.path, %error, "playlist is passed on as it is");
                 return (raw.clone(), Kind::Playlist);
@@ -93,7 +99,14 @@ impl Proxy {
         };
         let site = self.site_of(target);
         let low_latency = self.parts.note(text, target, site);
+        if low_latency.is_some() {
+            self.note_grown(text, target);
+        }
         let kind = hls_kind(target, &track, low_latency);
+        self.note_elsewhere(target, track.segments.iter().map(|listed| &listed.url));
+        let last = track.segments.last().map_or(0, |last| last.info.seq);
+        let parts = text.matches("#EXT-X-PART:").count() as u64;
+        self.note_edge(target, !track.ended, (last, parts));
         let Some(stream) = stream else {
             return (raw.clone(), kind);
         };
@@ -140,6 +153,15 @@ impl Proxy {
                 return (raw.clone(), Kind::Playlist);
             }
         };
+        let tracks = manifest.representations.iter().map(|one| &one.track);
+        let listed = tracks.clone().flat_map(|track| &track.segments);
+        self.note_elsewhere(target, listed.map(|listed| &listed.url));
+        let last = tracks.filter_map(|track| Some(track.segments.last()?.info.seq));
+        self.note_edge(
+            target,
+            manifest.is_live,
+            (last.fold(0, u64::wrapping_add), 0),
+        );
         let refresh_ms = manifest.refresh_ms.map_or(MANIFEST_TARGET_MS, u64::from);
         let kind = if manifest.is_live {
             Kind::Live {
@@ -306,9 +328,7 @@ impl Proxy {
         let ends = ranges.keys().map(|(first, len)| first.saturating_add(*len));
         let end = ends.max().unwrap_or(0);
         stream.on_ranges(Name::of_url(&place.path), ranges);
-        let is_grown = |object: &Arc<Object>| {
-            object.status == http::StatusCode::OK && (object.body.len() as u64) < end
-        };
+        let is_grown = |object: &Arc<Object>| object.is_cut(end);
         if self
             .cached(place)
             .filter(|object| object.is_fresh())

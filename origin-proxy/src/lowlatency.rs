@@ -4,12 +4,13 @@
 //! ask the same wait for one request. What is special is patience, that parts are sent once they are
 //! whole, and that nobody remembers that a hinted part was not there.
 
-use std::time::Duration;
+use std::{num::ParseIntError, time::Duration};
 
 use moka::sync::Cache;
 use url::Url;
 
 use crate::{
+    proxy::Proxy,
     recent,
     target::{Site, Target},
 };
@@ -24,6 +25,8 @@ pub(crate) struct LowLatency {
 /// Keys of parts that playlists list or announce.
 pub(crate) struct Parts {
     keys: Cache<String, ()>,
+    /// Keys of objects of which parts are ranges, and how far the listed ones reach, in bytes.
+    grown: Cache<String, u64>,
 }
 
 /// Parts stay fetchable for a few target durations.
@@ -35,15 +38,57 @@ pub(crate) const PARTS_PER_PLAYLIST_MAX: usize = 512;
 impl Default for Parts {
     fn default() -> Self {
         Self {
-            keys: recent::builder(PARTS_MAX).time_to_live(PARTS_TTL).build(),
+            keys: short_lived(),
+            grown: short_lived(),
         }
     }
+}
+
+fn short_lived<T: Clone + Send + Sync + 'static>() -> Cache<String, T> {
+    let builder = recent::builder(PARTS_MAX);
+    builder.time_to_live(PARTS_TTL).build()
 }
 
 impl Parts {
     /// Whether `key` stands for a part.
     pub(crate) fn has(&self, key: &str) -> bool {
         self.keys.contains_key(key)
+    }
+
+    /// How many bytes the object under `key` has at least, if parts are ranges of it.
+    pub(crate) fn grown_to(&self, key: &str) -> Option<u64> {
+        self.grown.get(key)
+    }
+
+    /// Whether `key` stands for something that may be announced before it is there.
+    pub(crate) fn is_awaited(&self, key: &str) -> bool {
+        self.has(key) || self.grown.contains_key(key)
+    }
+
+    /// Notes the parts of the media playlist `text` that are ranges of an object, which is made while they are
+    /// listed. Returns the objects that have grown.
+    pub(crate) fn note_grown(
+        &self,
+        text: &str,
+        target: &Target,
+        site: &Site,
+    ) -> Vec<(Target, u64)> {
+        let Ok(base) = Url::parse(&Site::viewer_url(target)) else {
+            return Vec::new();
+        };
+        let mut out: Vec<(Target, u64)> = Vec::new();
+        for (uri, end) in ends_of_parts(text) {
+            let url = base.join(uri).ok();
+            let Some(place) = url.and_then(|url| site.local(url.as_str())) else {
+                continue;
+            };
+            let before = self.grown.get(&place.key);
+            if before.is_none_or(|before| before < end) {
+                self.grown.insert(place.key.clone(), end);
+                out.push((place, end));
+            }
+        }
+        out
     }
 
     /// Notes the parts of the media playlist `text`; `None` if it has no low latency.
@@ -61,7 +106,7 @@ impl Parts {
             let Some(list) = part.filter(|_| noted < PARTS_PER_PLAYLIST_MAX) else {
                 continue;
             };
-            // A part that is a range of its segment comes as the segment grows.
+            // Those that are ranges of their segment come as it grows: see `note_grown`.
             let is_range = ["BYTERANGE", "BYTERANGE-START"]
                 .iter()
                 .any(|name| attribute(list, name).is_some());
@@ -77,6 +122,60 @@ impl Parts {
         let part_target_ms = part_target_ms?;
         Some(LowLatency { part_target_ms })
     }
+}
+
+impl Proxy {
+    /// Notes how far objects have grown of which parts are ranges. What is shorter in the cache is a beginning,
+    /// which must not be taken for the segment.
+    pub(crate) fn note_grown(&self, text: &str, target: &Target) {
+        let grown = self.parts.note_grown(text, target, self.site_of(target));
+        for (place, len) in grown {
+            let kept = self.cached(&place).filter(|object| object.is_fresh());
+            if kept.is_some_and(|object| object.is_cut(len)) {
+                tracing::debug!(path = place.path, "object has grown");
+                self.distrust(&place);
+            }
+        }
+    }
+}
+
+/// The objects of which parts of the media playlist `text` are ranges, and where the last one of each ends. An
+/// announced one ends where it begins, as long as it is not there.
+fn ends_of_parts(text: &str) -> Vec<(&str, u64)> {
+    let mut ends: Vec<(&str, u64)> = Vec::new();
+    for line in text.lines() {
+        let part = line.strip_prefix("#EXT-X-PART:");
+        let range = part.and_then(|list| Some((list, attribute(list, "BYTERANGE")?)));
+        let hint = line.strip_prefix("#EXT-X-PRELOAD-HINT:");
+        let begin = hint.and_then(|list| Some((list, attribute(list, "BYTERANGE-START")?)));
+        let Some((list, range)) = range.or(begin) else {
+            continue;
+        };
+        let Some(uri) = attribute(list, "URI").filter(|uri| !uri.contains("{$")) else {
+            continue;
+        };
+        let before = ends.last().filter(|(last, _)| *last == uri);
+        let before = before.map_or(0, |(_, end)| *end);
+        // Where the announced one begins; `n@o`, or `n` right after the one before.
+        let end = match (part, range.split_once('@')) {
+            (None, _) => range.parse().ok(),
+            (Some(_), Some((len, first))) => sum(first.parse(), len.parse()),
+            (Some(_), None) => sum(Ok(before), range.parse()),
+        };
+        let Some(end) = end else {
+            continue;
+        };
+        if let Some((_, known)) = ends.last_mut().filter(|(last, _)| *last == uri) {
+            *known = end.max(*known);
+        } else if ends.len() < PARTS_PER_PLAYLIST_MAX {
+            ends.push((uri, end));
+        }
+    }
+    ends
+}
+
+fn sum(first: Result<u64, ParseIntError>, len: Result<u64, ParseIntError>) -> Option<u64> {
+    first.ok()?.checked_add(len.ok()?)
 }
 
 /// The value of `name` in an attribute list (RFC 8216 section 4.2), without its quotes.
@@ -149,10 +248,28 @@ mod tests {
         assert_eq!(note("#EXTM3U\n#EXT-X-PART-INF:PART-TARGET=nan\n").1, None);
     }
 
+    #[test]
+    fn parts_that_are_ranges_tell_how_long_their_object_is() {
+        let text = "#EXT-X-PART:DURATION=1,URI=\"a\",BYTERANGE=\"100@0\"\n\
+            #EXT-X-PART:DURATION=1,URI=\"a\",BYTERANGE=\"50\"\n\
+            #EXT-X-PART:DURATION=1,URI=\"b\",BYTERANGE=\"7@20\"\n\
+            #EXT-X-PART:DURATION=1,URI=\"c.own\"\n\
+            #EXT-X-PART:DURATION=1,URI=\"d\",BYTERANGE=\"18446744073709551615@1\"\n\
+            #EXT-X-PRELOAD-HINT:TYPE=PART,URI=\"b\",BYTERANGE-START=27\n";
+        assert_eq!(ends_of_parts(text), [("a", 150), ("b", 27)]);
+        let site = sites(&Config::default()).unwrap().remove(0);
+        let target = site.target(&"/live/i.m3u8".parse().unwrap()).unwrap();
+        let parts = Parts::default();
+        assert_eq!(parts.note_grown(text, &target, &site).len(), 2);
+        assert_eq!(parts.note_grown(text, &target, &site), []);
+        assert_eq!(parts.grown_to("/live/a"), Some(150));
+    }
+
     proptest! {
         #[test]
-        fn nothing_panics(text in "(#EXT-X-PART:|#EXT-X-PART-INF:|URI=|\"|,|=|[a-z/:.0-9é]{1,4}|\n){0,20}") {
+        fn nothing_panics(text in "(#EXT-X-PART:|#EXT-X-PART-INF:|URI=|BYTERANGE=|@|\"|,|=|[a-z/:.0-9é]{1,4}|\n){0,20}") {
             note(&text);
+            ends_of_parts(&text);
         }
     }
 }

@@ -1,6 +1,9 @@
 //! Prometheus metrics.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 use ::metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder};
 use metrics_exporter_prometheus::{
@@ -14,7 +17,7 @@ pub(crate) struct Metrics {
     handle: PrometheusHandle,
     recorder: PrometheusRecorder,
     /// Requests by class of status: index 0 for 1xx.
-    requests: [Counter; 5],
+    requests: [Counter; CLASSES.len()],
     pub(crate) hits: Counter,
     pub(crate) disk_hits: Counter,
     pub(crate) disk_failures: Counter,
@@ -39,6 +42,8 @@ pub(crate) struct Metrics {
     pub(crate) tags_missing: Counter,
     pub(crate) certificates_obtained: Counter,
     pub(crate) certificate_failures: Counter,
+    /// When the certificate ends that does so first, in seconds of Unix time.
+    pub(crate) certificate_expiry: Gauge,
     pub(crate) cache_bytes: Gauge,
     pub(crate) cache_objects: Gauge,
     pub(crate) disk_bytes: Gauge,
@@ -54,8 +59,15 @@ pub(crate) struct Scope {
     /// The stream's name, or nothing.
     pub(crate) name: String,
     outcomes: [Counter; Outcome::ALL.len()],
+    /// Answers by class of status: index 0 for 1xx.
+    statuses: [Counter; CLASSES.len()],
     /// Time to the head of the answer, in seconds.
     head_seconds: Histogram,
+    /// The same of blocking playlist reloads, which wait on purpose.
+    blocking_seconds: Histogram,
+    /// URLs in released playlists that lead past the proxy.
+    elsewhere: Counter,
+    is_elsewhere_told: AtomicBool,
     pub(crate) sent_bytes: Counter,
     pub(crate) origin_bytes: Counter,
     /// Of the heads of answers.
@@ -67,8 +79,21 @@ pub(crate) struct Scope {
     cmcd_throughput_bps: Histogram,
 }
 
+/// The figures of one origin.
+pub(crate) struct OriginFigures {
+    pub(crate) requests: Counter,
+    pub(crate) failures: Counter,
+    /// Time to the head of the answer, in seconds.
+    pub(crate) first_byte_seconds: Histogram,
+    pub(crate) up: Gauge,
+}
+
+const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 const BUCKETS_S: [f64; 12] = [
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0,
+];
+const BUCKETS_LONG_S: [f64; 12] = [
+    0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0,
 ];
 const BUCKETS_BUFFER_S: [f64; 8] = [0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0];
 const BUCKETS_BPS: [f64; 8] = [0.5e6, 1e6, 2e6, 4e6, 8e6, 16e6, 32e6, 100e6];
@@ -77,8 +102,8 @@ impl Metrics {
     pub(crate) fn new() -> Result<Self, Error> {
         let recorder = build_recorder()?;
         let new = Registry(&recorder);
-        let requests = ["1xx", "2xx", "3xx", "4xx", "5xx"]
-            .map(|class| new.labelled("shoal_proxy_requests_total", &[("status", class)]));
+        let requests =
+            CLASSES.map(|class| new.labelled("shoal_proxy_requests_total", &[("status", class)]));
         Ok(Self {
             requests,
             hits: new.counter("shoal_proxy_hits_total"),
@@ -105,6 +130,7 @@ impl Metrics {
             tags_missing: new.counter("shoal_proxy_tags_missing_total"),
             certificates_obtained: new.counter("shoal_proxy_certificates_obtained_total"),
             certificate_failures: new.counter("shoal_proxy_certificate_failures_total"),
+            certificate_expiry: new.gauge("shoal_proxy_certificate_expiry_timestamp_seconds"),
             cache_bytes: new.gauge("shoal_proxy_cache_bytes"),
             cache_objects: new.gauge("shoal_proxy_cache_objects"),
             disk_bytes: new.gauge("shoal_proxy_disk_bytes"),
@@ -128,7 +154,14 @@ impl Metrics {
         Scope {
             name: name.into(),
             outcomes,
+            statuses: CLASSES.map(|class| {
+                let labels = [("stream", name), ("status", class)];
+                new.labelled("shoal_proxy_stream_status_total", &labels)
+            }),
             head_seconds: new.spread("shoal_proxy_head_seconds", name),
+            blocking_seconds: new.spread("shoal_proxy_blocking_seconds", name),
+            elsewhere: new.labelled("shoal_proxy_elsewhere_total", &label),
+            is_elsewhere_told: AtomicBool::new(false),
             sent_bytes: new.labelled("shoal_proxy_stream_sent_bytes_total", &label),
             origin_bytes: new.labelled("shoal_proxy_stream_origin_bytes_total", &label),
             record_bytes: new.labelled("shoal_proxy_stream_record_bytes_total", &label),
@@ -140,9 +173,23 @@ impl Metrics {
         }
     }
 
+    /// The figures of the origin `name`.
+    pub(crate) fn origin(&self, name: &str) -> OriginFigures {
+        let new = Registry(&self.recorder);
+        let label = [("origin", name)];
+        let key = |metric| Key::from_parts(metric, vec![Label::new("origin", name.to_owned())]);
+        let first_byte = key("shoal_proxy_origin_first_byte_seconds");
+        let up = key("shoal_proxy_origin_up");
+        OriginFigures {
+            requests: new.labelled("shoal_proxy_requests_by_origin_total", &label),
+            failures: new.labelled("shoal_proxy_failures_by_origin_total", &label),
+            first_byte_seconds: self.recorder.register_histogram(&first_byte, &METADATA),
+            up: self.recorder.register_gauge(&up, &METADATA),
+        }
+    }
+
     pub(crate) fn on_answer(&self, status: http::StatusCode) {
-        let class = usize::from(status.as_u16() / 100).clamp(1, 5);
-        self.requests[class - 1].increment(1);
+        self.requests[class_of(status)].increment(1);
     }
 
     /// Must be called now and then: until then the observations of histograms are kept one by one.
@@ -158,9 +205,29 @@ impl Metrics {
 }
 
 impl Scope {
-    pub(crate) fn on_answer(&self, outcome: Outcome, took: Duration) {
+    /// Counts an answer whose head was there after `took`; `is_blocking` if that was for the origin to say.
+    pub(crate) fn on_answer(
+        &self,
+        outcome: Outcome,
+        status: http::StatusCode,
+        took: Duration,
+        is_blocking: bool,
+    ) {
         self.outcomes[outcome as usize].increment(1);
-        self.head_seconds.record(took);
+        self.statuses[class_of(status)].increment(1);
+        match is_blocking {
+            true => self.blocking_seconds.record(took),
+            false => self.head_seconds.record(took),
+        }
+    }
+
+    /// Counts URLs of a playlist at `path` that lead viewers past the proxy.
+    pub(crate) fn on_elsewhere(&self, count: usize, path: &str, url: &str) {
+        self.elsewhere.increment(count as u64);
+        if !self.is_elsewhere_told.swap(true, Ordering::Relaxed) {
+            let stream = &self.name;
+            tracing::warn!(stream, path, url, "playlist leads viewers past the proxy");
+        }
     }
 
     pub(crate) fn on_cmcd(&self, cmcd: &Cmcd) {
@@ -176,13 +243,19 @@ impl Scope {
     }
 }
 
+fn class_of(status: http::StatusCode) -> usize {
+    usize::from(status.as_u16() / 100).clamp(1, CLASSES.len()) - 1
+}
+
 fn build_recorder() -> Result<PrometheusRecorder, Error> {
     let wrong =
         |error: metrics_exporter_prometheus::BuildError| Error::Environment(error.to_string());
     let buffer = Matcher::Full("shoal_proxy_cmcd_buffer_seconds".into());
     let throughput = Matcher::Full("shoal_proxy_cmcd_throughput_bps".into());
+    let blocking = Matcher::Full("shoal_proxy_blocking_seconds".into());
     let builder = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &BUCKETS_S)
+        .and_then(|builder| builder.set_buckets_for_metric(blocking, &BUCKETS_LONG_S))
         .and_then(|builder| builder.set_buckets_for_metric(buffer, &BUCKETS_BUFFER_S))
         .and_then(|builder| builder.set_buckets_for_metric(throughput, &BUCKETS_BPS))
         .map_err(wrong)?;

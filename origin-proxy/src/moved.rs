@@ -43,6 +43,7 @@ impl Proxy {
             freshness: NOT_FRESH,
             records: Default::default(),
             prepared: Default::default(),
+            gzipped: Default::default(),
         })
     }
 }

@@ -13,8 +13,10 @@ use swarm_core::record::Record;
 use tokio::sync::watch;
 
 use crate::{
+    cache_status,
     error::Failure,
     freshness::{Freshness, NOT_FRESH, age_s},
+    gzip::Gzipped,
     records::Signed,
     respond,
 };
@@ -34,6 +36,7 @@ pub(crate) struct Object {
     pub(crate) records: ArcSwapOption<Records>,
     /// The headers of an answer with all of it, with room for what each answer adds.
     pub(crate) prepared: OnceLock<HeaderMap>,
+    pub(crate) gzipped: Gzipped,
 }
 
 /// A playlist as the origin sent it.
@@ -96,6 +99,7 @@ impl Object {
             freshness: NOT_FRESH,
             records: Default::default(),
             prepared: Default::default(),
+            gzipped: self.gzipped.anew(),
         }
     }
 
@@ -109,6 +113,7 @@ impl Object {
             }
             headers.insert(header::AGE, HeaderValue::from_static("0"));
             headers.insert(header::CONTENT_LENGTH, self.body.len().into());
+            headers.append(header::CACHE_STATUS, cache_status::HIT);
             if is_whole(self.status) {
                 headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
             }
@@ -152,14 +157,26 @@ impl Object {
         self.records.compare_and_swap(&Some(before), after);
     }
 
+    /// Whether it is a mere beginning of an object that has `len` bytes at least.
+    pub(crate) fn is_cut(&self, len: u64) -> bool {
+        self.status == StatusCode::OK && (self.body.len() as u64) < len
+    }
+
     /// Bytes that it takes in memory, about.
     pub(crate) fn weight(&self) -> u32 {
         let raw = self.raw.as_ref().map_or(0, |raw| raw.body.len());
-        u32::try_from(self.body.len() + raw + OBJECT_OVERHEAD).unwrap_or(u32::MAX)
+        // It may come later, and is never weighed again.
+        let gzipped = match self.gzipped.is_possible() {
+            true => self.body.len() / GZIP_SHARE,
+            false => 0,
+        };
+        u32::try_from(self.body.len() + raw + gzipped + OBJECT_OVERHEAD).unwrap_or(u32::MAX)
     }
 }
 
 const OBJECT_OVERHEAD: usize = 2048;
+/// What of a playlist its compressed form takes, at most as a rule: a quarter.
+const GZIP_SHARE: usize = 4;
 
 /// The head of an answer whose body is still coming.
 #[derive(Debug)]
@@ -298,6 +315,20 @@ impl Flight {
             // The sender lives as long as `self`, so this only ever ends with a change.
             let _ = changes.changed().await;
         }
+    }
+
+    /// Waits until the bytes before `end` have come. Returns false if it is over before, or was already.
+    pub(crate) async fn reaches(&self, end: u64) -> bool {
+        let reached = self.wait(|state| match &state.landing {
+            Some(_) => Some(false),
+            None => (state.len >= end).then_some(true),
+        });
+        reached.await
+    }
+
+    /// The length so far.
+    pub(crate) fn len_so_far(&self) -> u64 {
+        self.with(|state| state.len)
     }
 
     pub(crate) async fn landing(&self) -> Landing {

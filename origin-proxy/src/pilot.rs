@@ -111,6 +111,9 @@ impl Pilot {
         let response = proxy.ask(&self.target, Method::GET, headers, body).await?;
         let status = response.status();
         let mut told = Told::of(&response, asked);
+        for head in std::iter::once(&mut told.head).chain(&mut told.hops) {
+            proxy.rules.apply(&self.target.path, head);
+        }
         if let (StatusCode::NOT_MODIFIED, Some(prior)) = (status, &prior) {
             return Ok(self.confirm(prior, &told, to_first).await);
         }
@@ -127,10 +130,10 @@ impl Pilot {
         let is_too_long = response
             .content_length()
             .is_some_and(|len| is_whole(status) && len > proxy.config.cache.object_bytes_max);
-        let is_shareable = told.is_shareable(status, &told.head, self.is_authorized());
+        let is_shareable = self.is_shareable(status, &told, &told.head, self.is_authorized());
         if !is_shareable || is_too_long || is_early {
             // What only those with a name may have alone says nothing of the others.
-            let is_for_one = is_too_long || !told.is_shareable(status, &told.head, false);
+            let is_for_one = is_too_long || !self.is_shareable(status, &told, &told.head, false);
             if is_whole(status) && is_for_one {
                 proxy.unshared.insert(self.base_key.clone(), ());
             }
@@ -148,6 +151,18 @@ impl Pilot {
         }
         let released = self.playlist(response, self.is_for_all(), told);
         Ok(self.keep(released.await?))
+    }
+
+    /// Whether an answer with `head`, which `told` has led to, may be given to more than the one who asked.
+    fn is_shareable(
+        &self,
+        status: StatusCode,
+        told: &Told,
+        head: &HeaderMap,
+        is_authorized: bool,
+    ) -> bool {
+        let (path, key) = (&self.target.path, &self.base_key);
+        told.is_shareable(status, head, is_authorized) && !self.proxy.is_for_one(path, key, head)
     }
 
     fn is_authorized(&self) -> bool {
@@ -282,7 +297,7 @@ impl Pilot {
         let stream = self.proxy.stream_of(&self.target);
         let kind = Kind::Object {
             stream_target_ms: stream.and_then(|stream| stream.target_ms()),
-            is_hinted: self.proxy.parts.has(&self.target.key),
+            is_hinted: self.proxy.parts.is_awaited(&self.target.key),
         };
         plan_freshness(status, headers, kind, &self.proxy.config.cache)
     }
@@ -331,11 +346,19 @@ impl Pilot {
             freshness: plan.unwrap_or(NOT_FRESH),
             records: Default::default(),
             prepared: Default::default(),
+            gzipped: Default::default(),
         };
-        if is_certain {
+        let is_cut = self.is_cut(&object);
+        if is_certain && !is_cut {
             self.sign(&object).await;
         }
-        Ok(self.keep((object, plan.is_some())))
+        Ok(self.keep((object, plan.is_some() && !is_cut)))
+    }
+
+    /// Whether playlists list more of `object` than there is: the origin was asked too early.
+    fn is_cut(&self, object: &Object) -> bool {
+        let grown = self.proxy.parts.grown_to(&self.base_key);
+        grown.is_some_and(|len| object.is_cut(len))
     }
 
     async fn sign(&self, object: &Object) {

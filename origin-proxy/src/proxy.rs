@@ -23,7 +23,9 @@ use crate::{
     acme::Challenges,
     areas::{Area, areas},
     client::Response,
+    delicate::Delicate,
     disk::Disk,
+    edges::Edges,
     error::Failure,
     freshness::{is_for_authorized, is_only_if_cached, is_trouble},
     key,
@@ -37,10 +39,11 @@ use crate::{
     recent,
     records::Stream,
     respond,
+    rules::Rules,
     steering::Steering,
-    target::{Site, Target, sites},
+    target::{Site, Target, measured, sites},
     terminate::Lives,
-    upstream::{Ask, Upstream, headers_for_pass, is_beyond_reading},
+    upstream::{Upstream, headers_for_pass, is_beyond_reading},
     vary,
 };
 
@@ -66,6 +69,9 @@ pub(crate) struct Proxy {
     has_varies: AtomicBool,
     vary_salts: AtomicU64,
     pub(crate) parts: Parts,
+    pub(crate) delicate: Delicate,
+    pub(crate) edges: Edges,
+    pub(crate) rules: Rules,
     pub(crate) lives: Lives,
     pub(crate) challenges: Arc<Challenges>,
     pub(crate) steering: Steering,
@@ -162,7 +168,7 @@ impl Proxy {
                 .collect(),
             areas,
             keys,
-            sites: sites(&config)?,
+            sites: measured(sites(&config)?, &metrics),
             upstream: Upstream::new(&config)?,
             prefetch_permits: Semaphore::new(config.records.prefetch_concurrency),
             cache: recent::builder(config.cache.bytes_max)
@@ -181,6 +187,9 @@ impl Proxy {
             // Keys on disk are older than this process.
             vary_salts: AtomicU64::new(salt),
             parts: Parts::default(),
+            delicate: Delicate::default(),
+            edges: Edges::default(),
+            rules: Rules::read(&config.rules)?,
             lives: Lives::new(&config.low_latency),
             challenges: Arc::default(),
             steering: Steering::new(&config.steering),
@@ -573,30 +582,5 @@ impl Proxy {
     pub(crate) fn passing_place(&self) -> Result<OwnedSemaphorePermit, Failure> {
         let place = self.passing_places.clone().try_acquire_owned();
         place.map_err(|_| Failure::Busy)
-    }
-
-    pub(crate) async fn ask(
-        &self,
-        target: &Target,
-        method: Method,
-        headers: HeaderMap,
-        body: Bytes,
-    ) -> Result<Response, Failure> {
-        let ask = Ask {
-            method,
-            target,
-            headers,
-            body,
-            is_blocking: target.is_blocking() || self.parts.has(&target.key),
-        };
-        let answer = self.upstream.ask(self.site_of(target), ask, &self.metrics);
-        answer.await.inspect_err(|failure| {
-            tracing::warn!(path = target.path, %failure, "origin request failed");
-        })
-    }
-
-    pub(crate) fn on_origin_bytes(&self, target: &Target, len: usize) {
-        self.metrics.origin_bytes.increment(len as u64);
-        self.scope_of(target).origin_bytes.increment(len as u64);
     }
 }

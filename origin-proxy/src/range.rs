@@ -77,6 +77,21 @@ fn read_one(text: &str, len: u64) -> Option<Option<(u64, u64)>> {
     }
 }
 
+/// The first byte and the end (exclusive) of the one range that `value` asks for, if it says both: such a one
+/// has a meaning while nobody knows how long the object will be.
+pub(crate) fn bounded(value: Option<&HeaderValue>) -> Option<(u64, u64)> {
+    match plan_ranges(value, u64::MAX) {
+        Ranges::One(first, end) if end < u64::MAX => Some((first, end)),
+        _ => None,
+    }
+}
+
+/// The value of `Content-Range` for the bytes from `first` to `end` of an object that is still being made.
+pub(crate) fn content_range_so_far(first: u64, end: u64) -> HeaderValue {
+    let text = format!("bytes {first}-{}/*", end.saturating_sub(1));
+    HeaderValue::try_from(text).unwrap_or(UNKNOWN)
+}
+
 /// The value of `Content-Range` for the bytes from `first` to `end` of `len`.
 pub(crate) fn content_range(first: u64, end: u64, len: u64) -> HeaderValue {
     let text = format!("bytes {first}-{}/{len}", end.saturating_sub(1));
@@ -163,6 +178,11 @@ mod tests {
             assert_eq!(plan(text, 10), expected, "{text}");
         }
         assert_eq!(plan("bytes=0-", 0), Ranges::Unsatisfiable);
+        let bounds = |text: &str| bounded(Some(&text.parse().unwrap()));
+        assert_eq!(bounds("bytes=2-3"), Some((2, 4)));
+        for unbounded in ["bytes=2-", "bytes=-2", "bytes=0-1,3-4", "items=0-1"] {
+            assert_eq!(bounds(unbounded), None, "{unbounded}");
+        }
         let many = format!("bytes=0-0{}", ",1-1".repeat(RANGES_MAX));
         assert_eq!(plan(&many, 1000), Ranges::Whole);
     }

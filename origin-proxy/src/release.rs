@@ -8,6 +8,7 @@ use swarm_core::record::RECORD_HEADER;
 
 use crate::{
     freshness::{Freshness, Kind, NOT_FRESH, age_s, plan_freshness},
+    gzip::{self, Gzipped},
     object::{Object, Raw},
     playlist::Format,
     proxy::Proxy,
@@ -33,6 +34,10 @@ impl Proxy {
         let mut headers = head.clone();
         headers.insert(header::ETAG, etag_of(&body));
         headers.remove(RECORD_HEADER);
+        let gzipped = Gzipped::of_playlist(self.config.cache.gzip);
+        if gzipped.is_possible() {
+            gzip::note_forms(&mut headers);
+        }
         if let Kind::Live { fresh_ms_max, .. } = kind {
             shorten(&mut headers, fresh_ms_max, freshness);
         }
@@ -49,6 +54,7 @@ impl Proxy {
             freshness,
             records: Default::default(),
             prepared: Default::default(),
+            gzipped,
         };
         (object, plan.is_some())
     }

@@ -10,9 +10,13 @@ use swarm_core::record::RECORD_HEADER;
 use crate::{
     body::Body,
     conditions::{self, Verdict},
+    config::CorsConfig,
     error::Failure,
     object::{Flight, Head, Object, is_whole},
-    range::{Multipart, Ranges, content_range, plan_ranges, unsatisfied_range},
+    range::{
+        Multipart, Ranges, bounded, content_range, content_range_so_far, plan_ranges,
+        unsatisfied_range,
+    },
     upstream::VIA,
 };
 
@@ -102,6 +106,16 @@ fn multipart(
     assemble(StatusCode::PARTIAL_CONTENT, headers, body)
 }
 
+/// The byte (exclusive) that an object of unknown length must have come to before `asked` can be answered with
+/// a range of it: parts of low-latency HLS are sent at the full speed of the link (draft-pantos-hls-rfc8216bis
+/// section 6.2.6). None if that is another matter.
+pub(crate) fn end_to_wait_for(head: &Head, asked: &Asked<'_>) -> Option<u64> {
+    let is_open = head.len.is_none() && asked.method == Method::GET;
+    let is_wanted = is_open && conditions::is_range_wanted(asked.headers, &head.headers);
+    let range = is_wanted.then(|| bounded(asked.headers.get(header::RANGE)));
+    range.flatten().map(|(_, end)| end)
+}
+
 /// The answer with an object that is still coming. `None` if that takes the whole object: wait for its
 /// end.
 pub(crate) fn growing(
@@ -115,14 +129,25 @@ pub(crate) fn growing(
     }
     let ranges = match head.len {
         Some(len) => ranges_of(asked, &head.headers, len),
-        None if asked.headers.contains_key(header::RANGE) => return None,
-        None => Ranges::Whole,
+        None => match (
+            end_to_wait_for(head, asked),
+            asked.headers.get(header::RANGE),
+        ) {
+            (None, None) => Ranges::Whole,
+            (Some(end), range) if end <= flight.len_so_far() => {
+                bounded(range).map(|(first, end)| Ranges::One(first, end))?
+            }
+            _ => return None,
+        },
     };
-    let len = head.len.unwrap_or(0);
     let (status, first, end) = match ranges {
         Ranges::Whole => (head.status, 0, head.len),
         Ranges::One(first, end) => {
-            headers.insert(header::CONTENT_RANGE, content_range(first, end, len));
+            let content_range = match head.len {
+                Some(len) => content_range(first, end, len),
+                None => content_range_so_far(first, end),
+            };
+            headers.insert(header::CONTENT_RANGE, content_range);
             (StatusCode::PARTIAL_CONTENT, first, Some(end))
         }
         Ranges::Many(_) | Ranges::Unsatisfiable => return None,
@@ -220,7 +245,7 @@ pub(crate) fn added(allowed: &[String]) -> Option<HeaderMap> {
 }
 
 /// Adds to an answer what every answer has.
-pub(crate) fn finish(response: &mut Response<Body>, asked: &Asked<'_>, allowed: &[String]) {
+pub(crate) fn finish(response: &mut Response<Body>, asked: &Asked<'_>, cors: &CorsConfig) {
     let headers = response.headers_mut();
     if let Some(added) = asked.added {
         return add(headers, added);
@@ -232,8 +257,12 @@ pub(crate) fn finish(response: &mut Response<Body>, asked: &Asked<'_>, allowed: 
     headers.append(header::VIA, VIA);
     headers.append(header::VARY, HeaderValue::from_static("Origin"));
     let origin = asked.headers.get(header::ORIGIN);
-    if let Some(origin) = origin.filter(|origin| allowed.iter().any(|a| a == *origin)) {
+    if let Some(origin) = origin.filter(|origin| cors.origins.iter().any(|a| a == *origin)) {
         allow(headers, origin.clone());
+        if cors.credentials {
+            let leave = HeaderValue::from_static("true");
+            headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, leave);
+        }
     }
 }
 

@@ -176,14 +176,15 @@ fn open_certificates(
 ) -> Result<Arc<Certificates>, Error> {
     let config = &proxy.config;
     if config.acme.names.is_empty() {
-        return Certificates::open(&config.tls);
+        return Certificates::open(&config.tls, &proxy.metrics);
     }
     let file = acme::open(&config.acme)?;
-    let certificates = Certificates::open(&TlsConfig {
+    let files = TlsConfig {
         certificate_file: Some(file.clone()),
         key_file: Some(file.clone()),
         ..config.tls.clone()
-    })?;
+    };
+    let certificates = Certificates::open(&files, &proxy.metrics)?;
     let (challenges, metrics) = (proxy.challenges.clone(), proxy.metrics.clone());
     chores.spawn(acme::keep(config.acme.clone(), file, challenges, metrics));
     Ok(certificates)

@@ -1,11 +1,19 @@
 //! What a request asks for: path, stream, cache key and the URL at the origin.
 
-use std::{borrow::Cow, sync::Arc};
+use std::{
+    borrow::Cow,
+    sync::{Arc, OnceLock},
+};
 
 use http::{StatusCode, Uri};
 use url::{Url, form_urlencoded};
 
-use crate::{Config, Error, error::Failure, health::Health};
+use crate::{
+    Config, Error,
+    error::Failure,
+    health::Health,
+    metrics::{Metrics, OriginFigures},
+};
 
 /// Path segments that would climb, in every spelling.
 const DOTS: [&str; 6] = [".", "..", "%2e", "%2e%2e", ".%2e", "%2e."];
@@ -30,6 +38,8 @@ pub(crate) struct Site {
 pub(crate) struct Base {
     url: Url,
     pub(crate) health: Arc<Health>,
+    /// None before the proxy is made.
+    pub(crate) figures: OnceLock<OriginFigures>,
 }
 
 /// One object of an origin.
@@ -114,6 +124,14 @@ pub(crate) fn sites(config: &Config) -> Result<Vec<Site>, Error> {
     Ok(sites)
 }
 
+/// `sites`, with figures for each origin.
+pub(crate) fn measured(sites: Vec<Site>, metrics: &Metrics) -> Vec<Site> {
+    for base in sites.iter().flat_map(|site| &site.bases) {
+        let _ = base.figures.set(metrics.origin(&base.name()));
+    }
+    sites
+}
+
 /// The site that a request's host belongs to.
 pub(crate) fn site_of<'a>(sites: &'a [Site], host: Option<&str>) -> &'a Site {
     let named = host.filter(|_| sites.len() > 1).and_then(|host| {
@@ -143,7 +161,12 @@ impl Site {
                 return Err(wrong());
             }
             let health = Arc::new(Health::new(&config.upstream));
-            bases.push(Base { url, health });
+            let figures = OnceLock::new();
+            bases.push(Base {
+                url,
+                health,
+                figures,
+            });
         }
         Ok(Self {
             index,
@@ -239,6 +262,11 @@ impl Site {
         format!("{VIEWER_BASE}{}", target.path)
     }
 
+    /// Whether a URL of a playlist leads viewers past this proxy: it is absolute.
+    pub(crate) fn is_elsewhere(url: &str) -> bool {
+        !url.starts_with(VIEWER_BASE)
+    }
+
     /// What a URL of a playlist asks of this proxy or its origin; none if it leads elsewhere.
     pub(crate) fn local(&self, url: &str) -> Option<Target> {
         if let Some(rest) = url.strip_prefix(VIEWER_BASE) {
@@ -282,6 +310,12 @@ impl Base {
         url.set_path(&format!("{below}{path}"));
         url.set_query(query);
         url
+    }
+
+    pub(crate) fn count(&self, count: impl FnOnce(&OriginFigures)) {
+        if let Some(figures) = self.figures.get() {
+            count(figures);
+        }
     }
 
     /// Scheme, host and port, for people.

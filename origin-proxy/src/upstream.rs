@@ -1,6 +1,6 @@
 //! Asking origins: time-outs, retries, fail-over.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version, header};
@@ -12,6 +12,7 @@ use crate::{
     error::Failure,
     metrics::Metrics,
     object::end_to_end,
+    proxy::Proxy,
     redirects::{Hops, Step},
     target::{Base, Site, Target},
     trace::continue_trace,
@@ -28,6 +29,8 @@ pub(crate) struct Upstream {
     follows_redirects: bool,
     /// What of viewers' headers stays here.
     dropped: Vec<HeaderName>,
+    /// What the operator has origins told.
+    added: HeaderMap,
 }
 
 /// One request.
@@ -50,6 +53,7 @@ impl Upstream {
             retries_max: config.upstream.retries_max,
             follows_redirects: config.follow_redirects,
             dropped: config.upstream.dropped()?,
+            added: config.upstream.added()?,
         })
     }
 
@@ -130,8 +134,16 @@ impl Upstream {
         let mut tries = 0;
         loop {
             metrics.origin_requests.increment(1);
+            base.count(|figures| figures.requests.increment(1));
+            let asked = Instant::now();
             let trouble = match self.send(base, ask).await {
-                Ok(response) => return Ok(response),
+                Ok(response) => {
+                    // One that is held back on purpose says nothing of the origin.
+                    if !ask.is_blocking {
+                        base.count(|figures| figures.first_byte_seconds.record(asked.elapsed()));
+                    }
+                    return Ok(response);
+                }
                 Err(trouble) => trouble,
             };
             let is_harmless = trouble.is_unsent || ask.method.is_idempotent();
@@ -150,10 +162,12 @@ impl Upstream {
         } else {
             self.first_byte
         };
+        let mut headers = ask.headers.clone();
+        headers.extend(self.added.clone());
         let step = Step {
             method: ask.method.clone(),
             url: base.url(ask.target),
-            headers: ask.headers.clone(),
+            headers,
             body: ask.body.clone(),
         };
         let answer = tokio::time::timeout(patience, self.follow(step)).await;
@@ -180,7 +194,7 @@ impl Upstream {
                 ..trouble
             })?;
             let next = step.next(response.status(), response.headers());
-            let Some(next) = next.filter(|_| self.follows_redirects) else {
+            let Some(mut next) = next.filter(|_| self.follows_redirects) else {
                 response.hops = hops;
                 return Ok(response);
             };
@@ -189,6 +203,11 @@ impl Upstream {
                     failure: Failure::Origin("its redirects have no end".into()),
                     is_unsent: false,
                 });
+            }
+            if next.url.origin() != step.url.origin() {
+                self.added
+                    .keys()
+                    .for_each(|name| drop(next.headers.remove(name)));
             }
             step = next;
         }
@@ -209,9 +228,8 @@ impl Upstream {
     /// Asks one origin for `path`, to know whether it is up.
     pub(crate) async fn check(&self, base: &Base, path: &str) {
         let url = base.url_of(path, None);
-        let request = self
-            .client
-            .send(Method::GET, &url, HeaderMap::new(), Bytes::new());
+        let headers = self.added.clone();
+        let request = self.client.send(Method::GET, &url, headers, Bytes::new());
         let reason = match tokio::time::timeout(self.first_byte, request).await {
             Ok(Ok(response)) if !response.status().is_server_error() => None,
             Ok(Ok(response)) => Some(response.status().to_string()),
@@ -246,6 +264,33 @@ impl Upstream {
     }
 }
 
+impl Proxy {
+    pub(crate) async fn ask(
+        &self,
+        target: &Target,
+        method: Method,
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> Result<Response, Failure> {
+        let ask = Ask {
+            method,
+            target,
+            headers,
+            body,
+            is_blocking: target.is_blocking() || self.parts.is_awaited(&target.key),
+        };
+        let answer = self.upstream.ask(self.site_of(target), ask, &self.metrics);
+        answer.await.inspect_err(|failure| {
+            tracing::warn!(path = target.path, %failure, "origin request failed");
+        })
+    }
+
+    pub(crate) fn on_origin_bytes(&self, target: &Target, len: usize) {
+        self.metrics.origin_bytes.increment(len as u64);
+        self.scope_of(target).origin_bytes.increment(len as u64);
+    }
+}
+
 /// All origins, those that are up before those that are not. Each is looked at once: one that comes back
 /// meanwhile must not be missing.
 fn plan_order<T>(bases: &[T], is_up: impl FnMut(&&T) -> bool) -> Vec<&T> {
@@ -262,6 +307,7 @@ pub(crate) fn is_beyond_reading(response: &Response) -> bool {
 }
 
 fn note_failure(base: &Base, reason: &str) {
+    base.count(|figures| figures.failures.increment(1));
     if base.health.on_failure() {
         tracing::warn!(origin = base.name(), reason, "origin counts as down");
     }

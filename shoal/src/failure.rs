@@ -86,7 +86,10 @@ impl From<origin_proxy::Error> for Failure {
 
 impl From<tracker::Error> for Failure {
     fn from(error: tracker::Error) -> Self {
-        let misuse = !matches!(error, tracker::Error::Environment { .. });
+        let misuse = !matches!(
+            error,
+            tracker::Error::Environment { .. } | tracker::Error::Broke
+        );
         Self {
             text: format!("tracker: {error}"),
             misuse,

@@ -14,12 +14,12 @@ import { startSimpleOrigin } from "./lib/simple-origin.mjs";
 /** Two segments: without low latency players stay three behind. And what the proxy may add. */
 const LATENCY_S_MAX = 4;
 const ADDED_S_MAX = 0.3;
-/** Players find their place first: one that began late plays faster until then, Shaka by a tenth. */
+/** Players find their place first: one that began late plays faster until then, Shaka by a tenth, dash.js by a thirtieth. */
 const SETTLED_S = 5;
 const CAUGHT_UP_S_MAX = 90;
 /** It has found it when it came nearer by less than this in so many readings, of which the page takes 20 a second. */
 const NEARER_S_MAX = 0.15;
-const READINGS = 60;
+const READINGS = 120;
 const WATCHED_S = 18;
 
 let source;

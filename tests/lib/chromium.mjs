@@ -21,12 +21,17 @@ export const WEBRTC_ON_LOOPBACK = [
 
 const WITHOUT_QUIC = ["--disable-quic"];
 
-/** For a server on loopback under `host` (name and port) that is spoken to by HTTP/3 alone; `keyHash` names its certificate's key. */
-export const overQuic = (host, keyHash) => [
-  `--origin-to-force-quic-on=${host}`,
+/** For a server on loopback under `host` (name and port) with a certificate that nobody vouches for; `keyHash` names its key. */
+const knownAs = (host, keyHash) => [
   `--host-resolver-rules=MAP ${host.split(":")[0]} 127.0.0.1`,
   `--ignore-certificate-errors-spki-list=${keyHash}`,
 ];
+
+/** For such a server that is spoken to by HTTP/3 alone. */
+export const overQuic = (host, keyHash) => [`--origin-to-force-quic-on=${host}`, ...knownAs(host, keyHash)];
+
+/** For such a server that is spoken to over TCP. */
+export const overTls = (host, keyHash) => [...WITHOUT_QUIC, ...knownAs(host, keyHash)];
 
 export function launch(chromium, more = WITHOUT_QUIC) {
   return chromium.launch({ executablePath: EXECUTABLE, headless: true, args: [...ARGUMENTS, ...more] });

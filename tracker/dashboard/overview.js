@@ -42,7 +42,7 @@ export class Overview {
     const href = `#/stream/${stream.stream}`;
     const meter = make("span", { class: "meter" }, make("i", { style: { width: `${stream.offload * 100}%` } }));
     return make("tr", { class: "go", onclick: () => (location.hash = href) },
-      make("td", {}, make("a", { href }, make("code", {}, stream.stream))),
+      make("td", {}, make("a", { href, title: stream.stream }, stream.name || make("code", {}, stream.stream))),
       cell(number(stream.viewers)),
       make("td", {}, meter, percent(stream.offload)),
       cell(bytes(stream.bytes_p2p)), cell(bytes(stream.bytes_cdn)), cell(number(stream.stalls)));

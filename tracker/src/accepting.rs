@@ -1,6 +1,12 @@
 //! Takes connections from the listener, as many as there are places for.
 
-use std::{future::Future, net::IpAddr, pin::pin, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    net::IpAddr,
+    pin::pin,
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
 
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -81,25 +87,27 @@ pub(crate) async fn accept(
 
 /// Takes a connection in, unless its address has too many that are no viewer's.
 fn lead_in(stream: TcpStream, peer: IpAddr, mut seat: Seat, context: &Arc<Context>) {
-    let refuse = move |context: &Context, why: &dyn std::fmt::Display| {
+    let refuse = move |context: &Context, reason: &AtomicU64, why: &dyn std::fmt::Display| {
         Counters::add(&context.counters.connections_refused);
+        Counters::add(reason);
         tracing::debug!(%peer, %why, "not let in");
     };
     let many = "too many connections of this address";
     let trusted = context.entrance.trusts(peer);
     if !trusted && !seat.take(peer) {
-        return refuse(context, &many);
+        return refuse(context, &context.counters.refusals.address, &many);
     }
     // Frames are small and answer each other: waiting to fill packets only delays.
     let _ = stream.set_nodelay(true);
     let context = Arc::clone(context);
     tokio::spawn(async move {
+        let refusals = &context.counters.refusals;
         match context.entrance.enter(stream, peer).await {
             Ok((_, whose)) if trusted && !may_sit(&context, whose.address, &mut seat) => {
-                refuse(&context, &many);
+                refuse(&context, &refusals.address, &many);
             }
             Ok((stream, whose)) => serve_http(stream, whose, context).await,
-            Err(error) => refuse(&context, &error),
+            Err(error) => refuse(&context, &refusals.entrance, &error),
         }
         drop(seat);
     });

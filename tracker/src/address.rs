@@ -2,13 +2,22 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use http::{HeaderMap, header::FORWARDED};
+use http::HeaderMap;
 use ipnet::IpNet;
 
 use crate::config::AddressHeader;
 
 /// Entries of a forwarding header that are looked at, from the right.
 const HOPS_MAX: usize = 16;
+
+/// What makes it doubtful that an address is the viewer's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Doubt {
+    /// It is a trusted proxy's, which names nobody.
+    Unnamed,
+    /// Its owner is no trusted proxy, and yet names somebody.
+    Ignored,
+}
 
 /// The address of the viewer whose connection comes from `peer`. Headers count only as far as
 /// trusted proxies vouch for them: from the right, the first address that is not a trusted proxy's.
@@ -17,32 +26,38 @@ pub(crate) fn client_address(
     headers: &HeaderMap,
     trusted: &[IpNet],
     written: AddressHeader,
-) -> IpAddr {
+) -> (IpAddr, Option<Doubt>) {
     let mut address = peer.to_canonical();
     let is_trusted = |ip: IpAddr| trusted.iter().any(|net| net.contains(&ip));
     if !is_trusted(address) {
-        return address;
+        let ignored = name_of(written).is_some_and(|name| headers.contains_key(name));
+        return (address, ignored.then_some(Doubt::Ignored));
     }
+    let mut doubt = Some(Doubt::Unnamed);
     for hop in hops(headers, written).into_iter().take(HOPS_MAX) {
         let Some(ip) = hop else {
-            return address;
+            break;
         };
-        address = ip;
+        (address, doubt) = (ip, None);
         if !is_trusted(ip) {
-            return ip;
+            break;
         }
     }
-    address
+    (address, doubt)
+}
+
+const fn name_of(written: AddressHeader) -> Option<&'static str> {
+    match written {
+        AddressHeader::XForwardedFor => Some("x-forwarded-for"),
+        AddressHeader::Forwarded => Some("forwarded"),
+        AddressHeader::None => None,
+    }
 }
 
 /// The addresses that the header names, the nearest first; `None` where one cannot be read.
 fn hops(headers: &HeaderMap, written: AddressHeader) -> Vec<Option<IpAddr>> {
     let forwarded = written == AddressHeader::Forwarded;
-    let lines: Vec<&str> = match written {
-        AddressHeader::XForwardedFor => text_of(headers, "x-forwarded-for"),
-        AddressHeader::Forwarded => text_of(headers, FORWARDED.as_str()),
-        AddressHeader::None => Vec::new(),
-    };
+    let lines: Vec<&str> = name_of(written).map_or_else(Vec::new, |name| text_of(headers, name));
     lines
         .iter()
         .flat_map(|line| line.split(','))
@@ -144,8 +159,27 @@ mod tests {
                 "forwarded" => AddressHeader::Forwarded,
                 _ => AddressHeader::XForwardedFor,
             };
-            let got = client_address(peer.parse().unwrap(), &headers, &trusted, written);
+            let (got, _) = client_address(peer.parse().unwrap(), &headers, &trusted, written);
             assert_eq!(got, expected.parse::<IpAddr>().unwrap(), "{peer} {value}");
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_the_settings_is_noticed() {
+        let trusted: Vec<IpNet> = vec!["10.0.0.0/8".parse().unwrap()];
+        let (xff, none) = (AddressHeader::XForwardedFor, AddressHeader::None);
+        for (peer, name, written, doubt) in [
+            ("10.0.0.1", "x-forwarded-for", xff, None),
+            ("10.0.0.1", "forwarded", xff, Some(Doubt::Unnamed)),
+            ("10.0.0.1", "x-forwarded-for", none, Some(Doubt::Unnamed)),
+            ("192.0.2.9", "x-forwarded-for", xff, Some(Doubt::Ignored)),
+            ("192.0.2.9", "forwarded", xff, None),
+            ("192.0.2.9", "x-forwarded-for", none, None),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(name, "198.51.100.1".parse().unwrap());
+            let (_, got) = client_address(peer.parse().unwrap(), &headers, &trusted, written);
+            assert_eq!(got, doubt, "{peer} {name}");
         }
     }
 
@@ -156,7 +190,7 @@ mod tests {
         headers.append("x-forwarded-for", "6.6.6.6".parse().unwrap());
         headers.append("x-forwarded-for", "198.51.100.1".parse().unwrap());
         let peer = "10.0.0.1".parse().unwrap();
-        let got = client_address(peer, &headers, &trusted, AddressHeader::XForwardedFor);
+        let (got, _) = client_address(peer, &headers, &trusted, AddressHeader::XForwardedFor);
         assert_eq!(got, "198.51.100.1".parse::<IpAddr>().unwrap());
     }
 
@@ -172,7 +206,7 @@ mod tests {
             (AddressHeader::Forwarded, "6.6.6.6"),
             (AddressHeader::None, "10.0.0.1"),
         ] {
-            let got = client_address(peer, &headers, &trusted, written);
+            let (got, _) = client_address(peer, &headers, &trusted, written);
             assert_eq!(got, expected.parse::<IpAddr>().unwrap());
         }
     }
@@ -207,13 +241,13 @@ mod tests {
             };
             let mut headers = HeaderMap::new();
             headers.insert(name, format!("{forged}, {added}").parse().unwrap());
-            let got = client_address(peer, &headers, &trusted, written);
+            let (got, _) = client_address(peer, &headers, &trusted, written);
             assert_eq!(got, "198.51.100.1".parse::<IpAddr>().unwrap(), "{forged}");
         }
         let mut headers = HeaderMap::new();
         let own = ["10.0.0.9"; 1000].join(", ");
         headers.insert("x-forwarded-for", own.parse().unwrap());
-        let got = client_address(peer, &headers, &trusted, AddressHeader::XForwardedFor);
+        let (got, _) = client_address(peer, &headers, &trusted, AddressHeader::XForwardedFor);
         assert_eq!(got, "10.0.0.9".parse::<IpAddr>().unwrap(), "bounded work");
     }
 }

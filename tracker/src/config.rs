@@ -2,17 +2,20 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
-use swarm_core::{directory::Policy, limits};
+use swarm_core::{directory::Policy, id::StreamId, limits};
 
 use crate::{
     Error, WebTorrentConfig,
     admission::{PermissionConfig, TokensConfig},
     cluster::ClusterConfig,
     farewell::DrainConfig,
+    listed::Listed,
     privacy::PrivacyConfig,
     relay::RelayConfig,
+    reload::Reloader,
     tls::TlsConfig,
     webhooks::WebhooksConfig,
 };
@@ -25,6 +28,11 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Paths at which viewers connect.
     pub paths: Vec<String>,
+    /// Streams that are served, as 32 hexadecimal digits or as the publisher's public key, `/` and the
+    /// name; behind a space what operators call them. Empty for all.
+    pub streams: Vec<String>,
+    /// A file with more of them, one a line; read again when it changes.
+    pub streams_file: Option<PathBuf>,
     /// Origins of pages that may connect, `*.` for every host below; empty for all.
     pub origins: Vec<String>,
     /// Whether viewers that send no origin are refused: they are not browsers.
@@ -228,7 +236,8 @@ pub struct LimitsConfig {
     pub request_head_ms: u32,
     /// For a connection that does not become a viewer's, in milliseconds, whatever it asks.
     pub request_ms: u32,
-    /// From the WebSocket handshake to the join message, in milliseconds.
+    /// From the WebSocket handshake to the join message, in milliseconds. WebTorrent clients have three
+    /// times as long to get into a swarm.
     pub join_ms: u32,
     /// A silent connection is pinged after this time, in milliseconds; one that is silent for three
     /// times as long is closed.
@@ -267,6 +276,7 @@ impl Config {
         if self.paths.iter().any(|path| !path.starts_with('/')) {
             return wrong("paths must begin with /");
         }
+        self.check_secrets()?;
         if swarm.group_thin >= swarm.group_target || swarm.group_target > swarm.group_max {
             return wrong("swarm: group_thin < group_target <= group_max must hold");
         }
@@ -323,6 +333,27 @@ impl Config {
         self.networks.iter().try_for_each(NetworkConfig::check)
     }
 
+    /// Secrets that let everybody in, or nobody.
+    fn check_secrets(&self) -> Result<(), Error> {
+        let wrong = |what: &str| Err(Error::Config(what.into()));
+        let is_empty = |secret: &Option<String>| secret.as_deref() == Some("");
+        if is_empty(&self.join_token) || is_empty(&self.admin_token) {
+            return wrong("join_token and admin_token must not be empty: leave them out");
+        }
+        if self.join_token.is_some() && self.tokens.keys.is_some() {
+            return wrong(
+                "join_token and tokens.keys are looked for in the same place: nobody could bring both",
+            );
+        }
+        Ok(())
+    }
+
+    /// The list of streams that are served.
+    pub(crate) fn open_streams(&self, reloader: &mut Reloader) -> Result<Listed<StreamId>, Error> {
+        let (listed, file) = (&self.streams, self.streams_file.as_ref());
+        Listed::open("streams", listed, file, stream_of, reloader)
+    }
+
     /// The directory's policy.
     pub(crate) fn policy(&self) -> Policy {
         let swarm = &self.swarm;
@@ -348,6 +379,15 @@ impl Config {
             ..Policy::default()
         }
     }
+}
+
+/// Reads a stream as operators write it: 32 hexadecimal digits, or `KEY/NAME`.
+fn stream_of(text: &str) -> Option<StreamId> {
+    let Some((key, name)) = text.split_once('/') else {
+        return StreamId::from_hex(text);
+    };
+    let key = URL_SAFE_NO_PAD.decode(key).ok()?.try_into().ok()?;
+    Some(StreamId::of(&key, name))
 }
 
 fn is_country(text: &str) -> bool {
@@ -397,6 +437,8 @@ impl Default for Config {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8083)),
             paths: vec!["/".into(), "/shoal".into()],
+            streams: Vec::new(),
+            streams_file: None,
             origins: Vec::new(),
             origin_needed: false,
             trusted_proxies: Vec::new(),
@@ -491,110 +533,5 @@ impl Default for LimitsConfig {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_printed_file_is_the_default() {
-        let printed = Config::from_toml(default_config()).unwrap();
-        assert_eq!(printed, Config::default());
-    }
-
-    #[test]
-    fn the_printed_file_documents_every_setting() {
-        let config = Config {
-            join_token: Some(String::new()),
-            name_key: Some(String::new()),
-            admin_token: Some(String::new()),
-            subnets: Some(PathBuf::new()),
-            tokens: TokensConfig {
-                keys: Some(PathBuf::new()),
-                ..TokensConfig::default()
-            },
-            permission: PermissionConfig {
-                url: Some(String::new()),
-                bearer: Some(String::new()),
-                ..PermissionConfig::default()
-            },
-            tls: TlsConfig {
-                certificate: Some(PathBuf::new()),
-                key: Some(PathBuf::new()),
-            },
-            networks: vec![NetworkConfig {
-                asn: Some(1),
-                isp: Some(String::new()),
-                country: Some(String::new()),
-                latitude: Some(0.0),
-                longitude: Some(0.0),
-                site: Some(String::new()),
-                label: Some(String::new()),
-                ..NetworkConfig::default()
-            }],
-            relay: RelayConfig {
-                secret: Some(String::new()),
-                ..RelayConfig::default()
-            },
-            cluster: ClusterConfig {
-                credentials: Some(PathBuf::new()),
-                ..ClusterConfig::default()
-            },
-            webhooks: WebhooksConfig {
-                secret: Some(String::new()),
-                ..WebhooksConfig::default()
-            },
-            ..Config::default()
-        };
-        let all = toml::Table::try_from(&config).unwrap();
-        let network = toml::Table::try_from(&config.networks[0]).unwrap();
-        let mut keys: Vec<String> = all.keys().chain(network.keys()).cloned().collect();
-        for table in all.values().filter_map(toml::Value::as_table) {
-            keys.extend(table.keys().cloned());
-        }
-        let lines: Vec<&str> = default_config().lines().collect();
-        for key in keys {
-            let is_it = |line: &&str| {
-                let line = line.trim_start_matches('#');
-                line.starts_with(&format!("{key} = "))
-                    || line == format!("[{key}]")
-                    || line == format!("[[{key}]]")
-            };
-            assert!(lines.iter().any(is_it), "{key} is not documented");
-        }
-    }
-
-    #[test]
-    fn mistakes_are_named() {
-        for (text, named) in [
-            ("lisen = \"\"", "lisen"),
-            ("[swarm]\ngroup_thin = 15", "group_thin"),
-            ("[swarm]\nsilence_ms_max = 6000", "silence_ms_max"),
-            ("[limits]\nqueue_bytes_max = 100", "queue_bytes_max"),
-            ("[limits]\nbytes_burst = 10000", "bytes_burst"),
-            ("[cluster]\nservers = [\"nats://h\"]", "name_key"),
-            ("[webhooks]\nurls = [\"ftp://h/\"]", "webhooks.urls"),
-            ("[webhooks]\nsecret = \"short\"", "webhooks.secret"),
-            ("[cluster]\nsubject = \"a b\"", "cluster.subject"),
-            ("[cluster]\nlost_after_ms = 1500", "cluster.lost_after_ms"),
-            ("[relay]\nurls = [\"stun:h\"]", "relay.urls"),
-            ("[relay]\nurls = [\"turn:h\"]", "relay.secret"),
-            ("[relay]\nlifetime_s = 1", "relay.lifetime_s"),
-            ("[drain]\nplaces = [\"http://h/\"]", "drain.places"),
-            ("[cluster]\nurl = \"h:80\"", "cluster.url"),
-            ("paths = [\"shoal\"]", "paths"),
-            ("[webtorrent]\npaths = [\"x\"]", "webtorrent.paths"),
-            ("[webtorrent]\ninterval_s_min = 200", "interval_s_min"),
-            ("[webtorrent]\ninfo_hashes = [\"short\"]", "info_hashes"),
-            ("[privacy]\ncountries = [\"Germany\"]", "countries"),
-            ("[permission]\non_failure = \"ajar\"", "on_failure"),
-            (
-                "[[networks]]\ncidrs = [\"10.0.0.0/8\"]\ncountry = \"Germany\"",
-                "country",
-            ),
-            ("[[networks]]\ncidrs = [\"10.0.0.0/99\"]", "cidrs"),
-            ("[[networks]]\ncidrs = [\"::/0\"]\np2p = \"maybe\"", "p2p"),
-        ] {
-            let error = Config::from_toml(text).unwrap_err().to_string();
-            assert!(error.contains(named), "{error}");
-        }
-    }
-}
+#[path = "config_tests.rs"]
+mod tests;

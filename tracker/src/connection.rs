@@ -134,6 +134,9 @@ impl Visit {
         let ViewerMsg::Join(join) = decode(&bytes)? else {
             return Err(End::Refused(RefusalCode::BadMessage));
         };
+        if !self.context.streams.contains(&join.stream) {
+            return Err(End::Refused(RefusalCode::NotServed));
+        }
         let in_address = caller.token.as_deref().unwrap_or_default();
         let request = JoinRequest {
             stream: StreamName::Shoal(join.stream),
@@ -404,6 +407,7 @@ impl Visit {
                     RefusalCode::Quota => &counters.over_quota,
                     _ => &counters.refused,
                 });
+                Counters::add(counters.refusals.of(code));
                 let mut message = Vec::new();
                 let text = refusal_text(code);
                 TrackerMsg::Refused { code, text }.encode(&mut message);

@@ -60,6 +60,11 @@ impl Entrance {
         })
     }
 
+    /// When our own certificate ends, in seconds since 1970; `None` without one.
+    pub(crate) fn certificate_end_s(&self) -> Option<u64> {
+        self.tls.as_ref()?.certificate_end_s()
+    }
+
     /// Whether an address is a trusted proxy's.
     pub(crate) fn trusts(&self, peer: IpAddr) -> bool {
         let peer = peer.to_canonical();

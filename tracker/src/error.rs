@@ -18,6 +18,9 @@ pub enum Error {
         /// Why.
         source: maxminddb::MaxMindDbError,
     },
+    /// Ours: a part that everything needs has ended. The log says which; starting again helps.
+    #[error("the tracker broke off")]
+    Broke,
     /// The environment's: a socket or the source of randomness cannot be used.
     #[error("environment does not let the tracker run: {what}: {source}")]
     Environment {

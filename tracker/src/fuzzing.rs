@@ -97,7 +97,7 @@ pub fn forwarded(bytes: &[u8]) {
             .collect();
         let stranger = IpAddr::from([192, 0, 2, 1]);
         let proxy = IpAddr::from([10, 0, 0, 1]);
-        let found = |peer| client_address(peer, &headers, &trusted, written);
+        let found = |peer| client_address(peer, &headers, &trusted, written).0;
         assert_eq!(found(stranger), stranger);
         let address = found(proxy);
         assert_eq!(address, address.to_canonical());

@@ -4,7 +4,8 @@
 //! [`swarm_core::directory::Directory`]; this crate gives it sockets, a clock, and knowledge of
 //! networks.
 //!
-//! - `server` answers HTTP: WebSocket upgrades, health, metrics, API. `accepting` takes connections in.
+//! - `server` answers HTTP: WebSocket upgrades, health, metrics, API. `accepting` takes connections in,
+//!   `handshake` reads those of WebSockets, `health` sees whether the rest still works.
 //! - `socket` is WebSockets that keep next to nothing while they are idle.
 //! - `connection` speaks with one viewer: limits, decoding, admission.
 //! - `shard` owns the directory; everything reaches it through one bounded channel.
@@ -12,7 +13,7 @@
 //! - `entrance` leads connections in: PROXY protocol, TLS. `lobby` bounds those that are nobody's yet.
 //! - `admission` says who may join: tokens, the operator's back end.
 //! - `networks` knows ISPs and places: the operator's rules, MMDB files.
-//! - `reload` reads files again when they change.
+//! - `reload` reads files again when they change. `listed` are the streams and swarms that are served.
 //! - `address` finds a viewer's address behind trusted proxies.
 //! - `api` is what operators see and do.
 //! - `dashboard` is the page that shows it; its files are in `dashboard/`.
@@ -42,7 +43,10 @@ mod fake;
 mod farewell;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
+mod handshake;
+mod health;
 mod kicked;
+mod listed;
 mod lobby;
 mod metrics;
 mod names;
@@ -52,6 +56,7 @@ mod privacy;
 mod quota;
 mod relay;
 mod reload;
+mod seldom;
 mod server;
 mod shard;
 mod sink;

@@ -11,7 +11,7 @@ use std::{
 use arc_swap::ArcSwap;
 use tokio_util::sync::CancellationToken;
 
-use crate::Error;
+use crate::{Error, metrics::Counters};
 
 /// Files of one folder that are looked at.
 const FOLDER_FILES_MAX: usize = 1000;
@@ -76,17 +76,18 @@ impl<T> std::fmt::Debug for Live<T> {
 
 /// Something that follows its files.
 pub(crate) trait Refresh: Send + Sync {
-    /// Reads the files again if they have changed. Blocks.
-    fn refresh(&self);
+    /// Reads the files again if they have changed. Whether they are what holds: false where they are of
+    /// no use. Blocks.
+    fn refresh(&self) -> bool;
 }
 
 impl<T: Send + Sync + 'static> Refresh for Live<T> {
-    fn refresh(&self) {
+    fn refresh(&self) -> bool {
         let seen = stamp_of(&self.files);
         let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
         let changed = read.stamp != seen;
         if !changed && !read.failed {
-            return;
+            return true;
         }
         let loaded = (self.load)();
         read.failed = loaded.is_err();
@@ -102,6 +103,7 @@ impl<T: Send + Sync + 'static> Refresh for Live<T> {
             }
             Err(_) => {}
         }
+        !read.failed
     }
 }
 
@@ -116,19 +118,31 @@ impl Reloader {
         self.all.push(live);
     }
 
+    /// Reads what has changed again. How many of those that follow files hold on to older ones.
+    /// Blocks.
+    pub(crate) fn refresh(&self) -> u64 {
+        let outdated = self.all.iter().filter(|live| !live.refresh());
+        outdated.count() as u64
+    }
+
     /// Looks at the files every `interval` until `stop`.
-    pub(crate) fn spawn(self, interval: Duration, stop: CancellationToken) {
+    pub(crate) fn spawn(
+        self,
+        interval: Duration,
+        counters: Arc<Counters>,
+        stop: CancellationToken,
+    ) {
         if self.all.is_empty() {
             return;
         }
-        let all = Arc::new(self.all);
+        let this = Arc::new(self);
         tokio::spawn(stop.run_until_cancelled_owned(async move {
             loop {
                 tokio::time::sleep(interval).await;
-                let all = Arc::clone(&all);
-                let look = move || all.iter().for_each(|live| live.refresh());
-                if let Err(error) = tokio::task::spawn_blocking(look).await {
-                    tracing::error!(%error, "looking for changed files broke off");
+                let this = Arc::clone(&this);
+                match tokio::task::spawn_blocking(move || this.refresh()).await {
+                    Ok(outdated) => Counters::set(&counters.files_outdated, outdated),
+                    Err(error) => tracing::error!(%error, "looking for changed files broke off"),
                 }
             }
         }));
@@ -203,10 +217,10 @@ mod tests {
         }
         FAILING.store(true, Ordering::Relaxed);
         fs::write(&path, "4444").unwrap();
-        live.refresh();
+        assert!(!live.refresh());
         assert_eq!(**live.get(), 333, "it could not be read");
         FAILING.store(false, Ordering::Relaxed);
-        live.refresh();
+        assert!(live.refresh());
         assert_eq!(**live.get(), 4444, "now it can, unchanged as it is");
         fs::remove_file(&path).unwrap();
         live.refresh();

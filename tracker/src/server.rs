@@ -3,6 +3,7 @@
 use std::{
     convert::Infallible,
     future::Future,
+    net::IpAddr,
     pin::pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -12,7 +13,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, Response, StatusCode, header};
+use http::{Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::{
     body::Incoming,
@@ -21,20 +22,19 @@ use hyper::{
     upgrade::{OnUpgrade, Upgraded},
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
-use swarm_core::{directory::ConnId, limits, wire::SUBPROTOCOL};
+use swarm_core::{directory::ConnId, id::StreamId, wire::SUBPROTOCOL};
 use tokio::{
     net::{TcpListener, UdpSocket},
     sync::{Semaphore, mpsc},
     task::JoinHandle,
     time,
 };
-use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     Error, accepting,
-    address::client_address,
-    admission::{self, Admission, origin_allowed},
+    address::{Doubt, client_address},
+    admission::{self, Admission},
     api,
     bearers::Bearers,
     cluster::{self, Cluster, Peers},
@@ -43,12 +43,16 @@ use crate::{
     dashboard,
     entrance::{Entrance, Peer},
     farewell::Places,
+    handshake::{check_handshake, host_of, offers, switch_protocols, text_of, token_of},
+    health,
+    listed::Listed,
     lobby::Lobby,
     metrics::Counters,
     names::{self, Names},
     networks::Networks,
     quota::Addresses,
     reload::Reloader,
+    seldom::Seldom,
     shard::{self, Command, Shard},
     socket::Sockets,
     stream::Stream,
@@ -58,6 +62,10 @@ use crate::{
 
 /// Largest head of a request, in bytes.
 const HEAD_LEN_MAX: usize = 16 * 1024;
+/// For the directory to show that it works.
+const HEALTH_TIME_MAX: Duration = Duration::from_secs(3);
+/// How often operators are warned of what each viewer may cause.
+const WARN_EVERY: Duration = Duration::from_secs(60);
 pub(crate) type Answer = Response<Full<Bytes>>;
 
 /// What all connections share.
@@ -75,12 +83,19 @@ pub(crate) struct Context {
     draining: AtomicBool,
     pub(crate) sockets: Sockets,
     pub(crate) webtorrent: Arc<Facade>,
+    /// The streams that are served, and what operators call them.
+    pub(crate) streams: Listed<StreamId>,
+    /// Nothing is asked of who joins.
+    pub(crate) open: bool,
     pub(crate) bearers: Arc<Bearers>,
     /// What operators were told a moment ago.
     pub(crate) answers: tokio::sync::Mutex<api::Answers>,
     /// Streams whose start this node has told, and when they started.
     told: Mutex<Vec<(String, u64)>>,
     pub(crate) entrance: Entrance,
+    /// Warnings of proxies that do not fit the settings, and of wrong admin tokens.
+    proxies: Seldom,
+    pub(crate) strangers: Seldom,
     addresses: Arc<Addresses>,
     /// One for each viewer that there may be.
     connections: Arc<Semaphore>,
@@ -107,9 +122,13 @@ pub async fn run(
     config: Config,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), Error> {
-    let mut reloader = Reloader::default();
-    let admission = admission::from_config(&config, &mut reloader)?;
-    serve(listener, config, admission, reloader, shutdown).await
+    let (mut reloader, counters) = (Reloader::default(), Arc::default());
+    let asked = admission::from_config(&config, &mut reloader, &counters)?;
+    let gate = Gate {
+        open: asked.is_none(),
+        admission: asked.unwrap_or_else(|| Arc::new(admission::Open)),
+    };
+    serve(listener, config, gate, (reloader, counters), shutdown).await
 }
 
 /// As [`run`], with an own say on who may join.
@@ -122,26 +141,39 @@ pub async fn run_with(
     admission: Arc<dyn Admission>,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), Error> {
-    serve(listener, config, admission, Reloader::default(), shutdown).await
+    let gate = Gate {
+        open: false,
+        admission,
+    };
+    let fresh = (Reloader::default(), Arc::default());
+    serve(listener, config, gate, fresh, shutdown).await
+}
+
+/// Who may join.
+struct Gate {
+    /// Everybody.
+    open: bool,
+    admission: Arc<dyn Admission>,
 }
 
 async fn serve(
     listener: TcpListener,
     config: Config,
-    admission: Arc<dyn Admission>,
-    mut reloader: Reloader,
+    gate: Gate,
+    (mut reloader, counters): (Reloader, Arc<Counters>),
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), Error> {
     config.check()?;
     let names = Names::new(config.name_key.as_deref())?;
     let networks = Networks::open(&config, &mut reloader)?;
     let entrance = Entrance::open(&config, &mut reloader)?;
-    let webtorrent = Arc::new(Facade::new(&config)?);
-    let counters = Arc::new(Counters::default());
+    let webtorrent = Arc::new(Facade::new(&config, &mut reloader)?);
+    let streams = config.open_streams(&mut reloader)?;
     let (stopping, stopped) = (CancellationToken::new(), CancellationToken::new());
     let _stop_all = stopped.clone().drop_guard();
     reloader.spawn(
         Duration::from_millis(u64::from(config.reload_ms)),
+        Arc::clone(&counters),
         stopped.clone(),
     );
     let stun_port = start_stun(&config, &counters, &stopped).await?;
@@ -168,7 +200,11 @@ async fn serve(
         entrance,
         node: Node::new(&config, cluster.as_ref(), id),
         config,
-        admission,
+        admission: gate.admission,
+        open: gate.open,
+        streams,
+        proxies: Seldom::new(WARN_EVERY),
+        strangers: Seldom::new(WARN_EVERY),
         names,
         networks,
         counters,
@@ -179,16 +215,32 @@ async fn serve(
         sockets: Sockets::start(ping_ms, &stopped),
         webtorrent,
         conns: AtomicU64::new(1),
-        stopping: stopping.clone(),
+        stopping,
         stopped,
     });
-    let cluster = start_tasks(cluster, &context);
+    let mut tasks = vec![shard];
+    tasks.extend(start_tasks(cluster, &context));
+    welcome(listener, &context, tasks, shutdown).await
+}
+
+/// Lets viewers in until `shutdown`, or until one of the tasks has ended before.
+async fn welcome(
+    listener: TcpListener,
+    context: &Arc<Context>,
+    mut tasks: Vec<JoinHandle<()>>,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), Error> {
     let lobby = Lobby::new(&context.config.limits);
     accepting::warn_of_few_files(&context.config.limits);
-    accepting::accept(listener, &context, &lobby, shutdown).await;
-    stopping.cancel();
-    wait_until_gone(&context, &lobby).await;
-    join([Some(shard), cluster]).await;
+    let mut broken = false;
+    let until = async { broken = health::until_broken(&mut tasks, shutdown).await };
+    accepting::accept(listener, context, &lobby, until).await;
+    context.stopping.cancel();
+    if broken {
+        return Err(Error::Broke);
+    }
+    wait_until_gone(context, &lobby).await;
+    join(tasks).await;
     Ok(())
 }
 
@@ -209,8 +261,8 @@ async fn wait_until_gone(context: &Context, lobby: &Lobby) {
 }
 
 /// Waits until the tasks have ended.
-async fn join(tasks: [Option<JoinHandle<()>>; 2]) {
-    for task in tasks.into_iter().flatten() {
+async fn join(tasks: Vec<JoinHandle<()>>) {
+    for task in tasks {
         if let Err(error) = task.await {
             tracing::error!(%error, "a task broke off");
         }
@@ -282,6 +334,38 @@ impl Context {
         tracing::info!(?over, draining = over.is_some(), "drain");
         self.webtorrent.drain(over);
         self.shard.send(Command::Drain(over)).await.ok()
+    }
+
+    /// Whose connection it is. Where the settings do not fit the proxies, all viewers seem to be one, so
+    /// operators are told.
+    fn address_of(&self, peer: Peer, request: &Request<Incoming>) -> IpAddr {
+        let config = &self.config;
+        let header = peer.header(config.address_header);
+        let (address, doubt) = client_address(
+            peer.address,
+            request.headers(),
+            &config.trusted_proxies,
+            header,
+        );
+        if let Some(doubt) = doubt {
+            let (counter, what) = match doubt {
+                Doubt::Unnamed => (
+                    &self.counters.address_unnamed,
+                    "a trusted proxy does not say whose connections it passes on: is address_header (or \
+                     proxy_protocol) what it writes?",
+                ),
+                Doubt::Ignored => (
+                    &self.counters.address_header_ignored,
+                    "who is no trusted proxy says whose connections it passes on: is an address missing in \
+                     trusted_proxies?",
+                ),
+            };
+            Counters::add(counter);
+            if let Some(times) = self.proxies.times(Instant::now()) {
+                tracing::warn!(times, "{what}");
+            }
+        }
+        address
     }
 
     /// Streams whose start this node has told, and when they started, in milliseconds since 1970.
@@ -357,7 +441,13 @@ pub(crate) async fn serve_http(stream: Stream, peer: Peer, context: Arc<Context>
 async fn answer(request: Request<Incoming>, peer: Peer, context: Arc<Context>) -> Answer {
     let path = request.uri().path();
     match path {
-        "/healthz" => text(StatusCode::OK, "ok\n"),
+        "/healthz" if health::answers(&context.shard, HEALTH_TIME_MAX).await => {
+            text(StatusCode::OK, "ok\n")
+        }
+        "/healthz" => text(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the directory does not answer\n",
+        ),
         "/readyz" if context.stopping.is_cancelled() || context.shard.is_closed() => {
             text(StatusCode::SERVICE_UNAVAILABLE, "stopping\n")
         }
@@ -368,12 +458,19 @@ async fn answer(request: Request<Incoming>, peer: Peer, context: Arc<Context>) -
             dashboard::answer(request.method(), path)
         }
         _ if path.starts_with("/api/") => api::answer(request, &context).await,
-        _ if context.config.paths.iter().any(|p| p == path) => {
-            upgrade(request, peer, context, Some(SUBPROTOCOL))
+        // At a path of both who offers our subprotocol is ours.
+        _ if context.webtorrent.is_at(path)
+            && !(is_ours(path, &context) && offers(request.headers(), SUBPROTOCOL)) =>
+        {
+            upgrade(request, peer, context, None)
         }
-        _ if context.webtorrent.is_at(path) => upgrade(request, peer, context, None),
+        _ if is_ours(path, &context) => upgrade(request, peer, context, Some(SUBPROTOCOL)),
         _ => text(StatusCode::NOT_FOUND, "not found\n"),
     }
+}
+
+fn is_ours(path: &str, context: &Context) -> bool {
+    context.config.paths.iter().any(|own| own == path)
 }
 
 /// Takes a viewer's WebSocket handshake (RFC 6455). Without a subprotocol it is a WebTorrent
@@ -384,35 +481,34 @@ fn upgrade(
     context: Arc<Context>,
     subprotocol: Option<&'static str>,
 ) -> Answer {
-    let refuse = |status, why| {
+    let refusals = &context.counters.refusals;
+    let refuse = |reason, status, why| {
         Counters::add(&context.counters.connections_refused);
+        Counters::add(reason);
         text(status, why)
     };
     if context.is_draining() {
-        return refuse(StatusCode::SERVICE_UNAVAILABLE, "draining\n");
+        let status = StatusCode::SERVICE_UNAVAILABLE;
+        return refuse(&refusals.draining, status, "draining\n");
     }
     let key = match check_handshake(&request, &context.config, subprotocol) {
         Ok(key) => key,
-        Err((status, why)) => return refuse(status, why),
+        Err((StatusCode::FORBIDDEN, why)) => {
+            return refuse(&refusals.origin, StatusCode::FORBIDDEN, why);
+        }
+        Err((status, why)) => return refuse(&refusals.handshake, status, why),
     };
-    let headers = request.headers();
-    let address = client_address(
-        peer.address,
-        headers,
-        &context.config.trusted_proxies,
-        peer.header(context.config.address_header),
-    );
+    let address = context.address_of(peer, &request);
     let Some(held) = context.addresses.hold(address) else {
-        return refuse(
+        let (status, why) = (
             StatusCode::TOO_MANY_REQUESTS,
             "too many connections of this address\n",
         );
+        return refuse(&refusals.address, status, why);
     };
     let Ok(permit) = Arc::clone(&context.connections).try_acquire_owned() else {
-        return refuse(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "too many viewers are connected\n",
-        );
+        let status = StatusCode::SERVICE_UNAVAILABLE;
+        return refuse(&refusals.full, status, "too many viewers are connected\n");
     };
     let conn = context.conns.fetch_add(1, Ordering::Relaxed);
     let origin = text_of(request.headers(), &header::ORIGIN).map(Into::into);
@@ -457,85 +553,6 @@ fn spawn_visit<F: Future<Output = ()> + Send + 'static>(
             tokio::spawn(serve(upgraded));
         }
     });
-}
-
-/// The key of a handshake that may go on, or why it may not.
-fn check_handshake(
-    request: &Request<Incoming>,
-    config: &Config,
-    subprotocol: Option<&str>,
-) -> Result<header::HeaderValue, (StatusCode, &'static str)> {
-    let headers = request.headers();
-    let needs = |why| Err((StatusCode::UPGRADE_REQUIRED, why));
-    if request.method() != Method::GET || !has_token(headers, header::UPGRADE, "websocket") {
-        return needs("viewers connect by WebSocket\n");
-    }
-    let version = headers.get(header::SEC_WEBSOCKET_VERSION);
-    if version.is_none_or(|version| version != "13") {
-        return needs("WebSocket version 13 is needed\n");
-    }
-    let spoken = |name| has_token(headers, header::SEC_WEBSOCKET_PROTOCOL, name);
-    if !subprotocol.is_none_or(spoken) {
-        let why = "the subprotocol shoal.v1 is needed\n";
-        return Err((StatusCode::BAD_REQUEST, why));
-    }
-    let Some(key) = headers.get(header::SEC_WEBSOCKET_KEY) else {
-        return Err((StatusCode::BAD_REQUEST, "Sec-WebSocket-Key is missing\n"));
-    };
-    if !origin_allowed(text_of(headers, &header::ORIGIN), config) {
-        let why = "this page's origin may not connect\n";
-        return Err((StatusCode::FORBIDDEN, why));
-    }
-    Ok(key.clone())
-}
-
-fn switch_protocols(key: &header::HeaderValue, subprotocol: Option<&'static str>) -> Answer {
-    let mut answer = text(StatusCode::SWITCHING_PROTOCOLS, "");
-    let headers = answer.headers_mut();
-    headers.remove(header::CONTENT_TYPE);
-    for (name, value) in [
-        (header::CONNECTION, "Upgrade"),
-        (header::UPGRADE, "websocket"),
-    ] {
-        headers.insert(name, header::HeaderValue::from_static(value));
-    }
-    if let Some(name) = subprotocol {
-        let name = header::HeaderValue::from_static(name);
-        headers.insert(header::SEC_WEBSOCKET_PROTOCOL, name);
-    }
-    if let Ok(accept) = derive_accept_key(key.as_bytes()).parse() {
-        headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
-    }
-    answer
-}
-
-/// A header as text; one that is none counts as an empty text, not as missing.
-fn text_of<'a>(headers: &'a HeaderMap, name: &header::HeaderName) -> Option<&'a str> {
-    Some(headers.get(name)?.to_str().unwrap_or_default())
-}
-
-/// The `token` in the query, for viewers that cannot put it elsewhere. Tokens need no escapes.
-fn token_of(uri: &http::Uri) -> Option<&str> {
-    let token = uri
-        .query()?
-        .split('&')
-        .find_map(|pair| pair.strip_prefix("token="))?;
-    (token.len() <= limits::TOKEN_LEN_MAX).then_some(token)
-}
-
-/// Whether a comma-separated header has an element, whatever its case.
-fn has_token(headers: &HeaderMap, name: header::HeaderName, token: &str) -> bool {
-    let values = headers.get_all(name).iter().filter_map(|v| v.to_str().ok());
-    values
-        .flat_map(|value| value.split(','))
-        .any(|element| element.trim().eq_ignore_ascii_case(token))
-}
-
-/// The host that the viewer asked for, without port.
-fn host_of(headers: &HeaderMap) -> Option<String> {
-    let host = headers.get(header::HOST)?.to_str().ok()?;
-    let authority: http::uri::Authority = host.parse().ok()?;
-    (!authority.host().is_empty()).then(|| authority.host().to_owned())
 }
 
 pub(crate) fn text(status: StatusCode, body: &str) -> Answer {

@@ -333,6 +333,7 @@ impl Shard {
             Action::Refuse { conn, code } => {
                 let text = refusal_text(code);
                 Counters::add(&self.counters.refused);
+                Counters::add(self.counters.refusals.of(code));
                 self.send(conn, &TrackerMsg::Refused { code, text });
                 self.close(conn);
             }

@@ -1,8 +1,8 @@
 //! The settings of the edge: connections on both sides, and what operators see.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
 
-use http::HeaderName;
+use http::{HeaderMap, HeaderName};
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
@@ -72,6 +72,8 @@ pub struct LimitsConfig {
 pub struct CorsConfig {
     /// Origins of pages, or `*`.
     pub origins: Vec<String>,
+    /// Whether these pages may send cookies and read the answers; not with `*`.
+    pub credentials: bool,
 }
 
 /// Asking origins.
@@ -90,6 +92,10 @@ pub struct UpstreamConfig {
     pub down_ms: u64,
     /// Names of viewers' headers that do not reach the origin with requests whose answers others get, too.
     pub headers_drop: Vec<String>,
+    /// Headers that every request to an origin has besides; they go to no other host.
+    pub headers_add: BTreeMap<String, String>,
+    /// Whether https origins are spoken to in HTTP/1.1 even if they offer HTTP/2.
+    pub http1_only: bool,
     /// A path that each origin is asked for now and then; none for no such checks.
     pub health_path: Option<String>,
     /// How often, in milliseconds.
@@ -104,6 +110,16 @@ impl UpstreamConfig {
                 .map_err(|_| Error::Config("upstream.headers_drop must be names of headers".into()))
         };
         self.headers_drop.iter().map(read).collect()
+    }
+
+    /// [`Self::headers_add`], read.
+    pub(crate) fn added(&self) -> Result<HeaderMap, Error> {
+        let read = |(name, value): (&String, &String)| {
+            let wrong = || Error::Config("upstream.headers_add must be headers".into());
+            let name: HeaderName = name.parse().map_err(|_| wrong())?;
+            Ok((name, value.parse().map_err(|_| wrong())?))
+        };
+        self.headers_add.iter().map(read).collect()
     }
 }
 
@@ -131,6 +147,8 @@ pub struct TlsConfig {
     pub certificate_file: Option<PathBuf>,
     /// Its private key, PEM.
     pub key_file: Option<PathBuf>,
+    /// Further ones, for viewers who ask for their names.
+    pub certificates: Vec<CertificateConfig>,
     /// How often the files are looked at for changes, in milliseconds.
     pub reload_ms: u64,
     /// Whether HTTP/3 is served on the UDP port of the same number, and advertised.
@@ -139,6 +157,16 @@ pub struct TlsConfig {
     pub http3_advertised_s: u32,
     /// The port that is advertised; 0 for that of the socket.
     pub http3_advertised_port: u16,
+}
+
+/// One more certificate.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CertificateConfig {
+    /// The certificate and those between it and a root, PEM. Its names are in it.
+    pub certificate_file: PathBuf,
+    /// Its private key, PEM.
+    pub key_file: PathBuf,
 }
 
 /// Certificates from an authority that speaks ACME (RFC 8555).
@@ -254,6 +282,7 @@ impl Default for CorsConfig {
     fn default() -> Self {
         Self {
             origins: vec!["*".into()],
+            credentials: false,
         }
     }
 }
@@ -284,6 +313,8 @@ impl Default for UpstreamConfig {
             ]
             .map(Into::into)
             .to_vec(),
+            headers_add: BTreeMap::new(),
+            http1_only: false,
             health_path: None,
             health_interval_ms: 2000,
         }
@@ -319,6 +350,7 @@ impl Default for TlsConfig {
             listen: None,
             certificate_file: None,
             key_file: None,
+            certificates: Vec::new(),
             reload_ms: 10_000,
             http3: true,
             http3_advertised_s: 86_400,

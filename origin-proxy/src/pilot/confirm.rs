@@ -30,14 +30,14 @@ impl Pilot {
             .as_ref()
             .map_or(&prior.headers, |raw| &raw.headers);
         let headers = renewed(before, &told.head);
-        if told.is_shareable(prior.status, &headers, self.is_authorized()) {
+        if self.is_shareable(prior.status, told, &headers, self.is_authorized()) {
             self.note_vary(&headers);
             let renewed = self.renew(prior, headers, told, self.is_for_all());
             let disk = self.proxy.disk.as_ref();
             // The same bytes are there: once they are needed, the origin confirms them again.
             return self.keep_if(renewed.await, |key| disk.is_none_or(|disk| !disk.has(key)));
         }
-        if !told.is_shareable(prior.status, &headers, false) {
+        if !self.is_shareable(prior.status, told, &headers, false) {
             self.proxy.unshared.insert(self.base_key.clone(), ());
             if self.proxy.is_current(&self.target, &self.flight) {
                 self.proxy.evict(&self.target);
@@ -75,12 +75,15 @@ impl Pilot {
             freshness: plan.unwrap_or(NOT_FRESH),
             records: Default::default(),
             prepared: Default::default(),
+            gzipped: Default::default(),
         };
+        let is_cut = self.is_cut(&object);
         match self.records_still(prior, &object) {
+            _ if is_cut => {}
             Some(records) => object.set_records(records),
             None => self.sign(&object).await,
         }
-        (object, plan.is_some())
+        (object, plan.is_some() && !is_cut)
     }
 
     /// The records of `prior`, if they are those of `object`, which has the same bytes, as it is listed now: to

@@ -123,6 +123,7 @@ impl Pilot {
             freshness: plan.unwrap_or(NOT_FRESH),
             records: Default::default(),
             prepared: Default::default(),
+            gzipped: Default::default(),
         };
         self.keep((object, plan.is_some()))
     }

@@ -68,7 +68,10 @@ impl Edge {
                 edge.open_parts += 1;
             } else if let Some(list) = line.strip_prefix("#EXT-X-PRELOAD-HINT:") {
                 if attribute(list, "TYPE") == Some("PART") {
-                    edge.hint = attribute(list, "URI").map(Into::into);
+                    // What has begun already comes as it grows: nobody has to be held back.
+                    let begin = attribute(list, "BYTERANGE-START").unwrap_or("0");
+                    let hint = attribute(list, "URI").filter(|_| begin == "0");
+                    edge.hint = hint.map(Into::into);
                 }
             } else if line.trim_end() == "#EXT-X-ENDLIST" {
                 edge.is_ended = true;

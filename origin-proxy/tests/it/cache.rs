@@ -368,3 +368,32 @@ async fn pages_of_allowed_origins_may_read() {
         "https://page.example"
     );
 }
+
+#[tokio::test]
+async fn named_pages_may_send_cookies_if_the_operator_lets_them() {
+    let proxy = Proxy::start_with(Origin::default(), |config| {
+        config.cors.origins = vec!["https://page.example".into()];
+        config.cors.credentials = true;
+    })
+    .await;
+    proxy
+        .origin
+        .put("/x", &[("cache-control", "max-age=60")], "x");
+    proxy
+        .origin
+        .put("/private", &[("cache-control", "private")], "x");
+    let client = reqwest::Client::new();
+    for (page, given) in [
+        ("https://evil.example", ""),
+        ("https://page.example", "true"),
+    ] {
+        for path in ["/x", "/x", "/private", "/missing"] {
+            let ask = client.get(proxy.url(path)).header("origin", page);
+            let answer = ask.send().await.unwrap();
+            assert_eq!(header(&answer, "access-control-allow-credentials"), given);
+        }
+        let ask = client.request(reqwest::Method::OPTIONS, proxy.url("/x"));
+        let answer = ask.header("origin", page).send().await.unwrap();
+        assert_eq!(header(&answer, "access-control-allow-credentials"), given);
+    }
+}

@@ -77,6 +77,19 @@ async fn an_origin_with_tls_chooses_its_version() {
 }
 
 #[tokio::test]
+async fn an_origin_is_spoken_to_in_http1_if_the_operator_wants_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("root.pem");
+    let url = format!("https://{}", origin(&["h2", "http/1.1"], &root).await);
+    let proxy = Proxy::before(Origin::default(), &url, |config| {
+        config.upstream.root_file = Some(root.clone());
+        config.upstream.http1_only = true;
+    })
+    .await;
+    assert_eq!(proxy.text("/vod/a").await, "HTTP/1.1 /vod/a");
+}
+
+#[tokio::test]
 async fn an_origin_that_nobody_vouches_for_is_not_trusted() {
     let folder = tempfile::tempdir().unwrap();
     let [root, other] = ["root.pem", "other.pem"].map(|name| folder.path().join(name));

@@ -5,7 +5,7 @@ use std::time::Duration;
 use origin_proxy::{HostConfig, StreamConfig};
 use serde_json::{Value, json};
 
-use crate::support::{Origin, Proxy, respond};
+use crate::support::{HLS, Origin, Proxy, playlist, respond};
 
 async fn post(proxy: &Proxy, path: &str, token: &str, body: Value) -> (u16, String) {
     let request = reqwest::Client::new()
@@ -350,6 +350,79 @@ async fn a_share_of_the_audience_is_steered_here() {
             "the viewer keeps its number"
         );
     }
+}
+
+#[tokio::test]
+async fn figures_tell_origins_statuses_and_waits_apart() {
+    let away = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let dead = format!("http://{}", away.local_addr().unwrap());
+    drop(away);
+    let origin = Origin::default();
+    let alive = format!("http://{}", origin.clone().serve().await);
+    origin.put("/live/a", &[], "a");
+    origin.put("/live/i.m3u8", &[HLS], playlist(1, 0));
+    let proxy = Proxy::before(origin, &dead, |config| {
+        config.origin_backups = vec![alive.clone()];
+        config.upstream.failures_max = 1;
+        config.upstream.retries_max = 0;
+        config.upstream.down_ms = 3_600_000;
+    })
+    .await;
+    for path in [
+        "/live/a",
+        "/live/a",
+        "/live/missing",
+        "/live/i.m3u8?_HLS_msn=1",
+    ] {
+        proxy.text(path).await;
+    }
+    let metrics = proxy.text("/metrics").await;
+    for line in [
+        format!("shoal_proxy_requests_by_origin_total{{origin=\"{dead}\"}} 1\n"),
+        format!("shoal_proxy_requests_by_origin_total{{origin=\"{alive}\"}} 3\n"),
+        format!("shoal_proxy_failures_by_origin_total{{origin=\"{dead}\"}} 1\n"),
+        format!("shoal_proxy_failures_by_origin_total{{origin=\"{alive}\"}} 0\n"),
+        format!("shoal_proxy_origin_up{{origin=\"{dead}\"}} 0\n"),
+        format!("shoal_proxy_origin_up{{origin=\"{alive}\"}} 1\n"),
+        // The reload is left out: whether that one waits is for the stream to say.
+        format!("shoal_proxy_origin_first_byte_seconds_count{{origin=\"{alive}\"}} 2\n"),
+        "shoal_proxy_stream_status_total{stream=\"main\",status=\"2xx\"} 3\n".into(),
+        "shoal_proxy_stream_status_total{stream=\"main\",status=\"4xx\"} 1\n".into(),
+        "shoal_proxy_blocking_seconds_count{stream=\"main\"} 1\n".into(),
+        "shoal_proxy_head_seconds_count{stream=\"main\"} 3\n".into(),
+    ] {
+        assert!(metrics.contains(&line), "{line}{metrics}");
+    }
+}
+
+#[tokio::test]
+async fn a_live_playlist_that_stands_still_and_one_that_leads_away_are_told() {
+    let proxy = Proxy::start().await;
+    let now = [HLS, ("cache-control", "no-cache")];
+    let figure = "shoal_proxy_live_unchanged_seconds{stream=\"main\",playlist=\"/live/i.m3u8\"}";
+    proxy.origin.put("/live/i.m3u8", &now, playlist(1, 3));
+    proxy.text("/live/i.m3u8").await;
+    assert_eq!(proxy.metric(figure).await, 0.0);
+    proxy.text("/live/i.m3u8").await;
+    let frozen_s = proxy.metric(figure).await;
+    assert!(frozen_s > 0.0);
+    proxy.origin.put("/live/i.m3u8", &now, playlist(1, 4));
+    proxy.text("/live/i.m3u8").await;
+    assert_eq!(proxy.metric(figure).await, 0.0);
+    let away = "shoal_proxy_elsewhere_total{stream=\"main\"}";
+    assert_eq!(proxy.metric(away).await, 0.0);
+    let list = "#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1\nhttps://cdn.example/a.m3u8\n\
+        #EXT-X-STREAM-INF:BANDWIDTH=2\nb.m3u8\n";
+    proxy.origin.put("/live/main.m3u8", &now, list);
+    proxy.text("/live/main.m3u8").await;
+    let absolute = playlist(1, 4).replace("seg-", "http://origin.example/live/seg-");
+    proxy.origin.put("/live/i.m3u8", &now, absolute);
+    proxy.text("/live/i.m3u8").await;
+    assert_eq!(proxy.metric(away).await, 5.0);
+    let over = playlist(1, 4) + "#EXT-X-ENDLIST\n";
+    proxy.origin.put("/live/i.m3u8", &now, over);
+    proxy.text("/live/i.m3u8").await;
+    assert!(!proxy.text("/metrics").await.contains(figure));
 }
 
 #[cfg(target_os = "linux")]

@@ -1,5 +1,10 @@
 //! Segments that are ranges of a larger object, and parts of segments.
 
+use std::sync::{Arc, Mutex};
+
+use axum::body::Body;
+use bytes::Bytes;
+use futures_util::stream;
 use swarm_core::{id::Name, timeline::tags};
 
 use crate::{
@@ -202,4 +207,128 @@ async fn a_part_under_a_name_that_is_used_again_has_other_bytes_and_a_higher_epo
     let answer = proxy.get(path).await;
     let second = verify(&proxy, header(&answer, "shoal-record"), &segment(2, LEN));
     assert!(second.epoch > first.epoch && second.seq == 71);
+}
+
+/// The segment 4, of which `parts` parts are there; it is listed as a whole with the fourth.
+fn with_ranged_parts(parts: usize) -> String {
+    let mut text = String::from(
+        "#EXTM3U\n#EXT-X-VERSION:9\n#EXT-X-TARGETDURATION:1\n\
+         #EXT-X-SERVER-CONTROL:CAN-BLOCK-RELOAD=YES,PART-HOLD-BACK=1.5\n\
+         #EXT-X-PART-INF:PART-TARGET=60\n#EXT-X-MEDIA-SEQUENCE:3\n\
+         #EXTINF:2.0,\nseg-3.m4s\n",
+    );
+    for part in 0..parts {
+        let first = part * LEN;
+        text +=
+            &format!("#EXT-X-PART:DURATION=0.5,URI=\"seg-4.m4s\",BYTERANGE=\"{LEN}@{first}\"\n");
+    }
+    match parts {
+        4 => text + "#EXTINF:2.0,\nseg-4.m4s\n",
+        _ => {
+            let first = parts * LEN;
+            text + &format!(
+                "#EXT-X-PRELOAD-HINT:TYPE=PART,URI=\"seg-4.m4s\",BYTERANGE-START={first}\n"
+            )
+        }
+    }
+}
+
+const SEGMENT: &str = "/live/v/seg-4.m4s";
+
+async fn ask_part(proxy: &Proxy, part: usize) -> reqwest::Response {
+    let value = format!("bytes={}-{}", part * LEN, (part + 1) * LEN - 1);
+    proxy.get_with(SEGMENT, &[("range", &value)]).await
+}
+
+#[tokio::test]
+async fn parts_that_are_ranges_come_while_their_segment_is_made() {
+    let proxy = Proxy::start().await;
+    let whole = segment(4, 4 * LEN);
+    let (parts, queue) = tokio::sync::mpsc::channel(4);
+    let queue = Arc::new(Mutex::new(Some(queue)));
+    proxy.origin.on(SEGMENT, move |_| {
+        let queue = queue.lock().unwrap().take().unwrap();
+        let chunks = stream::unfold(queue, |mut queue| async {
+            let chunk: Bytes = queue.recv().await?;
+            Some((Ok::<_, std::io::Error>(chunk), queue))
+        });
+        async move { respond::<&str>(200, &[], Body::from_stream(chunks)) }
+    });
+    for part in 0..3 {
+        let range = part * LEN..(part + 1) * LEN;
+        parts
+            .send(whole[range.clone()].to_vec().into())
+            .await
+            .unwrap();
+        let text = with_ranged_parts(part + 1);
+        proxy
+            .origin
+            .put(INDEX, &[HLS, ("cache-control", "no-cache")], text);
+        proxy.text(INDEX).await;
+        // The segment is not at its end, and nobody knows how long it will be.
+        let answer = ask_part(&proxy, part).await;
+        assert_eq!(answer.status(), 206);
+        let expected = format!("bytes {}-{}/*", range.start, range.end - 1);
+        assert_eq!(header(&answer, "content-range"), expected);
+        assert_eq!(answer.bytes().await.unwrap(), &whole[range]);
+    }
+    // The last one is asked for before it is there.
+    let asked = ask_part(&proxy, 3);
+    let made = async {
+        parts.send(whole[3 * LEN..].to_vec().into()).await.unwrap();
+        drop(parts);
+    };
+    let (answer, ()) = tokio::join!(asked, made);
+    assert_eq!(answer.bytes().await.unwrap(), &whole[3 * LEN..]);
+    proxy.origin.put(
+        INDEX,
+        &[HLS, ("cache-control", "no-cache")],
+        with_ranged_parts(4),
+    );
+    proxy.text(INDEX).await;
+    let answer = proxy.get(SEGMENT).await;
+    verify(&proxy, header(&answer, "shoal-record"), &whole);
+    assert_eq!(proxy.origin.count(SEGMENT), 1, "one request for all of it");
+}
+
+#[tokio::test]
+async fn a_beginning_of_a_segment_is_never_taken_for_it() {
+    let proxy = Proxy::start().await;
+    let whole = segment(4, 4 * LEN);
+    let fresh = [("cache-control", "max-age=600")];
+    for parts in 1..=4 {
+        // An origin that sends what there is, as if it were all.
+        let so_far = &whole[..parts * LEN];
+        proxy.origin.put(SEGMENT, &fresh, so_far);
+        let text = with_ranged_parts(parts);
+        proxy
+            .origin
+            .put(INDEX, &[HLS, ("cache-control", "no-cache")], text);
+        proxy.text(INDEX).await;
+        let answer = ask_part(&proxy, parts - 1).await;
+        assert_eq!(answer.status(), 206, "part {parts}");
+        assert_eq!(answer.bytes().await.unwrap(), &so_far[(parts - 1) * LEN..]);
+    }
+    let answer = proxy.get(SEGMENT).await;
+    verify(&proxy, header(&answer, "shoal-record"), &whole);
+    assert_eq!(answer.bytes().await.unwrap(), whole);
+}
+
+#[tokio::test]
+async fn a_segment_that_comes_short_is_neither_signed_nor_kept() {
+    let proxy = Proxy::start().await;
+    let whole = segment(4, 4 * LEN);
+    let fresh = [("cache-control", "max-age=600")];
+    proxy.origin.put(SEGMENT, &fresh, &whole[..LEN]);
+    proxy.origin.put(
+        INDEX,
+        &[HLS, ("cache-control", "no-cache")],
+        with_ranged_parts(4),
+    );
+    proxy.text(INDEX).await;
+    let answer = proxy.get(SEGMENT).await;
+    assert_eq!(header(&answer, "shoal-record"), "");
+    proxy.origin.put(SEGMENT, &fresh, whole.clone());
+    let answer = proxy.get(SEGMENT).await;
+    verify(&proxy, header(&answer, "shoal-record"), &whole);
 }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::{Buf, Bytes};
-use origin_proxy::{Config, Listeners};
+use origin_proxy::{CertificateConfig, Config, Listeners};
 use rustls::{
     ClientConfig, RootCertStore,
     pki_types::{CertificateDer, ServerName},
@@ -18,6 +18,7 @@ use tokio::{
     sync::{Semaphore, oneshot},
     task::JoinHandle,
 };
+use tokio_rustls::TlsConnector;
 
 use crate::support::{Origin, header, respond, segment};
 
@@ -261,7 +262,7 @@ async fn a_changed_certificate_is_used_from_then_on() {
         200
     );
     edge.certificate = certify(edge.folder.path());
-    let connector = tokio_rustls::TlsConnector::from(Arc::new(edge.tls_config(b"h2")));
+    let connector = TlsConnector::from(Arc::new(edge.tls_config(b"h2")));
     let changed = async {
         loop {
             let socket = TcpStream::connect(edge.address).await.unwrap();
@@ -321,4 +322,64 @@ async fn open_requests_of_every_version_end_before_the_proxy_does() {
         .await
         .unwrap()
         .unwrap();
+}
+
+/// Writes a certificate for `names` into `folder`, and returns it.
+fn certify_further(folder: &Path, names: &[&str]) -> (CertificateConfig, Vec<u8>) {
+    let named = names
+        .iter()
+        .map(|name| (*name).into())
+        .collect::<Vec<String>>();
+    let mut params = rcgen::CertificateParams::new(named).unwrap();
+    params.not_after = rcgen::date_time_ymd(2099, 1, 1);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let made = params.self_signed(&key).unwrap();
+    let [certificate_file, key_file] = ["pem", "key"].map(|end| folder.join(names[0]).join(end));
+    std::fs::create_dir(folder.join(names[0])).unwrap();
+    std::fs::write(&certificate_file, made.pem()).unwrap();
+    std::fs::write(&key_file, key.serialize_pem()).unwrap();
+    let config = CertificateConfig {
+        certificate_file,
+        key_file,
+    };
+    (config, made.der().to_vec())
+}
+
+#[tokio::test]
+async fn viewers_get_the_certificate_of_the_name_that_they_ask_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let (exact, exact_der) = certify_further(folder.path(), &["a.example", "b.example"]);
+    let (wild, wild_der) = certify_further(folder.path(), &["*.sports.example"]);
+    let edge = Edge::start(|config| config.tls.certificates = vec![exact, wild]).await;
+    let mut roots = RootCertStore::empty();
+    for der in [&exact_der, &wild_der, &edge.certificate] {
+        roots.add(CertificateDer::from(der.clone())).unwrap();
+    }
+    let config = ClientConfig::builder()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let connector = TlsConnector::from(Arc::new(config));
+    for (name, der) in [
+        ("a.example", Some(&exact_der)),
+        ("B.example", Some(&exact_der)),
+        ("x.sports.example", Some(&wild_der)),
+        ("localhost", Some(&edge.certificate)),
+        // They get that of localhost, which is not theirs.
+        ("x.y.sports.example", None),
+        ("sports.example", None),
+    ] {
+        let socket = TcpStream::connect(edge.address).await.unwrap();
+        let name = ServerName::try_from(name).unwrap();
+        let socket = connector.connect(name.clone(), socket).await;
+        let found = socket.ok().map(|socket| {
+            let (_, connection) = socket.get_ref();
+            connection.peer_certificates().unwrap()[0].to_vec()
+        });
+        assert_eq!(found.as_ref(), der, "{name:?}");
+    }
+    let viewer = edge.client().build().unwrap();
+    let metrics = viewer.get(edge.url("/metrics")).send().await.unwrap();
+    let metrics = metrics.text().await.unwrap();
+    let first_to_end = "shoal_proxy_certificate_expiry_timestamp_seconds 4070908800\n";
+    assert!(metrics.contains(first_to_end), "{metrics}");
 }

@@ -12,14 +12,22 @@ pub(super) struct Meeting {
     /// Meant to reach another group.
     pub(super) long: bool,
     /// While it is being set up, when it was introduced, in milliseconds since the directory began; of
-    /// one that is up the round trip in milliseconds, 0 if not known.
+    /// one that is up the round trip in milliseconds, 0 if not known, and [`OWN_WORD`].
     note: u32,
 }
+
+/// In the note of a pair that is up: this viewer has said so itself.
+const OWN_WORD: u32 = 1 << 16;
 
 impl Meeting {
     /// The round trip in milliseconds, 0 if not known.
     pub(super) const fn rtt_ms(self) -> u16 {
         if self.up { self.note as u16 } else { 0 }
+    }
+
+    /// Whether its viewer has said itself that it is up.
+    pub(super) const fn is_own_word(self) -> bool {
+        self.up && self.note & OWN_WORD != 0
     }
 
     /// Whether it has been set up for longer than `max_ms`, at `age_ms` since the directory began.
@@ -94,14 +102,14 @@ impl Meetings {
         self.with.into_iter().take(self.len())
     }
 
-    /// Adds a pair that was introduced `since_ms` after the directory began. Those who introduce see to it
-    /// that there is room.
+    /// Adds a pair that was introduced `since_ms` after the directory began, or that both say to be up.
+    /// Those who introduce see to it that there is room.
     pub(super) fn push(&mut self, with: Key, since_ms: u32, up: bool, long: bool) {
         let at = self.len();
         debug_assert!(at < NEIGHBOURS_MAX, "room was made sure of");
         if at < NEIGHBOURS_MAX {
             self.with[at] = with;
-            self.notes[at] = if up { 0 } else { since_ms };
+            self.notes[at] = if up { OWN_WORD } else { since_ms };
             self.up |= u32::from(up) << at;
             self.long |= u32::from(long) << at;
             self.len += 1;
@@ -121,15 +129,27 @@ impl Meetings {
         true
     }
 
-    /// A pair's link is up. Whether that is news; `None` if there is no such pair.
-    pub(super) fn on_up(&mut self, with: Key, rtt_ms: u16) -> Option<bool> {
+    /// A pair's link is up; `own` if it is this viewer that says so. Whether that is news; `None` if
+    /// there is no such pair.
+    pub(super) fn on_up(&mut self, with: Key, rtt_ms: u16, own: bool) -> Option<bool> {
         let at = self.position(with)?;
         let news = self.up >> at & 1 == 0;
         self.up |= 1 << at;
-        if news || rtt_ms > 0 {
-            self.notes[at] = u32::from(rtt_ms);
+        let mut word = if news { 0 } else { self.notes[at] & OWN_WORD };
+        if own {
+            word = OWN_WORD;
         }
+        let rtt_ms = match rtt_ms {
+            0 if !news => self.notes[at] as u16,
+            known => known,
+        };
+        self.notes[at] = u32::from(rtt_ms) | word;
         Some(news)
+    }
+
+    /// Whether this viewer has said itself that its link with another one is up.
+    pub(super) fn has_called_up(&self, with: Key) -> bool {
+        self.iter().any(|m| m.with == with && m.is_own_word())
     }
 
     fn position(&self, other: Key) -> Option<usize> {
@@ -182,12 +202,17 @@ mod tests {
         assert_eq!(only(&meetings).rtt_ms(), 0);
         assert!(!only(&meetings).is_overdue(61_000, 1_000));
         assert!(only(&meetings).is_overdue(61_001, 1_000));
-        assert_eq!(meetings.on_up(Key(1), 0), Some(true));
+        assert_eq!(meetings.on_up(Key(1), 0, false), Some(true));
         assert_eq!(only(&meetings).rtt_ms(), 0);
-        assert_eq!(meetings.on_up(Key(1), 40), Some(false));
-        assert_eq!(meetings.on_up(Key(1), 0), Some(false));
+        assert_eq!(meetings.on_up(Key(1), 40, false), Some(false));
+        assert_eq!(meetings.on_up(Key(1), 0, false), Some(false));
         assert_eq!(only(&meetings).rtt_ms(), 40);
         assert!(!only(&meetings).is_overdue(u32::MAX, 0));
-        assert_eq!(meetings.on_up(Key(2), 40), None);
+        assert_eq!(meetings.on_up(Key(2), 40, true), None);
+        assert!(!meetings.has_called_up(Key(1)), "the other one said so");
+        assert_eq!(meetings.on_up(Key(1), 0, true), Some(false));
+        assert_eq!(meetings.on_up(Key(1), 50, false), Some(false));
+        assert!(meetings.has_called_up(Key(1)) && !meetings.has_called_up(Key(2)));
+        assert_eq!(only(&meetings).rtt_ms(), 50);
     }
 }

@@ -76,8 +76,12 @@ pub struct Stats {
     pub links_lost: u64,
     /// Links that one side ended because the other misbehaved.
     pub links_misbehaved: u64,
+    /// Viewers whom enough others accused: everybody was told to give up the link with them.
+    pub shunned: u64,
     /// Viewers that accused others without reason.
     pub false_accusers: u64,
+    /// Sums over all that viewers ever reported.
+    pub reported: Totals,
     /// Groups cut in two.
     pub splits: u64,
     /// Thin groups whose members were sent elsewhere.
@@ -101,6 +105,8 @@ pub struct Directory {
     names: BTreeMap<PeerId, Key>,
     timers: BTreeSet<(Instant, Timer, Key)>,
     address_rations: AddressRations,
+    /// Accusations that whoever holds an address may still make.
+    accusations: AddressRations,
     /// Decided during the current call.
     pending: Vec<Action>,
     /// Used again for every viewer that is filled.
@@ -125,6 +131,7 @@ impl Directory {
             names: BTreeMap::new(),
             timers: BTreeSet::new(),
             address_rations,
+            accusations: AddressRations::new(),
             pending: Vec::new(),
             plan: Vec::new(),
             stats: Stats::default(),
@@ -301,6 +308,7 @@ impl Directory {
         v.on_status(status, now);
         let doubt = core::mem::take(&mut v.links_in_doubt);
         let stream = v.stream;
+        self.stats.reported.add_status(status);
         self.streams
             .entry(stream)
             .or_default()
@@ -319,13 +327,20 @@ impl Directory {
     }
 
     /// Regroups a viewer that plays another track, or another time of the stream; its old links
-    /// stay for a while.
+    /// stay for a while. One that changes them all the time has to wait: what it reports next, some
+    /// seconds later, says where it is then.
     fn change_swarm(&mut self, viewer: Key, track: TrackId, lag_ms: Option<u32>) {
         let Some(v) = self.viewers.get(viewer) else {
             return;
         };
         let lag_band = lag_ms.map_or(v.lag_band, |lag| self.policy.lag_band(lag, v.lag_band));
         if (v.track, v.lag_band) == (track, lag_band) {
+            return;
+        }
+        // Who comes back is counted already.
+        let by_report = lag_ms.is_some();
+        let v = self.viewers.get_mut(viewer);
+        if by_report && !v.is_some_and(Viewer::take_switch) {
             return;
         }
         self.leave_group(viewer);

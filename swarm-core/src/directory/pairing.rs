@@ -397,8 +397,11 @@ impl Directory {
             self.on_reach(viewer, other, false);
         }
         let failed = outcome == LinkOutcome::Failed;
+        let w = self.viewers.get(other);
+        let linked = w.is_some_and(|w| w.meetings.has_called_up(viewer));
         self.break_pair(viewer, other, apart_ms, failed);
-        if outcome == LinkOutcome::Misbehaved {
+        // Who has no link cannot have sent anything over it.
+        if outcome == LinkOutcome::Misbehaved && linked {
             self.on_accusation(viewer, other);
         }
     }
@@ -437,8 +440,8 @@ impl Directory {
         if self.viewers.get(viewer).is_some_and(|v| v.has_met(other)) {
             let mut news = false;
             for (me, with) in [(viewer, other), (other, viewer)] {
-                let v = self.viewers.get_mut(me);
-                news |= v.and_then(|v| v.meetings.on_up(with, rtt_ms)) == Some(true);
+                let (v, own) = (self.viewers.get_mut(me), me == viewer);
+                news |= v.and_then(|v| v.meetings.on_up(with, rtt_ms, own)) == Some(true);
             }
             self.stats.links_up += u64::from(news);
             self.on_reach(viewer, other, true);

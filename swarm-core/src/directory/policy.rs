@@ -55,6 +55,11 @@ pub struct Policy {
     /// everybody is told to give up the link with it. Where fewer than twice as many are linked with it,
     /// more than half of them, and at least two, are enough.
     pub accusers_max: u8,
+    /// Accusations of viewers elsewhere that all viewers of one address (IPv6: of one /48) may make in a
+    /// burst; further ones count for nothing but their own pair. They count as one accuser.
+    pub address_accusations_burst: u32,
+    /// Accusations of viewers elsewhere that all viewers of one address may make in an hour beyond it.
+    pub address_accusations_per_hour: u32,
     /// A viewer that has accused as many different ones whom nobody else accuses who has verified
     /// anything is at fault itself: it has the wrong key. It is introduced to nobody for
     /// `complaints_pause_ms`, and its accusations are forgotten.
@@ -85,6 +90,13 @@ impl Policy {
         Rate {
             burst: u32::from(self.introductions_burst),
             per_hour: self.introductions_per_hour,
+        }
+    }
+
+    pub(super) const fn accusations(&self) -> Rate {
+        Rate {
+            burst: self.address_accusations_burst,
+            per_hour: self.address_accusations_per_hour,
         }
     }
 
@@ -132,6 +144,8 @@ impl Default for Policy {
             lost_pair_ms: 20_000,
             misbehaved_pair_ms: 3_600_000,
             accusers_max: 3,
+            address_accusations_burst: 10,
+            address_accusations_per_hour: 20,
             complaints_max: 5,
             complaints_pause_ms: 600_000,
             introductions_burst: 80,

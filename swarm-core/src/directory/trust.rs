@@ -11,14 +11,26 @@ const ACCUSERS_MIN: usize = 2;
 /// Accusations of one viewer that are remembered, the latest.
 const COMPLAINTS_MAX: usize = 32;
 
+/// What is left of an address of IPv6 when one is to stand for all that its holder has: providers give a
+/// household a /56, companies and tunnels a /48. Addresses of IPv4 are below.
+const HOLDER_V6: u128 = !0 << 80;
+
+/// Who has caught a viewer sending bad bytes.
+#[derive(Clone, Copy, Debug)]
+struct Accuser {
+    peer: PeerId,
+    /// Whose accusations count as one; 0: this one's alone.
+    holder: u128,
+}
+
 /// What accusations say of a viewer. Nearly all viewers have none.
 #[derive(Debug, Default)]
 pub(super) struct Trust(Option<Box<Record>>);
 
 #[derive(Debug, Default)]
 struct Record {
-    /// Who has caught it sending bad bytes.
-    accusers: Vec<PeerId>,
+    /// Who has caught it sending bad bytes, each holder of addresses once.
+    accusers: Vec<Accuser>,
     /// Whom it has accused.
     complaints: Vec<PeerId>,
     shunned: bool,
@@ -40,12 +52,12 @@ impl Trust {
         until.is_some_and(|until| until > now)
     }
 
-    /// Somebody has caught it sending bad bytes. Whether that is the last straw: as many as
+    /// Somebody new has caught it sending bad bytes. Whether that is the last straw: as many as
     /// `accusers_max` have, or, where fewer could, most of those who were linked with it. Their own
     /// pairs with it are over; `linked` others are not.
-    fn on_accused(&mut self, by: PeerId, linked: usize, accusers_max: u8) -> bool {
+    fn on_accused(&mut self, by: Accuser, linked: usize, accusers_max: u8) -> bool {
         let record = self.0.get_or_insert_default();
-        if record.shunned || record.accusers.contains(&by) {
+        if record.shunned {
             return false;
         }
         record.accusers.push(by);
@@ -68,7 +80,7 @@ impl Trust {
         self.0.as_ref().map_or(&[], |record| &record.complaints)
     }
 
-    fn accusers(&self) -> &[PeerId] {
+    fn accusers(&self) -> &[Accuser] {
         self.0.as_ref().map_or(&[], |record| &record.accusers)
     }
 
@@ -84,31 +96,50 @@ impl Trust {
         let Some(record) = &mut self.0 else {
             return false;
         };
-        record.accusers.retain(|accuser| *accuser != by);
+        record.accusers.retain(|accuser| accuser.peer != by);
         let cleared = record.shunned && record.accusers.len() < ACCUSERS_MIN;
         record.shunned &= !cleared;
         cleared
     }
 }
 
+impl Accuser {
+    fn is_same(self, other: Self) -> bool {
+        self.peer == other.peer || self.holder != 0 && self.holder == other.holder
+    }
+}
+
+/// Who an address belongs to, as far as it shows.
+const fn holder_of(address: u128) -> u128 {
+    match address & HOLDER_V6 {
+        0 => address,
+        prefix => prefix,
+    }
+}
+
 impl Directory {
-    /// A viewer has caught another one sending bad bytes.
+    /// A viewer has caught another one, with which it was linked, sending bad bytes.
     pub(super) fn on_accusation(&mut self, accuser: Key, accused: Key) {
         let now = self.now;
         let accusers_max = self.policy.accusers_max;
         let (Some(v), Some(w)) = (self.viewers.get(accuser), self.viewers.get(accused)) else {
             return;
         };
-        let (by, whom) = (v.peer, w.peer);
+        let (peer, whom) = (v.peer, w.peer);
         if v.trust.is_at_fault(now) {
             return;
         }
         let linked = w.meetings.count_up();
-        let shunned = self
-            .viewers
-            .get_mut(accused)
-            .is_some_and(|w| w.trust.on_accused(by, linked, accusers_max));
+        let (from, at) = (holder_of(v.network.address), holder_of(w.network.address));
+        // Of those who share its address each counts: they have nobody else, and harm nobody else.
+        let holder = if from == at { 0 } else { from };
+        let by = Accuser { peer, holder };
+        let is_news = !w.trust.accusers().iter().any(|known| known.is_same(by));
+        let counts = is_news && (holder == 0 || self.may_accuse(holder));
+        let w = self.viewers.get_mut(accused);
+        let shunned = counts && w.is_some_and(|w| w.trust.on_accused(by, linked, accusers_max));
         if shunned {
+            self.stats.shunned += 1;
             self.part_from_all(accused, |conn, peer| Action::Shun { conn, peer });
         }
         if let Some(v) = self.viewers.get_mut(accuser) {
@@ -119,12 +150,22 @@ impl Directory {
         }
     }
 
+    /// Takes one of the accusations that whoever holds these addresses may make.
+    fn may_accuse(&mut self, holder: u128) -> bool {
+        let (rate, now) = (self.policy.accusations(), self.now);
+        let held = self.accusations.hold(holder, rate, now);
+        let taken = self.accusations.lease(held, rate, now);
+        self.accusations.release(held, 0, rate);
+        taken > 0
+    }
+
     /// How many of those that a viewer accuses nobody else does who has verified anything: who has
     /// the wrong key finds all bytes bad, and is not alone with it where a page has it.
     fn count_unshared(&self, accuser: Key) -> usize {
         let Some(v) = self.viewers.get(accuser) else {
             return 0;
         };
+        let own = holder_of(v.network.address);
         let is_proven = |peer: &PeerId| {
             let viewer = self.names.get(peer).and_then(|key| self.viewers.get(*key));
             viewer.is_some_and(|viewer| viewer.totals.bytes_p2p > 0)
@@ -132,8 +173,9 @@ impl Directory {
         let is_unshared = |whom: &&PeerId| {
             let accused = self.names.get(whom).and_then(|key| self.viewers.get(*key));
             accused.is_some_and(|accused| {
-                let mut others = accused.trust.accusers().iter().filter(|by| **by != v.peer);
-                !others.any(is_proven)
+                let is_other = |by: &&Accuser| by.peer != v.peer && (own == 0 || by.holder != own);
+                let mut others = accused.trust.accusers().iter().filter(is_other);
+                !others.any(|by| is_proven(&by.peer))
             })
         };
         v.trust.complaints().iter().filter(is_unshared).count()

@@ -60,6 +60,12 @@ impl Totals {
     }
 }
 
+/// What a change of track, or of the time of the stream, costs a viewer, what it may have for that, and
+/// in how many milliseconds it gets one: five changes at once, and one in two seconds.
+const SWITCH_COST: u8 = 50;
+const SWITCHES_MAX: u8 = 250;
+const SWITCHES_STEP_MS: u32 = 40;
+
 /// Somebody that a viewer is kept apart from.
 #[derive(Clone, Copy, Debug)]
 struct Apart {
@@ -123,6 +129,8 @@ pub(super) struct Viewer {
     pub(super) reach: Reach,
     /// Which of the bands of `lag_band_ms` it plays in.
     pub(super) lag_band: u8,
+    /// What it has left to change the track with: each time it is placed anew.
+    switches: u8,
     /// It came back under its name: its first report tells whether its links survived.
     pub(super) links_in_doubt: bool,
     pub(super) meetings: Meetings,
@@ -157,6 +165,7 @@ impl Viewer {
             stream: joined.stream,
             track: joined.track,
             lag_band: 0,
+            switches: SWITCHES_MAX,
             flags: flags_of(joined),
             nat: joined.nat,
             reach: Reach::Unknown,
@@ -186,8 +195,19 @@ impl Viewer {
     pub(super) fn on_status(&mut self, status: &Status, now: Instant) {
         let since = self.status_at.replace(now).unwrap_or(self.joined_at);
         self.status_gap_ms = now.ms_since(since).clamp(1, u64::from(u32::MAX)) as u32;
+        let earned = (self.status_gap_ms / SWITCHES_STEP_MS).min(u32::from(SWITCHES_MAX));
+        self.switches = self.switches.saturating_add(earned as u8).min(SWITCHES_MAX);
         self.totals.add_status(status);
         self.status = *status;
+    }
+
+    /// Whether it may change the track, or the time of the stream, once more by now.
+    pub(super) const fn take_switch(&mut self) -> bool {
+        let left = self.switches.checked_sub(SWITCH_COST);
+        if let Some(left) = left {
+            self.switches = left;
+        }
+        left.is_some()
     }
 
     /// The facts that a viewer may have changed while it was away.

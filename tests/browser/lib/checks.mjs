@@ -54,6 +54,48 @@ export async function assertBytes(readings) {
   assert.ok(compared > 10, `only ${compared} segments could be compared`);
 }
 
+/** What hls.js says of loads that a seek ends, and of a machine that is too slow for a moment. */
+const OF_SEEKS = /^(aborted|buffer(StalledError|NudgeOnStall|SeekOverHole)) fatal=false$/;
+/** What is played after each seek, in seconds, and how long that may take. */
+const PLAYED_S = 1;
+const PLAYED_WITHIN_S = 30;
+
+/**
+ * That `viewer` plays a stream of `lengthS` from its start, and after seeking to each of `seeks`; from the last on until
+ * the end. What the page says then.
+ */
+export async function seekToEnd(viewer, name, lengthS, seeks) {
+  const isPlaying = (from) => async () => {
+    const { time } = await viewer.read();
+    return time > from + PLAYED_S;
+  };
+  const isAtEnd = async () => {
+    const { isEnded, segments } = await viewer.read();
+    return isEnded && segments.every(({ sha256 }) => sha256);
+  };
+  await eventually(`${name} plays`, PLAYED_WITHIN_S, isPlaying(0));
+  for (const [index, to] of seeks.entries()) {
+    await viewer.page.evaluate((to) => (document.querySelector("video").currentTime = to), to);
+    await eventually(`${name} plays from ${to} s`, PLAYED_WITHIN_S, index === seeks.length - 1 ? isAtEnd : isPlaying(to));
+  }
+  const end = await viewer.read();
+  assert.ok(Math.abs(end.time - lengthS) < 0.5, `${name} ends at ${end.time} s`);
+  assert.deepEqual([end.errors.filter((error) => !OF_SEEKS.test(error)), viewer.complaints], [[], []], name);
+  return end;
+}
+
+/** Every segment that a page got through the server at `url` is what `read` finds at its path, and in its range of that. */
+export function assertFiles(segments, url, read) {
+  for (const segment of segments) {
+    assert.ok(segment.url.startsWith(url), segment.url);
+    const [from, to] = segment.range ? segment.range.split("-").map(Number) : [0, Infinity];
+    const bytes = read(new URL(segment.url).pathname).subarray(from, to + 1);
+    const expected = createHash("sha256").update(bytes).digest("hex");
+    assert.deepEqual([segment.len, segment.sha256], [bytes.length, expected], `${segment.url} ${segment.range}`);
+  }
+  assert.ok(segments.length > 0, "it got segments");
+}
+
 const sum = (list, of) => list.reduce((total, item) => total + of(item), 0);
 
 /** Share of the bytes that peers brought, between two readings of `{cdn, p2p}`. */

@@ -18,9 +18,9 @@ function writeSettings(text) {
   return { file, remove: () => rmSync(folder, { recursive: true }) };
 }
 
-/** Starts `shoal publish` with these flags; `settings` are lines of TOML. */
-export async function startSource(flags, settings = "") {
-  const listen = `127.0.0.1:${await freePort()}`;
+/** Starts `shoal publish` with these flags, at `port` if it must be that; `settings` are lines of TOML. */
+export async function startSource(flags, settings = "", port = 0) {
+  const listen = `127.0.0.1:${port || (await freePort())}`;
   const url = `http://${listen}`;
   const path = flags.some((flag) => flag.endsWith("hls")) ? HLS : DASH;
   const config = writeSettings(settings);

@@ -3,16 +3,24 @@
 /** How often a video is looked at, in milliseconds. */
 const LOOK_MS = 50;
 
-/** Appends `{url, level, type, sha256}` to `segments` for each media segment that `hls` loads from now on. */
-function keepBytes(hls, segments) {
+/** Appends `{...what, len, sha256}` of what a player got to `segments`; the digest follows. */
+function keepSegment(segments, what, blob) {
   const hex = (buffer) => Array.from(new Uint8Array(buffer), (byte) => byte.toString(16).padStart(2, "0")).join("");
-  const keep = ({ url, level, type, sn }, chunks) => {
+  const entry = { ...what, len: blob.size, sha256: "" };
+  segments.push(entry);
+  blob.arrayBuffer()
+    .then((bytes) => crypto.subtle.digest("SHA-256", bytes))
+    .then((digest) => (entry.sha256 = hex(digest)));
+}
+
+/**
+ * Appends `{url, range, level, type, len, sha256}` to `segments` for each media segment that `hls` loads from now on;
+ * `range` is what is asked of the URL, as `0-99`, or empty.
+ */
+function keepBytes(hls, segments) {
+  const keep = ({ url, level, type, sn, byteRange: [from, to] }, chunks) => {
     if (sn === "initSegment") return;
-    const entry = { url, level, type, sha256: "" };
-    segments.push(entry);
-    new Blob(chunks).arrayBuffer()
-      .then((bytes) => crypto.subtle.digest("SHA-256", bytes))
-      .then((digest) => (entry.sha256 = hex(digest)));
+    keepSegment(segments, { url, range: to ? `${from}-${to - 1}` : "", level, type }, new Blob(chunks));
   };
   const Loader = hls.config.fLoader ?? hls.config.loader;
   hls.config.fLoader = class extends Loader {

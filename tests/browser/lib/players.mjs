@@ -46,7 +46,7 @@ export async function servePlayers() {
 
 /**
  * Opens a page in which `player` ("hls.js", "Shaka" or "dash.js") plays `stream`. `settings` are the
- * player's own; `shoal` goes to `Shoal.attach` (hls.js only).
+ * player's own (dash.js: with its protection data as `protection`); `shoal` goes to `Shoal.attach` (hls.js only).
  */
 export async function openPlayer(browser, page, { player, stream, settings = {}, shoal }) {
   const context = await browser.newContext();

@@ -25,6 +25,7 @@ use crate::{
     Config, Error,
     bearers::{Bearers, HeldBearer},
     kicked::BearerMark,
+    metrics::Counters,
     reload::Reloader,
 };
 
@@ -142,12 +143,13 @@ impl Admission for All {
     }
 }
 
-/// What the settings ask of viewers: the shared token, a signed token, the permission provider's
-/// word; all that are set.
+/// What the settings ask of viewers: the shared token or a signed one, the permission provider's
+/// word; all that are set. `None` where nothing is asked.
 pub(crate) fn from_config(
     config: &Config,
     reloader: &mut Reloader,
-) -> Result<Arc<dyn Admission>, Error> {
+    counters: &Arc<Counters>,
+) -> Result<Option<Arc<dyn Admission>>, Error> {
     let mut all: Vec<Arc<dyn Admission>> = Vec::new();
     if let Some(token) = &config.join_token {
         all.push(Arc::new(SharedToken(token.clone())));
@@ -155,13 +157,10 @@ pub(crate) fn from_config(
     if let Some(tokens) = tokens::Tokens::open(&config.tokens, reloader)? {
         all.push(Arc::new(tokens));
     }
-    if let Some(permission) = permission::Permission::open(&config.permission)? {
+    if let Some(permission) = permission::Permission::open(&config.permission, counters)? {
         all.push(Arc::new(permission));
     }
-    Ok(match all.len() {
-        0 => Arc::new(Open),
-        _ => Arc::new(All(all)),
-    })
+    Ok((!all.is_empty()).then(|| Arc::new(All(all)) as _))
 }
 
 /// A viewer's right to be there; what it holds is given back when it is dropped.

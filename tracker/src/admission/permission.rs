@@ -4,7 +4,8 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    net::IpAddr,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -24,12 +25,14 @@ use swarm_core::wire::tracker::RefusalCode;
 use tokio::{sync::Semaphore, time::timeout};
 
 use super::{Admission, Bearer, Grant, JoinRequest};
-use crate::{Error, quota::household_key};
+use crate::{Error, metrics::Counters, quota::household_key, seldom::Seldom};
 
 /// A day, in seconds.
 const DAY_S: u64 = 86_400;
 /// Largest answer that is read, in bytes.
 const ANSWER_LEN_MAX: usize = 4096;
+/// How often its failures are logged.
+const WARN_EVERY: Duration = Duration::from_secs(1);
 
 /// Whom to ask who may join, and what to do without an answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -128,6 +131,28 @@ impl Expiry<Key, Known> for KnownExpiry {
     }
 }
 
+/// By address: how many joins have to do with them, and the turns.
+type Turns = HashMap<u128, (u32, Arc<Semaphore>)>;
+
+/// The turns of one join's address; forgotten with its last join, also where that is given up.
+struct OwnTurns<'a> {
+    turns: Arc<Semaphore>,
+    address: u128,
+    all: &'a Mutex<Turns>,
+}
+
+impl Drop for OwnTurns<'_> {
+    fn drop(&mut self) {
+        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((joins, _)) = all.get_mut(&self.address) {
+            *joins -= 1;
+            if *joins == 0 {
+                all.remove(&self.address);
+            }
+        }
+    }
+}
+
 /// Asks, and remembers. Joins that ask the same at the same time share one request.
 pub(super) struct Permission {
     config: PermissionConfig,
@@ -136,12 +161,17 @@ pub(super) struct Permission {
     known: Cache<Key, Known>,
     slots: Semaphore,
     /// The turns of each address that asks now.
-    turns: Mutex<HashMap<u128, Arc<Semaphore>>>,
+    turns: Mutex<Turns>,
+    counters: Arc<Counters>,
+    warnings: Seldom,
 }
 
 impl Permission {
     /// `None` where nobody is to be asked.
-    pub(super) fn open(config: &PermissionConfig) -> Result<Option<Self>, Error> {
+    pub(super) fn open(
+        config: &PermissionConfig,
+        counters: &Arc<Counters>,
+    ) -> Result<Option<Self>, Error> {
         let Some(url) = &config.url else {
             return Ok(None);
         };
@@ -179,6 +209,8 @@ impl Permission {
                 .build(),
             slots: Semaphore::new(config.requests_max as usize),
             turns: Mutex::default(),
+            counters: Arc::clone(counters),
+            warnings: Seldom::new(WARN_EVERY),
             config: config.clone(),
             url,
         }))
@@ -187,36 +219,42 @@ impl Permission {
     /// Asks when it is the address's turn. [`RefusalCode::Unavailable`] where that does not come.
     async fn ask_in_turn(&self, request: &JoinRequest<'_>) -> Result<Known, RefusalCode> {
         let limit = Duration::from_millis(u64::from(self.config.timeout_ms));
-        let address = household_key(request.address);
-        let turns = Arc::clone(self.turns().entry(address).or_insert_with(|| {
-            Arc::new(Semaphore::new(
-                self.config.requests_per_address_max as usize,
-            ))
-        }));
+        let own = self.own_turns(request.address);
         // First the address's, so that no address fills the queue of all.
         let turn = async {
-            let own = turns.acquire().await.ok()?;
-            Some((own, self.slots.acquire().await.ok()?))
+            let first = own.turns.acquire().await.ok()?;
+            Some((first, self.slots.acquire().await.ok()?))
         };
-        let known = match timeout(limit, turn).await {
-            Ok(Some(_turn)) => Ok(self.ask(request).await),
-            _ => Err(RefusalCode::Unavailable),
-        };
-        let mut all = self.turns();
-        // The last one: its own and the map's.
-        if Arc::strong_count(&turns) <= 2 {
-            all.remove(&address);
+        if let Ok(Some(_turn)) = timeout(limit, turn).await {
+            return Ok(self.ask(request).await);
         }
-        known
+        Counters::add(&self.counters.permission_busy);
+        Err(RefusalCode::Unavailable)
     }
 
-    fn turns(&self) -> MutexGuard<'_, HashMap<u128, Arc<Semaphore>>> {
-        self.turns.lock().unwrap_or_else(PoisonError::into_inner)
+    fn own_turns(&self, address: IpAddr) -> OwnTurns<'_> {
+        let address = household_key(address);
+        let most = self.config.requests_per_address_max as usize;
+        let mut all = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        let (joins, turns) = all
+            .entry(address)
+            .or_insert_with(|| (0, Arc::new(Semaphore::new(most))));
+        *joins += 1;
+        OwnTurns {
+            turns: Arc::clone(turns),
+            address,
+            all: &self.turns,
+        }
     }
 
     async fn ask(&self, request: &JoinRequest<'_>) -> Known {
         let limit = Duration::from_millis(u64::from(self.config.timeout_ms));
-        let failure = match timeout(limit, self.request(request)).await {
+        let (counters, began) = (&self.counters, Instant::now());
+        let answer = timeout(limit, self.request(request)).await;
+        let took_ms = began.elapsed().as_millis() as u64;
+        Counters::add(&counters.permission_asked);
+        Counters::add_many(&counters.permission_ms, took_ms);
+        let failure = match answer {
             Ok(Ok(answer)) => {
                 let ttl_s = answer.ttl_s.unwrap_or(self.config.ttl_s);
                 let ttl = Duration::from_secs(u64::from(ttl_s.min(self.config.ttl_s_max)));
@@ -224,10 +262,18 @@ impl Permission {
                 return Known { decision, ttl };
             }
             Ok(Err(failure)) => failure,
-            Err(_) => "no answer in time".into(),
+            Err(_) => {
+                Counters::add(&counters.permission_late);
+                "no answer in time".into()
+            }
         };
-        tracing::warn!(url = %self.url, failure, policy = ?self.config.on_failure,
-            "the permission provider failed");
+        Counters::add(&counters.permission_failed);
+        if let Some(times) = self.warnings.times(Instant::now()) {
+            // Without its path and query, which may hold a secret.
+            let host = self.url.host().unwrap_or_default();
+            tracing::warn!(host, failure, times, policy = ?self.config.on_failure,
+                "the permission provider failed");
+        }
         Known {
             decision: None,
             ttl: Duration::from_millis(u64::from(self.config.failure_ttl_ms)),

@@ -1,6 +1,6 @@
 //! The API's paths.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
@@ -15,7 +15,7 @@ use super::{
 use crate::{
     admission::same,
     config::Config,
-    metrics::{self, Gauges},
+    metrics::{self, Counters, Gauges},
     server::{Answer, Context, text},
 };
 
@@ -37,16 +37,32 @@ impl Default for Drain {
 
 pub(crate) async fn answer_metrics(request: &Request<Incoming>, context: &Context) -> Answer {
     if context.config.admin_token.is_some() && !is_admin(request.headers(), &context.config) {
-        return text(StatusCode::UNAUTHORIZED, "the admin token is needed\n");
+        return not_admin(context);
     }
-    let Some(gauges) = look(context, Gauges::read).await else {
+    let (asked_at, shard) = (Instant::now(), &context.shard);
+    let queue = shard.max_capacity() - shard.capacity();
+    let Some(mut gauges) = look(context, move |sight| Gauges::read(sight, asked_at)).await else {
         return text(StatusCode::SERVICE_UNAVAILABLE, "stopping\n");
     };
+    gauges.queue = queue as u64;
+    gauges.uptime_s = context.node.started.elapsed().as_secs();
+    if let Some(end_s) = context.entrance.certificate_end_s() {
+        Counters::set(&context.counters.tls_certificate_end_s, end_s);
+    }
     let body = metrics::render(&context.counters, &gauges) + &context.webtorrent.render();
     let mut answer = text(StatusCode::OK, &body);
     let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     answer.headers_mut().insert(header::CONTENT_TYPE, kind);
     answer
+}
+
+/// Somebody has no admin token, or guesses.
+fn not_admin(context: &Context) -> Answer {
+    Counters::add(&context.counters.admin_refused);
+    if let Some(times) = context.strangers.times(Instant::now()) {
+        tracing::warn!(times, "requests without the admin token were refused");
+    }
+    text(StatusCode::UNAUTHORIZED, "the admin token is needed\n")
 }
 
 /// Answers under `/api/`. A public API is one to look at: whatever changes something needs the
@@ -57,7 +73,7 @@ pub(crate) async fn answer(request: Request<Incoming>, context: &Arc<Context>) -
     let reads = matches!(method, Method::GET | Method::OPTIONS);
     let may = (public && reads) || is_admin(request.headers(), &context.config);
     if !may {
-        return text(StatusCode::UNAUTHORIZED, "the admin token is needed\n");
+        return not_admin(context);
     }
     let mut answer = if method == Method::OPTIONS {
         text(StatusCode::NO_CONTENT, "")
@@ -164,8 +180,11 @@ async fn answer_question(context: &Arc<Context>, question: &Question) -> Answer 
     let no_viewers = || text(StatusCode::NOT_FOUND, "no viewers of this stream\n");
     match reply {
         Reply::Nodes(nodes) => json(&nodes),
-        Reply::Streams(streams) => json(&streams.cut(STREAMS_MAX)),
-        Reply::Stream(found) => found.map_or_else(no_viewers, |found| json(&found)),
+        Reply::Streams(streams) => json(&streams.cut(STREAMS_MAX).named(&context.streams)),
+        Reply::Stream(found) => found.map_or_else(no_viewers, |mut found| {
+            found.name(&context.streams);
+            json(&found)
+        }),
         Reply::Groups(found) => found.map_or_else(no_viewers, |found| json(&found)),
         Reply::Mesh(found) => found.map_or_else(no_viewers, |found| json(&found)),
         Reply::Viewer(Some(found)) => json(&found),

@@ -94,6 +94,9 @@ async fn answer_here(context: &Arc<Context>, question: &Question) -> Option<Repl
                 return Some(Reply::Done(false));
             };
             let kicked = ask(context, |answer| Command::Kick(peer, answer)).await?;
+            if kicked {
+                tracing::info!(viewer = %peer, "kicked");
+            }
             Some(Reply::Done(kicked))
         }
         Question::Swarms => Some(Reply::Swarms(SwarmList::new(context.webtorrent.lines()))),
@@ -104,6 +107,9 @@ async fn answer_here(context: &Arc<Context>, question: &Question) -> Option<Repl
         Question::KickFrom { swarm, viewer } => {
             let named = id20_of(swarm).zip(id20_of(viewer));
             let kicked = named.is_some_and(|(hash, id)| context.webtorrent.kick(hash, id));
+            if kicked {
+                tracing::info!(swarm, viewer, "kicked");
+            }
             Some(Reply::Done(kicked))
         }
         Question::Drain { node: of, over_ms } => {

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use swarm_core::{directory::ViewerView, id::StreamId, wire::tracker::ViewerFlags};
 
 use super::{Counts, Rates, Share, country_name, distance_name, nat_name, summary::Stream};
-use crate::shard::Sight;
+use crate::{listed::Listed, shard::Sight};
 
 /// Viewers that are looked at; of a larger audience every second, third, … one, and counts are
 /// multiplied.
@@ -71,6 +71,11 @@ impl Detail {
         detail.multiply(step as u64);
         detail.cut();
         Some(detail)
+    }
+
+    /// Gives the stream the operator's name.
+    pub(super) fn name(&mut self, listed: &Listed<StreamId>) {
+        self.totals.name(listed);
     }
 
     pub(super) fn merge(&mut self, other: Self) {

@@ -9,7 +9,7 @@ use swarm_core::{
 };
 
 use super::offload;
-use crate::server::Context;
+use crate::{listed::Listed, server::Context};
 
 /// Streams in an answer for people: those with the most viewers.
 pub(super) const STREAMS_MAX: usize = 500;
@@ -27,6 +27,9 @@ pub(crate) struct Streams {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Stream {
     pub(crate) stream: String,
+    /// What the operator calls it, where it is listed with a name.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(crate) name: String,
     pub(crate) viewers: usize,
     pub(crate) bytes_p2p: u64,
     pub(crate) bytes_cdn: u64,
@@ -103,6 +106,14 @@ impl Streams {
         self.streams = all.into_values().collect();
     }
 
+    /// The same with the operator's names.
+    pub(super) fn named(mut self, listed: &Listed<StreamId>) -> Self {
+        self.streams
+            .iter_mut()
+            .for_each(|stream| stream.name(listed));
+        self
+    }
+
     /// The streams with the most viewers, at most `max`.
     pub(super) fn cut(mut self, max: usize) -> Self {
         self.streams.sort_unstable_by(|a, b| {
@@ -117,6 +128,7 @@ impl Stream {
     pub(super) fn new(stream: StreamId, viewers: usize, totals: &Totals) -> Self {
         Self {
             stream: stream.to_string(),
+            name: String::new(),
             viewers,
             bytes_p2p: totals.bytes_p2p,
             bytes_cdn: totals.bytes_cdn,
@@ -125,6 +137,12 @@ impl Stream {
             stalls: totals.stalls,
             stalled_ms: totals.stalled_ms,
         }
+    }
+
+    /// Gives it the operator's name.
+    pub(super) fn name(&mut self, listed: &Listed<StreamId>) {
+        let id = StreamId::from_hex(&self.stream);
+        self.name = id.map(|id| listed.name_of(&id)).unwrap_or_default();
     }
 
     pub(super) fn merge(&mut self, other: &Self) {

@@ -19,6 +19,7 @@ use rustls::{
 };
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
+use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::{
     Error,
@@ -39,6 +40,7 @@ pub struct TlsConfig {
 #[derive(Clone)]
 pub(crate) struct Acceptor {
     config: Arc<ServerConfig>,
+    certificate: Arc<Live<CertifiedKey>>,
 }
 
 #[derive(Debug)]
@@ -70,7 +72,7 @@ impl Acceptor {
             .with_safe_default_protocol_versions()
             .map_err(broken)?
             .with_no_client_auth()
-            .with_cert_resolver(Arc::new(Certificate(live)));
+            .with_cert_resolver(Arc::new(Certificate(Arc::clone(&live))));
         server.alpn_protocols = vec![b"http/1.1".to_vec()];
         // Viewers that come back resume by ticket, which costs no memory here. Not after a restart: what
         // tickets are sealed with is random, and goes with the process.
@@ -81,7 +83,15 @@ impl Acceptor {
         server.enable_secret_extraction = true;
         Ok(Some(Self {
             config: Arc::new(server),
+            certificate: live,
         }))
+    }
+
+    /// When the certificate ends, in seconds since 1970; `None` where it cannot be read.
+    pub(crate) fn certificate_end_s(&self) -> Option<u64> {
+        let key = self.certificate.get();
+        let (_, certificate) = X509Certificate::from_der(key.end_entity_cert().ok()?).ok()?;
+        u64::try_from(certificate.validity().not_after.timestamp()).ok()
     }
 
     /// Does the handshake; `early` is what was read of the connection already.

@@ -5,6 +5,8 @@ use crate::metrics::{Counters, render_rows, rows, table};
 table! {
     /// What WebTorrent viewers do.
     FacadeCounters:
+    Gauge connections "WebSocket connections of WebTorrent clients."
+    Counter idle "Connections closed that were in no swarm."
     Counter announces "Announcements."
     Counter joins "Viewers that entered a swarm."
     Counter offers "Offers passed on."

@@ -49,7 +49,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     Error, cluster::Guests, config::Config, farewell::Farewell, metrics::Counters, names,
-    outgoing::Outgoing,
+    outgoing::Outgoing, reload::Reloader,
 };
 use allowed::Allowed;
 use messages::InfoHash;
@@ -87,7 +87,7 @@ pub(crate) struct Facade {
 }
 
 impl Facade {
-    pub(crate) fn new(config: &Config) -> Result<Self, Error> {
+    pub(crate) fn new(config: &Config, reloader: &mut Reloader) -> Result<Self, Error> {
         let swarm = &config.swarm;
         let introductions = (swarm.introductions_burst, swarm.introductions_per_hour);
         let addresses = Arc::new(Mutex::new(Addresses::new(
@@ -112,7 +112,7 @@ impl Facade {
         Ok(Self {
             config: config.webtorrent.clone(),
             fake_networks: config.fake_networks,
-            allowed: Allowed::open(&config.webtorrent)?,
+            allowed: allowed::open(&config.webtorrent, reloader)?,
             shards: (0..SHARDS as u64).map(shard).collect(),
             addresses,
             guests: OnceLock::new(),
@@ -150,7 +150,6 @@ impl Facade {
                 self.sweep().await;
                 // An announcement may have met a change of owners half way.
                 self.settle(|to, conn, words| self.say(to, conn, words));
-                self.allowed.reload();
             }
         }
         self.links().iter().for_each(Outgoing::close);

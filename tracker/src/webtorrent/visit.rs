@@ -1,10 +1,15 @@
 //! One WebTorrent client's connection.
 
-use std::{net::IpAddr, ops::ControlFlow, sync::Arc, time::Instant};
+use std::{
+    net::IpAddr,
+    ops::ControlFlow,
+    sync::{Arc, atomic::AtomicU64},
+    time::{Duration, Instant},
+};
 
 use hyper::upgrade::Upgraded;
 use swarm_core::{directory::P2pMode, wire::tracker::ViewerFlags};
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::{sync::OwnedSemaphorePermit, time};
 
 use super::{
     Facade,
@@ -27,6 +32,12 @@ use crate::{
 
 /// Malformed messages after which a connection is closed.
 const MALFORMED_MAX: u8 = 10;
+/// Refusals after which a connection that is in no swarm is closed: its client comes back by itself, after
+/// pauses that grow.
+const REFUSED_MAX: u8 = 3;
+/// Times `limits.join_ms`, for the way into a first swarm: clients make their offers before they announce,
+/// and wait for servers of STUN meanwhile.
+const JOIN_TIMES: u64 = 3;
 /// Close codes (RFC 6455 section 7.4.1).
 const CLOSED_NORMALLY: u16 = 1000;
 const POLICY_VIOLATION: u16 = 1008;
@@ -58,6 +69,8 @@ struct Known {
     messages: Bucket,
     traffic: Traffic,
     malformed: u8,
+    /// Refusals since it was let into a swarm.
+    refused: u8,
 }
 
 /// A swarm that the connection is in, under one name.
@@ -94,14 +107,23 @@ impl Visit {
     }
 
     async fn stay(&self, socket: &mut Socket, known: &mut Known) {
-        Counters::add(&self.context.counters.connections);
-        let code = self.converse(socket, known).await;
+        self.count(Counters::add);
+        let code = match Box::pin(self.settle(socket, known)).await {
+            ControlFlow::Continue(()) => self.converse(socket, known, false).await,
+            ended @ ControlFlow::Break(_) => ended,
+        };
         self.facade()
             .on_ended(self.conn, known.stays.drain(..).map(|stay| stay.member));
-        Counters::sub(&self.context.counters.connections);
+        self.count(Counters::sub);
+        let code = code.break_value().flatten();
         if let Some(code) = code {
             Box::pin(socket.finish(code)).await;
         }
+    }
+
+    fn count(&self, how: fn(&AtomicU64)) {
+        how(&self.context.counters.connections);
+        how(&self.facade().counters.connections);
     }
 
     fn facade(&self) -> &Facade {
@@ -127,33 +149,53 @@ impl Visit {
             messages: Bucket::full(limits.messages_burst, Instant::now()),
             traffic: Traffic::new(limits, Instant::now()),
             malformed: 0,
+            refused: 0,
         }
     }
 
-    /// The code to close with; `None` if the other side is gone.
-    async fn converse(&self, socket: &mut Socket, known: &mut Known) -> Option<u16> {
-        loop {
+    /// Speaks with the client until it is in a swarm, which is to be soon: strangers' pages would stay
+    /// and ask again for ever.
+    async fn settle(&self, socket: &mut Socket, known: &mut Known) -> ControlFlow<Option<u16>> {
+        let join_ms = u64::from(self.context.config.limits.join_ms);
+        let limit = Duration::from_millis(join_ms.saturating_mul(JOIN_TIMES));
+        let settled = time::timeout(limit, self.converse(socket, known, true)).await;
+        settled.unwrap_or_else(|_| {
+            Counters::add(&self.facade().counters.idle);
+            ControlFlow::Break(Some(POLICY_VIOLATION))
+        })
+    }
+
+    /// Speaks with the client; where it `is_new` until it is in a swarm. The code to close with; `None`
+    /// if the other side is gone.
+    async fn converse(
+        &self,
+        socket: &mut Socket,
+        known: &mut Known,
+        is_new: bool,
+    ) -> ControlFlow<Option<u16>> {
+        while !is_new || known.stays.is_empty() {
             // Messages behind one that has to wait.
             let mut later: Vec<String> = Vec::new();
             let read = socket.read(|incoming| self.on_incoming(incoming, known, &mut later));
             match read.await {
                 Ok(()) => {}
-                Err(Ended::Gone) => return None,
+                Err(Ended::Gone) => return ControlFlow::Break(None),
                 Err(Ended::Slow) => {
                     Counters::add(&self.context.counters.slow_readers);
-                    return None;
+                    return ControlFlow::Break(None);
                 }
                 Err(Ended::Broke(violation)) => {
                     Counters::add(&self.context.counters.bad_messages);
-                    return Some(violation.code());
+                    return ControlFlow::Break(Some(violation.code()));
                 }
-                Err(Ended::Said) => return Some(CLOSED_NORMALLY),
-                Err(Ended::Enough) => return Some(POLICY_VIOLATION),
+                Err(Ended::Said) => return ControlFlow::Break(Some(CLOSED_NORMALLY)),
+                Err(Ended::Enough) => return ControlFlow::Break(Some(POLICY_VIOLATION)),
             }
             if !later.is_empty() && Box::pin(self.take_all(later, known)).await.is_break() {
-                return Some(POLICY_VIOLATION);
+                return ControlFlow::Break(Some(POLICY_VIOLATION));
             }
         }
+        ControlFlow::Continue(())
     }
 
     fn on_incoming(
@@ -213,29 +255,47 @@ impl Visit {
                 _ => None,
             };
             known.guest.link.push_text(&failure_parts(spelt, why));
-            return ControlFlow::Continue(());
+            return self.on_refused(known);
         }
+        known.refused = 0;
         match self.take(text, known, Some(hash)) {
             Taken::Over => ControlFlow::Break(()),
             Taken::Done | Taken::Unadmitted(_) => ControlFlow::Continue(()),
         }
     }
 
-    async fn admit(&self, hash: InfoHash, known: &mut Known) -> Result<(), &'static str> {
-        if self.context.is_draining() {
-            return Err("the tracker is about to stop");
+    /// One refusal more. Whether the connection may stay: not where it is in no swarm and is told so again
+    /// and again.
+    fn on_refused(&self, known: &mut Known) -> ControlFlow<()> {
+        known.refused = known.refused.saturating_add(1);
+        if known.refused < REFUSED_MAX || !known.stays.is_empty() {
+            return ControlFlow::Continue(());
         }
-        if !self.facade().allowed.contains(hash) {
-            return Err(NOT_SERVED);
+        Counters::add(&self.facade().counters.idle);
+        ControlFlow::Break(())
+    }
+
+    async fn admit(&self, hash: InfoHash, known: &mut Known) -> Result<(), &'static str> {
+        let refusals = &self.context.counters.refusals;
+        let no = |reason, why| {
+            Counters::add(reason);
+            Err(why)
+        };
+        if self.context.is_draining() {
+            return no(&refusals.draining, "the tracker is about to stop");
+        }
+        if !self.facade().allowed.contains(&hash) {
+            return no(&refusals.not_served, NOT_SERVED);
         }
         if !self.may_meet(known) {
-            return Err("peers are switched off for this network");
+            let why = "peers are switched off for this network";
+            return no(&refusals.not_served, why);
         }
         if !self.has_room(known) {
-            return Err("this connection is in too many swarms");
+            return no(&refusals.quota, "this connection is in too many swarms");
         }
         if !self.held.may_join() {
-            return Err("too many joins of this address");
+            return no(&refusals.quota, "too many joins of this address");
         }
         let request = JoinRequest {
             stream: StreamName::InfoHash(hash.0),
@@ -244,19 +304,24 @@ impl Visit {
             origin: self.origin.as_deref(),
         };
         let admission = &*self.context.admission;
-        let grant = admission.admit(request).await.map_err(refusal_text)?;
+        let told = |code| {
+            Counters::add(refusals.of(code));
+            refusal_text(code)
+        };
+        let grant = admission.admit(request).await.map_err(told)?;
         // A drain that began meanwhile has not seen this viewer.
         if self.context.is_draining() {
-            return Err("the tracker is about to stop");
+            return no(&refusals.draining, "the tracker is about to stop");
         }
         if grant.leech {
-            return Err("this token is for viewers that only receive");
+            let why = "this token is for viewers that only receive";
+            return no(&refusals.not_served, why);
         }
         let new = grant
             .bearer
             .filter(|bearer| !known.bearers.iter().any(|held| held.is_of(bearer)));
         if let Some(bearer) = new {
-            let held = admission::hold(&self.context.bearers, bearer).map_err(refusal_text)?;
+            let held = admission::hold(&self.context.bearers, bearer).map_err(told)?;
             if known.bearers.len() >= self.swarms_max() {
                 known.bearers.remove(0);
             }
@@ -300,9 +365,12 @@ impl Visit {
                 if !is_member && !announce.stopped && admitted != Some(hash) {
                     return Taken::Unadmitted(hash);
                 }
-                if is_member && !self.facade().allowed.contains(hash) {
+                if is_member && !self.facade().allowed.contains(&hash) {
                     self.put_out(announce.info_hash, known);
-                    return Taken::Done;
+                    return match self.on_refused(known) {
+                        ControlFlow::Continue(()) => Taken::Done,
+                        ControlFlow::Break(()) => Taken::Over,
+                    };
                 }
                 Counters::add(&counters.announces);
                 self.on_announce(&announce, text, known);
@@ -332,6 +400,7 @@ impl Visit {
         for gone in known.stays.extract_if(.., is_there) {
             facade.leave(self.conn, gone.member);
         }
+        Counters::add(&self.context.counters.refusals.not_served);
         facade.refuse(&known.guest.link, info_hash, NOT_SERVED);
     }
 
@@ -406,10 +475,13 @@ impl Visit {
         }
     }
 
+    /// Counts swarms: where not everybody may join, those alone that the viewer is in.
     fn on_scrape(&self, hashes: &[Spelt<'_>], known: &Known) {
         let facade = self.facade();
+        let is_in = |hash| known.stays.iter().any(|stay| stay.member.info_hash == hash);
+        let may_know = |hash| facade.allowed.contains(&hash) && (self.context.open || is_in(hash));
         let (mut here, mut passed_on) = (Vec::new(), false);
-        for hash in hashes.iter().filter(|h| facade.allowed.contains(h.id)) {
+        for hash in hashes.iter().filter(|hash| may_know(hash.id)) {
             match facade.owner_of(hash.id) {
                 None => here.push(*hash),
                 Some(owner) => {

@@ -360,6 +360,8 @@ async fn the_back_end_decides_and_its_answers_are_remembered() {
     for token in [b"error".as_slice(), b"endless", b"rubbish"] {
         refused_with(&tracker, token, RefusalCode::Unavailable).await;
     }
+    assert_eq!(tracker.metric("permission_asked_total").await, 7);
+    assert_eq!(tracker.metric("permission_failed_total").await, 3);
     let _leech = joins_with(&tracker, "leech").await;
     let mut giver = joins_with(&tracker, "good").await;
     let mut flags = Vec::new();
@@ -450,6 +452,9 @@ async fn whom_a_busy_tracker_cannot_ask_for_does_not_count_as_a_failure_of_the_b
     }
     // The first one's failure is the back end's, and the next has its turn then.
     assert!((4..6).contains(&refused), "{refused}");
+    assert_eq!(tracker.metric("permission_busy_total").await, refused);
+    let late = tracker.metric("permission_late_total").await;
+    assert_eq!(late, tracker.metric("permission_failed_total").await);
     tracker.stop().await;
 }
 
@@ -465,6 +470,15 @@ async fn tokens_that_the_back_end_accepts_have_quotas_too() {
     );
     refused_with(&tracker, b"good", RefusalCode::Quota).await;
     joins_with(&tracker, "once").await;
+    tracker.stop().await;
+}
+
+#[tokio::test]
+async fn the_back_end_is_asked_for_the_token_that_was_put_into_the_address() {
+    let back_end = back_end(1000).await;
+    let tracker = start(asking(&back_end)).await;
+    let mut viewer = tracker.connect_at("/shoal?token=%67oo%64").await.unwrap();
+    viewer.join(&join()).await;
     tracker.stop().await;
 }
 

@@ -86,6 +86,13 @@ async fn the_api_and_the_metrics_ask_for_the_admin_token() {
         assert_eq!(status, 200);
         assert!(!head.contains("access-control"));
     }
+    let (_, _, body) = tracker
+        .get("/metrics", "Authorization: Bearer secret\r\n")
+        .await;
+    assert!(
+        body.contains("\nshoal_tracker_admin_refused_total 4\n"),
+        "{body}"
+    );
     tracker.stop().await;
 }
 
@@ -106,5 +113,40 @@ async fn health_metrics_and_unknown_streams() {
     assert_eq!(tracker.metric("joins_total").await, 1);
     assert_eq!(tracker.metric("viewers").await, 1);
     assert_eq!(tracker.metric("connections").await, 1);
+    tracker.stop().await;
+}
+
+#[tokio::test]
+async fn what_viewers_reported_stays_counted_when_their_stream_is_over() {
+    let tracker = start(config()).await;
+    let (mut viewer, ..) = tracker.join().await;
+    viewer
+        .status(Status {
+            track: TrackId(1),
+            bytes_p2p: 3_000,
+            bytes_cdn: 1_000,
+            bytes_up: 500,
+            stalls: 2,
+            stalled_ms: 250,
+            ..Status::default()
+        })
+        .await;
+    viewer.send(&ViewerMsg::Leave).await;
+    assert_eq!(viewer.next().await, None);
+    let over = async { while tracker.metric("streams").await > 0 {} };
+    timeout(PATIENCE, over).await.expect("the stream is over");
+    for (name, expected) in [
+        ("stream_bytes_p2p", 0),
+        ("bytes_p2p_total", 3_000),
+        ("bytes_cdn_total", 1_000),
+        ("bytes_up_total", 500),
+        ("stalls_total", 2),
+        ("stalled_ms_total", 250),
+    ] {
+        assert_eq!(tracker.metric(name).await, expected, "{name}");
+    }
+    assert!(tracker.metric("resident_bytes").await > 1_000_000);
+    let (_, _, body) = tracker.get("/metrics", "").await;
+    assert!(body.contains("\nshoal_tracker_build_info{version=\""));
     tracker.stop().await;
 }

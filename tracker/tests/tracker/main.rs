@@ -13,6 +13,7 @@ mod networks;
 mod operations;
 mod parsers;
 mod privacy;
+mod refusals;
 mod tls;
 mod viewers;
 mod webhooks;

@@ -398,3 +398,83 @@ async fn who_leaves_swarms_without_a_word_may_go_on_to_others_with_one_token() {
     assert!(refused > 0, "those that it has just left count");
     tracker.stop().await;
 }
+
+#[tokio::test]
+async fn who_is_in_no_swarm_does_not_stay() {
+    let limits = LimitsConfig {
+        join_ms: 250,
+        ..limits()
+    };
+    let tracker = start(Config { limits, ..config() }).await;
+    let mut member = tracker.announced("a").await;
+    let (mut silent, mut asking) = (tracker.connect().await, tracker.connect().await);
+    asking.send(&scrape()).await;
+    silent.expect_close(CloseCode::Policy).await;
+    asking.expect_close(CloseCode::Policy).await;
+    assert_eq!(tracker.metric("webtorrent_idle_total").await, 2);
+    assert_eq!(tracker.metric("webtorrent_connections").await, 1);
+    // One that changes the quality is in none for a moment.
+    let mut leave = announce("a", &[]);
+    leave["event"] = json!("stopped");
+    member.send(&leave).await;
+    let mut other = announce("a", &[]);
+    other["info_hash"] = json!("b".repeat(20));
+    member.send(&other).await;
+    assert!(member.next().await["interval"].is_u64());
+    tracker.stop().await;
+}
+
+#[tokio::test]
+async fn strangers_that_ask_again_and_again_are_closed() {
+    let listed = WebTorrentConfig {
+        info_hashes: vec![HASH.into()],
+        ..WebTorrentConfig::default()
+    };
+    let tracker = start(with(listed)).await;
+    let mut other = announce("a", &[]);
+    other["info_hash"] = json!("x".repeat(20));
+    let mut stranger = tracker.connect().await;
+    let mut member = tracker.announced("b").await;
+    for _ in 0..3 {
+        for client in [&mut stranger, &mut member] {
+            client.send(&other).await;
+            assert!(client.next().await["failure reason"].is_string());
+        }
+    }
+    stranger.expect_close(CloseCode::Policy).await;
+    member.expect_silence().await;
+    assert_eq!(tracker.metric("webtorrent_idle_total").await, 1);
+    let refused = tracker.metric("refusals_total{why=\"not_served\"}").await;
+    assert_eq!(refused, 6);
+    tracker.stop().await;
+}
+
+#[tokio::test]
+async fn a_reader_that_is_slow_for_too_long_is_closed() {
+    let limits = LimitsConfig {
+        messages_burst: 1_000_000,
+        bytes_burst: u32::MAX,
+        bytes_per_address_burst: u32::MAX,
+        queue_bytes_max: 16 * 1024,
+        ..limits()
+    };
+    let tracker = start(Config { limits, ..config() }).await;
+    let mut slow = tracker.announced("slow").await;
+    let hashes: Vec<String> = (0..16).map(|number| format!("{number:0>20}")).collect();
+    let question = json!({"action": "scrape", "info_hash": hashes}).to_string();
+    let mut asked = 0;
+    while tracker.metric("slow_readers_total").await == 0 {
+        for _ in 0..500 {
+            // It may be closed by then.
+            let _ = slow
+                .socket
+                .send(Message::Text(question.as_str().into()))
+                .await;
+        }
+        asked += 500;
+        assert!(asked < 50_000, "it is never given up");
+    }
+    let mut b = tracker.announced("b").await;
+    b.expect_silence().await;
+    tracker.stop().await;
+}

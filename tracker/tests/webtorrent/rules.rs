@@ -365,6 +365,46 @@ async fn the_path_is_the_operators_and_may_be_none() {
 }
 
 #[tokio::test]
+async fn both_protocols_may_have_the_same_path() {
+    let tracker = start(with(WebTorrentConfig {
+        paths: vec!["/".into()],
+        ..WebTorrentConfig::default()
+    }))
+    .await;
+    let mut client = tracker.connect_at("/", "192.0.2.1").await.unwrap();
+    client.send(&announce("a", &[])).await;
+    assert!(client.next().await["interval"].is_u64());
+    let mut request = format!("ws://{}/", tracker.address)
+        .into_client_request()
+        .unwrap();
+    let ours = "shoal.v1".parse().unwrap();
+    request.headers_mut().insert("Sec-WebSocket-Protocol", ours);
+    let (_, response) = connect_async(request).await.unwrap();
+    assert_eq!(response.headers()["Sec-WebSocket-Protocol"], "shoal.v1");
+    tracker.stop().await;
+}
+
+#[tokio::test]
+async fn where_tokens_are_needed_who_is_in_a_swarm_alone_learns_its_size() {
+    let tracker = start(Config {
+        join_token: Some("secret".into()),
+        ..config()
+    })
+    .await;
+    let path = "/announce?token=secret";
+    let mut member = tracker.connect_at(path, "192.0.2.1").await.unwrap();
+    member.send(&announce("a", &[])).await;
+    assert!(member.next().await["interval"].is_u64());
+    let mut stranger = tracker.connect().await;
+    for (client, known) in [(&mut member, 1), (&mut stranger, 0)] {
+        client.send(&scrape()).await;
+        let files = client.next().await["files"].as_object().unwrap().len();
+        assert_eq!(files, known);
+    }
+    tracker.stop().await;
+}
+
+#[tokio::test]
 async fn one_connection_is_in_several_swarms_under_several_names() {
     let tracker = start(config()).await;
     let mut a = tracker.announced("a").await;

@@ -357,3 +357,35 @@ fn inputs_of_unknown_connections_are_ignored() {
     }
     assert_eq!(world.directory.next_wakeup(), None);
 }
+
+#[test]
+fn the_gap_that_silent_viewers_leave_is_filled() {
+    let mut world = World::new(Policy {
+        links_target: 4,
+        ..Policy::default()
+    });
+    let peers = world.join_many(10, network(1, 0, 0));
+    world.link_all();
+    let stays = peers[9];
+    let silent: Vec<PeerId> = world.pairs(stays).iter().map(|p| p.peer).collect();
+    assert_eq!(silent.len(), 4);
+    for _ in 0..4 {
+        world.now = world.now.plus_ms(4_250);
+        world.handle(Input::Tick);
+        for peer in peers.iter().filter(|peer| !silent.contains(peer)) {
+            let status = Status {
+                track: TRACK,
+                links: 4,
+                ..Status::default()
+            };
+            world.status(*peer, status);
+        }
+    }
+    world.pass(1_000);
+    for peer in &silent {
+        assert!(world.directory.viewer(*peer).is_none());
+    }
+    let pairs = world.pairs(stays);
+    assert_eq!(pairs.len(), 4, "others have taken their places");
+    assert!(pairs.iter().all(|pair| !silent.contains(&pair.peer)));
+}

@@ -204,3 +204,30 @@ fn a_band_of_lag_is_left_only_well_beyond_its_edge() {
         assert_eq!(policy.lag_band(lag_ms, current), band, "{lag_ms} {current}");
     }
 }
+
+#[test]
+fn a_viewer_that_changes_the_track_all_the_time_is_placed_now_and_then() {
+    let mut world = World::new(Policy::default());
+    let peers = world.join_many(4, network(1, 0, 0));
+    world.link_all();
+    let flips = |world: &mut World, track| {
+        let status = Status {
+            track: TrackId(track),
+            ..Status::default()
+        };
+        world.status(peers[0], status);
+        world.directory.viewer(peers[0]).map(|v| v.track()) == Some(TrackId(track))
+    };
+    let mut changes = 0;
+    for track in 100..200 {
+        world.now = world.now.plus_ms(10);
+        changes += u32::from(flips(&mut world, track));
+    }
+    assert_eq!(changes, 5);
+    world.now = world.now.plus_ms(2_000);
+    assert!(flips(&mut world, 199), "the last one holds");
+    for track in 300..310 {
+        world.now = world.now.plus_ms(2_000);
+        assert!(flips(&mut world, track), "what players do is not held up");
+    }
+}

@@ -1,4 +1,5 @@
-// HTTP/3 with a client that is not ours: Chromium, in which hls.js plays through the proxy over QUIC alone.
+// TLS with a client that is not ours: Chromium, in which hls.js plays through the proxy over HTTP/3 alone, and over
+// HTTP/2 alone.
 
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
@@ -8,7 +9,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 
-import { overQuic } from "../lib/chromium.mjs";
+import { overQuic, overTls } from "../lib/chromium.mjs";
 import { freePort } from "../lib/programs.mjs";
 import { launch } from "./lib/browser.mjs";
 import { assertPlayed, eventually, seconds } from "./lib/checks.mjs";
@@ -24,12 +25,12 @@ let folder;
 let source;
 let proxy;
 let page;
-let browser;
 let tls;
+let certificate;
 
 before(async () => {
-  folder = mkdtempSync(join(tmpdir(), "shoal-http3-"));
-  const certificate = certify();
+  folder = mkdtempSync(join(tmpdir(), "shoal-tls-"));
+  certificate = certify();
   source = await startSource(["--hls"]);
   tls = `${NAME}:${await freePort()}`;
   proxy = await startProxy(source.url, () => [
@@ -39,10 +40,8 @@ before(async () => {
     `key_file = "${certificate.keyFile}"`,
   ].join("\n"));
   page = await servePlayers();
-  browser = await launch(overQuic(tls, certificate.keyHash));
 });
 after(async () => {
-  await browser?.close();
   page?.stop();
   await proxy?.stop();
   await source?.stop();
@@ -72,7 +71,7 @@ async function watchAnswers(viewer) {
   return answers;
 }
 
-test("hls.js plays over HTTP/3, with records, and gets the ranges that it asks for", { timeout: 60_000 }, async () => {
+async function playOver(protocol, browser) {
   const stream = `https://${tls}/live/main.m3u8`;
   const viewer = await openPlayer(browser, page, { player: "hls.js", stream });
   await eventually("it plays", 20, async () => (await viewer.read()).time > 1);
@@ -92,9 +91,17 @@ test("hls.js plays over HTTP/3, with records, and gets the ranges that it asks f
   assert.deepEqual([end.errors, viewer.complaints], [[], []]);
   const segments = answers.filter(({ url }) => url.includes("/seg-"));
   assert.ok(segments.length >= 2 && answers.length > segments.length, `${answers.length} answers`);
-  assert.deepEqual(answers.filter(({ protocol }) => protocol !== "h3"), []);
+  assert.deepEqual(answers.filter(({ protocol: its }) => its !== protocol), []);
   assert.ok(segments.every(({ record }) => record), "every segment is signed");
   const whole = await fetch(segment.replace(`https://${tls}`, source.url));
   const expected = new Uint8Array(await whole.arrayBuffer()).slice(RANGE.from, RANGE.to + 1);
   assert.deepEqual(part, { status: 206, bytes: [...expected] });
-});
+}
+
+for (const [name, protocol, flags] of [["HTTP/3", "h3", overQuic], ["HTTP/2", "h2", overTls]]) {
+  test(`hls.js plays over ${name}, with records, and gets the ranges that it asks for`, { timeout: 60_000 }, async (context) => {
+    const browser = await launch(flags(tls, certificate.keyHash));
+    context.after(() => browser.close());
+    await playOver(protocol, browser);
+  });
+}
