@@ -137,6 +137,7 @@ mod tests {
         assert!(!patient.is_try_due(), "it is up");
         patient.on_failure();
         patient.on_failure();
+        std::thread::sleep(Duration::from_millis(2));
         assert!(patient.may_be_up() && patient.is_try_due() && !patient.is_up());
         let health = health(3_600_000);
         health.try_at_ms.store(1, Ordering::Relaxed);

@@ -489,9 +489,9 @@ enum Clock {
 }
 
 const CLOCK_ERROR_MS: u64 = 1000;
-/// A playlist that is older than one before it, and no new beginning, is so many segments behind at most: two
-/// packagers of one stream are seldom further apart, and players begin that far from the end.
-const OVERLAP_SEGMENTS: u64 = 3;
+/// A playlist that is older than one before it, and no new beginning, is so many segments behind at most, unless
+/// the track has been seen to come from origins that are further apart.
+const OVERLAP_SEGMENTS: u64 = 1;
 /// A low-latency playlist is held back for this share of a part at most: a quarter.
 const PART_HOLD_SHARE: u64 = 4;
 /// The answer to a blocking reload is the same whenever it is asked for (in target durations).

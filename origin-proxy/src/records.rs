@@ -46,6 +46,10 @@ pub(crate) struct Listing {
 struct Numbering {
     last_seq: u64,
     era: u64,
+    /// The last number before they went back, until they are there again; or 0.
+    left_seq: u64,
+    /// How far origins of the track are apart, as far as has been seen.
+    lag: u64,
 }
 
 /// First byte and length of segments that are ranges of an object, and their names.
@@ -95,6 +99,8 @@ const RANGED_OBJECTS_MAX: u64 = 1024;
 const NUMBERINGS_MAX: u64 = 1024;
 /// How long a segment that could not be fetched is left to viewers.
 const FAILED_PAUSE: Duration = Duration::from_secs(4);
+/// Origins of one track that are further apart, in segments, are taken for new beginnings each time.
+const LAG_MAX: u64 = 8;
 const REFRESH_PAUSE_MS: u64 = 250;
 const NEVER: u64 = 0;
 /// Manifests kept for each stream.
@@ -133,19 +139,28 @@ impl Stream {
     }
 
     /// Notes the last number of the track that `source` names. Returns the era that it is in: another
-    /// one than before, if numbers have gone back by more than `overlap`.
+    /// one than before, if numbers have gone back by more than `overlap`, or by more than one of its origins is
+    /// known to lag.
     pub(crate) fn on_window(&self, source: Name, last_seq: u64, overlap: u64) -> u64 {
-        let before = self.numberings.get(&source).unwrap_or_default();
-        if last_seq < before.last_seq && last_seq.saturating_add(overlap) >= before.last_seq {
-            return before.era;
+        let mut now = self.numberings.get(&source).unwrap_or_default();
+        let back = now.last_seq.saturating_sub(last_seq);
+        if back > 0 && back <= overlap.max(now.lag) {
+            return now.era;
         }
-        let era = if last_seq < before.last_seq {
-            self.eras.fetch_add(1, Ordering::Relaxed) + 1
-        } else {
-            before.era
-        };
-        self.numberings.insert(source, Numbering { last_seq, era });
-        era
+        if back > 0 {
+            now.era = self.eras.fetch_add(1, Ordering::Relaxed) + 1;
+            now.left_seq = now.last_seq;
+        } else if now.left_seq > 0 && last_seq >= now.left_seq {
+            // A track that has started again gets there step by step; one that leaps comes from another origin.
+            let leap = last_seq - now.last_seq;
+            if (2..=LAG_MAX).contains(&leap) {
+                now.lag = now.lag.max(leap);
+            }
+            now.left_seq = 0;
+        }
+        now.last_seq = last_seq;
+        self.numberings.insert(source, now);
+        now.era
     }
 
     /// Notes how many discontinuities the track that `source` names has had. Returns whether there are more than
@@ -427,6 +442,22 @@ mod tests {
         let renumbered = Listing { seq: 5, ..LISTING };
         let again = stream.sign(Name(1), renumbered, &body).unwrap();
         assert_eq!((again.record.epoch, again.record.seq), (0, 5));
+    }
+
+    #[test]
+    fn origins_that_take_turns_are_one_new_beginning_and_then_none() {
+        let stream = stream();
+        let look = |last_seq| stream.on_window(Name(1), last_seq, 1);
+        assert_eq!(
+            [10, 11, 10, 11].map(look),
+            [0; 4],
+            "one is a segment behind"
+        );
+        assert_eq!([8, 12, 9, 13, 9, 10, 14].map(look), [1; 7]);
+        assert_eq!([1, 2, 3, 4].map(look), [2; 4], "numbers start again");
+        let look = |last_seq| stream.on_window(Name(2), last_seq, 1);
+        let eras = [3, 0, 1, 2, 3, 4, 1].map(look);
+        assert_eq!(eras, [0, 3, 3, 3, 3, 3, 4], "step by step, and again");
     }
 
     #[test]

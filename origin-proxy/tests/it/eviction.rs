@@ -25,7 +25,7 @@ async fn the_newest_is_always_kept() {
 }
 
 #[tokio::test]
-async fn fewer_records_than_segments_are_those_of_the_newest() {
+async fn what_has_no_room_for_a_record_is_not_signed_again_and_again() {
     const WINDOW: u64 = 30;
     const STEPS: u64 = 40;
     let proxy = Proxy::start_with(Origin::default(), |config| {
@@ -44,17 +44,12 @@ async fn fewer_records_than_segments_are_those_of_the_newest() {
             .origin
             .put(index, &[HLS, ("cache-control", "no-cache")], text);
         let text = proxy.text(index).await;
-        for number in first + WINDOW - 6..first + WINDOW {
-            let name = format!("seg-{number}.m4s");
-            let lines: Vec<&str> = text.lines().collect();
-            let at = lines.iter().position(|line| *line == name).unwrap();
-            assert!(
-                lines[at - 2].starts_with("#EXT-X-SHOAL-SEG"),
-                "{name}: {text}"
-            );
-        }
+        let last = text.lines().next_back().unwrap();
+        assert_eq!(last, format!("seg-{}.m4s", first + WINDOW - 1));
+        let tag = text.lines().rev().nth(2).unwrap();
+        assert!(tag.starts_with("#EXT-X-SHOAL-SEG"), "{text}");
     }
-    // Six with the first playlist, then one with each: none again and again.
+    // Six with the first playlist, one with each, and some that had to go: not ten with each.
     let signed = proxy.metric("shoal_proxy_records_signed_total").await;
-    assert_eq!(signed, (6 + STEPS - 1) as f64);
+    assert!(signed < (2 * (6 + STEPS)) as f64, "{signed}");
 }
