@@ -199,16 +199,7 @@ impl Config {
         if self.cache.object_bytes_max > u64::from(u32::MAX) {
             return wrong("cache.object_bytes_max must be below 4 GiB");
         }
-        if self.signing_key.is_some() && self.signing_key_file.is_some() {
-            return wrong("set signing_key or signing_key_file, not both");
-        }
-        if self.admin.token.is_some() && self.admin.token_file.is_some() {
-            return wrong("set admin.token or admin.token_file, not both");
-        }
-        let is_closed = self.admin.token.is_none() && self.admin.token_file.is_none();
-        if self.admin.metrics_for_operators && is_closed {
-            return wrong("admin.metrics_for_operators needs admin.token or admin.token_file");
-        }
+        self.check_secrets()?;
         self.check_certificate()?;
         if self.disk.objects_max == 0 {
             return wrong("disk.objects_max must not be 0");
@@ -247,6 +238,21 @@ impl Config {
 }
 
 impl Config {
+    fn check_secrets(&self) -> Result<(), Error> {
+        let wrong = |what: &str| Err(Error::Config(what.into()));
+        if self.signing_key.is_some() && self.signing_key_file.is_some() {
+            return wrong("set signing_key or signing_key_file, not both");
+        }
+        if self.admin.token.is_some() && self.admin.token_file.is_some() {
+            return wrong("set admin.token or admin.token_file, not both");
+        }
+        let is_closed = self.admin.token.is_none() && self.admin.token_file.is_none();
+        if self.admin.metrics_for_operators && is_closed {
+            return wrong("admin.metrics_for_operators needs admin.token or admin.token_file");
+        }
+        Ok(())
+    }
+
     /// Two hosts with one name would be a matter of chance; two with streams of one name would have viewers take
     /// the one's segments for the other's.
     fn check_names(&self) -> Result<(), Error> {

@@ -3,7 +3,9 @@ use crate::{
     cluster::{Swarms, Visitors, Words, guests::Guests},
     config::Config,
     farewell::Places,
+    names::Names,
     reload::Reloader,
+    shard::Shard,
     webtorrent::Facade,
 };
 use swarm_core::directory::ConnId;
@@ -35,6 +37,12 @@ fn who_a_node_is_stands_in_the_addresses_of_its_servers() {
     for wrong in [&["nats://a:b@c", "nats://a:d@e"][..], &["nats://a:%f@b"]] {
         assert!(found(wrong).is_err(), "{wrong:?}");
     }
+}
+
+fn worker(config: Config, counters: Arc<Counters>) -> Shard {
+    let names = Names::new(None).unwrap();
+    let places = Arc::new(Places::new(&config.drain));
+    Shard::new(Arc::new(config), names, counters, places, 1)
 }
 
 #[tokio::test]
@@ -76,21 +84,15 @@ async fn while_the_shard_is_busy_other_nodes_hear_this_one_and_its_visitors_the_
     for number in 0..20 {
         let looked = looked.clone();
         let look = Command::Look(Box::new(move |_| looked.send(number).unwrap()));
-        in_time("commands are taken", said.send(look))
-            .await
-            .ok()
-            .unwrap();
+        let sent = in_time("commands are taken", said.send(look)).await;
+        assert!(sent.is_ok());
     }
     let hellos = || counters.cluster_dropped.load(Ordering::Relaxed);
     let before = hellos();
     for _ in 0..20 {
-        let output = Output {
-            conn: ConnId(7),
-            what: Words::Close,
-        };
-        in_time("words are taken", outputs_in.send(output))
-            .await
-            .unwrap();
+        let (conn, what) = (ConnId(7), Words::Close);
+        let sent = outputs_in.send(Output { conn, what });
+        in_time("words are taken", sent).await.unwrap();
     }
     in_time("further hellos", async {
         while hellos() < before + 3 {
@@ -99,11 +101,8 @@ async fn while_the_shard_is_busy_other_nodes_hear_this_one_and_its_visitors_the_
     })
     .await;
     // Then it takes them, in order.
-    let names = crate::names::Names::new(None).unwrap();
-    let places = Arc::new(Places::new(&config.drain));
-    let worker = crate::shard::Shard::new(Arc::new(config), names, counters, places, 1);
     let (pass, taken) = mpsc::channel(1);
-    let working = tokio::spawn(worker.serve(taken, CancellationToken::new()));
+    let working = tokio::spawn(worker(config, counters).serve(taken, CancellationToken::new()));
     for number in 0..20 {
         let command = in_time("a command", shards.recv()).await.unwrap();
         assert!(pass.send(command).await.is_ok());

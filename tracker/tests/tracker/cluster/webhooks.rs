@@ -3,12 +3,12 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use super::{
-    super::webhooks::{SECRET, next, receiver},
+    super::webhooks::{Request, SECRET, next, receiver},
     hellos::now_or_never,
     *,
 };
 use serde_json::Value;
-use tokio::time::sleep;
+use tokio::{sync::mpsc::UnboundedReceiver, time::sleep};
 use tracker::WebhooksConfig;
 
 /// A stream without viewers for so long has ended.
@@ -161,15 +161,21 @@ async fn streams_start_and_end_once_whichever_nodes_come_and_go() {
     for viewer in &viewers {
         viewer.say(&ViewerMsg::Leave);
     }
+    let ends = ends_of(&starts, &mut requests).await;
+    assert_eq!(ends[0]["bytes_p2p"], 300, "whoever counted them");
+    assert!(requests.try_recv().is_err());
+}
+
+/// The ends of the streams that have started, in the order of their names.
+async fn ends_of(starts: &[Value], requests: &mut UnboundedReceiver<Request>) -> Vec<Value> {
     let mut ends = Vec::new();
-    for _ in 0..5 {
-        ends.push(next(&mut requests).await.event());
+    for _ in starts {
+        ends.push(next(requests).await.event());
     }
     ends.sort_by_key(|end| what(end).1.to_owned());
     for (start, end) in starts.iter().zip(&ends) {
         assert_eq!(what(end), ("stream.end", what(start).1));
         assert_eq!(end["started_at_ms"], start["started_at_ms"]);
     }
-    assert_eq!(ends[0]["bytes_p2p"], 300, "whoever counted them");
-    assert!(requests.try_recv().is_err());
+    ends
 }
