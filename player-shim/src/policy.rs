@@ -29,7 +29,6 @@ fn set(policy: &mut Policy, name: &str, value: &str) -> Option<()> {
         link_silence_ms_max,
         have_batch_ms,
         segments_kept,
-        pieces_in_flight,
         ..
     } = policy;
     match name {
@@ -44,7 +43,6 @@ fn set(policy: &mut Policy, name: &str, value: &str) -> Option<()> {
         "link_silence_ms_max" => *link_silence_ms_max = value.parse().ok()?,
         "have_batch_ms" => *have_batch_ms = value.parse().ok()?,
         "segments_kept" => *segments_kept = value.parse().ok()?,
-        "pieces_in_flight" => *pieces_in_flight = value.parse().ok()?,
         _ => return None,
     }
     Some(())

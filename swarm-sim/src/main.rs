@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use swarm_sim::cli::{SimulateArgs, simulate};
+use swarm_sim::cli::{SimulateArgs, exit_code, simulate};
 
 #[derive(Parser)]
 #[command(about = "Simulates a large audience with the real machines, in virtual time")]
@@ -17,7 +17,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
-            ExitCode::FAILURE
+            ExitCode::from(exit_code(&error))
         }
     }
 }

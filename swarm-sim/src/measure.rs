@@ -70,6 +70,10 @@ pub(crate) struct Metrics {
     pub(crate) groups: (u64, u64),
     /// See [`crate::reach::bound`]; told once for the whole world.
     pub(crate) reach_bound: f64,
+    /// See [`crate::reach::uplinks_bound`]; told once for the whole world.
+    pub(crate) uplinks_bound: f64,
+    /// Channels that somebody watches at the end.
+    pub(crate) channels: usize,
 }
 
 impl Metrics {

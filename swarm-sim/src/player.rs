@@ -22,6 +22,8 @@ pub(crate) struct Player {
     playing: bool,
     started: bool,
     stalled_at: Option<u64>,
+    /// When the last stall was over.
+    resumed_at: u64,
     pub(crate) next_seq: Option<u64>,
     pub(crate) startup_us: Option<u64>,
     pub(crate) stalls: u32,
@@ -43,6 +45,7 @@ impl Player {
             playing: false,
             started: false,
             stalled_at: None,
+            resumed_at: 0,
             next_seq: None,
             startup_us: None,
             stalls: 0,
@@ -113,7 +116,7 @@ impl Player {
             if !std::mem::replace(&mut self.started, true) {
                 self.startup_us = Some(now - self.joined_at);
             }
-            self.stalled_at = None;
+            self.resume(now);
         }
     }
 
@@ -154,9 +157,20 @@ impl Player {
                 }
             }
             self.position = self.position.max(start.min(self.end));
-            self.stalled_at = None;
+            self.resume(now);
             self.playing = true;
         }
+    }
+
+    fn resume(&mut self, now: u64) {
+        if self.stalled_at.take().is_some() {
+            self.resumed_at = now;
+        }
+    }
+
+    /// Whether it has played without a stall for so long.
+    pub(crate) fn is_calm(&self, now: u64, for_us: u64) -> bool {
+        self.started && self.stalled_at.is_none() && self.resumed_at + for_us <= now
     }
 
     /// Stops for good: what is not played by then is not missed.
@@ -201,6 +215,7 @@ mod tests {
         player.on_segment(104 * S, 23);
         assert_eq!((player.stalled_us, player.is_stalled()), (2 * S, false));
         assert_eq!(player.latency_us(104 * S), Some(12 * S));
+        assert!(!player.is_calm(105 * S, 2 * S) && player.is_calm(106 * S, 2 * S));
         assert_eq!(player.wants(23), None);
     }
 

@@ -100,6 +100,7 @@ pub(crate) enum Cheat {
     BlackHole,
     FalseHaves,
     FreeRider,
+    Flooder,
 }
 
 /// How a viewer goes.
@@ -147,6 +148,10 @@ pub(crate) struct Viewer {
     pub(crate) cdn_rtt_us: u64,
     pub(crate) cdn_bps: u64,
     pub(crate) upload_bps: u64,
+    /// The same if it plays by the rules.
+    honest_bps: u64,
+    /// It has not always played by the rules: the tracker may remember.
+    pub(crate) is_reformed: bool,
     pub(crate) leech: bool,
     pub(crate) playlist_lag_us: u64,
     pub(crate) hidden: bool,
@@ -210,6 +215,7 @@ impl Viewer {
         let nat = NAT_TYPES[pick(&mut rng, nat_mix.iter().copied())];
         let cdn_bps = (lognormal(&mut rng, options.cdn.goodput_mbps, 0.6) * 1e6) as u64;
         let cap = (house.up_bps as f64 * access.upload_share).min(access.upload_cap_mbps * 1e6);
+        let honest_bps = if cellular { 0 } else { cap as u64 };
         let cheat = cheat(options, &mut rng);
         let seed = rng.next_u64();
         let leaves = departure(options, &mut rng);
@@ -222,11 +228,13 @@ impl Viewer {
             channel: channel(options, &mut rng),
             cdn_rtt_us: 2 * delay_us + us(between(&mut rng, 0.004, 0.015)),
             cdn_bps: cdn_bps.min(house.down_bps),
-            upload_bps: if cellular || cheat == Cheat::FreeRider {
+            upload_bps: if cheat == Cheat::FreeRider {
                 0
             } else {
-                cap as u64
+                honest_bps
             },
+            honest_bps,
+            is_reformed: false,
             leech: cellular,
             playlist_lag_us: us(between(&mut rng, 0.02, options.playlist_lag_s().max(0.03))),
             hidden: chance(&mut rng, access.hidden_tabs),
@@ -246,6 +254,15 @@ impl Viewer {
                 seed,
             },
         }
+    }
+}
+
+impl Viewer {
+    /// From now on it plays by the rules.
+    pub(crate) fn reform(&mut self) {
+        self.is_reformed = self.cheat != Cheat::Honest;
+        self.cheat = Cheat::Honest;
+        self.upload_bps = self.honest_bps;
     }
 }
 
@@ -298,6 +315,7 @@ fn cheat(options: &Options, rng: &mut Rng) -> Cheat {
         hostile.black_holes,
         hostile.false_haves,
         hostile.free_riders,
+        hostile.flooders,
     ];
     let honest = 1.0 - shares.iter().sum::<f64>();
     let all = [
@@ -305,6 +323,7 @@ fn cheat(options: &Options, rng: &mut Rng) -> Cheat {
         Cheat::BlackHole,
         Cheat::FalseHaves,
         Cheat::FreeRider,
+        Cheat::Flooder,
         Cheat::Honest,
     ];
     all[pick(rng, shares.into_iter().chain([honest.max(0.0)]))]

@@ -9,11 +9,7 @@ use crate::{
 
 /// The bound of who reaches whom: one copy for each island of viewers with links between them, and no
 /// more than the uplinks carry of those who have anybody to send to. 0 without viewers.
-pub(crate) fn bound<'a>(audience: impl Iterator<Item = &'a Viewer>, rate_bps: f64) -> f64 {
-    let mut channels: BTreeMap<u32, Vec<&Viewer>> = BTreeMap::new();
-    for viewer in audience {
-        channels.entry(viewer.channel).or_default().push(viewer);
-    }
+pub(crate) fn bound(channels: &BTreeMap<u32, Vec<&Viewer>>, rate_bps: f64) -> f64 {
     let from_peers = |viewers: &Vec<&Viewer>| {
         let saved = viewers.len() - islands(viewers);
         let upload_bps = useful_upload_bps(viewers);
@@ -21,6 +17,28 @@ pub(crate) fn bound<'a>(audience: impl Iterator<Item = &'a Viewer>, rate_bps: f6
     };
     let viewers: usize = channels.values().map(Vec::len).sum();
     channels.values().map(from_peers).sum::<f64>() / viewers.max(1) as f64
+}
+
+/// The bound of the uplinks alone: one copy for each channel that is watched, and no more than its viewers'
+/// uplinks carry.
+pub(crate) fn uplinks_bound(channels: &BTreeMap<u32, Vec<&Viewer>>, rate_bps: f64) -> f64 {
+    let from_peers = |viewers: &Vec<&Viewer>| {
+        let upload_bps: u64 = viewers.iter().map(|viewer| viewer.upload_bps).sum();
+        (viewers.len() as f64 - 1.0).min(USEFUL * upload_bps as f64 / rate_bps)
+    };
+    let viewers: usize = channels.values().map(Vec::len).sum();
+    channels.values().map(from_peers).sum::<f64>() / viewers.max(1) as f64
+}
+
+/// Who watches what.
+pub(crate) fn by_channel<'a>(
+    audience: impl Iterator<Item = &'a Viewer>,
+) -> BTreeMap<u32, Vec<&'a Viewer>> {
+    let mut channels: BTreeMap<u32, Vec<&Viewer>> = BTreeMap::new();
+    for viewer in audience {
+        channels.entry(viewer.channel).or_default().push(viewer);
+    }
+    channels
 }
 
 /// Each needs a copy of its own. Those who never upload belong to whomever they reach.
@@ -98,7 +116,7 @@ mod tests {
             (viewer.upload_bps, viewer.channel) = (upload_bps, 0);
             viewer
         });
-        bound(viewers.collect::<Vec<_>>().iter(), RATE_BPS)
+        bound(&by_channel(viewers.collect::<Vec<_>>().iter()), RATE_BPS)
     }
 
     fn assert_near(left: f64, right: f64) {
@@ -118,6 +136,29 @@ mod tests {
             (Blocked, most),
         ];
         assert_near(bound_of(&one_alone), 1.0 / 3.0);
+    }
+
+    #[test]
+    fn every_channel_that_is_watched_needs_a_copy() {
+        let options = Options::default();
+        let viewers: Vec<Viewer> = [
+            (0, 9_000_000),
+            (0, 9_000_000),
+            (0, 9_000_000),
+            (7, 9_000_000),
+        ]
+        .into_iter()
+        .zip(0..)
+        .map(|((channel, upload_bps), index)| {
+            let mut viewer = Viewer::new(&options, index, &House::new(&options, index));
+            (viewer.channel, viewer.upload_bps) = (channel, upload_bps);
+            viewer
+        })
+        .collect();
+        let channels = by_channel(viewers.iter());
+        assert_eq!(channels.len(), 2);
+        assert_near(uplinks_bound(&channels, RATE_BPS), 2.0 / 4.0);
+        assert_near(uplinks_bound(&channels, 100e6), USEFUL * 0.27 / 4.0);
     }
 
     #[test]

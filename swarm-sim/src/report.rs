@@ -23,8 +23,14 @@ pub struct Quality {
     pub startup_ms: (u64, u64),
     /// Behind what is happening, in seconds: median and 95th percentile.
     pub latency_s: (f64, f64),
+    /// Mean bitrate of the segments that players got, in Mbit/s.
+    pub bitrate_mbps: f64,
     /// Changes of the rendition per viewer.
     pub switches_per_viewer: f64,
+    /// Those of them that went down.
+    pub switches_down_per_viewer: f64,
+    /// Share of the visits that ended before anything was played.
+    pub never_started: f64,
     /// Segments left out after long stalls, per viewer.
     pub skipped_per_viewer: f64,
 }
@@ -38,6 +44,9 @@ pub struct Report {
     pub offload: f64,
     /// `offload` from the first second on, the arrival of the audience included.
     pub offload_whole_run: f64,
+    /// 1 - CDN bytes per second played / those of the twin, from the first second on: what is left of the
+    /// offload if players choose lower renditions than the twin's, or stall more.
+    pub offload_per_played_s: f64,
     /// `offload` of those alone who play by the rules: cheats whom nobody serves ask the CDN for all.
     pub offload_honest: f64,
     /// P2P bytes / (P2P + CDN bytes): what others call offload.
@@ -94,10 +103,14 @@ pub struct Report {
     /// Share of the twin's bytes that one copy a group would be, and what was fetched beyond it for
     /// the groups: second copies of the same bytes.
     pub lost_to_copies: (f64, f64),
-    /// Highest CDN rate over five seconds, in Mbit/s: with peers, and the twin's.
+    /// Highest CDN rate over five seconds of the measured window, in Mbit/s: with peers, and the twin's.
     pub cdn_peak_mbps: (f64, f64),
-    /// What newcomers take before neighbours take over, in Mbit/s: the most arrivals a second times
-    /// the media between their start and the live edge. The peak should be little more.
+    /// The CDN's rate from the beginning of the window until newcomers come, on average, in Mbit/s: with
+    /// peers, and the twin's. 0 without newcomers.
+    pub cdn_steady_mbps: (f64, f64),
+    /// What newcomers take before neighbours take over, in Mbit/s: the most arrivals a second within the
+    /// window times the media between their start and the live edge. The peak should be little more. 0
+    /// if all come before.
     pub cdn_peak_newcomers_mbps: f64,
     /// From publication until viewers have a segment whole, in milliseconds: 50, 95, 99 %.
     pub ready_ms: (u64, u64, u64),
@@ -164,8 +177,8 @@ impl Report {
             ..Self::default()
         };
         report.tell_bytes(&world.metrics, &twin.metrics);
-        report.tell_bounds(&world.metrics);
         report.tell_quality(&world, &twin);
+        report.tell_bounds(&world.metrics);
         report.tell_state(&world.metrics, &twin.metrics);
         report.seconds_cdn_only = twin.metrics.seconds;
         report.metrics = world.metrics;
@@ -189,29 +202,48 @@ impl Report {
         let lost = REASONS.iter().zip(metrics.bytes_by_reason);
         let share = |bytes: u64| bytes as f64 / only as f64;
         self.lost = lost.map(|(name, bytes)| (*name, share(bytes))).collect();
-        let peaks = [metrics, twin].map(|m| peak_mbps(&m.seconds));
-        self.cdn_peak_mbps = (peaks[0], peaks[1]);
-        let rush = self.options.arrivals.iter().map(|arrival| {
-            f64::from(self.options.viewers) * arrival.share / arrival.over_s.max(1.0)
-        });
-        let warm_up_s = self.options.latency_s;
-        self.cdn_peak_newcomers_mbps =
-            rush.fold(0.0, f64::max) * warm_up_s * self.options.bitrate_mbps;
+        self.tell_rush(metrics, twin);
     }
 
-    /// Needs what [`Report::tell_bytes`] has told.
+    /// The crowd that comes while it is measured; who was there before is the steady state.
+    fn tell_rush(&mut self, metrics: &Metrics, twin: &Metrics) {
+        let options = &self.options;
+        let from_s = options.measure_from_us() as f64 / 1e6;
+        let newcomers = || {
+            let arrivals = options.arrivals.iter();
+            arrivals.filter(|arrival| arrival.at_s >= from_s && arrival.share > 0.0)
+        };
+        let rush = newcomers()
+            .map(|arrival| f64::from(options.viewers) * arrival.share / arrival.over_s.max(1.0));
+        let rush = rush.fold(0.0, f64::max);
+        let begins_s = newcomers().map(|arrival| arrival.at_s).reduce(f64::min);
+        let from = from_s as usize;
+        let until = begins_s.map_or(from, |begins_s| begins_s as usize);
+        let both = |rate: &dyn Fn(&[Second]) -> f64| (rate(&metrics.seconds), rate(&twin.seconds));
+        self.cdn_peak_mbps = both(&|seconds| peak_mbps(seconds.get(from..).unwrap_or_default()));
+        self.cdn_steady_mbps =
+            both(&|seconds| mean_mbps(seconds.get(from..until).unwrap_or_default()));
+        self.cdn_peak_newcomers_mbps = rush * options.latency_s * options.bitrate_mbps;
+    }
+
+    /// Needs what [`Report::tell_bytes`] and [`Report::tell_quality`] have told.
     fn tell_bounds(&mut self, metrics: &Metrics) {
         let options = &self.options;
-        let rate_bps = options.bitrate_mbps * 1e6;
+        // With a ladder, uplinks carry what was watched.
+        let rate_bps = self.quality.bitrate_mbps.clamp(0.01, options.bitrate_mbps) * 1e6;
         let audience = mean_audience(metrics);
         let groups = mean(metrics.groups);
         let upload_bps = mean(metrics.upload_bps);
         let copies = self.copies_of(metrics);
-        let channels = f64::from(options.channels);
+        // Of many channels most may have nobody; the others are as uneven as chance made them.
+        let channels = metrics.channels.max(1) as f64;
         let hop_s = hop_s(options, upload_bps);
         self.groups = (groups, audience / groups.max(1.0));
         self.upload_ratio = upload_bps / rate_bps;
-        self.offload_bound = bounds::throughput(audience / channels, upload_bps, rate_bps);
+        self.offload_bound = match options.channels {
+            1 => bounds::throughput(audience, upload_bps, rate_bps),
+            _ => metrics.uplinks_bound,
+        };
         self.offload_bound_groups = bounds::groups(audience, groups, upload_bps, rate_bps);
         self.offload_bound_delay = bounds::frontier(window_s(options), hop_s, FAN_OUT).1;
         self.offload_bound_reach = metrics.reach_bound;
@@ -239,6 +271,13 @@ impl Report {
         self.quality = quality(&world.played, &self.startups[0], &world.metrics.latency_us);
         self.quality_cdn_only = quality(&twin.played, &self.startups[1], &twin.metrics.latency_us);
         let (ours, theirs) = (&self.quality, &self.quality_cdn_only);
+        let per_played_s = |outcome: &Outcome| {
+            let bytes: u64 = outcome.metrics.seconds.iter().map(|s| s.cdn_bytes).sum();
+            let played_us: u64 = outcome.played.iter().map(|visit| visit.played_us).sum();
+            bytes as f64 / played_us.max(1) as f64
+        };
+        let (ours_per_s, twins_per_s) = (per_played_s(world), per_played_s(twin));
+        self.offload_per_played_s = 1.0 - ours_per_s / twins_per_s.max(1e-9);
         (self.stall_ratio, self.stall_ratio_cdn_only) = (ours.stall_ratio, theirs.stall_ratio);
         (self.startup_ms_p50, self.startup_ms_p95) = ours.startup_ms;
         (self.startup_ms_p50_cdn_only, self.startup_ms_p95_cdn_only) = theirs.startup_ms;
@@ -285,12 +324,14 @@ pub(crate) fn window_s(options: &Options) -> f64 {
 }
 
 fn quality(visits: &[Played], startups: &[u64], latency_us: &Histogram) -> Quality {
-    let (mut stalled, mut played, mut stalls, mut switches, mut skipped) = (0, 0, 0, 0, 0);
+    let (mut stalled, mut played, mut stalls, mut skipped) = (0, 0, 0, 0);
+    let (mut up, mut down, mut segments, mut bps) = (0, 0, 0, 0);
     for visit in visits {
         stalled += visit.stalled_us;
         played += visit.played_us;
         stalls += u64::from(visit.stalls);
-        switches += u64::from(visit.switches);
+        (up, down) = (up + visit.switches.0, down + visit.switches.1);
+        (segments, bps) = (segments + visit.media.0, bps + visit.media.1);
         skipped += u64::from(visit.skipped);
     }
     let count = visits.len().max(1) as f64;
@@ -300,7 +341,10 @@ fn quality(visits: &[Played], startups: &[u64], latency_us: &Histogram) -> Quali
         stalls_per_hour: stalls as f64 / (played as f64 / 3.6e9).max(1e-9),
         startup_ms: (quantile(startups, 0.5), quantile(startups, 0.95)),
         latency_s: (latency_s(0.5), latency_s(0.95)),
-        switches_per_viewer: switches as f64 / count,
+        bitrate_mbps: bps as f64 / segments.max(1) as f64 / 1e6,
+        switches_per_viewer: f64::from(up + down) / count,
+        switches_down_per_viewer: f64::from(down) / count,
+        never_started: visits.iter().filter(|v| v.startup_us.is_none()).count() as f64 / count,
         skipped_per_viewer: skipped as f64 / count,
     }
 }
@@ -328,6 +372,11 @@ fn mean_audience(metrics: &Metrics) -> f64 {
     let from = seconds.len().saturating_sub(metrics.window_s() as usize);
     let window = &seconds[from..];
     window.iter().map(|s| f64::from(s.audience)).sum::<f64>() / window.len().max(1) as f64
+}
+
+fn mean_mbps(seconds: &[Second]) -> f64 {
+    let bytes: u64 = seconds.iter().map(|second| second.cdn_bytes).sum();
+    bytes as f64 * 8.0 / 1e6 / seconds.len().max(1) as f64
 }
 
 fn peak_mbps(seconds: &[Second]) -> f64 {

@@ -1,6 +1,15 @@
-//! Seeds that once found a fault, and the promises that every run must keep. Seconds, not minutes.
+//! Seeds that once found a fault (`seeds.txt`), every scenario for a little while, and the promises that every
+//! run must keep. Seconds, not minutes.
 
-use swarm_sim::{Options, Report, run};
+use clap::Parser;
+use swarm_sim::{Options, Report, SCENARIOS, cli::SimulateArgs, run};
+
+/// A command line of `seeds.txt`.
+#[derive(Parser)]
+struct Line {
+    #[command(flatten)]
+    simulate: SimulateArgs,
+}
 
 fn simulate(scenario: &str, change: impl FnOnce(&mut Options)) -> Report {
     let mut options = Options::scenario(scenario).expect("it is known");
@@ -15,6 +24,120 @@ fn simulate(scenario: &str, change: impl FnOnce(&mut Options)) -> Report {
     );
     assert_eq!(report.bad_pieces_played, 0);
     report
+}
+
+#[test]
+fn what_once_found_a_fault_finds_none() {
+    for line in include_str!("seeds.txt").lines() {
+        if line.starts_with('#') || line.is_empty() {
+            continue;
+        }
+        let words = ["simulate"].into_iter().chain(line.split_whitespace());
+        let args = Line::try_parse_from(words)
+            .expect("a command line")
+            .simulate;
+        let options = args.options().expect("the options make sense");
+        let report = run(&options, 2, &|_| {}).expect("they still do");
+        assert_eq!(report.problems, 0, "{line}: {:?}", report.problems_first);
+        assert_eq!(report.bad_pieces_played, 0, "{line}");
+    }
+}
+
+#[test]
+fn every_scenario_keeps_its_promises_for_a_while() {
+    for (name, _) in SCENARIOS {
+        let report = simulate(name, |options| {
+            (options.viewers, options.minutes) = (20, 1.0);
+            if options.heal_at_s.is_some() {
+                (options.minutes, options.heal_at_s) = (1.3, Some(33.0));
+                options.faults.partition = Some((12.0, 28.0, 0.4));
+                options.faults.tracker_down = Some((15.0, 30.0));
+            }
+        });
+        assert!(report.quality.bitrate_mbps > 0.0, "{name}");
+        assert!(report.quality.never_started < 1.0, "{name}");
+    }
+}
+
+/// The site's line carries half of what its viewers watch; they have the rest from each other.
+#[test]
+fn what_stays_within_a_site_does_not_cross_its_line() {
+    let report = simulate("lan-campus", |options| {
+        options.viewers = 24;
+        options.access.campus_sites = 1;
+        options.access.campus_wan_mbps = 60.0;
+    });
+    assert!(
+        report.stall_ratio_cdn_only > 0.2,
+        "{}",
+        report.stall_ratio_cdn_only
+    );
+    assert!(report.stall_ratio < 0.01, "{}", report.stall_ratio);
+}
+
+#[test]
+fn a_crowd_is_measured_by_itself() {
+    let report = simulate("flash-crowd", |options| {
+        options.viewers = 40;
+        options.minutes = 2.0;
+        (options.arrivals[1].at_s, options.arrivals[1].over_s) = (60.0, 20.0);
+    });
+    let newcomers_mbps = 20.0 / 20.0 * 10.0 * 5.0;
+    assert!((report.cdn_peak_newcomers_mbps - newcomers_mbps).abs() < 1e-6);
+    assert!(0.0 < report.cdn_steady_mbps.0 && report.cdn_steady_mbps.0 < report.cdn_peak_mbps.0);
+    assert!(
+        report.cdn_steady_mbps.1 > 60.0,
+        "{:?}",
+        report.cdn_steady_mbps
+    );
+}
+
+/// Of two hundred channels most have nobody: a copy for each of them is not needed.
+#[test]
+fn the_bound_counts_the_channels_that_are_watched() {
+    let report = simulate("long-tail", |options| {
+        (options.viewers, options.channels) = (60, 200);
+    });
+    assert!(
+        report.offload > 0.1 && report.offload <= report.offload_bound,
+        "{} of {}",
+        report.offload,
+        report.offload_bound
+    );
+}
+
+#[test]
+fn the_bitrate_that_is_played_is_told_of_both_worlds() {
+    let report = simulate("abr-ladder", |options| options.viewers = 30);
+    for quality in [&report.quality, &report.quality_cdn_only] {
+        assert!((0.8..5.0).contains(&quality.bitrate_mbps), "{quality:?}");
+        assert!(quality.switches_down_per_viewer <= quality.switches_per_viewer);
+    }
+    assert!((report.offload_per_played_s - report.offload_whole_run).abs() < 0.2);
+}
+
+/// To send what nobody can use pays no more than to send nothing.
+#[test]
+fn junk_buys_no_credit() {
+    let with = |flooders, black_holes| {
+        simulate("evening-match", |options| {
+            options.viewers = 60;
+            options.hostile.flooders = flooders;
+            options.hostile.black_holes = black_holes;
+        })
+    };
+    let (junk, silence) = (with(0.1, 0.0), with(0.0, 0.1));
+    assert!(
+        junk.offload_honest > silence.offload_honest - 0.03,
+        "{} and {}",
+        junk.offload_honest,
+        silence.offload_honest
+    );
+    assert!(
+        junk.bytes_wasted_ratio < 0.25,
+        "{}",
+        junk.bytes_wasted_ratio
+    );
 }
 
 #[test]
@@ -99,6 +222,7 @@ fn every_kind_of_cheat_and_a_failing_cdn_break_no_invariant() {
         options.hostile.black_holes = 0.1;
         options.hostile.false_haves = 0.1;
         options.hostile.free_riders = 0.1;
+        options.hostile.flooders = 0.1;
         options.cdn.failures = 0.02;
     });
 }

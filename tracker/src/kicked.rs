@@ -2,6 +2,7 @@
 
 use std::{collections::HashMap, num::NonZero, time::Duration};
 
+use serde::{Deserialize, Serialize};
 use swarm_core::id::{PeerId, StreamId};
 use tokio::time::Instant;
 
@@ -23,7 +24,7 @@ enum Mark {
 }
 
 /// Who a viewer is, as far as that is known.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Identity {
     pub(crate) peer: PeerId,
     pub(crate) bearer: Option<BearerMark>,
@@ -39,6 +40,38 @@ impl Identity {
         let address = (self.address != 0).then_some(Mark::Address(self.address, self.stream));
         let other = self.bearer.map(Mark::Bearer).or(address);
         [Some(Mark::Name(self.peer)), other]
+    }
+}
+
+/// Who was sent away, as nodes tell each other.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(crate) struct Outcast {
+    peer: u64,
+    bearer: u64,
+    address: std::net::Ipv6Addr,
+    stream: String,
+}
+
+impl From<&Identity> for Outcast {
+    fn from(who: &Identity) -> Self {
+        Self {
+            peer: who.peer.0,
+            bearer: who.bearer.map_or(0, BearerMark::get),
+            address: who.address.into(),
+            stream: who.stream.to_string(),
+        }
+    }
+}
+
+impl Outcast {
+    /// `None` if another node names a stream that cannot be.
+    pub(crate) fn identity(&self) -> Option<Identity> {
+        Some(Identity {
+            peer: PeerId(self.peer),
+            bearer: BearerMark::new(self.bearer),
+            address: self.address.into(),
+            stream: StreamId::from_hex(&self.stream)?,
+        })
     }
 }
 
@@ -94,6 +127,15 @@ mod tests {
             ..viewer(8, 0, 99)
         };
         assert!(!kicked.contains(&elsewhere, now));
+    }
+
+    #[test]
+    fn nodes_tell_each_other_all_that_is_known_of_a_viewer() {
+        for who in [viewer(1, 5, 77), viewer(u64::MAX, 0, u128::MAX)] {
+            let told = serde_json::to_vec(&Outcast::from(&who)).unwrap();
+            let heard: Outcast = serde_json::from_slice(&told).unwrap();
+            assert_eq!(heard.identity(), Some(who));
+        }
     }
 
     #[test]

@@ -90,8 +90,8 @@ pub(crate) struct Context {
     pub(crate) bearers: Arc<Bearers>,
     /// What operators were told a moment ago.
     pub(crate) answers: tokio::sync::Mutex<api::Answers>,
-    /// Streams whose start this node has told, and when they started.
-    told: Mutex<Vec<(String, u64)>>,
+    /// What other nodes are to know of the webhooks that were sent.
+    told: Mutex<webhooks::Told>,
     pub(crate) entrance: Entrance,
     /// Warnings of proxies that do not fit the settings, and of wrong admin tokens.
     proxies: Seldom,
@@ -368,8 +368,8 @@ impl Context {
         address
     }
 
-    /// Streams whose start this node has told, and when they started, in milliseconds since 1970.
-    pub(crate) fn told(&self) -> MutexGuard<'_, Vec<(String, u64)>> {
+    /// What other nodes are to know of the webhooks that were sent.
+    pub(crate) fn told(&self) -> MutexGuard<'_, webhooks::Told> {
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -58,8 +58,10 @@ pub(crate) enum Command {
     Release(Vec<ConnId>),
     /// Sends all viewers away, spread over this time; `None` ends it.
     Drain(Option<Duration>),
-    /// Ends a viewer's stay. Whether it was there.
-    Kick(PeerId, oneshot::Sender<bool>),
+    /// Ends a viewer's stay. Who it is, if it was there.
+    Kick(PeerId, oneshot::Sender<Option<Identity>>),
+    /// A viewer that was kicked elsewhere: it is not let in here either.
+    Bar(Identity),
     /// Looks at the directory, for metrics and the API.
     Look(Box<dyn FnOnce(&Sight<'_>) + Send>),
 }
@@ -231,6 +233,7 @@ impl Shard {
             }
             // Whoever asked may be gone by now; then nobody misses the answer.
             Command::Kick(peer, answer) => drop(answer.send(self.kick(peer))),
+            Command::Bar(who) => self.kicked.add(&who, time::Instant::now()),
             Command::Look(look) => look(&Sight {
                 directory: &self.directory,
                 isps: &self.isps,
@@ -355,24 +358,21 @@ impl Shard {
         }
     }
 
-    fn kick(&mut self, peer: PeerId) -> bool {
+    fn kick(&mut self, peer: PeerId) -> Option<Identity> {
         let conn = self.conns.iter().find(|(_, conn)| conn.peer == peer);
-        let Some((conn, bearer)) = conn.map(|(number, conn)| (*number, conn.bearer)) else {
-            return false;
+        let (conn, bearer) = conn.map(|(number, conn)| (*number, conn.bearer))?;
+        let viewer = self.directory.viewer(peer);
+        let who = Identity {
+            peer,
+            bearer,
+            address: viewer.map_or(0, |viewer| viewer.network().address),
+            stream: self.stream_of(peer),
         };
-        if let Some(viewer) = self.directory.viewer(peer) {
-            let who = Identity {
-                peer,
-                bearer,
-                address: viewer.network().address,
-                stream: self.stream_of(peer),
-            };
-            self.kicked.add(&who, time::Instant::now());
-        }
+        self.kicked.add(&who, time::Instant::now());
         let code = RefusalCode::NotServed;
         self.carry_out(&Action::Refuse { conn, code }, &[]);
         self.tell(Input::Left(conn), &[]);
-        true
+        Some(who)
     }
 
     /// Slow, and asked for kicks alone.

@@ -53,6 +53,12 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
 
 /// Runs the command in view and returns whether it succeeded, with all that it printed.
 pub(crate) fn run_recorded(command: &mut Command) -> Result<(bool, String)> {
+    let (code, printed) = run_coded(command)?;
+    Ok((code == Some(0), printed))
+}
+
+/// The same with the exit code, unless a signal has ended it.
+pub(crate) fn run_coded(command: &mut Command) -> Result<(Option<i32>, String)> {
     announce(command);
     let mut child = command
         .stdin(Stdio::null())
@@ -65,7 +71,7 @@ pub(crate) fn run_recorded(command: &mut Command) -> Result<(bool, String)> {
     let errors = thread::spawn(move || copy_lines(stderr, std::io::stderr()));
     let mut printed = copy_lines(stdout, std::io::stdout());
     printed.push_str(&errors.join().expect("the copying thread does not panic"));
-    Ok((child.wait()?.success(), printed))
+    Ok((child.wait()?.code(), printed))
 }
 
 /// Standard output of a command that is to succeed; what it complains of is shown.

@@ -13,6 +13,12 @@ const TENTHS: (u64, u64) = (16, 30);
 /// Seeds that are run side by side for each draw of the options.
 const SEEDS: u64 = 2;
 
+/// The scenario that heals by itself, later than the shortest run ends: all of [`CHANGES`] that have a time are
+/// made to it.
+const HEALS: &str = "heal";
+/// Exit code of the simulator if it refuses the options.
+const REFUSED: i32 = 2;
+
 /// What may be changed in any scenario, each with a chance of one in three. The times fit the
 /// shortest run.
 const CHANGES: [&str; 10] = [
@@ -49,9 +55,14 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     println!("soak: seed {seed}, {} minutes", args.minutes);
     while runs == 0 || Instant::now() < end {
         let drawn = draw(&mut draws, &scenarios);
-        let (success, printed) = shell::run_recorded(simulator().args(&drawn))?;
+        let (code, printed) = shell::run_coded(simulator().args(&drawn))?;
         runs += SEEDS;
-        if !success {
+        ensure!(
+            code != Some(REFUSED),
+            "the soak drew options that the simulator refuses, and no invariant is broken: {}",
+            drawn.join(" ")
+        );
+        if code != Some(0) {
             let replay = printed
                 .lines()
                 .rev()
@@ -101,11 +112,17 @@ fn draw(draws: &mut Draws, scenarios: &[String]) -> Vec<String> {
         SEEDS.to_string(),
     ];
     for change in CHANGES {
-        if draws.between(0, 2) == 0 {
+        let is_drawn = draws.between(0, 2) == 0;
+        if is_drawn || (scenario == HEALS && has_time(change)) {
             options.extend(["--set".to_owned(), change.to_owned()]);
         }
     }
     options
+}
+
+fn has_time(change: &str) -> bool {
+    let timed = ["cdn.slow", "faults.", "heal_at_s"];
+    timed.iter().any(|name| change.starts_with(name))
 }
 
 fn seed_of_the_clock() -> u64 {
@@ -139,6 +156,27 @@ mod tests {
             assert_eq!(drawn, draw(&mut other, &names));
             let viewers: u64 = drawn[3].parse().unwrap();
             assert!((VIEWERS.0..=VIEWERS.1).contains(&viewers));
+        }
+    }
+
+    /// The simulator refuses what breaks after it has healed, and healing less than 45 s before the end.
+    #[test]
+    fn what_heals_has_broken_before_and_has_time_to() {
+        let names = [HEALS.to_owned()];
+        let mut draws = Draws(7);
+        let least_s = TENTHS.0 as f64 * 6.0;
+        let heal_at_s = 50.0;
+        assert!(heal_at_s + 45.0 <= least_s);
+        for _ in 0..50 {
+            let drawn = draw(&mut draws, &names);
+            let sets = |change: &str| drawn.iter().any(|option| option == change);
+            assert!(sets("heal_at_s=50.0"));
+            for change in CHANGES.iter().filter(|change| has_time(change)) {
+                assert!(sets(change), "{change}");
+                let times = change.split(['[', ',', ']']).nth(2);
+                let to_s = times.map(|to| to.trim().parse::<f64>().unwrap());
+                assert!(to_s.is_none_or(|to_s| to_s <= heal_at_s), "{change}");
+            }
         }
     }
 }

@@ -16,10 +16,14 @@ const BIG: &str = "/live/big.m4s";
 async fn thousand(
     (path, query): (&str, &str),
     body: Vec<u8>,
-    clients: &[reqwest::Client],
+    clients: Vec<reqwest::ClientBuilder>,
     ask: impl Fn(reqwest::RequestBuilder, usize) -> reqwest::RequestBuilder,
 ) -> Vec<Bytes> {
     let proxy = Proxy::start().await;
+    let clients: Vec<_> = clients
+        .into_iter()
+        .map(|client| client.build().unwrap())
+        .collect();
     let gate = Arc::new(Semaphore::new(0));
     let held = gate.clone();
     let kind = match path.ends_with(".m3u8") {
@@ -55,8 +59,8 @@ async fn thousand(
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_waiters_make_one_request() {
     let body = segment(1, 100_000);
-    let clients = [reqwest::Client::new()];
-    let answers = thousand((BIG, ""), body.clone(), &clients, |request, _| request).await;
+    let clients = vec![reqwest::Client::builder()];
+    let answers = thousand((BIG, ""), body.clone(), clients, |request, _| request).await;
     assert!(answers.iter().all(|answer| *answer == body));
 }
 
@@ -64,11 +68,10 @@ async fn a_thousand_waiters_make_one_request() {
 async fn a_thousand_waiters_of_http2_make_one_request() {
     let body = segment(1, 100_000);
     // One connection has no room for so many requests.
-    let clients: Vec<reqwest::Client> = (0..20)
+    let clients = (0..20)
         .map(|_| reqwest::Client::builder().http2_prior_knowledge())
-        .map(|builder| builder.build().unwrap())
         .collect();
-    let answers = thousand((BIG, ""), body.clone(), &clients, |request, _| request).await;
+    let answers = thousand((BIG, ""), body.clone(), clients, |request, _| request).await;
     assert!(answers.iter().all(|answer| *answer == body));
 }
 
@@ -80,8 +83,8 @@ async fn a_thousand_waiters_for_ranges_make_one_request() {
         let (first, last) = range(index);
         request.header("range", format!("bytes={first}-{last}"))
     };
-    let clients = [reqwest::Client::new()];
-    let answers = thousand((BIG, ""), body.clone(), &clients, ask).await;
+    let clients = vec![reqwest::Client::builder()];
+    let answers = thousand((BIG, ""), body.clone(), clients, ask).await;
     for (index, answer) in answers.iter().enumerate() {
         let (first, last) = range(index);
         assert_eq!(*answer, body[first..=last], "{index}");
@@ -90,10 +93,10 @@ async fn a_thousand_waiters_for_ranges_make_one_request() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_waiters_for_a_reload_make_one_request() {
-    let clients = [reqwest::Client::new()];
+    let clients = vec![reqwest::Client::builder()];
     let text = playlist(1, 0).into_bytes();
     let wanted = ("/live/v/i.m3u8", "_HLS_msn=7");
-    let answers = thousand(wanted, text, &clients, |request, _| request).await;
+    let answers = thousand(wanted, text, clients, |request, _| request).await;
     let first = std::str::from_utf8(&answers[0]).unwrap();
     assert!(first.contains("#EXT-X-MEDIA-SEQUENCE:1\n"), "{first}");
     assert!(answers.iter().all(|answer| *answer == answers[0]));

@@ -21,6 +21,8 @@ use crate::{
     wire::peer::{Division, PeerMsg, Pieces},
 };
 
+/// What is late, but was just asked of bridges, is looked at again after this long.
+const LATE_AGAIN_MS: u64 = 250;
 /// Assumed of a track before the length of any of its segments is known.
 const BITRATE_BPS_UNKNOWN: u64 = 3_000_000;
 
@@ -236,20 +238,39 @@ impl Peer {
             }
             self.relay(index, seed.relay, out);
             self.fetch_plan(index, &seed, true, out);
-        } else if backstop.is_fetch() {
-            let segment = &self.segments[index];
-            let missing = segment.full() & !segment.have & !view.fetching;
-            let (name, missing) = (segment.name, segment.len_of(missing));
-            if view.companions > 0 {
-                self.stats.backstops += 1;
-                out.push(Action::Emit(Event::Backstop { name, missing }));
+            if backstop.is_fetch() {
+                // What is late, and was asked of nobody, does not wait for what is brought for the group.
+                let mut view = self.view(index, &policy, &estimate);
+                view.fetching |= self.segments[index].pulled();
+                let rest = plan::backstop(&self.segments[index], &view, self.buffer_ms());
+                self.fetch_late(index, &view, &rest, out);
+                self.segments[index].wake_at(self.now.plus_ms(LATE_AGAIN_MS));
             }
-            self.fetch_plan(index, &backstop, false, out);
+        } else if backstop.is_fetch() {
+            self.fetch_late(index, &view, &backstop, out);
         } else {
             return self.pull_missing(index, &view, out);
         }
         let view = self.view(index, &policy, &estimate);
         self.pull_missing(index, &view, out);
+    }
+
+    /// Fetches what the player needs and nobody will bring in time, if there is any of it.
+    fn fetch_late(&mut self, index: usize, view: &View<'_>, backstop: &Plan, out: &mut Outbox) {
+        let segment = &mut self.segments[index];
+        if let Some(at) = backstop.wake {
+            segment.wake_at(at);
+        }
+        if !backstop.is_fetch() {
+            return;
+        }
+        let missing = segment.full() & !segment.have & !view.fetching;
+        let (name, missing) = (segment.name, segment.len_of(missing));
+        if view.companions > 0 {
+            self.stats.backstops += 1;
+            out.push(Action::Emit(Event::Backstop { name, missing }));
+        }
+        self.fetch_plan(index, backstop, false, out);
     }
 
     fn view<'a>(&mut self, index: usize, policy: &'a Policy, estimate: &'a Estimate) -> View<'a> {

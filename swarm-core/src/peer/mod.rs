@@ -30,6 +30,7 @@ mod upload;
 pub use io::{
     Action, Environment, Event, FetchOutcome, Input, Outbox, Payload, Source, Span, Timer, Wakeup,
 };
+pub use need::Waiting;
 pub use policy::{CloseReason, Policy};
 
 use alloc::{sync::Arc, vec::Vec};
@@ -296,7 +297,7 @@ impl Peer {
                 segment,
                 bits,
             } => self.handle_pieces(source, segment, bits, out),
-            Input::Surplus { slot, len } => self.handle_surplus(slot, len),
+            Input::Surplus { slot, len } => self.handle_surplus(slot, len, out),
             Input::Misbehaved(slot) => self.handle_misbehaved(slot, out),
             Input::FetchDone {
                 fetch,

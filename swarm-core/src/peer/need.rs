@@ -5,7 +5,7 @@ use super::{
     io::{Action, Outbox},
     segment::Segment,
 };
-use crate::time::Instant;
+use crate::{id::RequestId, time::Instant};
 
 /// When a segment's pieces are needed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,7 +70,29 @@ impl Segment {
     }
 }
 
+/// What a request of the player still lacks: for those who watch over the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// Pieces that are not there, and that no neighbour was asked for: bit `i` for piece `i`. `None` while
+    /// the segment's content is not known.
+    pub missing: Option<u64>,
+    /// When what to do about them is decided anew at the latest, whatever else happens.
+    pub plan_at: Option<Instant>,
+}
+
 impl Peer {
+    /// What a request waits for; `None` if it is answered already, or was never the swarm's.
+    pub fn waiting(&self, request: RequestId) -> Option<Waiting> {
+        let has = |segment: &&Segment| segment.requests.iter().any(|r| r.id == request);
+        let segment = self.segments.iter().find(has)?;
+        Some(Waiting {
+            missing: segment
+                .content
+                .map(|_| segment.full() & !segment.have & !segment.pulled()),
+            plan_at: segment.plan_at,
+        })
+    }
+
     /// When the pieces of a segment are needed: it was asked for, or follows the one that is being
     /// played while it arrives.
     pub(super) fn need_of(&self, index: usize) -> Option<Need> {
@@ -81,10 +103,9 @@ impl Peer {
         if !self.has_begun() || segment.content.is_none() || self.fetches_before(index) > 0 {
             return None;
         }
-        let before = self
-            .segments
-            .iter()
-            .find(|s| s.track == segment.track && s.seq + 1 == segment.seq && s.is_wanted())?;
+        let before = self.segments.iter().find(|s| {
+            s.track == segment.track && s.seq.checked_add(1) == Some(segment.seq) && s.is_wanted()
+        })?;
         let need = before.need().filter(|need| need.spread_ms > 0)?;
         Some(Need {
             at: need.at.plus_ms(need.spread_ms),
@@ -125,7 +146,7 @@ impl Peer {
 mod tests {
     use super::*;
     use crate::{
-        id::{Name, RequestId, SegmentId},
+        id::{Name, SegmentId},
         peer::segment::Request,
         timeline::Content,
     };

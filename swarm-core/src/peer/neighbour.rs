@@ -53,6 +53,8 @@ pub(super) struct Neighbour {
     /// When a piece came from it last.
     pub(super) gave_at: Instant,
     pub(super) bytes_in: u64,
+    /// Bytes from it that were of no use.
+    surplus: u64,
     pub(super) bytes_out: u64,
 }
 
@@ -70,6 +72,11 @@ const RTT_AGE_MS_MAX: u64 = 30_000;
 /// Who sees more members than these who pass something on knows the order of its group's seeders well
 /// enough.
 const REMOTE_SEEN_MAX: u32 = 8;
+
+/// What a neighbour may send that is of no use, and what more of it for what it has sent that was: pieces
+/// that somebody else sent sooner, or that were evicted meanwhile.
+const SURPLUS_BYTES: u64 = 4 * 1024 * 1024;
+const SURPLUS_PERCENT: u64 = 50;
 
 /// Places for links are set aside by as many.
 const LINKS_STEP: usize = 4;
@@ -109,8 +116,16 @@ impl Neighbour {
             struck_at: now,
             gave_at: now,
             bytes_in: 0,
+            surplus: 0,
             bytes_out: 0,
         }
+    }
+
+    /// It has sent so much that is of no use. Whether that is more than can happen to somebody who plays by
+    /// the rules.
+    pub(super) fn on_surplus(&mut self, len: u32) -> bool {
+        self.surplus = self.surplus.saturating_add(u64::from(len));
+        self.surplus > SURPLUS_BYTES + self.bytes_in / 100 * SURPLUS_PERCENT
     }
 
     /// Whether it is time to ping it: nothing was heard of it lately, or its round trip is an old one.
@@ -372,6 +387,16 @@ mod tests {
         now = now.plus_ms(FORGIVEN_AFTER_MS);
         assert!(neighbour.forgive(now) && neighbour.is_believed());
         assert!(neighbour.on_broken(now), "one more is enough");
+    }
+
+    #[test]
+    fn what_is_of_no_use_has_a_limit_that_grows_with_what_was() {
+        let mut neighbour = Neighbour::new(Slot(0), PeerId(1), true, Instant::from_millis(1000));
+        assert!(!neighbour.on_surplus(SURPLUS_BYTES as u32));
+        assert!(neighbour.on_surplus(1));
+        neighbour.bytes_in = 1000;
+        assert!(!neighbour.on_surplus(499));
+        assert!(neighbour.on_surplus(1));
     }
 
     #[test]

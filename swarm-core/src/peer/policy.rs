@@ -31,8 +31,6 @@ pub struct Policy {
     pub tracker_backoff_ms: (u32, u32),
     /// How many segments behind the newest one are kept for others, on each track.
     pub segments_kept: u8,
-    /// Pieces that one link may have in flight towards a neighbour.
-    pub pieces_in_flight: u8,
 }
 
 impl Default for Policy {
@@ -51,7 +49,6 @@ impl Default for Policy {
             have_batch_ms: 80,
             tracker_backoff_ms: (500, 30_000),
             segments_kept: 12,
-            pieces_in_flight: 2,
         }
     }
 }

@@ -125,7 +125,7 @@ impl Peer {
         let oldest = last.saturating_sub(kept).min(first);
         let now = self.now;
         for segment in &mut self.segments {
-            let is_old = segment.seq + ROWS_KEPT <= last && segment.is_complete();
+            let is_old = segment.seq.saturating_add(ROWS_KEPT) <= last && segment.is_complete();
             if let Some(id) = segment
                 .id()
                 .filter(|_| is_old && segment.track == Some(track))

@@ -191,7 +191,7 @@ impl Peer {
         }
     }
 
-    /// A neighbour has sent something; `asked` is when it was asked for it.
+    /// A neighbour has sent something new; `asked` is when it was asked for it.
     fn note_giver(&mut self, slot: Slot, asked: Option<Instant>) {
         let now = self.now;
         let Some(neighbour) = self.neighbours.get_mut(slot) else {
@@ -219,10 +219,18 @@ impl Peer {
         self.announce_at = Some(self.announce_at.map_or(at, |old| old.min(at)));
     }
 
-    pub(super) fn handle_surplus(&mut self, slot: Slot, len: u32) {
+    /// A neighbour has sent what is of no use here. Nobody has looked into it, so it keeps no promise; and
+    /// it takes the downlink's time, so there is a limit to it.
+    pub(super) fn handle_surplus(&mut self, slot: Slot, len: u32, out: &mut Outbox) {
         self.stats.bytes_wasted += u64::from(len);
         self.downlink.on_arrival(self.now, len.into());
-        self.note_giver(slot, None);
+        let Some(neighbour) = self.neighbours.get_mut(slot) else {
+            return;
+        };
+        neighbour.heard = self.now;
+        if neighbour.on_surplus(len) {
+            self.handle_misbehaved(slot, out);
+        }
     }
 
     /// `size` is body bytes, milliseconds to the first byte, and to the end.
@@ -333,7 +341,13 @@ impl Peer {
                 let reported_bps = if self.estimate.is_measured() {
                     self.estimate.cdn_bps()
                 } else {
-                    u64::from(content.len) * 8000 / waited_ms
+                    // What was there already, or came from next door, says nothing of the CDN.
+                    let seen_bps = u64::from(content.len) * 8000 / waited_ms;
+                    if segment.bytes_p2p == 0 && request.since <= segment.began_at() {
+                        seen_bps
+                    } else {
+                        seen_bps.min(self.estimate.cdn_bps())
+                    }
                 };
                 self.stats.segments += 1;
                 out.push(Action::Deliver {

@@ -3,7 +3,10 @@
 mod seeds;
 mod show;
 
-use std::{fs, path::PathBuf};
+use std::{
+    fmt, fs,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -80,8 +83,13 @@ impl SimulateArgs {
     /// The options that were asked for.
     ///
     /// # Errors
-    /// If the scenario is not known, not readable, or makes no sense: the caller's mistake.
+    /// If the scenario is not known, not readable, or makes no sense: the caller's mistake, as [`Refused`]
+    /// says.
     pub fn options(&self) -> Result<Options> {
+        self.wanted().context(Refused)
+    }
+
+    fn wanted(&self) -> Result<Options> {
         let mut options = Options::named(&self.scenario)?;
         for change in &self.set {
             options = options
@@ -136,6 +144,9 @@ pub fn simulate(args: &SimulateArgs) -> Result<()> {
         return Ok(());
     }
     let first = args.options()?;
+    for path in [&args.html, &args.json, &args.trace].into_iter().flatten() {
+        check_writable(path)?;
+    }
     if args.print_config {
         print!("{}", toml::to_string(&first)?);
         return Ok(());
@@ -174,6 +185,32 @@ pub fn simulate(args: &SimulateArgs) -> Result<()> {
         None => Ok(()),
         Some(replay) => bail!("an invariant was broken; `{replay}` at commit {COMMIT} replays it"),
     }
+}
+
+/// A run may take hours; that its report cannot be written is better known before.
+fn check_writable(path: &Path) -> Result<()> {
+    if path.as_os_str() != "-" {
+        let mut file = fs::OpenOptions::new();
+        let opened = file.create(true).append(true).open(path);
+        opened.with_context(|| path.display().to_string())?;
+    }
+    Ok(())
+}
+
+/// The options make no sense: nothing was simulated.
+#[derive(Clone, Copy, Debug)]
+pub struct Refused;
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("these options make no sense")
+    }
+}
+
+/// What a program ends with that could not do as it was told: 2 if the options are refused, else 1 (an
+/// invariant was broken, a file cannot be written).
+pub fn exit_code(error: &anyhow::Error) -> u8 {
+    if error.is::<Refused>() { 2 } else { 1 }
 }
 
 /// One report, or the medians of several with their spreads.
@@ -226,8 +263,34 @@ mod tests {
         ] {
             args.set = vec![mistake.to_owned()];
             args.viewers = None;
-            assert!(args.options().is_err(), "{mistake}");
+            let error = args.options().unwrap_err();
+            assert_eq!(exit_code(&error), 2, "{mistake}: {error:#}");
         }
+        args.set = vec!["scenario=mine".to_owned()];
+        let error = format!("{:#}", args.options().unwrap_err());
+        assert!(error.contains("strings need quotes"), "{error}");
+    }
+
+    #[test]
+    fn options_are_judged_when_all_of_them_are_known() {
+        let mut args = args("evening-match");
+        args.minutes = Some(10.0);
+        args.set = ["heal_at_s=300.0", "latency_s=3.0", "segment_s=1.0"]
+            .map(str::to_owned)
+            .to_vec();
+        assert_eq!(args.options().unwrap().heal_at_s, Some(300.0));
+        args.minutes = Some(2.0);
+        assert!(args.options().is_err());
+    }
+
+    #[test]
+    fn a_report_that_cannot_be_written_is_no_run() {
+        let mut args = args("small-channel");
+        args.minutes = Some(600.0);
+        args.html = Some(PathBuf::from("/no/such/folder/report.html"));
+        let error = simulate(&args).unwrap_err();
+        assert!(error.to_string().contains("report.html"), "{error:#}");
+        assert_eq!(exit_code(&error), 1);
     }
 
     #[test]

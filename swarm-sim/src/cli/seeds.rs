@@ -49,7 +49,10 @@ pub(super) fn median_run(reports: &[Report]) -> &Report {
     order[(order.len() - 1) / 2]
 }
 
-/// Every number's median under its name; `spread` has the least and the greatest of those at the
+/// What must be 0, whatever the seed: their sums are told, for a median would hide them.
+const SUMMED: [&str; 2] = ["problems", "bad_pieces_played"];
+
+/// Every number's median under its name, sums of what must be 0; `spread` has the least and the greatest of those at the
 /// top level; what is no number is a list where the runs differ.
 pub(super) fn summary(runs: &[Value]) -> Value {
     let mut spread = Map::new();
@@ -63,6 +66,13 @@ pub(super) fn summary(runs: &[Value]) -> Value {
     }
     let seeds: Vec<&Value> = runs.iter().map(|run| &run["options"]["seed"]).collect();
     let mut summary = middle(&runs.iter().collect::<Vec<_>>());
+    for name in SUMMED {
+        let sum = runs
+            .iter()
+            .filter_map(|run| run[name].as_u64())
+            .sum::<u64>();
+        summary[name] = json!(sum);
+    }
     summary["options"] = runs[0]["options"].clone();
     summary["seeds"] = json!(seeds);
     summary["spread"] = Value::Object(spread);
@@ -112,6 +122,7 @@ mod tests {
                 "offload": offload,
                 "ready_ms": [seed, 10 * seed],
                 "event_hash": hash,
+                "problems": u64::from(seed == 2),
                 "commit": "abc",
             })
         };
@@ -123,5 +134,9 @@ mod tests {
         assert_eq!(summary["seeds"], json!([1, 2, 3]));
         assert_eq!(summary["event_hash"], json!(["a", "b", "c"]));
         assert_eq!(summary["commit"], "abc");
+        assert_eq!(
+            summary["problems"], 1,
+            "one broken run of three is one too many"
+        );
     }
 }

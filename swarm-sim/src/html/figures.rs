@@ -11,6 +11,9 @@ const FIGURES: &[Figure] = &[
     ("Offload (1 - CDN / CDN of the twin)", |r| {
         format!("{:.4}", r.offload)
     }),
+    ("Offload per second played", |r| {
+        format!("{:.4}", r.offload_per_played_s)
+    }),
     ("Offload of honest viewers", |r| {
         format!("{:.4}", r.offload_honest)
     }),
@@ -39,21 +42,34 @@ const FIGURES: &[Figure] = &[
     ("Latency, median, s; twin", |r| {
         format!("{:.2}; {:.2}", r.latency_s_p50, r.latency_s_p50_cdn_only)
     }),
-    ("Changes of rendition per viewer; twin", |r| {
+    ("Bitrate, Mbit/s; twin", |r| {
+        let (ours, theirs) = (&r.quality, &r.quality_cdn_only);
+        format!("{:.3}; {:.3}", ours.bitrate_mbps, theirs.bitrate_mbps)
+    }),
+    ("Changes of rendition per viewer, of them down; twin", |r| {
+        let (ours, theirs) = (&r.quality, &r.quality_cdn_only);
         format!(
-            "{:.2}; {:.2}",
-            r.quality.switches_per_viewer, r.quality_cdn_only.switches_per_viewer
+            "{:.3}, {:.3}; {:.3}, {:.3}",
+            ours.switches_per_viewer,
+            ours.switches_down_per_viewer,
+            theirs.switches_per_viewer,
+            theirs.switches_down_per_viewer
         )
+    }),
+    ("Share of visits that never began to play; twin", |r| {
+        let (ours, theirs) = (&r.quality, &r.quality_cdn_only);
+        format!("{:.4}; {:.4}", ours.never_started, theirs.never_started)
     }),
     ("Wasted bytes", |r| format!("{:.4}", r.bytes_wasted_ratio)),
     ("Bad pieces dropped; played", |r| {
         format!("{}; {}", r.bad_pieces_seen, r.bad_pieces_played)
     }),
     (
-        "CDN peak over 5 s, Mbit/s; twin; what newcomers take",
+        "CDN peak over 5 s, Mbit/s; twin; steady before; what newcomers take",
         |r| {
             let (ours, theirs) = r.cdn_peak_mbps;
-            format!("{ours:.0}; {theirs:.0}; {:.0}", r.cdn_peak_newcomers_mbps)
+            let (steady, newcomers) = (r.cdn_steady_mbps.0, r.cdn_peak_newcomers_mbps);
+            format!("{ours:.0}; {theirs:.0}; {steady:.0}; {newcomers:.0}")
         },
     ),
     ("Groups; viewers in each; upload / bitrate", |r| {

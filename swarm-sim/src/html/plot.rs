@@ -5,7 +5,14 @@ use std::fmt::Write;
 const WIDTH: f64 = 720.0;
 const HEIGHT: f64 = 220.0;
 const MARGIN: f64 = 44.0;
-const COLOURS: [&str; 4] = ["#1668b8", "#c2410c", "#15803d", "#7c3aed"];
+/// A plot has no more lines than these.
+const COLOURS: [&str; 6] = [
+    "#1668b8", "#c2410c", "#15803d", "#7c3aed", "#b45309", "#475569",
+];
+/// Names of lines in a row of the legend, their width, and the height of a row.
+const NAMED: usize = 4;
+const NAME_WIDTH: f64 = 160.0;
+const NAME_HEIGHT: f64 = 14.0;
 /// Steps of the grid in each direction.
 const STEPS: u32 = 4;
 
@@ -29,6 +36,7 @@ struct Axes {
 
 impl Axes {
     fn of(lines: &[Line]) -> Self {
+        assert!(lines.len() <= COLOURS.len(), "a line without a colour");
         let points = || lines.iter().flat_map(|line| &line.points);
         Self {
             x_max: points().map(|p| p.0).fold(1.0, f64::max),
@@ -55,12 +63,15 @@ pub(super) fn plot(page: &mut String, title: &str, lines: &[Line]) {
     grid(page, &axes);
     for (index, (line, colour)) in lines.iter().zip(COLOURS).enumerate() {
         curve(page, &axes, line, colour);
-        let at = MARGIN + 160.0 * index as f64;
+        let at = MARGIN + NAME_WIDTH * (index % NAMED) as f64;
+        let y = NAME_HEIGHT * (index / NAMED) as f64;
         let _ = write!(
             page,
-            "<rect x=\"{at}\" y=\"6\" width=\"10\" height=\"10\" fill=\"{colour}\"/>\
-             <text x=\"{}\" y=\"15\">{}</text>",
+            "<rect x=\"{at}\" y=\"{}\" width=\"10\" height=\"10\" fill=\"{colour}\"/>\
+             <text x=\"{}\" y=\"{}\">{}</text>",
+            y + 2.0,
             at + 14.0,
+            y + 11.0,
             line.name
         );
     }
@@ -101,5 +112,24 @@ fn short(value: f64) -> String {
         v if v >= 100.0 => format!("{v:.0}"),
         v if v >= 2.0 => format!("{v:.1}"),
         v => format!("{v:.2}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_line_is_drawn_and_named_within_the_picture() {
+        let names = ["one", "two", "three", "four", "five"];
+        let lines = names.map(|name| Line::new(name, vec![(0.0, 0.0), (1.0, 1.0)]));
+        let mut page = String::new();
+        plot(&mut page, "five", &lines);
+        assert_eq!(page.matches("fill=\"none\"").count(), 5);
+        for name in names {
+            assert!(page.contains(&format!(">{name}</text>")), "{name}");
+        }
+        let right = MARGIN + NAME_WIDTH * NAMED as f64;
+        assert!(right <= WIDTH && 2.0 * NAME_HEIGHT <= MARGIN);
     }
 }

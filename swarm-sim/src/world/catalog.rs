@@ -147,6 +147,11 @@ impl Catalog {
         &self.segments[&place]
     }
 
+    /// A segment that was asked for before.
+    pub(crate) fn known(&self, place: Place) -> Option<&Segment> {
+        self.segments.get(&place)
+    }
+
     /// A segment that was asked for before, by its id.
     pub(crate) fn by_id(&self, id: SegmentId) -> Option<&Segment> {
         self.segments.get(self.ids.get(&id)?)

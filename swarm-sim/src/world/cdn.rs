@@ -90,6 +90,7 @@ impl Part {
             whole: range.is_none(),
             got: 0,
             step: 0,
+            step_at: self.now,
             began: false,
             since: self.now,
             ttfb_us,
@@ -120,6 +121,7 @@ impl Part {
         current.began = true;
         let step = std::mem::take(&mut current.step);
         current.got += step;
+        current.step_at = now;
         let copy = *current;
         if step > 0 {
             let bytes = u64::from(step);

@@ -4,27 +4,31 @@
 use swarm_core::{
     id::{RequestId, SegmentId},
     limits::{FETCHES_MAX, NEIGHBOURS_MAX, PEER_FRAME_LEN_MAX, TRACKER_FRAME_LEN_MAX},
+    peer::Payload,
     wire::peer::PeerMsg,
 };
 
 use super::{
-    catalog::pieces_below,
+    catalog::{Segment, pieces_below},
+    letters::local_of,
     network::holds,
-    node::{Asker, SlotState, Stored, sent_max},
+    node::{Asked, Asker, Fetching, Live, SlotState, Stored, sent_max},
     part::Part,
 };
 use crate::measure::Metrics;
 
 /// Most bytes of core state for one viewer, whatever happens to it.
-const CORE_BYTES_MAX: u64 = 96 * 1024;
-/// A request that waits longer than this has been forgotten.
+const CORE_BYTES_MAX: u64 = 64 * 1024;
+/// A request that waits longer than this has been forgotten; not so if its bytes are coming over a line that
+/// does not carry what the viewers of the house watch, as long as some have come in the time below.
 const FORGOTTEN_US: u64 = 40_000_000;
+const PROGRESS_US: u64 = 10_000_000;
 /// Small audiences have every message compared with the store, larger ones one in so many.
 const AUDIT_EVERY: u64 = 64;
 const AUDITED_BELOW: u32 = 200;
-/// A timer may be late by as much: machines do not wake up more often than every 5 ms, and hidden
-/// tabs once a second.
-const LATE_US: u64 = 10_000;
+/// A timer may be late by as much: machines do not wake up more often than every 5 ms, plans that are late
+/// already look again after 60 ms, and hidden tabs once a second.
+const LATE_US: u64 = 100_000;
 const LATE_HIDDEN_US: u64 = 1_000_000;
 /// After a fetch that failed the next one may wait as long.
 const RETRY_US: u64 = 2_000_000;
@@ -124,17 +128,21 @@ impl Part {
         }
     }
 
-    /// What is handed to a player is the segment it asked for, whole and verified.
-    pub(super) fn check_delivery(&mut self, node: u32, request: RequestId, id: SegmentId) {
-        let segment = self.catalog.by_id(id);
+    /// What is handed to a player is the segment it asked for, whole and verified. In this world every
+    /// segment has its record: nothing else is there to be played.
+    pub(super) fn check_delivery(&mut self, node: u32, request: RequestId, payload: &Payload) {
         let Some(live) = &self.nodes[node as usize].live else {
             return;
         };
-        let Some((_, seq, _)) = live.request.filter(|r| r.0 == request) else {
+        let Some(asked) = live.asked(request) else {
             return;
         };
-        let right = segment
-            .is_some_and(|segment| segment.place.seq() == seq && live.stored(id) == segment.full());
+        let right = match payload {
+            Payload::Fetch(_) => false,
+            Payload::Segment(id) => self.catalog.by_id(*id).is_some_and(|segment| {
+                segment.place == asked.place && live.stored(*id) == segment.full()
+            }),
+        };
         if !right {
             self.metrics.bad_pieces_played += 1;
             self.broken(node, &|| "plays what is not verified".to_owned());
@@ -155,31 +163,27 @@ impl Part {
         let Some(live) = &self.nodes[node as usize].live else {
             return;
         };
-        let Some((_, seq, _)) = live.request.filter(|r| r.0 == request) else {
+        let Some(asked) = live.asked(request) else {
             return;
         };
         let missing = pieces_below(pieces.into()) & segment.full() & !live.stored(id);
-        if segment.place.seq() != seq || missing != 0 {
+        if segment.place != asked.place || missing != 0 {
             self.metrics.bad_pieces_played += 1;
             self.broken(node, &|| "plays what is not verified".to_owned());
         }
     }
 
-    /// Every missing byte of what the player waits for has a live source, or a timer that goes off
-    /// before the player runs dry.
+    /// Every missing byte of what the player waits for is being fetched, or was asked of somebody, or its plan is
+    /// looked at again before the last moment at which the CDN could still be asked for it in time.
     pub(super) fn check_waiting(&mut self, node: u32) {
         let now = self.now;
         let entry = &self.nodes[node as usize];
         let Some(live) = &entry.live else { return };
-        let Some((_, _, asked_at)) = live.request else {
+        let Some(asked) = live.asked else { return };
+        let Some(segment) = self.catalog.known(asked.place) else {
             return;
         };
-        if now - asked_at > FORGOTTEN_US {
-            return self.broken(node, &|| {
-                format!("waits for {} s", (now - asked_at) / 1_000_000)
-            });
-        }
-        if !live.fetches.is_empty() || now < live.failed_at + RETRY_US {
+        if live.fetches.len() >= FETCHES_MAX || now < live.failed_at + RETRY_US {
             return;
         }
         let late_us = if entry.viewer.hidden {
@@ -187,16 +191,35 @@ impl Part {
         } else {
             LATE_US
         };
-        let dry_at = now + live.player.buffer_us() + late_us;
-        let Some(wakeup) = live.peer.next_wakeup() else {
-            return self.broken(node, &|| "waits for nothing".to_owned());
-        };
-        if wakeup.at.as_micros() > dry_at || live.wakes.is_empty() {
-            let at_s = wakeup.at.as_micros().saturating_sub(now) as f64 / 1e6;
+        let dry_at = now + live.player.buffer_us();
+        let latest = dry_at.saturating_sub(entry.viewer.cdn_rtt_us);
+        if let Err(what) = looked_after(live, &asked, segment, latest.max(now) + late_us) {
+            let left_s = (dry_at - now) as f64 / 1e6;
             self.broken(node, &|| {
-                format!("would look after a request in {at_s} s only")
+                format!("{what}, {left_s} s before its buffer is empty")
             });
         }
+    }
+
+    /// No request is forgotten.
+    pub(super) fn check_forgotten(&mut self, node: u32) {
+        let now = self.now;
+        let entry = &self.nodes[node as usize];
+        let Some(live) = &entry.live else { return };
+        let Some(asked) = live.asked.filter(|a| now - a.since > FORGOTTEN_US) else {
+            return;
+        };
+        let home = entry.viewer.contact.household;
+        let at_home = self.audience().filter(|v| v.contact.household == home);
+        let needed_bps = at_home.count() as u64 * (self.options.bitrate_mbps * 1e6) as u64;
+        let line_bps = self.houses[local_of(home) as usize].down_bps;
+        let comes = |f: &Fetching| f.place == asked.place && now < f.step_at + PROGRESS_US;
+        if needed_bps > line_bps && live.fetches.iter().any(comes) {
+            return;
+        }
+        self.broken(node, &|| {
+            format!("waits for {} s", (now - asked.since) / 1_000_000)
+        });
     }
 
     /// Links are within the limit, and each is to a different viewer.
@@ -216,4 +239,41 @@ impl Part {
             self.broken(node, &|| "is linked twice with the same viewer".to_owned());
         }
     }
+}
+
+/// Whether what a request lacks is on its way from the CDN, or was asked of neighbours, or is planned for until
+/// `latest`; if not, what is wrong.
+fn looked_after(
+    live: &Live,
+    asked: &Asked,
+    segment: &Segment,
+    latest: u64,
+) -> Result<(), &'static str> {
+    let by_player = Asker::Player(asked.request);
+    if live.fetches.iter().any(|fetch| fetch.asker == by_player) {
+        return Ok(());
+    }
+    let Some(waiting) = live.peer.waiting(asked.request) else {
+        return Err("waits for what nobody knows of");
+    };
+    let of_segment = live.fetches.iter().filter(|f| f.place == asked.place);
+    let coming = of_segment.fold(0, |bits, fetch| bits | brought_by(fetch, segment));
+    // What is played while it arrives is fetched in order: the rest follows when the first of it has come.
+    let is_in_order = live.player.is_progressive() && coming != 0;
+    let is_covered = waiting.missing.is_some_and(|bits| bits & !coming == 0);
+    if is_in_order || is_covered || (waiting.missing.is_none() && coming != 0) {
+        return Ok(());
+    }
+    match waiting.plan_at.map(|at| at.as_micros()) {
+        Some(at) if at <= latest && !live.wakes.is_empty() => Ok(()),
+        Some(_) => Err("has pieces that nobody fetches, and looks after them too late"),
+        None => Err("has pieces that nobody fetches, and no plan for them"),
+    }
+}
+
+/// The pieces that a fetch brings.
+fn brought_by(fetch: &Fetching, segment: &Segment) -> u64 {
+    let piece_len = segment.content.piece_len;
+    let end = (fetch.from + fetch.len).div_ceil(piece_len);
+    pieces_below(end) & !pieces_below(fetch.from.div_ceil(piece_len)) & segment.full()
 }

@@ -2,7 +2,7 @@
 
 use swarm_core::{
     id::Slot,
-    peer::{Action, Event as Fact, Input, Outbox, Payload, Span},
+    peer::{Action, Event as Fact, Input, Outbox, Span},
     time::Instant,
 };
 
@@ -48,6 +48,9 @@ impl Part {
             out.clear();
         }
         self.out = out;
+        if self.audit_every() == 1 {
+            self.check_waiting(node);
+        }
     }
 
     fn schedule_wake(&mut self, node: u32) {
@@ -115,9 +118,7 @@ impl Part {
                 payload,
                 reported_bps,
             } => {
-                if let Payload::Segment(id) = payload {
-                    self.check_delivery(node, *request, *id);
-                }
+                self.check_delivery(node, *request, payload);
                 self.segment_arrives(node, *request, *reported_bps);
             }
             Action::Bypass(request) => self.bypass(node, *request),

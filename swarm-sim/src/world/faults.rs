@@ -11,13 +11,17 @@ use super::{
 };
 use crate::{
     options::us,
-    population::{Cheat, household_of},
+    population::{Cheat, Viewer, household_of},
 };
 
 /// How long a link over a cut network is believed to be up.
 const CONSENT_US: u64 = 8_000_000;
 /// How long after healing, or after its arrival, a viewer must have come to rest.
 const CONVERGED_US: u64 = 30_000_000;
+/// It has come to rest if it has played for so long without a stall.
+const CALM_US: u64 = 15_000_000;
+/// Who reaches as many who pass something on, and half of all of them, has links to some.
+const REACHED_MIN: usize = 3;
 /// A line must carry as many times the bitrate for its viewer to have no excuse.
 const EXCUSED_BELOW: u64 = 3;
 
@@ -71,12 +75,14 @@ impl Part {
         for node in 0..self.nodes.len() as u32 {
             let entry = &mut self.nodes[node as usize];
             if entry.viewer.cheat != Cheat::Honest {
-                entry.viewer.cheat = Cheat::Honest;
+                entry.viewer.reform();
+                self.tell_environment(node);
             }
         }
     }
 
-    /// After healing everybody plays and is known to the tracker, unless the line is too thin.
+    /// After healing everybody plays without stalling, unless the line is too thin, is known to the tracker,
+    /// and has a link if there is anybody in reach.
     pub(super) fn check_convergence(&mut self) {
         let (now, options) = (self.now, self.options.clone());
         let Some(heal_at_s) = options.heal_at_s else {
@@ -93,14 +99,36 @@ impl Part {
             let household = local_of(entry.viewer.contact.household) as usize;
             let line_bps = self.houses[household].down_bps.min(entry.viewer.cdn_bps);
             let is_excused = line_bps < needed_bps;
-            let plays = live.player.latency_us(now).is_some() && !live.player.is_stalled();
+            let plays = live.player.is_calm(now, CALM_US);
             let is_known = live.peer.is_joined() || !self.policy.enabled;
-            if !is_known || !(plays || is_excused) {
+            let links = live.peer.stats().links;
+            let is_linked =
+                links > 0 || !self.policy.enabled || !self.must_find_somebody(&entry.viewer);
+            if !(is_known && is_linked && (plays || is_excused)) {
                 self.metrics.on_problem(now, || {
-                    format!("viewer {node} has not recovered: plays {plays}, joined {is_known}")
+                    format!(
+                        "viewer {node} has not recovered: plays {plays}, joined {is_known}, {links} links"
+                    )
                 });
             }
         }
+    }
+
+    /// Whether a viewer reaches so many of its channel that it must have found some of them. With former
+    /// cheats the tracker need not introduce anybody.
+    fn must_find_somebody(&self, viewer: &Viewer) -> bool {
+        if viewer.is_reformed {
+            return false;
+        }
+        let is_giver = |other: &&Viewer| {
+            other.channel == viewer.channel && other.upload_bps > 0 && other.seed != viewer.seed
+        };
+        let givers = self.audience().filter(is_giver);
+        let reached = givers
+            .clone()
+            .filter(|other| viewer.contact.reaches(&other.contact));
+        let reached = reached.count();
+        reached >= REACHED_MIN && 2 * reached >= givers.count()
     }
 
     /// The tracker's connection is gone, or could not be made.

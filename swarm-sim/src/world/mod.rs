@@ -50,6 +50,7 @@ pub(crate) struct Outcome {
 /// A world with or without peers.
 pub(crate) struct World {
     end: u64,
+    /// Of the lowest rendition: what uplinks carry is bounded whatever players choose.
     rate_bps: f64,
     parts: Vec<Mutex<Part>>,
     tracker: Mutex<Tracker>,
@@ -63,7 +64,7 @@ impl World {
             (0..options.parts()).map(|index| Part::new(options, index, enabled, trace_viewers));
         Self {
             end: ORIGIN_US + options.end_us(),
-            rate_bps: options.bitrate_mbps * 1e6,
+            rate_bps: options.ladder_bps()[0] as f64,
             parts: parts.map(Mutex::new).collect(),
             tracker: Mutex::new(Tracker::new(options)),
         }
@@ -129,7 +130,11 @@ impl World {
         };
         let parts: Vec<Part> = self.parts.into_iter().map(into_inner).collect();
         let audience = parts.iter().flat_map(Part::audience);
-        outcome.metrics.reach_bound = reach::bound(audience, self.rate_bps);
+        let channels = reach::by_channel(audience);
+        outcome.metrics.reach_bound = reach::bound(&channels, self.rate_bps);
+        outcome.metrics.uplinks_bound = reach::uplinks_bound(&channels, self.rate_bps);
+        outcome.metrics.channels = channels.len();
+        drop(channels);
         for part in parts {
             outcome.hash = mix(outcome.hash ^ part.hash());
             outcome.events += part.events();

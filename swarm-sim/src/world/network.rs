@@ -21,8 +21,10 @@ const OVERHEAD_PERCENT: u64 = 5;
 const PACKET_LEN: u32 = 1150;
 /// Bytes of a record with its hashes.
 const RECORD_LEN: u32 = 800;
-/// Rate between viewers of one house or site.
+/// Rate of a device on the network of its house or site, in each direction.
 const LAN_BPS: u64 = 200_000_000;
+/// Pieces that a flooder sends in the place of one.
+const FLOOD: usize = 2;
 /// A downlink that is busy for longer than this slows its senders down.
 const BUSY_US: u64 = 30_000;
 
@@ -40,13 +42,14 @@ impl Part {
     /// over a link that is cut.
     fn transmit(&mut self, node: u32, slot: Slot, len: u32) -> Option<(End, u64, u64)> {
         let (now, index) = (self.now, usize::from(slot.0));
-        let live = self.nodes[node as usize].live.as_ref()?;
+        let live = self.nodes[node as usize].live.as_mut()?;
         let SlotState::Linked(mut end) = live.slots[index] else {
             return None;
         };
         let wire_bits = u64::from(len) * 8 * (100 + OVERHEAD_PERCENT) / 100 + 400;
         let left = if end.is_lan {
-            now + wire_bits * 1_000_000 / LAN_BPS
+            live.lan_free.0 = live.lan_free.0.max(now) + wire_bits * 1_000_000 / LAN_BPS;
+            live.lan_free.0
         } else {
             let house = self.house_of(node);
             house.up_free = house.up_free.max(now) + wire_bits * 1_000_000 / house.up_bps.max(1);
@@ -135,6 +138,10 @@ impl Part {
             self.queue.push(now, Event::Sent { at: here, len });
             return;
         }
+        if cheat == Cheat::Flooder {
+            self.queue.push(now, Event::Sent { at: here, len });
+            return self.flood(node, slot, place, piece);
+        }
         self.check_upload(node, len);
         let Some((end, left, arrival)) = self.transmit(node, slot, len) else {
             return;
@@ -154,6 +161,32 @@ impl Part {
         };
         let at = far(&end);
         self.post(end.node, arrival, Event::Piece { at, moving });
+    }
+
+    /// In the place of a piece come several that nobody can use: of a segment that nobody knows.
+    fn flood(&mut self, node: u32, slot: Slot, place: Place, piece: u8) {
+        let unknown = Place::new(place.channel(), place.rendition(), 0);
+        let len = piece_size(&self.catalog.segment(unknown).content, u32::from(piece));
+        for _ in 0..FLOOD {
+            let Some((end, _, arrival)) = self.transmit(node, slot, len) else {
+                return;
+            };
+            let moving = Moving {
+                place: unknown,
+                piece,
+                hop: 0,
+                bad: false,
+                queued: false,
+            };
+            self.post(
+                end.node,
+                arrival,
+                Event::Piece {
+                    at: far(&end),
+                    moving,
+                },
+            );
+        }
     }
 
     pub(super) fn sent(&mut self, at: At, len: u32) {
@@ -204,7 +237,8 @@ impl Part {
         );
     }
 
-    /// A piece has crossed the network; then it crosses the receiver's downlink.
+    /// A piece has crossed the network; then it crosses the receiver's downlink, or that of its device
+    /// if it comes from the same house.
     pub(super) fn piece_arrives(&mut self, at: At, moving: Moving) {
         let Some(end) = self.end(at).copied() else {
             return;
@@ -213,12 +247,8 @@ impl Part {
         let content = self.catalog.segment(moving.place).content;
         let len = piece_size(&content, u32::from(moving.piece));
         if !moving.queued {
-            let house = self.house_of(at.node);
             let bits = u64::from(len) * 8 * (100 + OVERHEAD_PERCENT) / 100;
-            let crossing_us = bits * 1_000_000 / house.down_bps.max(1);
-            let begun = house.down_free.max(now.saturating_sub(crossing_us));
-            house.down_free = begun + crossing_us;
-            let finish = house.down_free;
+            let finish = self.cross_downlink(at.node, end.is_lan, bits);
             if finish > now {
                 let queued = true;
                 let moving = Moving { queued, ..moving };
@@ -234,6 +264,23 @@ impl Part {
             }
         }
         self.take_piece(at, moving, content.id, len);
+    }
+
+    /// When the last of so many bits that are there now has come in.
+    fn cross_downlink(&mut self, node: u32, is_lan: bool, bits: u64) -> u64 {
+        let now = self.now;
+        let (free, bps) = if is_lan {
+            let Some(live) = &mut self.nodes[node as usize].live else {
+                return now;
+            };
+            (&mut live.lan_free.1, LAN_BPS)
+        } else {
+            let house = self.house_of(node);
+            (&mut house.down_free, house.down_bps)
+        };
+        let crossing_us = bits * 1_000_000 / bps.max(1);
+        *free = (*free).max(now.saturating_sub(crossing_us)) + crossing_us;
+        *free
     }
 
     fn take_piece(&mut self, at: At, moving: Moving, segment: SegmentId, len: u32) {

@@ -33,8 +33,11 @@ pub(crate) struct Played {
     pub(crate) stalls: u32,
     pub(crate) stalled_us: u64,
     pub(crate) played_us: u64,
-    pub(crate) switches: u32,
+    /// Changes to a higher rendition, and to a lower one.
+    pub(crate) switches: (u32, u32),
     pub(crate) skipped: u32,
+    /// Segments that the player got, and the sum of their bitrates in bit/s.
+    pub(crate) media: (u64, u64),
 }
 
 /// The near end of a link.
@@ -100,12 +103,22 @@ pub(crate) struct Fetching {
     pub(crate) got: u32,
     /// Length of the step under way.
     pub(crate) step: u32,
+    /// When some of it came last.
+    pub(crate) step_at: u64,
     pub(crate) began: bool,
     pub(crate) since: u64,
     pub(crate) ttfb_us: u64,
     pub(crate) rate_bps: u64,
     pub(crate) fails: bool,
     pub(crate) reason: Reason,
+}
+
+/// What the player waits for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Asked {
+    pub(crate) request: RequestId,
+    pub(crate) place: Place,
+    pub(crate) since: u64,
 }
 
 /// What a present viewer's driver keeps.
@@ -118,14 +131,17 @@ pub(crate) struct Live {
     /// Offers that came before the tracker's word on who makes them.
     pub(crate) knocks: Vec<Knock>,
     pub(crate) cdn_free: u64,
+    /// Until when the device's own network is busy, sending and receiving.
+    pub(crate) lan_free: (u64, u64),
     /// When a fetch failed last.
     pub(crate) failed_at: u64,
     pub(crate) player: Player,
-    pub(crate) request: Option<(RequestId, u64, u64)>,
+    pub(crate) asked: Option<Asked>,
     pub(crate) requests: u32,
     pub(crate) rendition: u8,
     pub(crate) believed_bps: u64,
-    pub(crate) switches: u32,
+    pub(crate) switches: (u32, u32),
+    pub(crate) media: (u64, u64),
     pub(crate) listed: u64,
     /// When timers are set to fire, the earliest last. One that its machine no longer wants stays.
     pub(crate) wakes: Vec<u64>,
@@ -174,13 +190,21 @@ impl SentLately {
 }
 
 /// The most that may be sent in that span with a cap of `upload_bps`, in pieces of `len`: a single one
-/// may be larger than that.
+/// may be larger than that. Whoever may send nothing may send no piece either.
 pub(crate) fn sent_max(upload_bps: u64, len: u32) -> u64 {
+    if upload_bps == 0 {
+        return 0;
+    }
     let span_us = SENT_SLOTS as u64 * SENT_SLOT_US;
     (upload_bps / 8 * span_us / 1_000_000).max(u64::from(len))
 }
 
 impl Live {
+    /// The request of this name, if the player still waits for it.
+    pub(crate) fn asked(&self, request: RequestId) -> Option<Asked> {
+        self.asked.filter(|asked| asked.request == request)
+    }
+
     /// The store's entry of a segment, if there is one.
     pub(crate) fn entry(&mut self, id: SegmentId) -> Option<&mut Stored> {
         self.store.iter_mut().rev().find(|stored| stored.id == id)
@@ -201,5 +225,17 @@ impl Live {
                 hop: 0,
             });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cap_allows_a_single_piece_and_none_allows_nothing() {
+        assert_eq!(sent_max(1_000_000, 65_536), 500_000);
+        assert_eq!(sent_max(8, 65_536), 65_536);
+        assert_eq!(sent_max(0, 65_536), 0);
     }
 }

@@ -143,8 +143,11 @@ impl Part {
             let next = number(self.index, self.houses.len() as u32);
             self.houses.push(House::new(&self.options, next));
         }
-        self.nodes
-            .push(Node::new(&self.options, viewer, &self.houses[house]));
+        let mut node = Node::new(&self.options, viewer, &self.houses[house]);
+        if self.healed {
+            node.viewer.reform();
+        }
+        self.nodes.push(node);
         self.queue.push(at, Event::Arrive { node: local });
     }
 
@@ -202,7 +205,7 @@ impl Part {
     }
 
     /// Who is watching.
-    pub(super) fn audience(&self) -> impl Iterator<Item = &Viewer> {
+    pub(super) fn audience(&self) -> impl Iterator<Item = &Viewer> + Clone {
         let present = self.nodes.iter().filter(|node| node.live.is_some());
         present.map(|node| &node.viewer)
     }
@@ -277,7 +280,12 @@ impl Part {
             let Some(live) = &mut node.live else { continue };
             live.player.advance(now);
             stalled += u32::from(live.player.is_stalled());
-            if !is_measured || !(index as u64 + second).is_multiple_of(SAMPLED) {
+            if !(index as u64 + second).is_multiple_of(SAMPLED) {
+                continue;
+            }
+            let bytes = live.peer.memory_bytes() as u64;
+            super::checks::check_memory(&mut self.metrics, now, index, bytes);
+            if !is_measured {
                 continue;
             }
             if let Some(latency_us) = live.player.latency_us(now) {
@@ -286,9 +294,7 @@ impl Part {
             self.metrics.upload_bps.0 += node.viewer.upload_bps;
             self.metrics.upload_bps.1 += 1;
             if live.joined_at + SETTLED_US < now {
-                let bytes = live.peer.memory_bytes() as u64;
                 self.metrics.on_core(bytes);
-                super::checks::check_memory(&mut self.metrics, now, index, bytes);
             }
         }
         self.metrics.on_audience(now, self.audience, stalled);

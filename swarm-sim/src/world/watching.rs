@@ -10,7 +10,7 @@ use swarm_core::{
 use super::{
     catalog::{Catalog, Place},
     event::Event,
-    node::{Live, Played, SentLately, SlotState},
+    node::{Asked, Live, Played, SentLately, SlotState},
     part::Part,
 };
 use crate::{player::Player, population::Departure};
@@ -32,15 +32,6 @@ impl Part {
         let began = Instant::from_micros(now);
         let viewer = &self.nodes[node as usize].viewer;
         let (seed, stay_us, channel) = (viewer.seed, viewer.stay_us, viewer.channel);
-        let mut flags = ViewerFlags::NATIVE;
-        if viewer.leech {
-            flags = flags.with(ViewerFlags::LEECH);
-        }
-        let environment = Environment {
-            flags,
-            nat: viewer.contact.nat.as_told(),
-            upload_bps_max: viewer.upload_bps,
-        };
         let playlist_us = 3 * viewer.cdn_rtt_us + 20_000;
         let latency_us = crate::options::us(options.latency_s);
         let grain_us = crate::options::us(options.grain_s);
@@ -52,26 +43,43 @@ impl Part {
             fetch_count: 0,
             knocks: Vec::new(),
             cdn_free: 0,
+            lan_free: (0, 0),
             failed_at: 0,
             player: Player::new(now, options.segment_us(), latency_us, grain_us),
-            request: None,
+            asked: None,
             requests: 0,
             rendition: self.catalog.renditions().len() as u8 - 1,
             believed_bps: 0,
-            switches: 0,
+            switches: (0, 0),
+            media: (0, 0),
             listed: 0,
             wakes: Vec::new(),
             joined_at: now,
             sent: SentLately::default(),
         }));
         self.audience += 1;
-        self.input(node, Input::Environment(environment));
+        self.tell_environment(node);
         let stream = Catalog::stream(channel);
         self.input(node, Input::Join { stream, token: b"" });
         self.queue.push(now + playlist_us, Event::Poll { node });
         self.queue
             .push(now + playlist_us, Event::PlayerTick { node });
         self.queue.push(now + stay_us, Event::Leave { node });
+    }
+
+    /// What the driver knows of the device, at the start and when it changes.
+    pub(super) fn tell_environment(&mut self, node: u32) {
+        let viewer = &self.nodes[node as usize].viewer;
+        let mut flags = ViewerFlags::NATIVE;
+        if viewer.leech {
+            flags = flags.with(ViewerFlags::LEECH);
+        }
+        let environment = Environment {
+            flags,
+            nat: viewer.contact.nat.as_told(),
+            upload_bps_max: viewer.upload_bps,
+        };
+        self.input(node, Input::Environment(environment));
     }
 
     pub(super) fn leave(&mut self, node: u32) {
@@ -114,6 +122,7 @@ impl Part {
             played_us: player.played_us,
             switches: live.switches,
             skipped: player.skipped,
+            media: live.media,
         });
     }
 
@@ -166,6 +175,7 @@ impl Part {
         live.player.advance(now);
         self.tell_player(node);
         self.check_waiting(node);
+        self.check_forgotten(node);
         self.check_links(node);
         self.ask_next(node);
         let tick_us = (self.options.segment_us() / 4).clamp(TICK_US.0, TICK_US.1);
@@ -195,19 +205,26 @@ impl Part {
         let Some(live) = &mut self.nodes[node as usize].live else {
             return;
         };
-        if live.request.is_some() {
+        if live.asked.is_some() {
             return;
         }
         live.player.advance(now);
         let Some(seq) = live.player.wants(live.listed) else {
             return;
         };
-        live.requests += 1;
-        let request = RequestId(live.requests);
-        live.request = Some((request, seq, now));
         let place = Place::new(channel, live.rendition, seq);
         let name = self.catalog.segment(place).name;
         self.tell_player(node);
+        let Some(live) = &mut self.nodes[node as usize].live else {
+            return;
+        };
+        live.requests += 1;
+        let request = RequestId(live.requests);
+        live.asked = Some(Asked {
+            request,
+            place,
+            since: now,
+        });
         let grain_ms = (self.options.grain_s * 1000.0) as u32;
         let wanted = Input::Wanted {
             request,
@@ -218,13 +235,9 @@ impl Part {
     }
 
     pub(super) fn bypass(&mut self, node: u32, request: RequestId) {
-        let channel = self.nodes[node as usize].viewer.channel;
-        let Some(live) = &self.nodes[node as usize].live else {
-            return;
-        };
-        if let Some((waiting, seq, _)) = live.request.filter(|r| r.0 == request) {
-            let place = Place::new(channel, live.rendition, seq);
-            self.fetch_for_player(node, waiting, place);
+        let live = self.nodes[node as usize].live.as_ref();
+        if let Some(asked) = live.and_then(|live| live.asked(request)) {
+            self.fetch_for_player(node, request, asked.place);
         }
     }
 
@@ -252,10 +265,11 @@ impl Part {
     ) {
         let now = self.now;
         if let Some(live) = &mut self.nodes[node as usize].live
-            && let Some((_, seq, _)) = live.request.filter(|r| r.0 == request)
+            && let Some(asked) = live.asked(request)
             && live.player.is_progressive()
         {
-            live.player.on_progress(now, seq, (part, whole));
+            live.player
+                .on_progress(now, asked.place.seq(), (part, whole));
         }
     }
 
@@ -265,10 +279,13 @@ impl Part {
         let Some(live) = &mut self.nodes[node as usize].live else {
             return;
         };
-        let Some((_, seq, _)) = live.request.filter(|r| r.0 == request) else {
+        let Some(Asked { place, .. }) = live.asked(request) else {
             return;
         };
-        live.request = None;
+        let seq = place.seq();
+        live.asked = None;
+        live.media.0 += 1;
+        live.media.1 += self.catalog.renditions()[usize::from(place.rendition())];
         live.player.on_segment(now, seq);
         live.believed_bps = if live.believed_bps == 0 {
             bps
@@ -295,7 +312,11 @@ impl Part {
             return;
         }
         let old = std::mem::replace(&mut live.rendition, best);
-        live.switches += 1;
+        if best > old {
+            live.switches.0 += 1;
+        } else {
+            live.switches.1 += 1;
+        }
         self.queue.push(self.now, Event::Switch { node, from: old });
     }
 

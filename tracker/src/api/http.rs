@@ -174,8 +174,9 @@ const fn end_drain(node: String) -> Question {
 
 /// Asks this node and all others, and makes one answer of it.
 async fn answer_question(context: &Arc<Context>, question: &Question) -> Answer {
+    let stopping = || text(StatusCode::SERVICE_UNAVAILABLE, "stopping\n");
     let Some(reply) = ask_all(context, question).await else {
-        return text(StatusCode::SERVICE_UNAVAILABLE, "stopping\n");
+        return stopping();
     };
     let no_viewers = || text(StatusCode::NOT_FOUND, "no viewers of this stream\n");
     match reply {
@@ -190,7 +191,12 @@ async fn answer_question(context: &Arc<Context>, question: &Question) -> Answer 
         Reply::Viewer(Some(found)) => json(&found),
         Reply::Swarms(swarms) => json(&swarms.shown()),
         Reply::Swarm(found) => found.map_or_else(no_viewers, |found| json(&found)),
-        Reply::Viewer(None) | Reply::Done(false) => {
+        // The next node that runs its stream, or lets it in, is to know, too.
+        Reply::Kicked(Some(who)) => match ask_all(context, &Question::Bar(who)).await {
+            Some(_) => text(StatusCode::OK, "done\n"),
+            None => stopping(),
+        },
+        Reply::Viewer(None) | Reply::Kicked(None) | Reply::Done(false) => {
             text(StatusCode::NOT_FOUND, "no such viewer or node\n")
         }
         // Nodes alone ask what was told.

@@ -18,7 +18,7 @@ mod swarms;
 mod tests;
 
 pub(crate) use http::{answer, answer_metrics};
-pub(crate) use question::{Answers, census, is_watched, serve_peers, told};
+pub(crate) use question::{Answers, Census, census, is_watched, serve_peers, told};
 pub(crate) use summary::Stream;
 
 use std::collections::BTreeMap;
@@ -93,6 +93,6 @@ const fn nat_name(nat: Nat) -> &'static str {
 }
 
 /// The share of bytes that came from peers.
-fn offload(p2p: u64, cdn: u64) -> f64 {
+pub(crate) fn offload(p2p: u64, cdn: u64) -> f64 {
     p2p as f64 / (p2p + cdn).max(1) as f64
 }

@@ -19,9 +19,11 @@ use super::{
 };
 use crate::{
     cluster::Asked,
+    kicked::Outcast,
     metrics::Counters,
     server::Context,
     shard::{Command, Sight},
+    webhooks::Told,
     webtorrent::{Id20, SwarmDetail},
 };
 
@@ -42,7 +44,7 @@ pub(super) enum Question {
     Streams,
     /// All streams, far more than a page would show.
     Census,
-    /// Which starts of streams the broadcaster's services were told.
+    /// What the broadcaster's services were told of which streams.
     Told,
     Stream(String),
     Groups(String),
@@ -54,6 +56,8 @@ pub(super) enum Question {
     },
     Viewer(String),
     Kick(String),
+    /// Who was kicked by another node is not to come back by this one.
+    Bar(Outcast),
     /// WebTorrent viewers: their swarms, one of them, and the end of one viewer's stay there.
     Swarms,
     Swarm(String),
@@ -73,14 +77,15 @@ pub(super) enum Question {
 pub(super) enum Reply {
     Nodes(Vec<Node>),
     Streams(Streams),
-    /// Streams, and when they started, in milliseconds since 1970.
-    Told(Vec<(String, u64)>),
+    Told(Told),
     Stream(Option<Box<Detail>>),
     Groups(Option<Groups>),
     Mesh(Option<Box<Mesh>>),
     Viewer(Option<Box<Neighbourhood>>),
     Swarms(SwarmList),
     Swarm(Option<Box<SwarmDetail>>),
+    /// Who was sent away.
+    Kicked(Option<Outcast>),
     /// Whether there was something to do.
     Done(bool),
 }
@@ -91,13 +96,20 @@ async fn answer_here(context: &Arc<Context>, question: &Question) -> Option<Repl
     match question {
         Question::Kick(peer) => {
             let Some(peer) = peer_of(peer) else {
-                return Some(Reply::Done(false));
+                return Some(Reply::Kicked(None));
             };
             let kicked = ask(context, |answer| Command::Kick(peer, answer)).await?;
-            if kicked {
+            if kicked.is_some() {
                 tracing::info!(viewer = %peer, "kicked");
             }
-            Some(Reply::Done(kicked))
+            Some(Reply::Kicked(kicked.as_ref().map(Outcast::from)))
+        }
+        Question::Bar(who) => {
+            let who = who.identity();
+            if let Some(who) = who {
+                context.shard.send(Command::Bar(who)).await.ok()?;
+            }
+            Some(Reply::Done(who.is_some()))
         }
         Question::Swarms => Some(Reply::Swarms(SwarmList::new(context.webtorrent.lines()))),
         Question::Swarm(hex) => {
@@ -203,6 +215,7 @@ fn see(sight: &Sight<'_>, question: &Question, node: &str) -> Reply {
         Question::Nodes
         | Question::Told
         | Question::Kick(_)
+        | Question::Bar(_)
         | Question::Drain { .. }
         | Question::Swarms
         | Question::Swarm(_)
@@ -216,7 +229,7 @@ impl Reply {
         match (self, other) {
             (Self::Nodes(all), Self::Nodes(more)) => all.extend(more),
             (Self::Streams(all), Self::Streams(more)) => all.merge(more),
-            (Self::Told(all), Self::Told(more)) => all.extend(more),
+            (Self::Told(all), Self::Told(more)) => all.merge(more),
             (Self::Stream(all), Self::Stream(more)) => {
                 join(all, more, |all, more| all.merge(*more));
             }
@@ -227,6 +240,7 @@ impl Reply {
             (Self::Swarm(all), Self::Swarm(more)) => {
                 join(all, more, |all, more| all.merge(*more));
             }
+            (Self::Kicked(all), Self::Kicked(more)) => join(all, more, |_, _| {}),
             (Self::Done(all), Self::Done(more)) => *all |= more,
             _ => {}
         }
@@ -243,6 +257,16 @@ fn join<T>(all: &mut Option<T>, more: Option<T>, merge: impl FnOnce(&mut T, T)) 
 
 /// What this node and all others answer, as one.
 pub(super) async fn ask_all(context: &Arc<Context>, question: &Question) -> Option<Reply> {
+    Some(ask_counting(context, question).await?.0)
+}
+
+/// As [`ask_all`]; and how many other nodes there are, and have answered.
+async fn ask_counting(
+    context: &Arc<Context>,
+    question: &Question,
+) -> Option<(Reply, usize, usize)> {
+    let others_len = context.peers.as_ref().map_or(0, |peers| peers.others_len());
+    let mut answered = 0;
     let others = async {
         match (&context.peers, serde_json::to_vec(question)) {
             (Some(peers), Ok(question)) => peers.ask(question).await,
@@ -254,26 +278,39 @@ pub(super) async fn ask_all(context: &Arc<Context>, question: &Question) -> Opti
     for other in others {
         if let Ok(other) = serde_json::from_slice(&other) {
             reply.merge(other);
+            answered += 1;
         }
     }
-    Some(reply)
+    Some((reply, others_len, answered))
 }
 
-/// The streams of all nodes, and whether there are more than are listed; `None` if the tracker stops.
-pub(crate) async fn census(context: &Arc<Context>) -> Option<(Vec<Stream>, bool)> {
-    match ask_all(context, &Question::Census).await? {
-        Reply::Streams(all) => {
-            let cut = all.is_cut();
-            Some((all.streams, cut))
-        }
+/// The streams of all nodes.
+#[derive(Debug, Default)]
+pub(crate) struct Census {
+    pub(crate) streams: Vec<Stream>,
+    /// There are more than are listed.
+    pub(crate) cut: bool,
+    /// All nodes have answered.
+    pub(crate) whole: bool,
+}
+
+/// Counts the streams of all nodes; `None` if the tracker stops.
+pub(crate) async fn census(context: &Arc<Context>) -> Option<Census> {
+    match ask_counting(context, &Question::Census).await? {
+        (Reply::Streams(all), others, answered) => Some(Census {
+            cut: all.is_cut(),
+            streams: all.streams,
+            whole: answered >= others,
+        }),
         _ => None,
     }
 }
 
-/// Which starts of streams were told, by whichever node; `None` if the tracker stops.
-pub(crate) async fn told(context: &Arc<Context>) -> Option<Vec<(String, u64)>> {
-    match ask_all(context, &Question::Told).await? {
-        Reply::Told(told) => Some(told),
+/// What was told of which streams, by whichever node, and whether another one has answered at all;
+/// `None` if the tracker stops.
+pub(crate) async fn told(context: &Arc<Context>) -> Option<(Told, bool)> {
+    match ask_counting(context, &Question::Told).await? {
+        (Reply::Told(told), _, answered) => Some((told, answered > 0)),
         _ => None,
     }
 }

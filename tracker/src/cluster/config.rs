@@ -13,7 +13,8 @@ use crate::Error;
 #[serde(deny_unknown_fields, default)]
 pub struct ClusterConfig {
     /// NATS servers of one NATS cluster, such as `nats://10.0.0.1:4222`; `tls://` for TLS. A user
-    /// and password, or a token, may stand before an `@`.
+    /// and password, or a token, may stand before an `@`, the same in all addresses that have one, and
+    /// percent-encoded.
     pub servers: Vec<String>,
     /// A NATS credentials file.
     pub credentials: Option<PathBuf>,

@@ -1,10 +1,14 @@
 //! The connection to NATS, and the task that serves the router with it.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
+    collections::VecDeque,
     pin::pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicU8, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -14,7 +18,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use tokio::{
     sync::{mpsc, oneshot},
-    time,
+    time::{self, Instant},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -33,6 +37,9 @@ const PUBLISH_MAX: usize = 1024;
 const RECEIVE_MAX: usize = 16 * 1024;
 /// Commands or outputs that are taken in one turn.
 const TURN_MAX: usize = 256;
+/// Commands that wait for the shard, beside those that a move of viewers makes at once; while there are
+/// as many, no more are taken.
+const WAITING_MAX: usize = 4 * TURN_MAX;
 /// For the last words at the end.
 const FLUSH_TIME_MAX: Duration = Duration::from_secs(1);
 /// A silent NATS server is asked for a sign of life this often.
@@ -55,6 +62,9 @@ pub(super) struct Link {
     publish: mpsc::Sender<(String, Bytes)>,
     counters: Arc<Counters>,
     peers: Arc<Peers>,
+    /// Whether NATS is there, and since when it is or is not.
+    connected: (bool, Instant),
+    lost_after: Duration,
 }
 
 /// The APIs of the other nodes.
@@ -63,7 +73,18 @@ pub(crate) struct Peers {
     subject: String,
     me: NodeId,
     others: AtomicUsize,
-    first: AtomicBool,
+    standing: AtomicU8,
+}
+
+/// What a node does where one speaks for all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// Another one speaks, or it is not known yet which.
+    Listens,
+    /// It speaks for all.
+    Speaks,
+    /// NATS is away: it cannot know what happens elsewhere.
+    Alone,
 }
 
 /// A question of another node's API.
@@ -90,7 +111,8 @@ pub(super) async fn connect(
         parsed.map_err(|error| wrong("servers", &error))
     });
     let servers = servers.collect::<Result<Vec<_>, _>>()?;
-    let client = options(config, counters).await?.connect(servers).await;
+    let options = options(config, &servers, counters).await?;
+    let client = options.connect(servers).await;
     let client = client.map_err(|error| wrong("servers", &error))?;
     let subject = config.subject.clone();
     let all = subscribe(&client, format!("{subject}.all")).await?;
@@ -105,7 +127,7 @@ pub(super) async fn connect(
         subject: subject.clone(),
         me,
         others: AtomicUsize::new(0),
-        first: AtomicBool::new(true),
+        standing: AtomicU8::new(Standing::Listens as u8),
     });
     let link = Link {
         client,
@@ -115,11 +137,14 @@ pub(super) async fn connect(
         publish,
         counters: Arc::clone(counters),
         peers,
+        connected: (false, Instant::now()),
+        lost_after: Duration::from_millis(u64::from(config.lost_after_ms)),
     };
     Ok((link, questions_asked))
 }
 
-/// Serves the router until `stop`.
+/// Serves the router until `stop`, or until the shard has ended. A busy shard makes wait what is for it
+/// and nothing else: the other nodes hear this one, and its shard is heard, however many viewers move.
 pub(super) async fn serve(
     mut link: Link,
     mut router: Router,
@@ -128,19 +153,25 @@ pub(super) async fn serve(
     stop: CancellationToken,
 ) {
     let (mut said, mut told, mut posted) = (Vec::new(), Vec::new(), Vec::new());
+    let mut waiting = VecDeque::new();
     loop {
+        let takes_more = waiting.len() < WAITING_MAX;
         tokio::select! {
             () = stop.cancelled() => break,
             () = time::sleep_until(router.wakeup_at()) => router.handle_tick(),
+            // There is room, which is used below; or the shard has ended.
+            room = shard.reserve(), if !waiting.is_empty() => if room.is_err() {
+                break;
+            },
             Some(message) = link.all.next() => {
                 Counters::add(&link.counters.cluster_messages_in);
                 router.handle_broadcast(&message.payload);
             }
-            Some(message) = link.mine.next() => {
+            Some(message) = link.mine.next(), if takes_more => {
                 Counters::add(&link.counters.cluster_messages_in);
                 router.handle_message(&message.payload);
             }
-            count = inlets.commands.recv_many(&mut said, TURN_MAX) => {
+            count = inlets.commands.recv_many(&mut said, TURN_MAX), if takes_more => {
                 if count == 0 {
                     break;
                 }
@@ -153,11 +184,15 @@ pub(super) async fn serve(
                 posted.drain(..).for_each(|post| router.handle_post(&post));
             }
         }
-        link.peers.update(&router);
+        link.update_peers(&router);
         link.send(router.take_messages());
-        for command in router.take_commands() {
-            // Fails only when the tracker stops.
-            let _ = shard.send(command).await;
+        waiting.extend(router.take_commands());
+        while !waiting.is_empty()
+            && let Ok(room) = shard.try_reserve()
+        {
+            if let Some(command) = waiting.pop_front() {
+                room.send(command);
+            }
         }
     }
     router.handle_stop();
@@ -176,6 +211,22 @@ pub(super) async fn serve(
 impl Link {
     pub(super) fn peers(&self) -> Arc<Peers> {
         Arc::clone(&self.peers)
+    }
+
+    fn update_peers(&mut self, router: &Router) {
+        let connected = self.client.connection_state() == State::Connected;
+        if connected != self.connected.0 {
+            self.connected = (connected, Instant::now());
+        }
+        let lasts = self.connected.1.elapsed() > self.lost_after;
+        let standing = match connected {
+            true if lasts && router.is_settled() && router.is_first() => Standing::Speaks,
+            false if lasts => Standing::Alone,
+            _ => Standing::Listens,
+        };
+        let peers = &self.peers;
+        peers.others.store(router.others_len(), Ordering::Relaxed);
+        peers.standing.store(standing as u8, Ordering::Relaxed);
     }
 
     fn send(&self, messages: Vec<Outgoing>) {
@@ -197,19 +248,22 @@ impl Peers {
         self.me.to_string()
     }
 
-    /// Whether this is the node that speaks for all.
-    pub(crate) fn is_first(&self) -> bool {
-        self.first.load(Ordering::Relaxed)
+    /// Whether this node speaks for all.
+    pub(crate) fn standing(&self) -> Standing {
+        let all = [Standing::Listens, Standing::Speaks, Standing::Alone];
+        let known = self.standing.load(Ordering::Relaxed);
+        let now = all.into_iter().find(|standing| *standing as u8 == known);
+        now.unwrap_or(Standing::Listens)
     }
 
-    fn update(&self, router: &Router) {
-        self.others.store(router.others_len(), Ordering::Relaxed);
-        self.first.store(router.is_first(), Ordering::Relaxed);
+    /// How many other nodes live.
+    pub(crate) fn others_len(&self) -> usize {
+        self.others.load(Ordering::Relaxed)
     }
 
     /// What the other nodes answer, as far as they do so in time.
     pub(crate) async fn ask(&self, question: Vec<u8>) -> Vec<Bytes> {
-        let others = self.others.load(Ordering::Relaxed);
+        let others = self.others_len();
         if others == 0 || self.client.connection_state() != State::Connected {
             return Vec::new();
         }
@@ -232,10 +286,16 @@ impl Peers {
 
 async fn options(
     config: &ClusterConfig,
+    servers: &[ServerAddr],
     counters: &Arc<Counters>,
 ) -> Result<ConnectOptions, Error> {
     let counters = Arc::clone(counters);
-    let options = ConnectOptions::new()
+    let options = match identity_in(servers)? {
+        None => ConnectOptions::new(),
+        Some((user, Some(password))) => ConnectOptions::with_user_and_password(user, password),
+        Some((token, None)) => ConnectOptions::with_token(token),
+    };
+    let options = options
         .name("shoal tracker")
         .retry_on_initial_connect()
         .ping_interval(PING)
@@ -255,6 +315,36 @@ async fn options(
             options.map_err(|error| wrong("credentials", &error))
         }
     }
+}
+
+/// The user and password, or the token alone, that stand in the servers' addresses. The client itself
+/// does not look there.
+fn identity_in(servers: &[ServerAddr]) -> Result<Option<(String, Option<String>)>, Error> {
+    let named = servers.iter().filter(|server| server.username().is_some());
+    let mut all: Vec<_> = named.map(|s| (s.username(), s.password())).collect();
+    all.dedup();
+    let [(user, password)] = all[..] else {
+        let why = "all of them take the same user and password";
+        let one = all.is_empty().then_some(None);
+        return one.ok_or_else(|| wrong("servers", &why));
+    };
+    let unescaped = |text: &str| {
+        unescape(text).ok_or_else(|| wrong("servers", &"a % in a user or password is to be %25"))
+    };
+    let user = unescaped(user.unwrap_or_default())?;
+    Ok(Some((user, password.map(unescaped).transpose()?)))
+}
+
+/// A part of an address without its escapes (RFC 3986, section 2.1); `None` if they are malformed.
+fn unescape(text: &str) -> Option<String> {
+    let mut parts = text.split('%');
+    let mut bytes = parts.next()?.as_bytes().to_vec();
+    for part in parts {
+        let (digits, rest) = part.split_at_checked(2)?;
+        bytes.append(&mut hex::decode(digits).ok()?);
+        bytes.extend_from_slice(rest.as_bytes());
+    }
+    String::from_utf8(bytes).ok()
 }
 
 fn on_event(event: &Event, counters: &Counters) {

@@ -36,7 +36,8 @@ pub(super) struct Hello {
     pub(super) draining: bool,
     /// Viewers that are connected to it.
     pub(super) viewers: u32,
-    /// Of the streams that it would own whole: those that are split.
+    /// The streams that are split, as far as it knows: its word counts for those that it would own
+    /// whole, and for all of them where it was there before.
     pub(super) splits: Vec<StreamId>,
     /// Streams of which it holds many viewers, and how many.
     pub(super) big: Vec<(StreamId, u32)>,
@@ -57,6 +58,8 @@ pub(super) struct Members {
     split_above: u64,
     split_by: SplitBy,
     others: BTreeMap<NodeId, Other>,
+    /// When a node came or went the last time; at first, when this one came itself.
+    changed_ms: u64,
     splits: BTreeSet<StreamId>,
 }
 
@@ -69,6 +72,7 @@ impl Members {
             split_above: u64::from(config.split_above),
             split_by: config.split_by,
             others: BTreeMap::new(),
+            changed_ms: 0,
             splits: BTreeSet::new(),
         }
     }
@@ -109,13 +113,25 @@ impl Members {
         let announced: BTreeSet<StreamId> = hello.splits.iter().copied().collect();
         let heard_ms = now_ms;
         self.others.insert(node, Other { hello, heard_ms });
-        let split_news = self.follow_splits(node, &announced);
+        if known.is_none() {
+            self.changed_ms = now_ms;
+        }
+        let split_news = self.follow_splits(now_ms, node, &announced);
         (known.is_none(), known != Some(draining) || split_news)
     }
 
     /// Whether the node was known.
-    pub(super) fn on_bye(&mut self, node: NodeId) -> bool {
-        self.others.remove(&node).is_some()
+    pub(super) fn on_bye(&mut self, now_ms: u64, node: NodeId) -> bool {
+        let known = self.others.remove(&node).is_some();
+        if known {
+            self.changed_ms = now_ms;
+        }
+        known
+    }
+
+    /// Whether no node has come or gone for so long that all know the same ones, and what they say.
+    pub(super) const fn is_settled(&self, now_ms: u64) -> bool {
+        now_ms.saturating_sub(self.changed_ms) > self.lost_after_ms
     }
 
     /// The nodes that have been silent for too long; they are forgotten.
@@ -126,6 +142,7 @@ impl Members {
         let lost: Vec<NodeId> = lost.map(|(node, _)| *node).collect();
         for node in &lost {
             self.others.remove(node);
+            self.changed_ms = now_ms;
         }
         lost
     }
@@ -152,15 +169,11 @@ impl Members {
         self.splits.iter().copied()
     }
 
-    /// The splits that this node decides on.
-    pub(super) fn own_splits(&self) -> Vec<StreamId> {
-        let mine = |stream: &StreamId| self.owner(*stream, 0) == self.me;
-        self.splits().filter(mine).collect()
-    }
-
     /// Decides which of the streams that this node would own whole are split, and whether that has
-    /// changed. `mine` counts the viewers that are connected here.
-    pub(super) fn decide_splits(&mut self, mine: &BTreeMap<StreamId, u32>) -> bool {
+    /// changed. `mine` counts the viewers that are connected here. Parts are joined again only where
+    /// the counts can be believed: not while nodes come and go, and not by a node that hears nobody.
+    pub(super) fn decide_splits(&mut self, now_ms: u64, mine: &BTreeMap<StreamId, u32>) -> bool {
+        let may_join = self.is_settled(now_ms) && !self.others.is_empty();
         let mut totals: BTreeMap<StreamId, u64> = self.splits().map(|s| (s, 0)).collect();
         let others = self.others.values().flat_map(|o| o.hello.big.iter());
         let all = others.map(|(stream, n)| (*stream, *n));
@@ -175,7 +188,7 @@ impl Members {
             let split = self.splits.contains(&stream);
             if !split && viewers > self.split_above && self.splits.len() < SPLITS_MAX {
                 changed |= self.splits.insert(stream);
-            } else if split && viewers < self.split_above / 2 {
+            } else if split && may_join && viewers < self.split_above / 2 {
                 changed |= self.splits.remove(&stream);
             }
         }
@@ -188,19 +201,20 @@ impl Members {
         (self.split_above / (2 * NODES_MAX as u64)).max(1) as u32
     }
 
-    /// Takes over what the node that decides on a stream has decided.
-    fn follow_splits(&mut self, node: NodeId, announced: &BTreeSet<StreamId>) -> bool {
+    /// Takes over what the node that decides on a stream has decided. While nodes come and go that
+    /// may be one that has yet to hear of it, so anybody's splits are believed then, and kept.
+    fn follow_splits(&mut self, now_ms: u64, node: NodeId, announced: &BTreeSet<StreamId>) -> bool {
+        let settled = self.is_settled(now_ms);
         let all: BTreeSet<StreamId> = self.splits.union(announced).copied().collect();
         let mut changed = false;
         for stream in all {
-            if self.owner(stream, 0) != node {
-                continue;
+            let decides = self.owner(stream, 0) == node;
+            if announced.contains(&stream) {
+                let believed = decides || !settled;
+                changed |= believed && self.splits.len() < SPLITS_MAX && self.splits.insert(stream);
+            } else if decides && settled {
+                changed |= self.splits.remove(&stream);
             }
-            changed |= if announced.contains(&stream) {
-                self.splits.len() < SPLITS_MAX && self.splits.insert(stream)
-            } else {
-                self.splits.remove(&stream)
-            };
         }
         changed
     }
@@ -241,6 +255,9 @@ fn weight(node: NodeId, stream: StreamId, region: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A time at which no node has come or gone for long.
+    const SETTLED_MS: u64 = 10_000;
 
     fn hello(node: u64) -> Hello {
         Hello {
@@ -323,7 +340,7 @@ mod tests {
             }
         }
         drained.set_draining(true);
-        drained.on_bye(NodeId(2));
+        drained.on_bye(0, NodeId(2));
         let owner = drained.owner_of(StreamId([1; 16]), &nowhere);
         assert_eq!(owner, NodeId(1), "nobody else is there");
     }
@@ -340,12 +357,12 @@ mod tests {
             members.on_hello(0, told);
         }
         assert!(
-            !all[1 - decider].decide_splits(&large),
+            !all[1 - decider].decide_splits(SETTLED_MS, &large),
             "not its to decide on"
         );
-        assert!(all[decider].decide_splits(&large));
+        assert!(all[decider].decide_splits(SETTLED_MS, &large));
         let mut told = hello(decider as u64 + 1);
-        told.splits = all[decider].own_splits();
+        told.splits = all[decider].splits().collect();
         assert_eq!(told.splits, [stream]);
         assert_eq!(all[1 - decider].on_hello(0, told), (false, true));
         let countries = [*b"DE", *b"FR", *b"NL", *b"PL", *b"US", *b"BR", *b"IN"];
@@ -362,10 +379,72 @@ mod tests {
             .collect();
         assert_eq!(owners.len(), 2, "the regions are shared");
         // Somewhat fewer viewers change nothing; far fewer make it whole again.
-        assert!(!all[decider].decide_splits(&BTreeMap::from([(stream, 50_000)])));
-        assert!(all[decider].decide_splits(&BTreeMap::from([(stream, 1_000)])));
+        let fewer = BTreeMap::from([(stream, 50_000)]);
+        assert!(!all[decider].decide_splits(SETTLED_MS, &fewer));
+        let few = BTreeMap::from([(stream, 1_000)]);
+        assert!(all[decider].decide_splits(SETTLED_MS, &few));
         let told = hello(decider as u64 + 1);
-        assert_eq!(all[1 - decider].on_hello(0, told), (false, true));
+        let news = all[1 - decider].on_hello(SETTLED_MS, told);
+        assert_eq!(news, (false, true));
+    }
+
+    #[test]
+    fn a_node_that_comes_and_is_to_decide_does_not_join_what_is_split() {
+        let stream = StreamId([7; 16]);
+        let all = [1, 2, 3].map(NodeId).into_iter();
+        let came = heaviest(all, stream, 0).unwrap();
+        let others: Vec<u64> = (1..=3).filter(|node| *node != came.0).collect();
+        let mut old = [
+            members(others[0], &others[1..]),
+            members(others[1], &others[..1]),
+        ];
+        for members in &mut old {
+            members.splits.insert(stream);
+        }
+        let told_by = |members: &Members, viewers: u32| Hello {
+            splits: members.splits().collect(),
+            big: vec![(stream, viewers)],
+            ..hello(members.me.0)
+        };
+        let mut new = members(came.0, &[]);
+        let now_ms = 60_000;
+        new.changed_ms = now_ms;
+        // It has heard nobody, or one alone, and counts few viewers.
+        for members in &mut old {
+            let (known, _) = members.on_hello(now_ms, told_by(&new, 0));
+            assert!(known);
+            assert!(members.splits.contains(&stream), "on its first word");
+        }
+        new.on_hello(now_ms, told_by(&old[0], 90_000));
+        assert!(!new.decide_splits(now_ms + 1, &BTreeMap::new()));
+        new.on_hello(now_ms, told_by(&old[1], 90_000));
+        for now_ms in [now_ms + 1_000, now_ms + SETTLED_MS] {
+            assert!(!new.decide_splits(now_ms, &BTreeMap::new()));
+            let told = told_by(&new, 0);
+            assert_eq!(told.splits, [stream]);
+            for members in &mut old {
+                members.on_hello(now_ms, told.clone());
+                assert!(members.splits.contains(&stream));
+            }
+        }
+        // Then it counts as everybody does, and its word is the last.
+        for members in &old {
+            new.on_hello(now_ms + SETTLED_MS, told_by(members, 100));
+        }
+        assert!(new.decide_splits(now_ms + SETTLED_MS, &BTreeMap::new()));
+        for members in &mut old {
+            let told = told_by(&new, 0);
+            assert_eq!(members.on_hello(now_ms + SETTLED_MS, told), (false, true));
+            assert!(members.splits.is_empty());
+        }
+    }
+
+    #[test]
+    fn who_hears_nobody_keeps_what_is_split() {
+        let mut alone = members(1, &[2]);
+        alone.splits.insert(StreamId([7; 16]));
+        assert_eq!(alone.expire(SETTLED_MS), [NodeId(2)]);
+        assert!(!alone.decide_splits(3 * SETTLED_MS, &BTreeMap::new()));
     }
 
     #[test]

@@ -14,11 +14,11 @@ use swarm_core::{
 };
 
 use super::members::{BIG_MAX, Hello, NAME_LEN_MAX, NodeId, SPLITS_MAX};
-use crate::{shard::Join, sink::Sink};
+use crate::{kicked::BearerMark, shard::Join, sink::Sink};
 use words::GuestWords;
 
 /// The version that this node speaks; others are not understood.
-pub(super) const VERSION: u8 = 2;
+pub(super) const VERSION: u8 = 3;
 /// Longest message, in bytes; below the 1 MiB that NATS servers take.
 pub(super) const MESSAGE_LEN_MAX: usize = 256 * 1024;
 /// Longest name of an ISP or a site, in bytes.
@@ -57,6 +57,7 @@ pub(super) enum Broadcast {
 pub(super) struct Arrival {
     /// The connection in it is not yet one of the receiver's.
     pub(super) joined: Joined,
+    pub(super) bearer: Option<BearerMark>,
     pub(super) isp: Option<String>,
     /// What the operator calls its site.
     pub(super) site: Option<String>,
@@ -262,8 +263,7 @@ impl Arrival {
             site: self.joined.network.site.zip(self.site),
             joined: self.joined,
             isp: self.isp,
-            // Known to the node that holds the connection.
-            bearer: None,
+            bearer: self.bearer,
             stun: self.stun,
             outgoing,
         }
@@ -273,6 +273,7 @@ impl Arrival {
         let joined = &self.joined;
         out.u64(joined.peer.0);
         out.u8(u8::from(joined.resumed));
+        out.u64(self.bearer.map_or(0, BearerMark::get));
         encode_network(&joined.network, out);
         for name in [&self.isp, &self.site] {
             out.blob(name.as_deref().unwrap_or_default().as_bytes());
@@ -298,6 +299,7 @@ impl Arrival {
 
     fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
         let (peer, resumed) = (PeerId(reader.u64()?), flag(reader)?);
+        let bearer = BearerMark::new(reader.u64()?);
         let network = decode_network(reader)?;
         let mut name = |field| {
             let name = reader.text(field, PLACE_LEN_MAX)?;
@@ -325,6 +327,7 @@ impl Arrival {
         };
         Ok(Self {
             joined,
+            bearer,
             isp,
             site,
             stun,
@@ -435,6 +438,7 @@ mod tests {
                     mode: P2pMode::Leech,
                 },
             },
+            bearer: BearerMark::new(u64::MAX - 9),
             isp: Some("Isarnetz".into()),
             site: Some("headquarters".into()),
             stun: vec!["192.0.2.1:3478".into()],

@@ -18,7 +18,7 @@ mod router;
 
 pub use config::{ClusterConfig, SplitBy};
 pub(crate) use guests::Guests;
-pub(crate) use link::{Asked, Peers};
+pub(crate) use link::{Asked, Peers, Standing};
 pub(crate) use members::NodeId;
 pub(crate) use message::words::{GUEST_TEXT_LEN_MAX, GuestWords};
 

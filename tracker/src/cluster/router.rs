@@ -2,15 +2,22 @@
 //! to be sent is collected, and sent by `link`.
 
 mod owning;
+#[cfg(test)]
+mod tests;
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    cmp::Reverse,
+    collections::{BTreeMap, BinaryHeap, HashMap},
     sync::Arc,
     time::Duration,
 };
 
 use bytes::Bytes;
-use swarm_core::{directory::ConnId, id::StreamId, wire::tracker::ViewerMsg};
+use swarm_core::{
+    directory::ConnId,
+    id::StreamId,
+    wire::tracker::{TrackerMsg, ViewerMsg},
+};
 use tokio::time::Instant;
 
 use super::{
@@ -29,8 +36,10 @@ use crate::{
 
 /// A message to another node is sent on when it is this long, in bytes.
 const MESSAGE_LEN: usize = 48 * 1024;
-/// An owner that does not welcome a viewer for this long is asked again, in milliseconds.
+/// An owner that does not welcome a viewer for this long is asked again, in milliseconds; then after
+/// twice as long, and so on for so many times: one that has many to welcome is not given more to do.
 const ANSWER_MS_MAX: u64 = 2_000;
+const PATIENCE_DOUBLES: u32 = 3;
 /// A viewer that is not known at its owner is sent there again at most this often, in milliseconds.
 const AGAIN_MS_MIN: u64 = 1_000;
 /// First name that visitors' connections get: never one of this process' own.
@@ -42,7 +51,10 @@ struct Local {
     sink: Sink,
     owner: NodeId,
     turn: u32,
+    /// Whether the owner has taken it in or turned it away.
     answered: bool,
+    /// How often this owner was asked again.
+    repeats: u32,
     sent_ms: u64,
 }
 
@@ -68,8 +80,8 @@ pub(super) struct Router {
     locals: HashMap<ConnId, Local>,
     visits: HashMap<(NodeId, u64), Visit>,
     visit_of: HashMap<ConnId, (NodeId, Remote)>,
-    /// Viewers whose owner has yet to answer, in the order of their time.
-    unanswered: VecDeque<(u64, ConnId, u32)>,
+    /// Viewers whose owner has yet to answer, those first that are to be asked for again first.
+    unanswered: BinaryHeap<(Reverse<u64>, ConnId, u32)>,
     farewell: Option<Farewell>,
     heartbeat_at_ms: u64,
     goodbye: Goodbye,
@@ -118,7 +130,7 @@ impl Router {
             locals: HashMap::new(),
             visits: HashMap::new(),
             visit_of: HashMap::new(),
-            unanswered: VecDeque::new(),
+            unanswered: BinaryHeap::new(),
             farewell: None,
             heartbeat_at_ms: 0,
             swarms,
@@ -150,6 +162,11 @@ impl Router {
     /// Whether this node has the lowest number of those that live.
     pub(super) fn is_first(&self) -> bool {
         self.members.others().all(|other| self.me < other.node)
+    }
+
+    /// Whether no node has come or gone for a while.
+    pub(super) fn is_settled(&self) -> bool {
+        self.members.is_settled(self.now_ms())
     }
 
     /// When to call [`Router::handle_tick`] at the latest.
@@ -210,7 +227,7 @@ impl Router {
                 }
             }
             Ok(Broadcast::Bye(node)) => {
-                if self.members.on_bye(node) {
+                if self.members.on_bye(self.now_ms(), node) {
                     tracing::info!(%node, "a node has left the cluster");
                     self.places.set_nodes(self.members.places());
                     self.on_node_lost(node);
@@ -265,7 +282,7 @@ impl Router {
             self.on_node_lost(node);
         }
         let counts = self.count_streams();
-        changed |= self.members.decide_splits(&counts);
+        changed |= self.members.decide_splits(now_ms, &counts);
         if changed {
             self.rebalance();
         }
@@ -298,6 +315,7 @@ impl Router {
         let conn = join.joined.conn;
         let arrival = Arrival {
             joined: join.joined,
+            bearer: join.bearer,
             isp: join.isp.filter(|isp| isp.len() <= PLACE_LEN_MAX),
             site: join
                 .site
@@ -311,6 +329,7 @@ impl Router {
             sink: join.outgoing,
             turn: 0,
             answered: false,
+            repeats: 0,
             sent_ms: 0,
         };
         self.locals.insert(conn, local);
@@ -327,6 +346,7 @@ impl Router {
         local.answered = local.owner == self.me;
         local.sent_ms = now_ms;
         let (owner, turn) = (local.owner, local.turn);
+        let patience_ms = ANSWER_MS_MAX << local.repeats.min(PATIENCE_DOUBLES);
         let arrival = local.arrival.clone();
         // Wherever it goes next, it goes under its name.
         local.arrival.joined.resumed = true;
@@ -338,7 +358,7 @@ impl Router {
         let remote = Remote { conn: conn.0, turn };
         self.send(owner, &Entry::Join(remote, Box::new(arrival)));
         self.unanswered
-            .push_back((now_ms + ANSWER_MS_MAX, conn, turn));
+            .push((Reverse(now_ms + patience_ms), conn, turn));
     }
 
     /// Passes a viewer's words to its owner.
@@ -396,7 +416,10 @@ impl Router {
                 frame,
             } => {
                 if let Some(local) = self.local_of(from, to) {
-                    local.answered = true;
+                    // An introduction may arrive where the welcome before it was lost.
+                    if !local.answered && is_answer(frame) {
+                        (local.answered, local.repeats) = (true, 0);
+                    }
                     if !droppable {
                         local.sink.push(frame);
                     } else if !local.sink.push_droppable(frame) {
@@ -452,6 +475,7 @@ impl Router {
                 continue;
             };
             let (old, turn) = (std::mem::replace(&mut local.owner, *owner), local.turn);
+            local.repeats = 0;
             if old == self.me {
                 released.push(*conn);
             } else if self.members.is_alive(old) {
@@ -472,9 +496,16 @@ impl Router {
     }
 
     fn ask_again(&mut self, now_ms: u64) {
-        while let Some((_, conn, turn)) = self.unanswered.pop_front_if(|(at, ..)| *at <= now_ms) {
-            let local = self.locals.get(&conn);
-            if local.is_some_and(|l| l.turn == turn && !l.answered) {
+        let mut due = Vec::new();
+        while let Some(next) = self.unanswered.peek()
+            && next.0.0 <= now_ms
+        {
+            due.extend(self.unanswered.pop());
+        }
+        for (_, conn, turn) in due {
+            let local = self.locals.get_mut(&conn);
+            if let Some(local) = local.filter(|l| l.turn == turn && !l.answered) {
+                local.repeats += 1;
                 Counters::add(&self.counters.cluster_rejoins);
                 self.enter(conn);
             }
@@ -485,7 +516,7 @@ impl Router {
         let from = self.members.big_from();
         let counts = self.count_streams().into_iter();
         let mut big: Vec<_> = counts.filter(|(_, viewers)| *viewers >= from).collect();
-        big.sort_unstable_by_key(|(_, viewers)| std::cmp::Reverse(*viewers));
+        big.sort_unstable_by_key(|(_, viewers)| Reverse(*viewers));
         big.truncate(BIG_MAX);
         let hello = Hello {
             node: self.me,
@@ -493,7 +524,7 @@ impl Router {
             url: self.url.clone(),
             draining: self.members.draining(),
             viewers: self.locals.len() as u32,
-            splits: self.members.own_splits(),
+            splits: self.members.splits().collect(),
             big,
         };
         let bytes = Broadcast::Hello(hello).encode();
@@ -534,6 +565,14 @@ impl Router {
     fn now_ms(&self) -> u64 {
         self.began.elapsed().as_millis() as u64
     }
+}
+
+/// Whether a frame answers a join: welcomes the viewer or sends it away.
+fn is_answer(frame: &[u8]) -> bool {
+    matches!(
+        TrackerMsg::decode(frame),
+        Ok(TrackerMsg::Welcome(_) | TrackerMsg::Refused { .. } | TrackerMsg::Reconnect { .. })
+    )
 }
 
 /// What the shard is told of a viewer's message; nothing where it is none that is passed on.

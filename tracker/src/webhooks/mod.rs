@@ -1,13 +1,15 @@
 //! Tells the broadcaster's services that streams start and end.
 //!
 //! `watch` looks at the streams of all nodes and knows what is new; `delivery` brings it to the
-//! receivers. Of several nodes one speaks; another one takes over where it is lost.
+//! receivers. Of several nodes one speaks. The others ask it what it has told, so that any of them
+//! can go on where it is lost; and nobody speaks while it is not clear who does.
 
 mod config;
 mod delivery;
 mod watch;
 
 pub use config::WebhooksConfig;
+pub(crate) use watch::Told;
 
 use std::{
     sync::Arc,
@@ -16,7 +18,7 @@ use std::{
 
 use tokio::time;
 
-use crate::{api, server::Context};
+use crate::{api, cluster::Standing, server::Context};
 use delivery::Receivers;
 use watch::Watch;
 
@@ -36,27 +38,59 @@ pub(crate) async fn serve(context: Arc<Context>) {
     let mut watch = Watch::new(u64::from(config.end_after_ms));
     let mut ticks = time::interval(LOOK);
     ticks.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
+    let mut listened = false;
     loop {
         ticks.tick().await;
-        let Some((streams, cut)) = api::census(&context).await else {
-            return;
-        };
-        let events = watch.look(now_ms(), streams);
-        // All nodes watch, so that the next one to speak knows what was said.
-        if context.peers.as_ref().is_none_or(|peers| peers.is_first()) {
-            receivers.tell(&events);
-            *context.told() = watch.starts();
+        let peers = context.peers.as_ref();
+        let standing = peers.map_or(Standing::Speaks, |peers| peers.standing());
+        let may_speak = standing == Standing::Speaks;
+        // Before its first word it hears all others once, now that all are known.
+        let hears = may_speak && !listened && peers.is_some_and(|peers| peers.others_len() > 0);
+        let done = if hears || standing == Standing::Listens {
+            let answered = listen(&context, &mut watch).await;
+            listened |= may_speak && answered == Some(true);
+            answered.map(|_| ())
         } else {
-            context.told().clear();
-            let Some(told) = api::told(&context).await else {
-                return;
-            };
-            watch.adopt(told);
-        }
-        if cut && look_closer(&context, &mut watch).await.is_none() {
+            speak(&context, &mut watch, &receivers, standing).await
+        };
+        if done.is_none() {
             return;
         }
     }
+}
+
+/// Hears what others have told, and whether any has answered. `None` if the tracker stops.
+async fn listen(context: &Arc<Context>, watch: &mut Watch) -> Option<bool> {
+    // It has itself spoken until now, perhaps: what it knows is still there for the others.
+    context.told().speaks = false;
+    let (told, answered) = api::told(context).await?;
+    // While one speaks, the others have nothing to add.
+    let spoken = told.speaks;
+    watch.follow(told);
+    *context.told() = if spoken {
+        Told::default()
+    } else {
+        watch.told(false)
+    };
+    Some(answered)
+}
+
+/// Looks at the streams and tells what is new. `None` if the tracker stops.
+async fn speak(
+    context: &Arc<Context>,
+    watch: &mut Watch,
+    receivers: &Receivers,
+    standing: Standing,
+) -> Option<()> {
+    let census = api::census(context).await?;
+    let speaks = standing == Standing::Speaks;
+    let cut = census.cut;
+    receivers.tell(&watch.look(now_ms(), census, speaks));
+    *context.told() = watch.told(speaks);
+    if cut {
+        look_closer(context, watch).await?;
+    }
+    Some(())
 }
 
 /// Asks for streams that are not listed any more where not all are: they may just have become small.

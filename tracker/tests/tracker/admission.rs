@@ -23,7 +23,7 @@ use tracker::{
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// A folder with a public key, and what signs with its private half.
-fn issuer() -> (TempDir, impl Fn(Claims) -> String) {
+pub(super) fn issuer() -> (TempDir, impl Fn(Claims) -> String) {
     let folder = tempfile::tempdir().unwrap();
     let pair = tokens::new_key_pair(KeyKind::P256).unwrap();
     fs::write(folder.path().join("k1.pem"), pair.public_pem).unwrap();
@@ -31,7 +31,7 @@ fn issuer() -> (TempDir, impl Fn(Claims) -> String) {
     (folder, mint)
 }
 
-fn with_tokens(folder: &TempDir) -> Config {
+pub(super) fn with_tokens(folder: &TempDir) -> Config {
     Config {
         tokens: TokensConfig {
             keys: Some(folder.path().into()),
@@ -41,7 +41,7 @@ fn with_tokens(folder: &TempDir) -> Config {
     }
 }
 
-fn claims() -> Claims {
+pub(super) fn claims() -> Claims {
     tokens::claims_for(StreamName::Shoal(STREAM), HOUR)
 }
 

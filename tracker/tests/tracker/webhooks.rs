@@ -7,10 +7,10 @@ use sha2::Sha256;
 use tokio::{io::AsyncBufReadExt, io::BufReader, sync::mpsc};
 use tracker::WebhooksConfig;
 
-const SECRET: &str = "what both sides know";
+pub(super) const SECRET: &str = "what both sides know";
 
 /// One request as the receiver saw it.
-struct Request {
+pub(super) struct Request {
     head: String,
     body: String,
 }
@@ -25,7 +25,7 @@ impl Request {
         line.unwrap_or_else(|| panic!("no {name}: {}", self.head))
     }
 
-    fn event(&self) -> Value {
+    pub(super) fn event(&self) -> Value {
         serde_json::from_str(&self.body).unwrap()
     }
 
@@ -40,7 +40,9 @@ impl Request {
 }
 
 /// Takes requests and answers them with these status codes, the last one for all that follow.
-async fn receiver(statuses: &'static [u16]) -> (String, mpsc::UnboundedReceiver<Request>) {
+pub(super) async fn receiver(
+    statuses: &'static [u16],
+) -> (String, mpsc::UnboundedReceiver<Request>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/hook", listener.local_addr().unwrap());
     let (sender, requests) = mpsc::unbounded_channel();
@@ -73,7 +75,7 @@ async fn receiver(statuses: &'static [u16]) -> (String, mpsc::UnboundedReceiver<
     (url, requests)
 }
 
-async fn next(requests: &mut mpsc::UnboundedReceiver<Request>) -> Request {
+pub(super) async fn next(requests: &mut mpsc::UnboundedReceiver<Request>) -> Request {
     timeout(PATIENCE, requests.recv()).await.unwrap().unwrap()
 }
 

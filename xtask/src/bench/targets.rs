@@ -1,6 +1,6 @@
 //! `cargo xtask bench targets`: the table of `docs/benchmarks.md`, measured anew.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use serde_json::Value;
 
 use super::{Better, Output, Report, simulator};
@@ -125,21 +125,24 @@ const ROWS: &[Row] = &[
 pub(crate) fn run(args: &Args) -> Result<Report> {
     let mut report = Report::new("targets");
     let mut table = String::from(
-        "| scenario | options | offload [least, greatest] | bounds: uplinks, NATs | target | met | stall ratio (twin) | start-up p50 / p95 ms (twin) | wasted |\n|---|---|---|---|---|---|---|---|---|\n",
+        "| scenario | options | offload [least, greatest] | bounds: uplinks, NATs | target | met | stall ratio (twin) | start-up p50 / p95 ms (twin) | Mbit/s, changes of rendition (twin) | wasted | problems |\n|---|---|---|---|---|---|---|---|---|---|---|\n",
     );
     let wanted = |row: &&Row| {
         args.only
             .as_ref()
             .is_none_or(|part| row.name.contains(part))
     };
+    let mut problems = 0.0;
     for row in ROWS.iter().filter(wanted) {
         let options = options(row, args);
         let found = simulator::report(options.iter().map(String::as_str))?;
         let measured = Measured::of(row, args, &found)?;
         report.add(row.name, "offload", Better::More, measured.offload, &[]);
         table.push_str(&measured.line(row, &options));
+        problems += measured.problems;
         eprint!("{table}");
     }
+    ensure!(problems == 0.0, "{problems} broken invariants");
     Ok(report)
 }
 
@@ -165,7 +168,11 @@ struct Measured {
     bounds: (f64, f64),
     stalls: (f64, f64),
     startup_ms: [f64; 4],
+    /// Mean bitrate and changes of rendition a viewer, and the twin's.
+    played: [(f64, f64); 2],
     wasted: f64,
+    /// Broken invariants, of all seeds.
+    problems: f64,
     /// What is compared with the target, in words, and whether it is met.
     verdict: (String, bool),
 }
@@ -175,6 +182,10 @@ impl Measured {
         let number = |name: &str| simulator::number(found, name);
         let offload = number("offload")?;
         let stalls = (number("stall_ratio")?, number("stall_ratio_cdn_only")?);
+        let played = |world: &str| -> Result<(f64, f64)> {
+            let number = |name: &str| simulator::number(&found[world], name);
+            Ok((number("bitrate_mbps")?, number("switches_per_viewer")?))
+        };
         let side = |at: usize| found["spread"]["offload"][at].as_f64().unwrap_or(offload);
         let (p50, p95) = ("startup_ms_p50", "startup_ms_p95");
         Ok(Self {
@@ -188,7 +199,9 @@ impl Measured {
                 number(&format!("{p50}_cdn_only"))?,
                 number(&format!("{p95}_cdn_only"))?,
             ],
+            played: [played("quality")?, played("quality_cdn_only")?],
             wasted: number("bytes_wasted_ratio")?,
+            problems: number("problems")?,
             verdict: verdict(row, args, found, offload, stalls)?,
         })
     }
@@ -198,9 +211,11 @@ impl Measured {
         let (target, met) = &self.verdict;
         let more_stalls = self.stalls.0 - self.stalls.1 > STALL_EXTRA_MAX;
         let [p50, p95, twin_p50, twin_p95] = self.startup_ms;
+        let [ours, twins] = self.played;
+        let is_worse = ours.0 < twins.0 || ours.1 > twins.1;
         let mark = |over: bool| if over { " (over)" } else { "" };
         format!(
-            "| {} | `{}` | {offload:.3} [{least:.3}, {greatest:.3}] | {:.3}, {:.3} | {target} | {} | {:.4} ({:.4}){} | {p50:.0} / {p95:.0} ({twin_p50:.0} / {twin_p95:.0}){} | {:.3}{} |\n",
+            "| {} | `{}` | {offload:.3} [{least:.3}, {greatest:.3}] | {:.3}, {:.3} | {target} | {} | {:.4} ({:.4}){} | {p50:.0} / {p95:.0} ({twin_p50:.0} / {twin_p95:.0}){} | {:.3}, {:.3} ({:.3}, {:.3}){} | {:.3}{} | {} |\n",
             row.name,
             options.join(" "),
             self.bounds.0,
@@ -210,8 +225,14 @@ impl Measured {
             self.stalls.1,
             mark(more_stalls),
             mark(p50 > twin_p50 || p95 > twin_p95),
+            ours.0,
+            ours.1,
+            twins.0,
+            twins.1,
+            mark(is_worse),
             self.wasted,
             mark(self.wasted > WASTE_MAX),
+            self.problems,
         )
     }
 }
@@ -228,7 +249,11 @@ fn verdict(
         Target::Peak => {
             let peak = found["cdn_peak_mbps"][0].as_f64().unwrap_or(f64::INFINITY);
             let most = PEAK_MAX * simulator::number(found, "cdn_peak_newcomers_mbps")?;
-            (format!("peak {peak:.0} of {most:.0} Mbit/s"), peak <= most)
+            let steady = found["cdn_steady_mbps"][0].as_f64().unwrap_or(f64::NAN);
+            (
+                format!("peak {peak:.0} of {most:.0} Mbit/s ({steady:.0} before)"),
+                peak <= most,
+            )
         }
         Target::Pollution => {
             let mut honest = options(row, args);
@@ -268,6 +293,10 @@ mod tests {
             "startup_ms_p50": 900, "startup_ms_p95": 3000,
             "startup_ms_p50_cdn_only": 901, "startup_ms_p95_cdn_only": 2900,
             "cdn_peak_mbps": [900.0, 5000.0], "cdn_peak_newcomers_mbps": 1000.0,
+            "cdn_steady_mbps": [170.0, 900.0],
+            "quality": { "bitrate_mbps": 4.9, "switches_per_viewer": 0.1 },
+            "quality_cdn_only": { "bitrate_mbps": 5.0, "switches_per_viewer": 0.1 },
+            "problems": 1,
             "spread": { "offload": [0.94, 0.96] },
         });
         let args = Args {
@@ -287,7 +316,8 @@ mod tests {
         let line = Measured::of(&ROWS[0], &args, &found)
             .unwrap()
             .line(&ROWS[0], &options);
-        assert_eq!(line.matches("(over)").count(), 3, "{line}");
+        assert_eq!(line.matches("(over)").count(), 4, "{line}");
+        assert!(line.ends_with(" | 1 |\n"), "{line}");
         assert!(line.contains("0.950 [0.940, 0.960]") && line.contains("--viewers 100"));
     }
 }

@@ -3,11 +3,13 @@
 mod hostile;
 mod world;
 
-use alloc::vec::Vec;
+use alloc::{sync::Arc, vec::Vec};
 
 use crate::{
     id::{Name, PeerId},
-    peer::Stats,
+    peer::{Action, CloseReason, Input, Outbox, Peer, Policy, Stats},
+    time::Instant,
+    timeline::SegmentInfo,
     wire::{
         peer::{Division, PeerMsg},
         tracker::{Distance, Introduction, TrackerMsg, ViewerFlags},
@@ -213,6 +215,68 @@ fn who_promises_and_never_delivers_costs_offload_but_no_stall() {
     let offload = offload_over(&mut world, 40_000);
     assert_eq!(stalls(&world), 0);
     assert!(offload > 0.60, "{offload}");
+}
+
+#[test]
+fn who_sends_what_nobody_can_use_gets_no_credit_for_it_and_is_dropped_in_the_end() {
+    const LEN: u32 = 16_384;
+    let mut world = watch(13, 4, Options::default());
+    let now = world.now;
+    let peer = &mut world.nodes[0].peer;
+    let link = peer.neighbours().next().expect("it has links");
+    let slot = link.slot;
+    for _ in 0..3 {
+        peer.on_broken(slot);
+    }
+    let is_believed = |peer: &Peer| peer.neighbours.get(slot).is_some_and(|n| n.is_believed());
+    let gave_at = peer.neighbours.get(slot).expect("it is there").gave_at;
+    let mut out = Outbox::new();
+    let (mut taken, mut closed) = (0, false);
+    while !closed {
+        assert!(!is_believed(peer), "after {taken} bytes");
+        assert_eq!(peer.neighbours.get(slot).map(|n| n.gave_at), Some(gave_at));
+        peer.handle(now, Input::Surplus { slot, len: LEN }, &mut out);
+        taken += u64::from(LEN);
+        assert!(taken <= (8 << 20) + link.bytes_in, "nothing ends it");
+        let misbehaved = CloseReason::Misbehaved;
+        let is_close = |action: &Action| matches!(action, Action::Close { slot: s, reason } if *s == slot && *reason == misbehaved);
+        closed = out.actions().iter().any(is_close);
+    }
+    assert_eq!(peer.stats().links, 2);
+    world.run_ms(10_000);
+    assert_eq!(stalls(&world), 0);
+}
+
+/// Segments of sound are too short for the CDN's rate to be measured by them.
+#[test]
+fn what_was_there_before_it_was_asked_for_is_no_measure_of_the_cdn() {
+    let options = Options {
+        bitrate_bps: 60_000,
+        ..Options::default()
+    };
+    let mut world = watch(14, 4, options);
+    world.run_ms(20_000);
+    let reported = world.nodes.iter().flat_map(|node| &node.reported_bps);
+    assert!(reported.clone().count() > 40);
+    assert!(reported.max() <= Some(&4_000_000));
+}
+
+#[test]
+fn the_last_numbers_that_there_are_end_nothing_else() {
+    let now = Instant::from_millis(1000);
+    let mut peer = Peer::new(Arc::new(Policy::default()), 1, now);
+    let listed = [u64::MAX - 1, u64::MAX].map(|seq| SegmentInfo {
+        name: Name(seq),
+        seq,
+        duration_ms: 2000,
+        content: None,
+    });
+    let (track, segments) = (world::TRACK, &listed[..]);
+    let mut out = Outbox::new();
+    for at in [now, now.plus_ms(2000)] {
+        peer.handle(at, Input::Timeline { track, segments }, &mut out);
+    }
+    assert_eq!(peer.segments.len(), 2);
 }
 
 #[test]

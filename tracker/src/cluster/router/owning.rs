@@ -1,6 +1,9 @@
 //! The owner's side: viewers of other nodes whose streams this node runs.
 
-use swarm_core::{directory::ConnId, wire::tracker::ViewerMsg};
+use swarm_core::{
+    directory::ConnId,
+    wire::tracker::{RefusalCode, TrackerMsg, ViewerMsg},
+};
 
 use super::{Router, Visit, command_of};
 use crate::{
@@ -9,7 +12,8 @@ use crate::{
         members::NodeId,
         message::{Arrival, Entry, Remote},
     },
-    shard::Command,
+    metrics::Counters,
+    shard::{Command, refusal_text},
     sink::Sink,
 };
 
@@ -39,11 +43,10 @@ impl Router {
 
     /// A viewer of another node joins a stream of this one.
     pub(super) fn handle_arrival(&mut self, from: NodeId, remote: Remote, arrival: Arrival) {
-        if self.visits.len() >= self.viewers_max {
-            // It is asked for again, and by then there may be room.
-            return;
-        }
         let key = (from, remote.conn);
+        if self.visits.len() >= self.viewers_max && !self.visits.contains_key(&key) {
+            return self.refuse(from, remote);
+        }
         if let Some(old) = self.visits.get(&key) {
             if old.turn >= remote.turn {
                 return;
@@ -68,6 +71,22 @@ impl Router {
         };
         let join = arrival.into_join(Sink::There(visitor));
         self.to_shard.push(Command::Join(Box::new(join)));
+    }
+
+    /// Turns a viewer away for which there is no room: it comes again later by itself.
+    fn refuse(&mut self, from: NodeId, to: Remote) {
+        let code = RefusalCode::Unavailable;
+        let text = refusal_text(code);
+        let mut frame = Vec::new();
+        TrackerMsg::Refused { code, text }.encode(&mut frame);
+        let told = Entry::Tell {
+            to,
+            droppable: false,
+            frame: &frame,
+        };
+        Counters::add(&self.counters.refused);
+        self.send(from, &told);
+        self.send(from, &Entry::Close(to));
     }
 
     pub(super) fn handle_say(&mut self, from: NodeId, remote: Remote, frame: &[u8]) {

@@ -21,16 +21,20 @@ const LOOK: Duration = Duration::from_millis(50);
 /// A NATS server of Debian's.
 pub(super) struct Nats {
     port: u16,
+    /// What else it is told.
+    options: Vec<String>,
     process: Option<Child>,
 }
 
 impl Nats {
     pub(super) async fn start() -> Self {
-        let free = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let port = free.local_addr().unwrap().port();
-        drop(free);
+        Self::start_with(&[]).await
+    }
+
+    pub(super) async fn start_with(options: &[&str]) -> Self {
         let mut nats = Self {
-            port,
+            port: free_port(),
+            options: options.iter().map(ToString::to_string).collect(),
             process: None,
         };
         nats.revive().await;
@@ -41,6 +45,7 @@ impl Nats {
     pub(super) async fn revive(&mut self) {
         let process = Command::new(program())
             .args(["-a", "127.0.0.1", "-p", &self.port.to_string()])
+            .args(&self.options)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
@@ -62,7 +67,12 @@ impl Nats {
     }
 
     pub(super) fn url(&self) -> String {
-        format!("nats://127.0.0.1:{}", self.port)
+        self.url_of("")
+    }
+
+    /// With who asks, as in `user:password@`.
+    pub(super) fn url_of(&self, who: &str) -> String {
+        format!("nats://{who}127.0.0.1:{}", self.port)
     }
 }
 
@@ -70,6 +80,12 @@ impl Drop for Nats {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// A port that nobody has at the moment.
+pub(super) fn free_port() -> u16 {
+    let free = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    free.local_addr().unwrap().port()
 }
 
 /// Debian installs it where only root's PATH looks.
@@ -279,16 +295,23 @@ impl Roamer {
         resume: Option<(PeerId, u64)>,
         headers: &[(&'static str, &str)],
     ) -> Self {
+        let roamer = Self::come(node, Join { resume, ..join() }, headers).await;
+        eventually("a welcome", async || roamer.heard().name.is_some()).await;
+        roamer
+    }
+
+    /// Says that it wants to join, whatever comes of it.
+    pub(super) async fn come(
+        node: &Node,
+        join: Join<'_>,
+        headers: &[(&'static str, &str)],
+    ) -> Self {
         let mut viewer = node.tracker.connect_with(headers).await.unwrap();
-        viewer
-            .send(&ViewerMsg::Join(Join { resume, ..join() }))
-            .await;
+        viewer.send(&ViewerMsg::Join(join)).await;
         let heard = Arc::new(Mutex::new(Heard::default()));
         let (say, words) = mpsc::unbounded_channel();
         tokio::spawn(live(viewer, Arc::clone(&heard), words));
-        let roamer = Self { heard, say };
-        eventually("a welcome", async || roamer.heard().name.is_some()).await;
-        roamer
+        Self { heard, say }
     }
 
     pub(super) fn heard(&self) -> Heard {
@@ -308,8 +331,13 @@ impl Roamer {
 
     /// Joins another node under its name.
     pub(super) async fn move_to(&mut self, node: &Node) {
+        self.move_from(node, &[]).await;
+    }
+
+    /// The same, with these headers.
+    pub(super) async fn move_from(&mut self, node: &Node, headers: &[(&'static str, &str)]) {
         let resume = self.heard().name;
-        let again = Self::join(node, resume).await;
+        let again = Self::join_from(node, resume, headers).await;
         assert_eq!(again.heard().name, resume, "the name is kept");
         *self = again;
     }

@@ -36,6 +36,22 @@ impl Client {
         client
     }
 
+    /// Waits for the end of its connection, and comes back at another node, as soon as that knows that
+    /// the old connection is gone.
+    async fn move_to(&mut self, node: &Node, from: &str) {
+        let ended = timeout(PATIENCE, async {
+            while let Some(Ok(_)) = self.socket.next().await {}
+        });
+        ended.await.expect("it is closed");
+        let name = self.name;
+        eventually("it is taken in", async || {
+            *self = Self::connect(node, name, from).await;
+            self.announce(&[]).await;
+            self.next().await["interval"].is_u64()
+        })
+        .await;
+    }
+
     async fn send(&mut self, message: Value) {
         let text = message.to_string();
         self.socket.send(Message::Text(text.into())).await.unwrap();
@@ -99,7 +115,7 @@ impl Client {
 }
 
 /// Nodes that believe their clients' headers: tests stand for viewers at many addresses.
-fn trusting(nats: &Nats) -> Config {
+pub(super) fn trusting(nats: &Nats) -> Config {
     Config {
         trusted_proxies: vec!["127.0.0.0/8".parse().unwrap()],
         ..node_config(nats)
@@ -196,7 +212,6 @@ async fn webtorrent_viewers_meet_again_when_the_node_of_their_swarm_dies() {
             owner = index;
         }
     }
-    let killed_at = Instant::now();
     nodes.remove(owner).kill();
     let lost = clients.remove(owner);
     // The others were entered at the new owner by their nodes: they say nothing themselves.
@@ -212,13 +227,49 @@ async fn webtorrent_viewers_meet_again_when_the_node_of_their_swarm_dies() {
     for _ in 0..2 {
         assert_eq!(back.next().await["answer"]["type"], "answer");
     }
-    println!("back in one swarm after {:?}", killed_at.elapsed());
     // A new node takes over what it owns; nobody is lost or counted twice.
     clients.push(back);
     for _ in 0..3 {
         nodes.push(Node::start(trusting(&nats)));
         all_meet(&nodes, nodes.len()).await;
         all_count(&mut clients, 3).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rolling_restart_keeps_webtorrent_viewers_in_their_swarm() {
+    let nats = Nats::start().await;
+    let mut nodes = start_nodes(&trusting(&nats), 3).await;
+    let from = ["198.51.100.1", "198.51.100.2", "198.51.100.3"];
+    let (mut clients, mut at) = (Vec::new(), Vec::new());
+    for ((node, name), from) in nodes.iter().zip(["anna", "bert", "cleo"]).zip(from) {
+        clients.push(Client::enter(node, name, from).await);
+        at.push(node.own_id().await);
+    }
+    all_count(&mut clients, 3).await;
+    for _ in 0..3 {
+        let leaving = nodes.remove(0);
+        let left = leaving.own_id().await;
+        assert_eq!(leaving.post("/api/drain", "{\"over_ms\": 0}").await, 200);
+        for index in 0..3 {
+            if at[index] == left {
+                clients[index].move_to(&nodes[0], from[index]).await;
+                at[index] = nodes[0].own_id().await;
+            }
+        }
+        all_count(&mut clients, 3).await;
+        leaving.stop().await;
+        nodes.push(Node::start(trusting(&nats)));
+        all_meet(&nodes, 3).await;
+        all_count(&mut clients, 3).await;
+    }
+    clients[0].announce(&["one", "two"]).await;
+    assert_eq!(clients[0].next().await["incomplete"], 3);
+    for client in &mut clients[1..] {
+        assert_eq!(client.take_offer().await.0, "anna");
+    }
+    for _ in 0..2 {
+        assert_eq!(clients[0].next().await["answer"]["type"], "answer");
     }
 }
 

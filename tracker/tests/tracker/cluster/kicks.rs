@@ -1,0 +1,59 @@
+//! Viewers that are sent away do not come back by another node.
+
+use super::{
+    super::admission::{claims, issuer, with_tokens},
+    swarms::trusting,
+    *,
+};
+use tracker::tokens::Claims;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_kicked_viewer_does_not_come_back_by_another_node() {
+    let nats = Nats::start().await;
+    let (folder, mint) = issuer();
+    let config = Config {
+        tokens: with_tokens(&folder).tokens,
+        ..trusting(&nats)
+    };
+    let mut nodes = start_nodes(&config, 3).await;
+    let token_of = |sub: &str| {
+        mint(Claims {
+            sub: Some(sub.into()),
+            ..claims()
+        })
+    };
+    let (anna, bert) = (token_of("anna"), token_of("bert"));
+    // One address has them all.
+    let home = [("x-forwarded-for", "198.51.100.1")];
+    let come = async |node: &Node, token: &str| {
+        let token = token.as_bytes();
+        Roamer::come(node, Join { token, ..join() }, &home).await
+    };
+    // At the node that runs the stream, and at another one.
+    for (at, name) in [(0, "anna"), (1, "cleo"), (2, "dora")] {
+        let token = token_of(name);
+        let viewer = come(&nodes[at], &token).await;
+        eventually("a welcome", async || viewer.heard().name.is_some()).await;
+        let path = format!("/api/viewers/{}/kick", viewer.name());
+        assert_eq!(nodes[(at + 1) % 3].post(&path, "").await, 200);
+        eventually("it is turned away", async || viewer.heard().closed).await;
+        for node in &nodes {
+            let again = come(node, &token).await;
+            eventually("it is refused", async || again.heard().closed).await;
+            assert!(again.heard().refused && again.heard().name.is_none());
+        }
+    }
+    // Who shares nothing but the address comes in, at each node.
+    for node in &nodes {
+        let viewer = come(node, &bert).await;
+        eventually("a welcome", async || viewer.heard().name.is_some()).await;
+    }
+    // Those that stay know it, whichever of them runs the stream then.
+    nodes.remove(0).kill();
+    all_meet(&nodes, 2).await;
+    for node in &nodes {
+        let again = come(node, &anna).await;
+        eventually("it is refused", async || again.heard().closed).await;
+        assert!(again.heard().refused && again.heard().name.is_none());
+    }
+}
