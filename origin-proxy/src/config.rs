@@ -190,11 +190,8 @@ impl Config {
         if self.timeouts.request_head_ms == 0 || self.timeouts.request_body_ms == 0 {
             return wrong("timeouts.request_head_ms and timeouts.request_body_ms must not be 0");
         }
-        if self.records.prefetch_concurrency == 0 {
-            return wrong("records.prefetch_concurrency must not be 0");
-        }
-        if self.records.key_reload_ms == 0 {
-            return wrong("records.key_reload_ms must not be 0");
+        if self.records.prefetch_concurrency == 0 || self.records.key_reload_ms == 0 {
+            return wrong("records.prefetch_concurrency and records.key_reload_ms must not be 0");
         }
         if self.cache.object_bytes_max > u64::from(u32::MAX) {
             return wrong("cache.object_bytes_max must be below 4 GiB");

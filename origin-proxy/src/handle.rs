@@ -287,7 +287,7 @@ async fn answer(proxy: &Arc<Proxy>, target: &Target, asked: &Asked<'_>) -> Resul
         }
         Answer::Passed(passed) => {
             return Ok(Found {
-                response: pass_on(proxy, target, passed, asked)?,
+                response: pass_on(proxy, target, *passed, asked)?,
                 outcome,
                 is_finished: false,
             });

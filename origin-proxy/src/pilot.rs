@@ -242,7 +242,7 @@ impl Pilot {
         let is_playlist = Format::of(&self.target.path, &told.head) != Format::Other;
         let is_ours = is_playlist && is_whole(response.status());
         if !is_ours || is_beyond_reading(&response) {
-            return Ok(Answer::Passed(Passed { response, permit }));
+            return Ok(Answer::Passed(Box::new(Passed { response, permit })));
         }
         let released = self.playlist(response, false, told);
         Ok(Answer::Whole(Arc::new(released.await?.0)))

@@ -97,7 +97,7 @@ pub(crate) enum Answer {
     /// An object that is still coming.
     Growing(Arc<Flight>, Arc<Head>),
     /// The origin's answer to this viewer alone.
-    Passed(Passed),
+    Passed(Box<Passed>),
 }
 
 /// An answer for one viewer, and its place among the requests to the origin.
@@ -554,7 +554,7 @@ impl Proxy {
         let format = Format::of(&target.path, response.headers());
         let is_ours = format != Format::Other && response.status() == StatusCode::OK;
         if !is_ours || method == Method::HEAD || is_beyond_reading(&response) {
-            return Ok(Answer::Passed(Passed { response, permit }));
+            return Ok(Answer::Passed(Box::new(Passed { response, permit })));
         }
         let head = end_to_end(response.headers());
         let arrived = Instant::now();
