@@ -108,9 +108,11 @@ impl Upstream {
         }
         for base in bases.iter().filter(|base| base.health.is_try_due()) {
             metrics.origin_requests.increment(1);
+            base.count(|figures| figures.requests.increment(1));
             let (client, patience) = (self.client.clone(), self.first_byte);
             let (health, name) = (base.health.clone(), base.name());
-            let (url, headers) = (base.url(ask.target), ask.headers.clone());
+            let (url, mut headers) = (base.url(ask.target), ask.headers.clone());
+            headers.extend(self.added.clone());
             tokio::spawn(async move {
                 let answer = client.send(Method::GET, &url, headers, Bytes::new());
                 match tokio::time::timeout(patience, answer).await {

@@ -40,6 +40,7 @@ async fn no_viewer_waits_to_find_out_that_an_origin_is_down_yet() {
         config.timeouts.first_byte_ms = 100;
         config.upstream.failures_max = 1;
         config.upstream.down_ms = 50;
+        config.upstream.headers_add = [("x-secret".into(), "ours".into())].into();
     })
     .await;
     let failovers = "shoal_proxy_origin_failovers_total";
@@ -50,8 +51,15 @@ async fn no_viewer_waits_to_find_out_that_an_origin_is_down_yet() {
     })
     .await;
     assert_eq!(proxy.metric(failovers).await, 1.0, "the backup comes first");
-    // One that does better is the first again.
-    origin.put("/live/a", &[NO_CACHE], "first");
+    // One that does better is the first again. It is asked as by viewers, with what operators add.
+    origin.on("/live/a", |request| async move {
+        let status = if request.headers().contains_key("x-secret") {
+            200
+        } else {
+            503
+        };
+        respond(status, &[NO_CACHE], "first")
+    });
     let back = async {
         while proxy.text("/live/a").await != "first" {
             tokio::time::sleep(Duration::from_millis(5)).await;
