@@ -206,6 +206,12 @@ impl Proxy {
             Clock::Now => stream.on_window(source, last_seq, OVERLAP_SEGMENTS),
             Clock::Ahead => era_before,
         };
+        if era != era_before {
+            // Viewers who go by the clock ask for names that are not listed again yet.
+            let site = self.site_of(target);
+            let name = |key: &str| site.path_of(key).map(Name::of_url);
+            self.distrust_all(|key| name(key).is_some_and(|name| stream.has_listed(source, name)));
+        }
         let (listed, is_again) = self.note_listed(stream, target, source, era, &track.segments);
         let ahead = if track.ended {
             0

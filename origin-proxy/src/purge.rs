@@ -8,6 +8,7 @@ use moka::sync::Cache;
 
 use crate::{
     error::Failure,
+    object::Object,
     playlist::Format,
     proxy::{Passed, Proxy},
     target::{Site, Target},
@@ -24,12 +25,28 @@ impl Proxy {
             disk.remove_one(&target.key);
         }
         match self.cached(target) {
+            Some(object) => self.expire(&target.key, &object),
+            None => self.cache.invalidate(&target.key),
+        }
+    }
+
+    /// The same for all objects whose keys `is_it` tells.
+    pub(crate) fn distrust_all(&self, is_it: impl Fn(&str) -> bool) {
+        self.lock_flights().retain(|key, _| !is_it(key));
+        self.forget_on_disk(&is_it);
+        let found = self.cache.iter().filter(|(key, _)| is_it(key));
+        let found: Vec<(Arc<String>, Arc<Object>)> = found.collect();
+        for (key, object) in found {
+            self.expire(&key, &object);
+        }
+    }
+
+    fn expire(&self, key: &str, object: &Object) {
+        if object.origin_etag.is_some() {
             // With a validator, asking costs no body.
-            Some(object) if object.origin_etag.is_some() => {
-                let object = Arc::new(object.expired());
-                self.cache.insert(target.key.clone(), object);
-            }
-            _ => self.cache.invalidate(&target.key),
+            self.cache.insert(key.into(), Arc::new(object.expired()));
+        } else {
+            self.cache.invalidate(key);
         }
     }
 

@@ -204,6 +204,11 @@ impl Stream {
         is_again
     }
 
+    /// Whether the track that `source` names has listed a segment of this name, lately enough to be known.
+    pub(crate) fn has_listed(&self, source: Name, name: Name) -> bool {
+        self.numbers.contains_key(&(name, source))
+    }
+
     /// Notes that a part is announced, which has no number of its own yet.
     pub(crate) fn on_hinted(&self, name: Name, listing: Listing) {
         if !self.listings.contains_key(&name) {

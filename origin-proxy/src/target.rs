@@ -288,6 +288,15 @@ impl Site {
         })
     }
 
+    /// The path of the object under `key`, if it is one of this site's.
+    pub(crate) fn path_of<'a>(&self, key: &'a str) -> Option<&'a str> {
+        let path = key.strip_prefix(&self.key_prefix(""))?;
+        // What of the query and of headers is in the key comes after it.
+        path.split(['?', '\u{0}'])
+            .next()
+            .filter(|path| path.starts_with('/'))
+    }
+
     /// The beginning of the keys of all objects below `path`.
     pub(crate) fn key_prefix(&self, path: &str) -> String {
         match self.index {

@@ -75,3 +75,40 @@ async fn a_stream_that_goes_on_keeps_its_initialisation() {
     }
     assert_eq!(BESIDE.map(|path| proxy.origin.count(path)), [1, 1, 1]);
 }
+
+#[tokio::test]
+async fn names_of_before_a_new_beginning_are_not_believed_though_they_are_not_listed_again_yet() {
+    let proxy = Proxy::start().await;
+    let (no_cache, long) = (
+        ("cache-control", "no-cache"),
+        ("cache-control", "max-age=600"),
+    );
+    let late = "/live/v/seg-24.m4s";
+    let beside = "/live/v/extra.m4s";
+    let publish = |first: u64, last: u64, bytes: &str| {
+        let origin = &proxy.origin;
+        origin.put(INDEX, &[HLS, no_cache], playlist(first, last));
+        for path in [late, beside] {
+            origin.put(path, &[long], bytes.to_owned());
+        }
+    };
+    publish(20, 24, "old");
+    proxy.text(INDEX).await;
+    assert_eq!(
+        [proxy.text(late).await, proxy.text(beside).await],
+        ["old", "old"]
+    );
+    publish(1, 5, "new");
+    proxy.text(INDEX).await;
+    // Nothing has listed the other one: it is as good as its origin has said.
+    assert_eq!(
+        [proxy.text(late).await, proxy.text(beside).await],
+        ["new", "old"]
+    );
+    assert_eq!(proxy.text(late).await, "new");
+    assert_eq!(
+        proxy.origin.count(late),
+        2,
+        "once more, and then it is kept"
+    );
+}
