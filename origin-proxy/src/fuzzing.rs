@@ -12,7 +12,6 @@ use crate::{
     cmcd::Cmcd,
     conditions,
     freshness::{self, Kind, plan_freshness},
-    part_list::{self, PartList},
     range::{Ranges, plan_ranges},
     terminate::{
         control, delta,
@@ -42,14 +41,13 @@ pub fn playlist_edit(bytes: &[u8]) {
         return;
     }
     let tagged = hls::annotate(text, URL, StreamId([5; 16]), content);
-    let tagged = part_list::annotate(&tagged, URL, content);
     let lines = tagged.split_inclusive('\n');
     let bare: String = lines.filter(|line| !is_ours(line)).collect();
     // A header without a line end gets one.
     assert!(bare == text || bare.strip_suffix('\n') == Some(text));
-    let again = part_list::annotate(&tagged, URL, content);
+    let again = hls::annotate(&tagged, URL, StreamId([5; 16]), content);
     assert_eq!(again, tagged);
-    let _ = (hls::read(&tagged, URL), PartList::read(&tagged, URL));
+    let _ = hls::read(&tagged, URL);
 }
 
 /// HLS playlists whose low latency is the proxy's to see to: the origin's lines go through, and a delta update

@@ -41,7 +41,6 @@ mod lowlatency;
 mod metrics;
 mod moved;
 mod object;
-mod part_list;
 mod pilot;
 mod playlist;
 mod proxy;

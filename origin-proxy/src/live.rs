@@ -19,7 +19,6 @@ use crate::{
     freshness::Kind,
     lowlatency::{LowLatency, attribute},
     object::{Object, Records},
-    part_list::{self, PartList},
     playlist::{Format, annotate_mpd},
     proxy::{Errand, Proxy},
     records::{Listing, Ranges, Stream},
@@ -121,7 +120,7 @@ impl Proxy {
             self.distrust_beside(target, &track, text);
         }
         if low_latency.is_some() {
-            due.extend(self.note_parts(&stream, target, &track, &PartList::read(text, &url)));
+            due.extend(self.note_parts(&stream, target, &track));
         }
         let hold = plan_hold(self.config.records.record_hold_ms_max, low_latency);
         self.hold_for(&stream, due, hold).await;
@@ -130,10 +129,6 @@ impl Proxy {
             is_ours.then(|| stream.content_of(listed)).flatten()
         };
         let tagged = hls::annotate(text, &url, stream.id, content_of);
-        let tagged = match low_latency {
-            Some(_) => part_list::annotate(&tagged, &url, content_of),
-            None => tagged,
-        };
         let added = tagged.len().saturating_sub(text.len());
         self.metrics.tag_bytes.increment(added as u64);
         (Bytes::from(tagged), kind)
@@ -252,59 +247,25 @@ impl Proxy {
         }
     }
 
-    /// Notes the parts of a track. Returns those that are there and have no record: they are not
-    /// fetched ahead of viewers, who may want whole segments only.
-    fn note_parts(
-        &self,
-        stream: &Stream,
-        target: &Target,
-        track: &Track,
-        parts: &PartList,
-    ) -> Vec<(Name, Target)> {
-        let of_segments = source_of(target, track);
-        let era = stream.era(of_segments);
-        // Parts and segments have the same numbers.
-        let source = Name::of(&format!("{of_segments}#parts"));
-        if let Some(hinted) = &parts.hinted {
-            let SegmentInfo {
-                name,
-                seq,
-                duration_ms,
-                ..
-            } = hinted.info;
-            let listing = Listing {
-                seq,
-                duration_ms,
-                era,
-            };
-            stream.on_hinted(name, listing);
-        }
-        let (listed, _) = self.note_listed(stream, target, source, era, &parts.listed);
-        let unsigned = listed
-            .into_iter()
-            .filter(|(name, place)| stream.record_of(*name).is_none() && self.is_there(place));
-        unsigned.collect()
-    }
-
     /// Whether the cache has an object that may be signed.
-    fn is_there(&self, target: &Target) -> bool {
+    pub(crate) fn is_there(&self, target: &Target) -> bool {
         let object = self.cached(target);
         object.is_some_and(|object| object.is_fresh() && object.status == http::StatusCode::OK)
     }
 
     /// Notes what a playlist lists: names, and what of this proxy or its origin they stand for; and whether any
     /// name is used again.
-    fn note_listed(
+    pub(crate) fn note_listed<'a>(
         &self,
         stream: &Stream,
         target: &Target,
         source: Name,
         era: u64,
-        segments: &[Listed],
+        segments: impl IntoIterator<Item = &'a Listed>,
     ) -> (Vec<(Name, Target)>, bool) {
         let site = self.site_of(target);
         let mut is_again = false;
-        let mut listed: Vec<(Name, Target)> = Vec::with_capacity(segments.len());
+        let mut listed: Vec<(Name, Target)> = Vec::new();
         // Of each object that has ranges.
         let mut ranged: HashMap<String, (Target, Ranges)> = HashMap::new();
         for segment in segments {
@@ -473,7 +434,7 @@ fn key_urls(text: &str, url: &str) -> Vec<String> {
 }
 
 /// What the numbers of a track are counted for.
-fn source_of(target: &Target, track: &Track) -> Name {
+pub(crate) fn source_of(target: &Target, track: &Track) -> Name {
     Name::of(&format!("{}#{}", target.path, track.track))
 }
 

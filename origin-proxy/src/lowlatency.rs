@@ -7,11 +7,17 @@
 use std::{num::ParseIntError, time::Duration};
 
 use moka::sync::Cache;
+use swarm_core::{
+    id::Name,
+    timeline::{Parts as PartList, SegmentInfo, Track},
+};
 use url::Url;
 
 use crate::{
+    live::source_of,
     proxy::Proxy,
     recent,
+    records::{Listing, Stream},
     target::{Site, Target},
 };
 
@@ -137,6 +143,56 @@ impl Proxy {
             }
         }
     }
+
+    /// Notes the parts of a track. Returns those whose records are to be made: of what is there, and of the newest
+    /// one if this is what viewers who play parts wait for. They are about to ask for it, and share it from the
+    /// beginning if the playlist that lists it has its tag.
+    pub(crate) fn note_parts(
+        &self,
+        stream: &Stream,
+        target: &Target,
+        track: &Track,
+    ) -> Vec<(Name, Target)> {
+        let parts = &track.parts;
+        let of_segments = source_of(target, track);
+        let era = stream.era(of_segments);
+        // Parts and segments have the same numbers.
+        let source = Name::of(&format!("{of_segments}#parts"));
+        if let Some(hinted) = &parts.hinted {
+            let SegmentInfo {
+                name,
+                seq,
+                duration_ms,
+                ..
+            } = hinted.listed.info;
+            let listing = Listing {
+                seq,
+                duration_ms,
+                era,
+            };
+            stream.on_hinted(name, listing);
+        }
+        let segments = parts.listed.iter().map(|part| &part.listed);
+        let (listed, _) = self.note_listed(stream, target, source, era, segments);
+        let before_newest = listed.iter().rev().nth(1);
+        let are_played = || before_newest.is_some_and(|(_, place)| self.is_there(place));
+        let is_awaited = target.is_blocking() && (ends_within_segment(parts) || are_played());
+        let newest = listed.len().saturating_sub(1);
+        let is_due = |(index, (name, place)): &(usize, (Name, Target))| {
+            let is_fetched_ahead = is_awaited && *index == newest && !stream.has_failed(*name);
+            stream.record_of(*name).is_none() && (is_fetched_ahead || self.is_there(place))
+        };
+        let due = listed.into_iter().enumerate().filter(is_due);
+        due.map(|(_, due)| due).collect()
+    }
+}
+
+/// Whether the playlist ends with a part after which its segment goes on. Players who want whole segments wait for
+/// the last part of each only.
+fn ends_within_segment(parts: &PartList) -> bool {
+    let (last, hinted) = (parts.listed.last(), &parts.hinted);
+    last.zip(hinted.as_ref())
+        .is_some_and(|(last, hinted)| last.listed.info.seq == hinted.listed.info.seq)
 }
 
 /// The objects of which parts of the media playlist `text` are ranges, and where the last one of each ends. An

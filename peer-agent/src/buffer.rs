@@ -161,7 +161,7 @@ impl Given {
 mod tests {
     use super::*;
     use swarm_core::id::Name;
-    use swarm_core::timeline::{Listed, SegmentInfo};
+    use swarm_core::timeline::{Listed, Parts, SegmentInfo};
 
     const TRACK: TrackId = TrackId(1);
 
@@ -183,6 +183,7 @@ mod tests {
             ended: false,
             inits: vec![],
             segments: seqs.map(listed).collect(),
+            parts: Parts::default(),
         }
     }
 

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use swarm_core::id::{Name, SegmentId, TrackId};
 use swarm_core::peer::{Action, Payload};
 use swarm_core::record::Record;
-use swarm_core::timeline::{Listed, SegmentInfo, Track};
+use swarm_core::timeline::{Listed, Parts, SegmentInfo, Track};
 
 use super::*;
 use crate::origin::Origin;
@@ -93,6 +93,7 @@ fn track() -> Track {
             url: format!("http://127.0.0.1:9{PATH}"),
             range: None,
         }],
+        parts: Parts::default(),
     }
 }
 

@@ -101,6 +101,8 @@ impl Tracks {
 
 #[cfg(test)]
 mod tests {
+    use swarm_core::timeline::Parts;
+
     use super::*;
 
     fn track(id: u32) -> Track {
@@ -111,6 +113,7 @@ mod tests {
             ended: false,
             inits: vec![],
             segments: vec![],
+            parts: Parts::default(),
         }
     }
 

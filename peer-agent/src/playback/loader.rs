@@ -360,7 +360,7 @@ async fn collect(
 mod tests {
     use super::*;
     use swarm_core::id::Name;
-    use swarm_core::timeline::SegmentInfo;
+    use swarm_core::timeline::{Parts, SegmentInfo};
 
     #[test]
     fn live_starts_three_targets_behind_the_end() {
@@ -381,6 +381,7 @@ mod tests {
             ended: false,
             inits: vec![],
             segments: (10..20).map(listed).collect(),
+            parts: Parts::default(),
         };
         assert_eq!(start_of(&track, 3), 17);
         track.segments.truncate(2);

@@ -6,7 +6,9 @@ use dash_mpd_core::{AdaptationSet, BaseURL, MPD, Period, Representation as Rep, 
 use url::Url;
 
 use self::template::{Addressing, Window};
-use super::{Object, RENDITIONS_MAX, TimelineError, Track, base_url, resolve, tags::DASH_SCHEME};
+use super::{
+    Object, Parts, RENDITIONS_MAX, TimelineError, Track, base_url, resolve, tags::DASH_SCHEME,
+};
 use crate::id::{StreamId, TrackId};
 
 /// What a manifest says, at one time of the day.
@@ -223,6 +225,7 @@ impl RepReader<'_> {
             ended: self.window.until_ms.is_none(),
             inits: Vec::new(),
             segments: Vec::new(),
+            parts: Parts::default(),
         };
         let Some(template) = self.template() else {
             track.identify(base.as_str());

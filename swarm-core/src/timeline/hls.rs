@@ -16,12 +16,15 @@ use quick_m3u8::{
 };
 use url::Url;
 
+use self::parts::PartsReader;
 use super::{
     Content, Listed, Object, RENDITIONS_MAX, SEGMENTS_ENDED_MAX, SEGMENTS_LIVE_MAX, SegmentInfo,
     TimelineError, Track, base_url, resolve,
-    tags::{self, SEGMENT_TAG, STREAM_TAG},
+    tags::{self, PART_TAG, SEGMENT_TAG, STREAM_TAG},
 };
 use crate::id::{Name, StreamId, TrackId};
+
+mod parts;
 
 /// An HLS playlist of either kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -111,7 +114,7 @@ pub fn read(text: &str, url: &str) -> Result<HlsPlaylist, TimelineError> {
     reader.finish(url)
 }
 
-/// The media playlist `text` with the stream's tag, and with the tag of every segment for which
+/// The media playlist `text` with the stream's tag, and with the tag of every segment and every part for which
 /// `content_of` knows the content. Tags of ours that are in there already are replaced; all else
 /// stays as it is, byte for byte. Any other text comes back unchanged.
 pub fn annotate(
@@ -133,13 +136,20 @@ pub fn annotate(
         return text.into();
     }
     let mut segments = reader.segments.iter().peekable();
-    let mut out = String::with_capacity(text.len() + 64 * (segments.len() + 1));
+    let mut parts = reader.parts.listed.iter().peekable();
+    let tags_max = segments.len() + parts.len() + 1;
+    let mut out = String::with_capacity(text.len() + 64 * tags_max);
     for line in Lines::new(text) {
         let due = segments.next_if(|segment| segment.inf_offset == line.offset);
         if let Some(content) = due.and_then(|segment| content_of(&segment.listed)) {
             push_line(&mut out, &tags::write_segment(&content), &line);
         }
-        if line.starts_with(STREAM_TAG) || line.starts_with(SEGMENT_TAG) {
+        let due = parts.next_if(|(offset, _)| *offset == line.offset);
+        if let Some(content) = due.and_then(|(_, part)| content_of(&part.listed)) {
+            push_line(&mut out, &tags::write_part(&content), &line);
+        }
+        let ours = [STREAM_TAG, SEGMENT_TAG, PART_TAG];
+        if ours.iter().any(|tag| line.starts_with(tag)) {
             continue;
         }
         out.push_str(line.raw);
@@ -235,6 +245,7 @@ struct PlaylistReader {
     seq: u64,
     inits: Vec<Object>,
     segments: VecDeque<ReadSegment>,
+    parts: PartsReader,
     /// Where the last byte range of each object ended.
     range_ends: BTreeMap<String, u64>,
     pending: Pending,
@@ -254,6 +265,7 @@ impl PlaylistReader {
             seq: 0,
             inits: Vec::new(),
             segments: VecDeque::new(),
+            parts: PartsReader::default(),
             range_ends: BTreeMap::new(),
             pending: Pending::default(),
         }
@@ -268,12 +280,16 @@ impl PlaylistReader {
             self.pending.content = tags::read_segment(line);
             return Ok(());
         }
+        if line.starts_with(PART_TAG) {
+            self.parts.handle_tag(line);
+            return Ok(());
+        }
         let malformed = |what| TimelineError::Malformed(format!("{what} at byte {}", line.offset));
         let parsed = parse(line, &self.options)
             .map_err(|_| malformed("unreadable line"))?
             .parsed;
         match parsed {
-            HlsLine::KnownTag(KnownTag::Hls(tag)) => self.handle_tag(&tag, line.offset),
+            HlsLine::KnownTag(KnownTag::Hls(tag)) => self.handle_tag(&tag, line),
             HlsLine::UnknownTag(tag) => match tag.validation_error() {
                 Some(_) if tag.name() == "INF" => Err(malformed("bad EXTINF")),
                 Some(_) if tag.name() == "-X-BYTERANGE" => Err(malformed("bad EXT-X-BYTERANGE")),
@@ -284,7 +300,7 @@ impl PlaylistReader {
         }
     }
 
-    fn handle_tag(&mut self, tag: &hls::Tag<'_>, offset: usize) -> Result<(), TimelineError> {
+    fn handle_tag(&mut self, tag: &hls::Tag<'_>, line: &Line<'_>) -> Result<(), TimelineError> {
         match tag {
             hls::Tag::Targetduration(tag) => {
                 self.is_media = true;
@@ -297,11 +313,17 @@ impl PlaylistReader {
                 self.is_media = true;
                 // A float cast saturates, and turns what is not a number into 0.
                 let ms = (tag.duration() * 1000.0 + 0.5) as u32;
-                self.pending.inf = Some((offset, ms));
+                self.pending.inf = Some((line.offset, ms));
             }
             hls::Tag::Byterange(tag) => self.pending.range = Some((tag.length(), tag.offset())),
             hls::Tag::Gap(_) => self.pending.gap = true,
             hls::Tag::Map(tag) => self.handle_map(tag)?,
+            hls::Tag::PartInf(tag) => self.parts.handle_inf(tag),
+            hls::Tag::Part(tag) => {
+                self.parts
+                    .handle_part(tag, &self.base, self.seq, line.offset);
+            }
+            hls::Tag::PreloadHint(tag) => self.parts.handle_hint(tag, line, &self.base, self.seq),
             hls::Tag::StreamInf(tag) => {
                 self.is_multivariant = true;
                 self.pending.variant = Some(read_variant(tag));
@@ -375,6 +397,7 @@ impl PlaylistReader {
         };
         let seq = self.seq;
         self.seq = seq.saturating_add(1);
+        self.parts.on_segment();
         if has_variable(uri) {
             return Ok(());
         }
@@ -453,6 +476,7 @@ impl PlaylistReader {
                     ended: self.ended,
                     inits: self.inits,
                     segments,
+                    parts: self.parts.finish(),
                 };
                 track.identify(url);
                 Ok(HlsPlaylist::Media(track))

@@ -28,6 +28,8 @@ pub const URL_LEN_MAX: usize = 4096;
 pub const SEGMENTS_ENDED_MAX: usize = 4096;
 /// Segments kept of a live track: the newest ones.
 pub const SEGMENTS_LIVE_MAX: usize = 512;
+/// Parts kept of a low-latency track: the newest ones.
+pub const PARTS_MAX: usize = 512;
 /// Most renditions (HLS) or representations over all periods (DASH).
 pub const RENDITIONS_MAX: usize = 512;
 
@@ -120,6 +122,66 @@ pub struct Track {
     pub inits: Vec<Object>,
     /// The segments in order.
     pub segments: Vec<Listed>,
+    /// What low-latency HLS lists of the newest segments, before they are whole; empty otherwise.
+    pub parts: Parts,
+}
+
+/// The parts of a low-latency track that are objects of their own (draft-pantos-hls-rfc8216bis section 4.4.4.9).
+/// Those that are ranges of their segment are left out: they come while it grows, before there is
+/// anything to verify them by.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Parts {
+    /// `PART-TARGET` in milliseconds.
+    pub target_ms: u32,
+    /// In order.
+    pub listed: Vec<Part>,
+    /// The one that comes next, if the playlist announces it. Its duration is the target.
+    pub hinted: Option<Part>,
+}
+
+/// One part.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// As a segment. Its number is that of the segment that it is a part of.
+    pub listed: Listed,
+    /// Which part of the segment, from 0 on, as far as the playlist still has those before it.
+    pub index: u32,
+}
+
+impl Track {
+    /// The parts as a track of its own, whose segments they are: what viewers follow who play parts. Such a viewer and
+    /// one who plays whole segments have nothing in common that either could verify.
+    ///
+    /// Numbers are consecutive within a segment, and so from one segment to the next if it has as many parts as its
+    /// duration and theirs say; otherwise nearly so, and the order is right.
+    ///
+    /// `None` as long as no part has its tag: the origin-proxy is not asked for parts, or not in between.
+    pub fn of_parts(&self) -> Option<Track> {
+        let Parts {
+            target_ms, listed, ..
+        } = &self.parts;
+        let is_signed = |part: &Part| part.listed.info.content.is_some();
+        if self.stream.is_none() || !listed.iter().any(is_signed) {
+            return None;
+        }
+        let per_segment = u64::from(self.target_ms.div_ceil((*target_ms).max(1)).max(1));
+        let segments = listed.iter().map(|Part { listed, index }| {
+            let mut listed = listed.clone();
+            let before = listed.info.seq.saturating_mul(per_segment);
+            listed.info.seq = before.saturating_add(u64::from(*index));
+            listed
+        });
+        let name = Name::of(&alloc::format!("{:08x}#parts", self.track.0));
+        Some(Track {
+            track: TrackId((name.0 >> 32) as u32),
+            stream: self.stream,
+            target_ms: *target_ms,
+            ended: self.ended,
+            inits: self.inits.clone(),
+            segments: segments.collect(),
+            parts: Parts::default(),
+        })
+    }
 }
 
 #[cfg(any(feature = "hls", feature = "dash"))]

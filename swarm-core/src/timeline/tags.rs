@@ -12,6 +12,12 @@
 //! #EXT-X-SHOAL-SEG:<len>,<piece_len>,<segment id, 16 hexadecimal digits>,<epoch>
 //! ```
 //!
+//! and, in low-latency playlists, before the `#EXT-X-PART` of each part whose record is ready:
+//!
+//! ```text
+//! #EXT-X-SHOAL-PART:<len>,<piece_len>,<segment id, 16 hexadecimal digits>,<epoch>
+//! ```
+//!
 //! In an MPD, a `SupplementalProperty` of the [`DASH_SCHEME`]. `docs/protocol/records.md` has the
 //! whole story. Reading never fails: a tag that makes no sense is as good as none.
 
@@ -28,6 +34,8 @@ use crate::{
 pub const STREAM_TAG: &str = "#EXT-X-SHOAL:";
 /// What the line of a segment's tag begins with.
 pub const SEGMENT_TAG: &str = "#EXT-X-SHOAL-SEG:";
+/// What the line of a part's tag begins with.
+pub const PART_TAG: &str = "#EXT-X-SHOAL-PART:";
 /// `schemeIdUri` of the `SupplementalProperty` that carries the stream's id in an MPD.
 pub const DASH_SCHEME: &str = "urn:shoal:stream:2026";
 
@@ -38,13 +46,22 @@ pub fn write_stream(stream: StreamId) -> String {
 
 /// A segment's tag without line end.
 pub fn write_segment(content: &Content) -> String {
+    write_content(SEGMENT_TAG, content)
+}
+
+/// A part's tag without line end.
+pub fn write_part(content: &Content) -> String {
+    write_content(PART_TAG, content)
+}
+
+fn write_content(tag: &str, content: &Content) -> String {
     let Content {
         id,
         len,
         piece_len,
         epoch,
     } = content;
-    format!("{SEGMENT_TAG}{len},{piece_len},{id},{epoch}")
+    format!("{tag}{len},{piece_len},{id},{epoch}")
 }
 
 /// The stream, if `line` is a stream's tag of version 1.
@@ -63,7 +80,16 @@ pub fn read_stream(line: &str) -> Option<StreamId> {
 
 /// The content, if `line` is a segment's tag with lengths that fit each other.
 pub fn read_segment(line: &str) -> Option<Content> {
-    let mut fields = line.strip_prefix(SEGMENT_TAG)?.trim_end().split(',');
+    read_content(line.strip_prefix(SEGMENT_TAG)?)
+}
+
+/// The content, if `line` is a part's tag with lengths that fit each other.
+pub fn read_part(line: &str) -> Option<Content> {
+    read_content(line.strip_prefix(PART_TAG)?)
+}
+
+fn read_content(fields: &str) -> Option<Content> {
+    let mut fields = fields.trim_end().split(',');
     let len = fields.next()?.parse().ok()?;
     let piece_len = fields.next()?.parse().ok()?;
     let id = fields.next().filter(|digits| digits.len() == 16)?;
@@ -97,6 +123,12 @@ mod tests {
         let line = write_segment(&content);
         assert_eq!(line, "#EXT-X-SHOAL-SEG:300000,16384,0123456789abcdef,7");
         assert_eq!(read_segment(&line), Some(content));
+        let line = write_part(&content);
+        assert_eq!(line, "#EXT-X-SHOAL-PART:300000,16384,0123456789abcdef,7");
+        assert_eq!(
+            (read_part(&line), read_segment(&line)),
+            (Some(content), None)
+        );
     }
 
     #[test]

@@ -1,7 +1,11 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::{id::SegmentId, limits::PIECE_LEN_MIN, timeline::track_of};
+use crate::{
+    id::SegmentId,
+    limits::PIECE_LEN_MIN,
+    timeline::{PARTS_MAX, Part, track_of},
+};
 
 const URL: &str = "https://cdn.example/live/v360/index.m3u8?token=1";
 
@@ -144,10 +148,107 @@ fn tags_go_in_and_come_back() {
     assert_eq!(again, tagged);
 }
 
+const PARTS: &str = "#EXTM3U\r
+#EXT-X-SHOAL:V=1,STREAM=09090909090909090909090909090909\r
+#EXT-X-TARGETDURATION:2\r
+#EXT-X-PART-INF:PART-TARGET=0.75\r
+#EXT-X-MEDIA-SEQUENCE:7\r
+#EXT-X-SKIP:SKIPPED-SEGMENTS=3\r
+#EXT-X-PART:DURATION=0.5,URI=\"p10.0.m4s?token=a\"\r
+#EXT-X-SHOAL-PART:20000,16384,0000000000000001,0\r
+#EXT-X-PART:DURATION=0.25,URI=\"/p,10.1.m4s\"\r
+#EXTINF:0.75,\r
+seg-10.m4s\r
+#EXT-X-PART:DURATION=0.5,URI=\"seg-11.m4s\",BYTERANGE=\"100@0\"\r
+#EXT-X-PART:DURATION=0.5,URI=\"gone.m4s\",GAP=YES\r
+#EXT-X-PART:DURATION=0.5,URI=\"{$base}p.m4s\"\r
+#EXT-X-PART:DURATION=0.5,URI=\"p11.3.m4s\"\r
+#EXT-X-PRELOAD-HINT:TYPE=PART,URI=\"p11.4.m4s\"\r
+";
+
+#[test]
+fn parts_have_the_numbers_of_their_segments() {
+    let parts = media(PARTS).parts;
+    assert_eq!(parts.target_ms, 750);
+    let facts = |Part { listed, index }: &Part| {
+        let SegmentInfo {
+            name,
+            seq,
+            duration_ms,
+            content,
+        } = listed.info;
+        (name, seq, *index, duration_ms, content.map(|of| of.len))
+    };
+    let expected = [
+        (Name::of("/live/v360/p10.0.m4s"), 10, 0, 500, None),
+        (Name::of("/p,10.1.m4s"), 10, 1, 250, Some(20_000)),
+        (Name::of("/live/v360/p11.3.m4s"), 11, 3, 500, None),
+    ];
+    assert_eq!(parts.listed.iter().map(facts).collect::<Vec<_>>(), expected);
+    let hint = (Name::of("/live/v360/p11.4.m4s"), 11, 4, 750, None);
+    assert_eq!(parts.hinted.as_ref().map(facts), Some(hint));
+    let within = PARTS.replace("\"p11.4.m4s\"", "\"seg-11.m4s\",BYTERANGE-START=0");
+    assert_eq!(media(&within).parts.hinted, None);
+}
+
+#[test]
+fn parts_make_a_track_of_their_own_once_one_has_its_tag() {
+    let whole = media(PARTS);
+    let track = whole.of_parts().unwrap();
+    assert_ne!(track.track, whole.track);
+    assert_eq!((track.target_ms, track.stream), (750, whole.stream));
+    // Three parts of 0.75 s to 2 s.
+    let seqs: Vec<_> = track.segments.iter().map(|s| s.info.seq).collect();
+    assert_eq!(seqs, [30, 31, 36]);
+    assert_eq!(track.segments[1].info.content.unwrap().len, 20_000);
+    let lines = PARTS.split_inclusive('\n');
+    let untagged: String = lines
+        .filter(|line| !line.starts_with("#EXT-X-SHOAL-"))
+        .collect();
+    assert_eq!(media(&untagged).of_parts(), None);
+    let elsewhere = PARTS.replace("#EXT-X-SHOAL:", "#EXT-X-OTHER:");
+    assert_eq!(media(&elsewhere).of_parts(), None);
+}
+
+#[test]
+fn only_the_newest_parts_are_kept() {
+    let mut text = String::from("#EXTM3U\n#EXT-X-TARGETDURATION:2\n");
+    for part in 0..=PARTS_MAX {
+        text += &format!("#EXT-X-PART:DURATION=0.1,URI=\"p{part}.m4s\"\n");
+    }
+    let parts = media(&text).parts;
+    assert_eq!(parts.listed.len(), PARTS_MAX);
+    assert_eq!(parts.listed[0].index, 1);
+}
+
+#[test]
+fn a_parts_tag_goes_before_it_and_takes_the_place_of_another() {
+    let stream = StreamId([9; 16]);
+    let of_first = |listed: &Listed| listed.url.contains("p10.0").then(|| content(20_000));
+    let tagged = annotate(PARTS, URL, stream, of_first);
+    let tag = "#EXT-X-SHOAL-PART:20000,16384,0000000000004e20,0\r\n";
+    let old = "#EXT-X-SHOAL-PART:20000,16384,0000000000000001,0\r\n";
+    let first = PARTS.find("#EXT-X-PART:").unwrap();
+    let expected = format!(
+        "{}{tag}{}",
+        &PARTS[..first],
+        PARTS[first..].replace(old, "")
+    );
+    assert_eq!(tagged, expected);
+    let again = annotate(&tagged, URL, stream, |listed| listed.info.content);
+    assert_eq!(again, tagged);
+}
+
 /// Whole lines of playlists, good and bad, in any order.
 fn any_playlist() -> impl Strategy<Value = String> {
     let line = prop_oneof![
-        prop::sample::select(MEDIA.lines().map(String::from).collect::<Vec<_>>()),
+        prop::sample::select(
+            MEDIA
+                .lines()
+                .chain(PARTS.lines())
+                .map(String::from)
+                .collect::<Vec<_>>()
+        ),
         "[#A-Z0-9:,=@\"{$./-]{0,40}",
         Just("#EXT-X-SHOAL:V=1,STREAM=00".into()),
         Just("#EXT-X-SKIP:SKIPPED-SEGMENTS=18446744073709551615".into()),
