@@ -1,11 +1,11 @@
-// hls.js with Shoal on low-latency HLS: parts come from the CDN as without Shoal; a page that asks for whole
-// segments of the same stream shares them.
+// hls.js with Shoal on low-latency HLS: pages share parts, and stay as close to the live edge as one without
+// Shoal; those that ask for whole segments of the same stream share these.
 
 import assert from "node:assert/strict";
 import { after, afterEach, before, test } from "node:test";
 
 import { closePages, launch } from "./lib/browser.mjs";
-import { assertPlayed, eventually, offload, seconds } from "./lib/checks.mjs";
+import { assertBytes, assertPlayed, eventually, offload, seconds } from "./lib/checks.mjs";
 import { startProxy, startSource } from "./lib/edge.mjs";
 import { median, openPlayer, servePlayers } from "./lib/players.mjs";
 import { startTracker } from "./lib/tracker.mjs";
@@ -65,8 +65,16 @@ async function watch(viewers) {
   return [start, end];
 }
 
-test("Shoal costs a low-latency player neither latency nor bytes", { timeout: 100_000 }, async () => {
-  const sharing = [await open(true), await open(true)];
+/** What the sharing viewers took from each other, of at most 2/3, between two readings. */
+function shareOf(start, end) {
+  const share = offload(start.map(bytes), end.map(bytes));
+  console.log(`offload ${share.toFixed(3)} of at most 0.667`);
+  assert.ok(end.every(({ shoal }) => shoal.badPieces === 0));
+  return share;
+}
+
+test("low-latency players share parts, at no cost in latency or bytes", { timeout: 100_000 }, async () => {
+  const sharing = [await open(true), await open(true), await open(true)];
   const alone = await open(false);
   await linked(sharing);
   const [start, end] = await watch([...sharing, alone]);
@@ -81,7 +89,11 @@ test("Shoal costs a low-latency player neither latency nor bytes", { timeout: 10
     assert.ok(grown[index] < grown.at(-1) * BYTES_RATIO_MAX, `${grown}`);
     const asked = end[index].requests.slice(start[index].requests.length);
     assert.ok(asked.length > 20 && asked.every((url) => url.includes("/part-")), `${asked.slice(-5)}`);
+    assert.deepEqual(end[index].givenUp, []);
   }
+  const share = shareOf(start.slice(0, -1), end.slice(0, -1));
+  assert.ok(share > 0.4, `offload ${share}`);
+  await assertBytes(end);
 });
 
 test("viewers who want whole segments of a low-latency stream share them", { timeout: 100_000 }, async () => {
@@ -89,8 +101,6 @@ test("viewers who want whole segments of a low-latency stream share them", { tim
   for (let count = 0; count < 3; count += 1) viewers.push(await open(true, { lowLatencyMode: false }));
   await linked(viewers);
   const [start, end] = await watch(viewers);
-  const share = offload(start.map(bytes), end.map(bytes));
-  console.log(`offload ${share.toFixed(3)} of at most 0.667`);
+  const share = shareOf(start, end);
   assert.ok(share > 0.5, `offload ${share}`);
-  assert.ok(end.every(({ shoal }) => shoal.badPieces === 0));
 });

@@ -8,6 +8,7 @@ use std::{
 use axum::body::Body;
 use bytes::Bytes;
 use futures_util::{future::join_all, stream};
+use swarm_core::timeline::tags;
 use tokio::sync::watch;
 
 use crate::support::{HLS, Proxy, header, respond, segment};
@@ -46,6 +47,11 @@ fn number(query: &str, name: &str) -> Option<u64> {
 
 /// An origin with blocking reload, and how many parts it has.
 async fn live(parts: u64) -> (Proxy, Arc<watch::Sender<u64>>) {
+    live_as(parts, low_latency).await
+}
+
+/// The same with playlists of another kind.
+async fn live_as(parts: u64, playlist: fn(u64) -> String) -> (Proxy, Arc<watch::Sender<u64>>) {
     let proxy = Proxy::start().await;
     let edge = Arc::new(watch::Sender::new(parts));
     let held = edge.clone();
@@ -59,7 +65,7 @@ async fn live(parts: u64) -> (Proxy, Arc<watch::Sender<u64>>) {
             });
             let there = edge.wait_for(|parts| wanted.is_none_or(|wanted| *parts >= wanted));
             let parts = *there.await.unwrap();
-            respond(200, &[HLS], low_latency(parts))
+            respond(200, &[HLS], playlist(parts))
         }
     });
     for number in 0..8 {
@@ -108,6 +114,40 @@ async fn blocking_reloads_are_one_request_for_each_key() {
     // One that comes later gets the same without asking.
     ask(0).await;
     assert_eq!(proxy.origin.count(INDEX), 3);
+}
+
+/// The parts that `text` has tags of.
+fn tagged(text: &str) -> Vec<&str> {
+    let lines = text.lines().zip(text.lines().skip(1));
+    let tagged = lines.filter(|(line, _)| line.starts_with(tags::PART_TAG));
+    tagged
+        .filter_map(|(_, part)| part.split('"').nth(1))
+        .collect()
+}
+
+#[tokio::test]
+async fn the_newest_part_has_its_tag_when_those_who_play_parts_hear_of_it() {
+    // A playlist may be held for a quarter of a part: this one until all is there.
+    let patient = |parts| low_latency(parts).replace("PART-TARGET=0.5", "PART-TARGET=60");
+    let (proxy, edge) = live_as(5, patient).await;
+    for part in 0..8 {
+        let path = format!("/live/v/part-{}.{}.m4s", part / 2, part % 2);
+        proxy.origin.put(&path, &[], segment(part, 20_000));
+    }
+    let count = |part: &str| proxy.origin.count(&format!("/live/v/part-{part}.m4s"));
+    // Who wants whole segments waits for the last part of each.
+    proxy.text(INDEX).await;
+    edge.send_replace(6);
+    let text = proxy.text(&format!("{INDEX}?_HLS_msn=2&_HLS_part=1")).await;
+    assert_eq!((tagged(&text), count("2.1")), (vec![], 0));
+    edge.send_replace(7);
+    let text = proxy.text(&format!("{INDEX}?_HLS_msn=3&_HLS_part=0")).await;
+    assert_eq!(tagged(&text), ["part-3.0.m4s"]);
+    edge.send_replace(8);
+    let text = proxy.text(&format!("{INDEX}?_HLS_msn=3&_HLS_part=1")).await;
+    assert_eq!(tagged(&text), ["part-3.0.m4s", "part-3.1.m4s"]);
+    proxy.get("/live/v/part-3.1.m4s").await;
+    assert_eq!((count("2.1"), count("3.0"), count("3.1")), (0, 1, 1));
 }
 
 #[tokio::test]

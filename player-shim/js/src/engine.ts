@@ -84,10 +84,16 @@ export class Engine {
     this.watchDevice();
   }
 
-  /** The player plays a track whose playlist was loaded; its track, if it is a media playlist. */
-  playlist(text: string, url: string, level: number): number | null {
-    const window = this.readPlaylist(text, url);
-    if (!window) return null;
+  /**
+   * The player plays a track whose playlist was loaded: its parts, if it wants them and they can be shared. The track
+   * that the machine follows; null if it is no media playlist.
+   */
+  playlist(text: string, url: string, level: number, wantsParts: boolean): number | null {
+    const whole = this.readPlaylist(text, url);
+    if (!whole) return null;
+    const parts = wantsParts ? whole.parts() : undefined;
+    if (parts) whole.free();
+    const window = parts ?? whole;
     const [track, stream] = [window.track(), window.stream()];
     this.catalog.add(window, level);
     window.free();
@@ -305,8 +311,9 @@ export class Engine {
     switch (action.kind) {
       case "delivered": {
         const { name, seq, bytesCdn, bytesP2p, waitedMs } = action;
-        const level = this.catalog.find(name)?.level ?? -1;
-        return this.events.onSegment({ seq, level, bytesCdn, bytesP2p, waitedMs });
+        const entry = this.catalog.find(name);
+        const [at, level] = entry ? [entry.seq, entry.level] : [seq, -1];
+        return this.events.onSegment({ seq: at, level, bytesCdn, bytesP2p, waitedMs });
       }
       case "joined":
         return this.setTracker("joined");

@@ -21,6 +21,7 @@ export interface Window {
   target_ms(): number;
   is_ended(): boolean;
   segments(): string;
+  parts(): Window | undefined;
   free(): void;
 }
 

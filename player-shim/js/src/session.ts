@@ -33,6 +33,7 @@ export class Session implements ShoalHandle, LoaderHost {
   /** Set by the adapter. */
   onReady: () => void = () => {};
   onStop: () => void = () => {};
+  onAsked: (frag: Fragment, isPart: boolean) => void = () => {};
   private state: EngineState = "loading";
   private reason = "";
   private readonly emitter = new Emitter<ShoalEvents>();

@@ -27,6 +27,7 @@ class Leaving {
       target_ms: () => 4000,
       is_ended: () => false,
       segments: () => `${NAME} 1 4000 0 0 https://cdn.example/seg-1.m4s`,
+      parts: () => undefined,
       free: () => {},
     };
   }
@@ -63,7 +64,7 @@ test("an engine that stops says goodbye and fetches nothing: the player's own lo
     throw new Error("no network here");
   });
   const engine = engineWith(Leaving, { onPeer: (peer, _up, reason) => log.push(`${peer} ${reason}`) });
-  engine.playlist("", "", 0);
+  engine.playlist("", "", 0, false);
   assert.equal(engine.want(NAME, waitingFor(log), 500), REQUEST);
   engine.stop();
   assert.deepEqual(log, ["0000000000000007 leaving", "stopped"]);

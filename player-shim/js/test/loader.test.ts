@@ -46,7 +46,6 @@ test("the engine fetches with the player's URL", async () => {
 
 for (const [what, context] of [
   ["init segments", { frag: { sn: "initSegment", level: 0, type: "main", duration: 0 } }],
-  ["parts", { part: { index: 0 } }],
   ["what no playlist listed", { url: "https://cdn.example/key.bin" }],
   ["what is no fragment", { frag: undefined }],
 ] as [string, Partial<LoaderContext>][]) {
@@ -57,6 +56,23 @@ for (const [what, context] of [
     assert.deepEqual(Own.made[0]?.calls, ["load"]);
   });
 }
+
+test("a part of a segment is the engine's, and looks young while it is in time", async (t) => {
+  t.mock.timers.enable({ apis: ["setInterval"] });
+  const { engine, host, loader, asked, load, data } = setUp({ part: { index: 0 } });
+  host.bufferMs = 1000;
+  await load();
+  assert.deepEqual(asked, [[1, true]]);
+  const { start } = loader.stats.loading;
+  while (performance.now() < start + 3);
+  t.mock.timers.tick(100);
+  assert.ok(loader.stats.loading.start >= start + 3, "hls.js would give it up after half of its duration");
+  const bytes = new ArrayBuffer(100_000);
+  engine?.waiting?.onDelivered(delivery(bytes));
+  assert.equal(data(), bytes);
+  assert.equal(engine?.grainMs, 0);
+  assert.equal(Own.made.length, 0);
+});
 
 test("without an engine everything is the own loader's, with the same statistics", async () => {
   const { loader, log, load, owned } = setUp({}, null);

@@ -72,6 +72,7 @@ export class FakeEngine {
 export function setUp(context: Partial<LoaderContext> = {}, engine: FakeEngine | null = new FakeEngine()) {
   Own.made = [];
   const owned: [number, boolean][] = [];
+  const asked: [number | string, boolean][] = [];
   const host: LoaderHost = {
     engine: engine as unknown as Engine | null,
     bufferMs: 0,
@@ -79,6 +80,7 @@ export function setUp(context: Partial<LoaderContext> = {}, engine: FakeEngine |
     look: () => {
       if (engine) engine.looks += 1;
     },
+    onAsked: (frag, isPart) => asked.push([frag.sn, isPart]),
     onOwnLoad: (_frag, bytes, _ms, failed) => owned.push([bytes, failed]),
   };
   const config = { loader: Own } as unknown as HlsConfig;
@@ -106,7 +108,7 @@ export function setUp(context: Partial<LoaderContext> = {}, engine: FakeEngine |
     loader.load(full, { loadPolicy: { maxLoadTimeMs: 60_000 } }, callbacks);
     await Promise.resolve();
   };
-  return { engine, host, loader, log, load, owned, full, callbacks, data: () => success };
+  return { engine, host, loader, log, load, owned, asked, full, callbacks, data: () => success };
 }
 
 /** What the engine delivers. */

@@ -14,11 +14,13 @@ function keepSegment(segments, what, blob) {
 }
 
 /**
- * Appends `{url, range, level, type, len, sha256}` to `segments` for each media segment that `hls` loads from now on;
+ * Appends `{url, range, level, type, len, sha256}` to `segments` for each media segment, or part, that `hls` loads from now on;
  * `range` is what is asked of the URL, as `0-99`, or empty.
  */
 function keepBytes(hls, segments) {
-  const keep = ({ url, level, type, sn, byteRange: [from, to] }, chunks) => {
+  const keep = ({ frag, part }, chunks) => {
+    const { level, type, sn } = frag;
+    const { url, byteRange: [from, to] } = part ?? frag;
     if (sn === "initSegment") return;
     keepSegment(segments, { url, range: to ? `${from}-${to - 1}` : "", level, type }, new Blob(chunks));
   };
@@ -33,7 +35,7 @@ function keepBytes(hls, segments) {
         onProgress(stats, at, data, net);
       };
       const onSuccess = (response, ...rest) => {
-        keep(context.frag, [...chunks, response.data.slice(0)]);
+        keep(context, [...chunks, response.data.slice(0)]);
         callbacks.onSuccess(response, ...rest);
       };
       super.load(context, config, { ...callbacks, onSuccess, onProgress: onProgress && onChunk });

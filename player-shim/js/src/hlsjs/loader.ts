@@ -20,6 +20,8 @@ import type {
 
 /** How long after the buffer ran dry the player's own loader takes over, in milliseconds. */
 const OVERDUE_MS = 15_000;
+/** The same for parts of low-latency HLS, whose players are seldom further behind than this. */
+const PART_OVERDUE_MS = 3_000;
 const LOAD_MS_MAX = 120_000;
 /** What the player is told of a load that broke off: with a code of servers' errors it asks again. */
 const BROKEN = { code: 503, text: "the load broke off, and what came of it is of no use" };
@@ -34,6 +36,8 @@ export interface LoaderHost {
   readonly grains: Grains;
   /** Brings what the engine knows of the player up to date. */
   look(): void;
+  /** The player asks for a segment, or for a part of one. */
+  onAsked(frag: Fragment, isPart: boolean): void;
   /** The player's own loader has got something. `failed`: after the engine could not. */
   onOwnLoad(frag: Fragment | undefined, bytes: number, waitedMs: number, failed: boolean): void;
 }
@@ -113,6 +117,7 @@ class ShoalLoader implements Loader {
     const { engine } = this.host;
     let routed = false;
     try {
+      if (engine && context.frag) this.host.onAsked(context.frag, Boolean(context.part));
       routed = engine !== null && this.loadThroughEngine(engine, context);
     } catch (error) {
       engine?.fault(error);
@@ -155,7 +160,8 @@ class ShoalLoader implements Loader {
     if (answered) return true;
     this.cancel = () => engine.abandon(request);
     const loadMsMax = this.settings.loadPolicy?.maxLoadTimeMs || LOAD_MS_MAX;
-    const overdueMs = Math.min(this.host.bufferMs + OVERDUE_MS, loadMsMax);
+    const patienceMs = context.part ? PART_OVERDUE_MS : OVERDUE_MS;
+    const overdueMs = Math.min(this.host.bufferMs + patienceMs, loadMsMax);
     this.overdue = setTimeout(() => {
       this.release();
       this.goOn(true);
@@ -163,11 +169,11 @@ class ShoalLoader implements Loader {
     return true;
   }
 
-  /** The grain to ask with: hls.js wants progress only with `progressive: true`. */
+  /** The grain to ask with: hls.js wants progress only with `progressive: true`, and never of parts. */
   private startPacing(context: LoaderContext): number {
     const { host, callbacks, stats } = this;
     const grainMs = callbacks?.onProgress ? host.grains.of(trackOf(context)) : 0;
-    if (grainMs > 0) {
+    if (grainMs > 0 || context.part) {
       this.pace = new Pace(stats, () => {
         host.look();
         return host.bufferMs;
@@ -283,9 +289,9 @@ class ShoalLoader implements Loader {
   }
 }
 
-/** Parts, init segments, and what is no fragment at all, are never shared. */
-function isMedia({ frag, part }: LoaderContext): boolean {
-  return frag !== undefined && frag.sn !== "initSegment" && !part;
+/** Init segments, and what is no fragment at all, are never shared. */
+function isMedia({ frag }: LoaderContext): boolean {
+  return frag !== undefined && frag.sn !== "initSegment";
 }
 
 function trackOf({ frag }: LoaderContext): string {

@@ -5,8 +5,8 @@
 import { now } from "../core";
 import type { LoaderStats } from "./types";
 
-/** How often it is looked at, in milliseconds: far more often than the rule's half of a segment. */
-const LOOK_MS = 200;
+/** How often it is looked at, in milliseconds: more often than the rule's half of a segment, or of a part. */
+const LOOK_MS = 100;
 /** With less ahead of the playhead, in milliseconds, the pieces are late. */
 const LATE_BUFFER_MS = 100;
 

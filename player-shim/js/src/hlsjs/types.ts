@@ -67,6 +67,7 @@ export type LoaderClass = new (config: HlsConfig) => Loader;
 export interface HlsConfig {
   loader: LoaderClass;
   fLoader?: LoaderClass | undefined;
+  lowLatencyMode?: boolean;
 }
 
 export interface LevelDetails {
