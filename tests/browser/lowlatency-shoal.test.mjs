@@ -16,6 +16,9 @@ const WATCHED_S = 20;
 /** What low-latency players fetch is fetched once: bytes from the CDN against a player without Shoal. */
 const BYTES_RATIO_MAX = 1.1;
 
+/** Makes the segments as large as those of 1.5 Mbit/s: parts of several pieces. */
+const PADDING_BYTES = 300_000;
+
 let source;
 let proxy;
 let tracker;
@@ -23,7 +26,7 @@ let page;
 let browser;
 
 before(async () => {
-  source = await startSource(["--ll-hls"]);
+  source = await startSource(["--ll-hls"], `padding_bytes = ${PADDING_BYTES}`);
   proxy = await startProxy(source.url);
   tracker = await startTracker();
   page = await servePlayers();
@@ -103,4 +106,26 @@ test("viewers who want whole segments of a low-latency stream share them", { tim
   const [start, end] = await watch(viewers);
   const share = shareOf(start, end);
   assert.ok(share > 0.5, `offload ${share}`);
+});
+
+test("each sort shares with its own, and plays on when all others are gone", { timeout: 120_000 }, async () => {
+  const low = [await open(true), await open(true)];
+  const whole = [await open(true, { lowLatencyMode: false }), await open(true, { lowLatencyMode: false })];
+  const viewers = [...low, ...whole];
+  await eventually("they play, and are linked", 40, async () =>
+    (await all(viewers)).every(({ time, shoal }) => time > 1 && shoal.neighbours.length >= 1));
+  const [start, end] = await watch(viewers);
+  for (const pair of [[0, 1], [2, 3]]) {
+    const [before, after] = [start, end].map((readings) => pair.map((index) => bytes(readings[index])));
+    const share = offload(before, after);
+    console.log(`offload ${share.toFixed(3)} of at most 0.5`);
+    assert.ok(share > 0.3, `viewers ${pair}: offload ${share}`);
+  }
+  const left = [low[0], whole[0]];
+  const before = await all(left);
+  await Promise.all([low[1], whole[1]].map((viewer) => viewer.page.close()));
+  await tracker.stop();
+  tracker = null;
+  await seconds(10);
+  (await all(left)).forEach((reading, index) => assertPlayed(before[index], reading, `viewer ${index} of those left`));
 });
