@@ -407,7 +407,9 @@ impl Peer {
             }
             let row = self.remotes.entry(*id, true);
             row.update(slot, |cell| cell.on_have(*bits));
-            if is_complete && bits & full == full {
+            let is_listed = self.segments[index].track.is_some();
+            // Before, it is not known who is to have it, and what was sent would be sent again.
+            if is_listed && is_complete && bits & full == full {
                 let known = &mut self.segments[index];
                 let mask = self.neighbours.mask(|n| n.plays(known.track));
                 if self.remotes.forget_if_done(*id, full, mask) {
