@@ -11,7 +11,7 @@ use futures_util::future::join_all;
 use http::HeaderMap;
 use swarm_core::{
     id::Name,
-    timeline::{Listed, PLAYLIST_LEN_MAX, SEGMENTS_LIVE_MAX, SegmentInfo, Track, dash, hls},
+    timeline::{Listed, PLAYLIST_LEN_MAX, SEGMENTS_LIVE_MAX, Track, dash, hls},
 };
 use url::Url;
 

@@ -47,7 +47,7 @@ use tracker_link::{Reported, TrackerLink};
 use transfers::Fetch;
 
 use crate::{
-    id::{PeerId, Slot},
+    id::{PeerId, Slot, TrackId},
     rng::Rng,
     time::Instant,
     wire::peer::PeerStatus,
@@ -378,7 +378,7 @@ impl Peer {
             + self.fetches.capacity() * size_of::<Fetch>()
             + self.tracks.heap_bytes()
             + self.tracker.heap_bytes()
-            + self.announced_status.tracks.capacity() * size_of::<crate::id::TrackId>()
+            + self.announced_status.tracks.capacity() * size_of::<TrackId>()
     }
 
     fn handle_environment(&mut self, environment: Environment) {
@@ -440,11 +440,9 @@ impl Peer {
         {
             return true;
         }
-        let bps = |s: &Segment| {
-            s.content
-                .map(|c| u64::from(c.len) * 8000 / u64::from(s.duration_ms.max(1)))
-        };
-        let bitrate = self.segments.iter().filter_map(bps).max().unwrap_or(0);
+        let tracks = self.tracks.ids().iter();
+        let bitrate = tracks.map(|track| self.bitrate_bps(*track)).max();
+        let bitrate = bitrate.unwrap_or(0);
         let percent = if self.player.careful {
             THIN_PERCENT.1
         } else {
@@ -452,6 +450,19 @@ impl Peer {
         };
         let seen_bps = self.estimate.cdn_bps().max(self.downlink.best_bps());
         self.estimate.is_measured() && seen_bps < bitrate * percent / 100
+    }
+
+    /// The average of a track's segments that are known: one part with a keyframe is several times the others.
+    fn bitrate_bps(&self, track: TrackId) -> u64 {
+        let known = self.segments.iter().filter(|s| s.track == Some(track));
+        let (bytes, ms) = known.fold((0, 0), |(bytes, ms), segment| match segment.content {
+            Some(content) => (
+                bytes + u64::from(content.len),
+                ms + u64::from(segment.duration_ms),
+            ),
+            None => (bytes, ms),
+        });
+        bytes.saturating_mul(8000) / ms.max(1)
     }
 
     /// Whether start-up is over. Until then the downlink is for what the player asks for, and nothing is

@@ -6,10 +6,11 @@ mod world;
 use alloc::{sync::Arc, vec::Vec};
 
 use crate::{
-    id::{Name, PeerId},
+    id::{Name, PeerId, SegmentId},
+    limits::PIECE_LEN_MIN,
     peer::{Action, CloseReason, Input, Outbox, Peer, Policy, Stats},
     time::Instant,
-    timeline::SegmentInfo,
+    timeline::{Content, SegmentInfo},
     wire::{
         peer::{Division, PeerMsg},
         tracker::{Distance, Introduction, TrackerMsg, ViewerFlags},
@@ -54,8 +55,8 @@ fn eight_viewers_share_most_of_what_they_watch() {
         let offload = offload_over(&mut world, 60_000);
         let wasted =
             total(&world, |s| s.bytes_wasted) as f64 / total(&world, |s| s.bytes_p2p) as f64;
-        assert!(offload > 0.82, "seed {seed}: offload {offload}");
-        assert!(wasted < 0.08, "seed {seed}: wasted {wasted}");
+        assert!(offload > 0.85, "seed {seed}: offload {offload}");
+        assert!(wasted < 0.03, "seed {seed}: wasted {wasted}");
         assert_eq!(stalls(&world), 0, "seed {seed}");
         for node in &world.nodes {
             assert!(node.startup_ms.expect("it plays") < 1000);
@@ -277,6 +278,41 @@ fn the_last_numbers_that_there_are_end_nothing_else() {
         peer.handle(at, Input::Timeline { track, segments }, &mut out);
     }
     assert_eq!(peer.segments.len(), 2);
+}
+
+/// A viewer of parts of half a second with these lengths in bytes, who gets 2 Mbit/s from its CDN.
+fn is_careful_with(lens: [u32; 8]) -> bool {
+    let now = Instant::from_millis(1000);
+    let mut peer = Peer::new(Arc::new(Policy::default()), 1, now);
+    let listed = core::array::from_fn::<_, 8, _>(|at| SegmentInfo {
+        name: Name(at as u64),
+        seq: at as u64,
+        duration_ms: 500,
+        content: Some(Content {
+            id: SegmentId(at as u64),
+            len: lens[at],
+            piece_len: PIECE_LEN_MIN,
+            epoch: 0,
+        }),
+    });
+    let (track, segments) = (world::TRACK, &listed[..]);
+    let mut out = Outbox::new();
+    peer.handle(now, Input::Timeline { track, segments }, &mut out);
+    peer.estimate.on_fetch(500_000, 50, 2050);
+    let player = Input::Player {
+        buffer_ms: 1200,
+        lag_ms: 1500,
+        stalled: false,
+    };
+    peer.handle(now, player, &mut out);
+    peer.player.careful
+}
+
+#[test]
+fn parts_with_keyframes_make_no_downlink_thin() {
+    let with_keyframes = [200_000, 20_000, 20_000, 20_000].repeat(2);
+    assert!(!is_careful_with(with_keyframes.try_into().unwrap()));
+    assert!(is_careful_with([200_000; 8]));
 }
 
 #[test]
