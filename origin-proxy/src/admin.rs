@@ -69,6 +69,11 @@ pub(crate) fn page(proxy: &Arc<Proxy>, head: &request::Parts) -> Option<Response
     })
 }
 
+/// Whether what is at `path` is for those who look after the proxy.
+pub(crate) fn is_check(path: &str) -> bool {
+    matches!(path, "/healthz" | "/readyz" | "/metrics")
+}
+
 /// The answer to a request below [`PREFIX`] that is not to be read any further, if it is none of an operator.
 pub(crate) fn refuse(proxy: &Proxy, head: &request::Parts) -> Option<Response<Body>> {
     if !is_operator(proxy, &head.headers) {

@@ -6,6 +6,8 @@ use std::{
     path::PathBuf,
 };
 
+use callers::AddressHeader;
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 pub use self::edge::{
@@ -22,6 +24,12 @@ mod edge;
 pub struct Config {
     /// Where the binary listens; [`crate::run`] takes a listener instead.
     pub listen: SocketAddr,
+    /// Proxies before this one whose word on the viewer's address is believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// The header that they write the viewer's address into.
+    pub address_header: AddressHeader,
+    /// Whether they begin each connection over TCP with a header of the PROXY protocol.
+    pub proxy_protocol: bool,
     /// The broadcaster's origin: an http or https URL.
     pub origin: String,
     /// Further origins that have the same objects, asked in their order when those before fail.
@@ -197,6 +205,7 @@ impl Config {
             return wrong("cache.object_bytes_max must be below 4 GiB");
         }
         self.check_secrets()?;
+        self.check_proxies()?;
         self.check_certificate()?;
         if self.disk.objects_max == 0 {
             return wrong("disk.objects_max must not be 0");
@@ -330,6 +339,9 @@ impl Default for Config {
         ];
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8081)),
+            trusted_proxies: Vec::new(),
+            address_header: AddressHeader::default(),
+            proxy_protocol: false,
             origin: "http://127.0.0.1:8080/".into(),
             origin_backups: Vec::new(),
             follow_redirects: true,
@@ -476,6 +488,8 @@ mod tests {
             ("[[streams]]\nname = \"a\"\nprefix = \"live\"", "prefix"),
             ("[tls]\nlisten = \"0.0.0.0:443\"", "certificate_file"),
             ("[acme]\nnames = [\"a.example\"]", "state_folder"),
+            ("proxy_protocol = true", "trusted_proxies"),
+            ("trusted_proxies = [\"10.0.0.0/99\"]", "trusted_proxies"),
             ("[admin]\nmetrics_for_operators = true", "admin.token"),
             ("[limits]\npassing_max = 0", "limits"),
             ("[timeouts]\nrequest_head_ms = 0", "request_head_ms"),

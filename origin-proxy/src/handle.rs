@@ -7,6 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use callers::Peer;
 use futures_util::stream;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version, header, request};
 use http_body_util::{BodyExt, Limited};
@@ -31,7 +32,7 @@ use crate::{
 /// Where a request came from.
 #[derive(Clone)]
 pub(crate) struct Client {
-    pub(crate) address: IpAddr,
+    pub(crate) peer: Peer,
     /// What to say of HTTP/3 to viewers who came by this listener.
     pub(crate) alt_svc: Option<HeaderValue>,
 }
@@ -87,7 +88,8 @@ where
         Ok(host) => host,
         Err(failure) => return finish(proxy, client, &asked, respond::failure(&failure), false),
     };
-    let answered = match refuse(proxy, client, head, &body) {
+    let viewer = proxy.viewer_of(client.peer, head);
+    let answered = match refuse(proxy, viewer, head, &body) {
         Some(failure) => {
             proxy.metrics.refused.increment(1);
             Answered::own(proxy, respond::failure(&failure))
@@ -110,7 +112,7 @@ where
     }
     let status = response.status();
     let entry = proxy.access.as_ref().map(|log| Entry {
-        client: client.address,
+        client: viewer,
         head: EntryHead::of(head, host),
         started,
         status,
@@ -177,11 +179,11 @@ fn is_change(method: &Method) -> bool {
 /// no meaning and could only serve to smuggle another request.
 fn refuse<B: hyper::body::Body>(
     proxy: &Proxy,
-    client: &Client,
+    viewer: IpAddr,
     head: &request::Parts,
     body: &B,
 ) -> Option<Failure> {
-    if !proxy.rates.allows_request(client.address) {
+    if !proxy.rates.allows_request(viewer) {
         return Some(Failure::TooOften);
     }
     let is_admin = head.uri.path().starts_with(admin::PREFIX);

@@ -25,6 +25,7 @@ mod delicate;
 mod disk;
 mod eager;
 mod edges;
+mod entrance;
 mod error;
 mod freshness;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -67,6 +68,7 @@ mod upstream;
 mod vary;
 mod visit;
 
+pub use callers::AddressHeader;
 pub use config::{
     AcmeConfig, AdminConfig, CacheConfig, CertificateConfig, Config, CorsConfig, DiskConfig,
     HostConfig, LimitsConfig, LogConfig, LowLatencyConfig, RecordsConfig, RuleConfig,

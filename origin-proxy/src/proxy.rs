@@ -26,6 +26,7 @@ use crate::{
     delicate::Delicate,
     disk::Disk,
     edges::Edges,
+    entrance::Entrance,
     error::Failure,
     freshness::{is_for_authorized, is_only_if_cached, is_trouble},
     key,
@@ -75,6 +76,7 @@ pub(crate) struct Proxy {
     pub(crate) lives: Lives,
     pub(crate) challenges: Arc<Challenges>,
     pub(crate) steering: Steering,
+    pub(crate) entrance: Entrance,
     pub(crate) rates: Rates,
     pub(crate) access: Option<AccessLog>,
     /// It has been told to stop, and is to get no more viewers.
@@ -193,6 +195,7 @@ impl Proxy {
             lives: Lives::new(&config.low_latency),
             challenges: Arc::default(),
             steering: Steering::new(&config.steering),
+            entrance: Entrance::new(&config),
             rates: Rates::new(&config.limits),
             access: AccessLog::open(&config.log, metrics.log_lost.clone())?,
             is_leaving: AtomicBool::new(false),

@@ -24,6 +24,7 @@ mod lossless;
 mod lowlatency;
 mod operating;
 mod overruled;
+mod proxies;
 mod ranges;
 mod raw2;
 mod records;
