@@ -14,7 +14,7 @@ pub use self::edge::{
     AcmeConfig, AdminConfig, CertificateConfig, CorsConfig, DiskConfig, LimitsConfig, LogConfig,
     LowLatencyConfig, SteeringConfig, TimeoutsConfig, TlsConfig, UpstreamConfig,
 };
-use crate::{Error, rules::Rules};
+use crate::{Error, path_tokens::PathTokens, rules::Rules};
 
 mod edge;
 
@@ -44,6 +44,8 @@ pub struct Config {
     pub query_ignore: Vec<String>,
     /// If not empty, the only query arguments that are part of the cache's keys.
     pub query_keep: Vec<String>,
+    /// Tokens that are a part of paths.
+    pub path_tokens: Vec<PathTokenConfig>,
     /// What is signed under which name.
     pub streams: Vec<StreamConfig>,
     /// Other hosts that are served, with their origins and streams.
@@ -86,6 +88,22 @@ pub struct StreamConfig {
     pub name: String,
     /// The path, `/` at its end, below which everything belongs to the stream.
     pub prefix: String,
+}
+
+/// Where in paths viewers have tokens, which tell no objects apart.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PathTokenConfig {
+    /// The path, `/` at its end, below which it holds, on every host.
+    pub prefix: String,
+    /// What tokens begin with; none if they are the first word below `prefix`.
+    pub begins: Vec<String>,
+    /// Whether they may have slashes in them, percent-encoded, which no origin reads as slashes.
+    pub encoded_slashes: bool,
+    /// Whether the origin is asked if it takes a token, before its viewer gets what is kept.
+    pub check: bool,
+    /// For how long its answer counts, in seconds.
+    pub accepted_s: u64,
 }
 
 /// One more host, or several that are the same.
@@ -228,6 +246,7 @@ impl Config {
         self.upstream.dropped()?;
         self.upstream.added()?;
         Rules::read(&self.rules)?;
+        PathTokens::read(&self.path_tokens, self.cache.stale_if_error_s)?;
         if self.upstream.failures_max == 0 {
             return wrong("upstream.failures_max must not be 0");
         }
@@ -323,6 +342,18 @@ fn is_plain_url(text: &str) -> bool {
     url::Url::parse(text).is_ok_and(is_plain)
 }
 
+impl Default for PathTokenConfig {
+    fn default() -> Self {
+        Self {
+            prefix: String::new(),
+            begins: Vec::new(),
+            encoded_slashes: false,
+            check: true,
+            accepted_s: 30,
+        }
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         let ignored = [
@@ -349,6 +380,7 @@ impl Default for Config {
             signing_key_file: None,
             query_ignore: ignored.map(Into::into).to_vec(),
             query_keep: Vec::new(),
+            path_tokens: Vec::new(),
             streams: vec![StreamConfig {
                 name: "main".into(),
                 prefix: "/".into(),
@@ -466,6 +498,8 @@ mod tests {
         for value in all.values().filter_map(toml::Value::as_table) {
             keys.extend(value.keys().cloned());
         }
+        let further = ["begins", "encoded_slashes", "check", "accepted_s"];
+        keys.extend(further.map(String::from));
         let further = ["names", "hosts.streams", "extensions", "ignore", "fresh_s"];
         keys.extend(further.map(String::from));
         let lines: Vec<&str> = default_config().lines().collect();
@@ -499,6 +533,16 @@ mod tests {
             ),
             ("[cors]\ncredentials = true", "cors.origins"),
             ("[[rules]]\nprefix = \"live\"", "rules.prefix"),
+            ("[[path_tokens]]\nprefix = \"/live\"", "path_tokens.prefix"),
+            ("[[path_tokens]]\ncheck = true", "path_tokens.prefix"),
+            (
+                "[[path_tokens]]\nprefix = \"/\"\nbegins = [\"\"]",
+                "path_tokens.begins",
+            ),
+            (
+                "[[path_tokens]]\nprefix = \"/\"\naccepted_s = 99999999",
+                "path_tokens.accepted_s",
+            ),
             (
                 "[[rules]]\nprefix = \"/\"\nignore = [\"x y\"]",
                 "rules.ignore",

@@ -113,7 +113,11 @@ where
     let status = response.status();
     let entry = proxy.access.as_ref().map(|log| Entry {
         client: viewer,
-        head: EntryHead::of(head, host),
+        head: EntryHead::of(
+            head,
+            host,
+            &proxy.path_to_log(site_of(&proxy.sites, host), head),
+        ),
         started,
         status,
         outcome,
@@ -262,6 +266,7 @@ where
 }
 
 async fn answer(proxy: &Arc<Proxy>, target: &Target, asked: &Asked<'_>) -> Result<Found, Failure> {
+    proxy.admit(target, asked.headers).await?;
     let (answer, outcome) = proxy.answer(target, asked.headers, asked.method).await?;
     let object = match answer {
         Answer::Whole(object) => object,

@@ -43,6 +43,7 @@ mod metrics;
 mod moved;
 mod object;
 mod part_list;
+mod path_tokens;
 mod pilot;
 mod playlist;
 mod proxy;
@@ -71,8 +72,9 @@ mod visit;
 pub use callers::AddressHeader;
 pub use config::{
     AcmeConfig, AdminConfig, CacheConfig, CertificateConfig, Config, CorsConfig, DiskConfig,
-    HostConfig, LimitsConfig, LogConfig, LowLatencyConfig, RecordsConfig, RuleConfig,
-    SteeringConfig, StreamConfig, TimeoutsConfig, TlsConfig, UpstreamConfig, default_config,
+    HostConfig, LimitsConfig, LogConfig, LowLatencyConfig, PathTokenConfig, RecordsConfig,
+    RuleConfig, SteeringConfig, StreamConfig, TimeoutsConfig, TlsConfig, UpstreamConfig,
+    default_config,
 };
 pub use error::Error;
 pub use key::{keygen, public_key};

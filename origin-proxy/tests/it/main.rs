@@ -24,6 +24,7 @@ mod lossless;
 mod lowlatency;
 mod operating;
 mod overruled;
+mod path_tokens;
 mod proxies;
 mod ranges;
 mod raw2;
