@@ -107,7 +107,7 @@ pub struct PathTokenConfig {
 }
 
 /// One more host, or several that are the same.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HostConfig {
     /// Its names, as in the `Host` header, without port.
@@ -120,6 +120,10 @@ pub struct HostConfig {
     /// What is signed there under which name.
     #[serde(default)]
     pub streams: Vec<StreamConfig>,
+    /// Which pages may read answers there, if others than elsewhere.
+    pub cors: Option<CorsConfig>,
+    /// Who is sent there, if it has a share of its own.
+    pub steering: Option<SteeringConfig>,
 }
 
 /// What of an origin's answers does not count, below one path.
@@ -234,15 +238,15 @@ impl Config {
         if self.tls.reload_ms == 0 || self.upstream.health_interval_ms == 0 {
             return wrong("tls.reload_ms and upstream.health_interval_ms must not be 0");
         }
-        if !(0.0..=100.0).contains(&self.steering.share_percent) {
-            return wrong("steering.share_percent must be from 0 to 100");
-        }
-        if !self.steering.url.as_deref().is_none_or(is_plain_url) {
-            return wrong("steering.url must be an http or https URL without a query");
-        }
-        if self.cors.credentials && self.cors.origins.iter().any(|origin| origin == "*") {
-            return wrong("cors.credentials needs cors.origins that name pages, not *");
-        }
+        let hosts = self.hosts.iter();
+        let steerings = hosts.clone().filter_map(|host| host.steering.as_ref());
+        std::iter::once(&self.steering)
+            .chain(steerings)
+            .try_for_each(SteeringConfig::check)?;
+        let all_cors = hosts.filter_map(|host| host.cors.as_ref());
+        std::iter::once(&self.cors)
+            .chain(all_cors)
+            .try_for_each(CorsConfig::check)?;
         self.upstream.dropped()?;
         self.upstream.added()?;
         Rules::read(&self.rules)?;
@@ -331,15 +335,6 @@ impl StreamConfig {
         }
         Ok(())
     }
-}
-
-/// Whether arguments can be added to the absolute URL `text`.
-fn is_plain_url(text: &str) -> bool {
-    let is_plain = |url: url::Url| {
-        let is_web = matches!(url.scheme(), "http" | "https");
-        is_web && url.query().is_none() && url.fragment().is_none()
-    };
-    url::Url::parse(text).is_ok_and(is_plain)
 }
 
 impl Default for PathTokenConfig {
@@ -443,6 +438,21 @@ mod tests {
         );
     }
 
+    /// Settings in lists of tables.
+    const FURTHER: [&str; 11] = [
+        "names",
+        "hosts.streams",
+        "hosts.cors",
+        "hosts.steering",
+        "extensions",
+        "ignore",
+        "fresh_s",
+        "begins",
+        "encoded_slashes",
+        "check",
+        "accepted_s",
+    ];
+
     #[test]
     fn the_printed_file_documents_every_setting() {
         let stream = StreamConfig {
@@ -457,6 +467,8 @@ mod tests {
                 origin: String::new(),
                 origin_backups: Vec::new(),
                 streams: vec![stream],
+                cors: None,
+                steering: None,
             }],
             disk: DiskConfig {
                 directory: Some(PathBuf::new()),
@@ -498,10 +510,7 @@ mod tests {
         for value in all.values().filter_map(toml::Value::as_table) {
             keys.extend(value.keys().cloned());
         }
-        let further = ["begins", "encoded_slashes", "check", "accepted_s"];
-        keys.extend(further.map(String::from));
-        let further = ["names", "hosts.streams", "extensions", "ignore", "fresh_s"];
-        keys.extend(further.map(String::from));
+        keys.extend(FURTHER.map(String::from));
         let lines: Vec<&str> = default_config().lines().collect();
         for key in keys {
             let is_it = |line: &&str| {
@@ -532,6 +541,14 @@ mod tests {
                 "upstream.headers_drop",
             ),
             ("[cors]\ncredentials = true", "cors.origins"),
+            (
+                "[[hosts]]\norigin = \"http://a\"\nnames = [\"a\"]\n[hosts.cors]\ncredentials = true",
+                "cors.origins",
+            ),
+            (
+                "[[hosts]]\norigin = \"http://a\"\nnames = [\"a\"]\n[hosts.steering]\nshare_percent = 101",
+                "steering.share_percent",
+            ),
             ("[[rules]]\nprefix = \"live\"", "rules.prefix"),
             ("[[path_tokens]]\nprefix = \"/live\"", "path_tokens.prefix"),
             ("[[path_tokens]]\ncheck = true", "path_tokens.prefix"),

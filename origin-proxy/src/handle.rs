@@ -26,7 +26,7 @@ use crate::{
     playlist::Format,
     proxy::{Answer, Passed, Proxy},
     respond::{self, Asked},
-    target::{Target, site_of},
+    target::{Site, Target, site_of},
 };
 
 /// Where a request came from.
@@ -79,12 +79,15 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let started = Instant::now();
+    let host = host_of(head);
+    let site = site_of(&proxy.sites, host.as_ref().ok().copied().flatten());
     let asked = Asked {
         method: &head.method,
         headers: &head.headers,
-        added: proxy.added.as_ref(),
+        added: site.manners.added.as_ref(),
+        cors: &site.manners.cors,
     };
-    let host = match host_of(head) {
+    let host = match host {
         Ok(host) => host,
         Err(failure) => return finish(proxy, client, &asked, respond::failure(&failure), false),
     };
@@ -94,7 +97,7 @@ where
             proxy.metrics.refused.increment(1);
             Answered::own(proxy, respond::failure(&failure))
         }
-        None => route(proxy, head, host, &asked, body).await,
+        None => route(proxy, site, head, &asked, body).await,
     };
     let Answered {
         response,
@@ -113,11 +116,7 @@ where
     let status = response.status();
     let entry = proxy.access.as_ref().map(|log| Entry {
         client: viewer,
-        head: EntryHead::of(
-            head,
-            host,
-            &proxy.path_to_log(site_of(&proxy.sites, host), head),
-        ),
+        head: EntryHead::of(head, host, &proxy.path_to_log(site, head)),
         started,
         status,
         outcome,
@@ -145,7 +144,7 @@ fn finish(
             .insert(header::ALT_SVC, alt_svc.clone());
     }
     if !is_finished {
-        respond::finish(&mut response, asked, &proxy.config.cors);
+        respond::finish(&mut response, asked);
     }
     proxy.metrics.on_answer(response.status());
     response
@@ -204,8 +203,8 @@ fn refuse<B: hyper::body::Body>(
 
 async fn route<B>(
     proxy: &Arc<Proxy>,
+    site: &Site,
     head: &request::Parts,
-    host: Option<&str>,
     asked: &Asked<'_>,
     body: B,
 ) -> Answered
@@ -217,14 +216,13 @@ where
         let methods = respond::methods(proxy.config.limits.body_bytes_max);
         return Answered::own(proxy, respond::preflight(asked, methods));
     }
-    if let Some(response) = admin::page(proxy, head) {
+    if let Some(response) = admin::page(proxy, site, head) {
         return Answered::own(proxy, response);
     }
     if let Some(proof) = proxy.challenges.answer(&head.uri) {
         let response = respond::text(StatusCode::OK, "application/octet-stream", proof);
         return Answered::own(proxy, response);
     }
-    let site = site_of(&proxy.sites, host);
     if head.uri.path().starts_with(admin::PREFIX) {
         // Nothing is read of what no operator sends.
         if let Some(refusal) = admin::refuse(proxy, head) {

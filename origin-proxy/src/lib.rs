@@ -39,6 +39,7 @@ mod key;
 mod keyring;
 mod live;
 mod lowlatency;
+mod manners;
 mod metrics;
 mod moved;
 mod object;

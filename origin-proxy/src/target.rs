@@ -12,6 +12,7 @@ use crate::{
     Config, Error,
     error::Failure,
     health::Health,
+    manners::Manners,
     metrics::{Metrics, OriginFigures},
     path_tokens::{PathTokens, Token},
 };
@@ -34,6 +35,7 @@ pub(crate) struct Site {
     query_keep: Vec<String>,
     target_bytes_max: usize,
     pub(crate) tokens: Arc<PathTokens>,
+    pub(crate) manners: Manners,
 }
 
 /// One origin, and how it does.
@@ -128,13 +130,20 @@ fn name_of(argument: &str) -> Cow<'_, str> {
 pub(crate) fn sites(config: &Config) -> Result<Vec<Site>, Error> {
     let tokens = PathTokens::read(&config.path_tokens, config.cache.stale_if_error_s)?;
     let tokens = Arc::new(tokens);
-    let new = |index, names: &[String], origin: &str, backups: &[String]| {
-        Site::new(config, index, names, origin, backups, &tokens)
+    let new = |index, names: &[String], origin: &str, backups: &[String], manners| {
+        Site::new(config, index, names, (origin, backups), &tokens, manners)
     };
-    let first = new(0, &[], &config.origin, &config.origin_backups)?;
+    let manners = Manners::of_rest(config);
+    let first = new(0, &[], &config.origin, &config.origin_backups, manners)?;
     let mut sites = vec![first];
     for host in &config.hosts {
-        let site = new(sites.len(), &host.names, &host.origin, &host.origin_backups)?;
+        let site = new(
+            sites.len(),
+            &host.names,
+            &host.origin,
+            &host.origin_backups,
+            sites[0].manners.of(host),
+        )?;
         sites.push(site);
     }
     Ok(sites)
@@ -166,9 +175,9 @@ impl Site {
         config: &Config,
         index: usize,
         names: &[String],
-        origin: &str,
-        backups: &[String],
+        (origin, backups): (&str, &[String]),
         tokens: &Arc<PathTokens>,
+        manners: Manners,
     ) -> Result<Self, Error> {
         let wrong = || Error::Config("origin must be an http or https URL".into());
         let mut bases = Vec::new();
@@ -193,6 +202,7 @@ impl Site {
             query_keep: config.query_keep.clone(),
             target_bytes_max: config.limits.target_bytes_max,
             tokens: tokens.clone(),
+            manners,
         })
     }
 
@@ -454,6 +464,8 @@ mod tests {
             origin: "http://o.example/".into(),
             origin_backups: Vec::new(),
             streams: Vec::new(),
+            cors: None,
+            steering: None,
         };
         let config = Config {
             hosts: vec![host],

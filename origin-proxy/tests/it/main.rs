@@ -16,6 +16,7 @@ mod failures;
 mod faults;
 mod gzip;
 mod hostile;
+mod hosts;
 mod https;
 mod keys;
 mod limits;
