@@ -10,6 +10,7 @@ mod delicate;
 mod edges;
 mod elsewhere;
 mod encoder;
+mod encrypted;
 mod eviction;
 mod failover;
 mod failures;
