@@ -171,10 +171,11 @@ impl Pilot {
         is_authorized: bool,
     ) -> bool {
         let (path, key) = (&self.target.path, &self.base_key);
+        let is_blamed = status.is_client_error() && self.is_token_unknown();
+        let is_of_token = is_blamed || self.has_token_in_head(head);
         told.is_shareable(status, head, is_authorized)
+            && !is_of_token
             && !self.proxy.is_for_one(path, key, head)
-            && !self.has_token_in_head(head)
-            && !(status.is_client_error() && self.is_token_unknown())
     }
 
     /// Whether nobody has asked if the token of the first passenger is good: it may be to blame for the answer.
