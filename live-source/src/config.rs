@@ -38,6 +38,9 @@ pub struct Config {
     /// Publish low-latency HLS: the playlists list parts of segments, and wait for them
     /// (draft-pantos-hls-rfc8216bis). Needs `hls`. Default false.
     pub ll_hls: bool,
+    /// List parts as byte ranges of their segments, which are sent while they are made, and not as objects of their
+    /// own. Needs `ll_hls`. Default false.
+    pub part_byteranges: bool,
     /// Publish low-latency DASH: segments can be fetched while they are made, and come part by part. Needs
     /// `dash` without `dash_timeline` and `dash_time`. Default false.
     pub ll_dash: bool,
@@ -112,6 +115,7 @@ impl Default for Config {
             dash_time: false,
             dash_period_segments: 0,
             ll_hls: false,
+            part_byteranges: false,
             ll_dash: false,
             part_ms: 500,
             segment_ms: GOP_MS,
@@ -180,6 +184,9 @@ impl Config {
         }
         if self.ll_hls && !self.hls || self.ll_dash && !self.dash {
             return fail("ll_hls needs hls, and ll_dash needs dash".into());
+        }
+        if self.part_byteranges && !self.ll_hls {
+            return fail("part_byteranges needs ll_hls".into());
         }
         if self.ll_dash && (self.dash_timeline || self.dash_time) {
             return fail("ll_dash excludes dash_timeline and dash_time".into());

@@ -161,6 +161,7 @@ impl Encoder {
             .filter(|other| other.info.id != track.info.id);
         let report = |other: &Ring| (other.info.id.clone(), other.window(epoch_unix_ms).edge());
         let low_latency = LowLatency {
+            are_ranges: self.config.part_byteranges,
             part_target_s: hls::part_target_s(infos, self.plan.part_ms),
             skip: directives.skip,
             reports: others.map(report).collect(),

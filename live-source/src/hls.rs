@@ -66,10 +66,14 @@ pub(crate) struct Listed {
 pub(crate) struct ListedPart {
     pub(crate) duration_s: f64,
     pub(crate) is_independent: bool,
+    /// As it is sent, in bytes. Of no account where parts are objects of their own.
+    pub(crate) len: u64,
 }
 
 /// What a low-latency playlist says besides (draft-pantos-hls-rfc8216bis).
 pub(crate) struct LowLatency {
+    /// Whether parts are ranges of their segments.
+    pub(crate) are_ranges: bool,
     /// No part is longer.
     pub(crate) part_target_s: f64,
     /// Leave out what a player that has an older playlist knows already.
@@ -156,7 +160,8 @@ impl Window {
             .enumerate()
             .skip(skipped);
         for (index, (number, segment)) in numbered {
-            segment.write_head(&mut out, number, index >= with_parts);
+            let parts = low_latency.filter(|_| index >= with_parts);
+            segment.write_head(&mut out, number, parts.map(|low| low.are_ranges));
             _ = writeln!(out, "#EXTINF:{:.6},\nseg-{number}.m4s", segment.duration_s);
         }
         if let Some(low_latency) = low_latency {
@@ -170,13 +175,17 @@ impl Window {
         let Edge {
             next, open_parts, ..
         } = self.edge();
-        if let Some(open) = self.open.as_ref().filter(|open| !open.parts.is_empty()) {
-            open.write_head(out, next, true);
+        let are_ranges = low_latency.are_ranges;
+        let open = self.open.as_ref().filter(|open| !open.parts.is_empty());
+        if let Some(open) = open {
+            open.write_head(out, next, Some(are_ranges));
         }
-        _ = writeln!(
-            out,
-            "#EXT-X-PRELOAD-HINT:TYPE=PART,URI=\"part-{next}.{open_parts}.m4s\""
-        );
+        let len: u64 = open.map_or(0, |open| open.parts.iter().map(|part| part.len).sum());
+        let place = match are_ranges {
+            true => format!("seg-{next}.m4s\",BYTERANGE-START={len}"),
+            false => format!("part-{next}.{open_parts}.m4s\""),
+        };
+        _ = writeln!(out, "#EXT-X-PRELOAD-HINT:TYPE=PART,URI=\"{place}");
         for (id, edge) in &low_latency.reports {
             if let Some((segment, part)) = edge.last_part() {
                 _ = writeln!(
@@ -209,23 +218,33 @@ impl Window {
 }
 
 impl Listed {
-    fn write_head(&self, out: &mut String, number: u64, with_parts: bool) {
+    /// `parts` tells whether parts are ranges, if they are listed.
+    fn write_head(&self, out: &mut String, number: u64, parts: Option<bool>) {
         _ = writeln!(
             out,
             "#EXT-X-PROGRAM-DATE-TIME:{}",
             rfc3339(self.start_unix_ms)
         );
-        for (index, part) in self.parts.iter().enumerate().filter(|_| with_parts) {
+        let Some(are_ranges) = parts else {
+            return;
+        };
+        let mut first = 0;
+        for (index, part) in self.parts.iter().enumerate() {
             let independent = if part.is_independent {
                 ",INDEPENDENT=YES"
             } else {
                 ""
             };
+            let place = match are_ranges {
+                true => format!("seg-{number}.m4s\",BYTERANGE=\"{}@{first}\"", part.len),
+                false => format!("part-{number}.{index}.m4s\""),
+            };
             _ = writeln!(
                 out,
-                "#EXT-X-PART:DURATION={:.5},URI=\"part-{number}.{index}.m4s\"{independent}",
+                "#EXT-X-PART:DURATION={:.5},URI=\"{place}{independent}",
                 part.duration_s
             );
+            first += part.len;
         }
     }
 }
@@ -245,6 +264,7 @@ mod tests {
         ListedPart {
             duration_s: 0.5,
             is_independent: false,
+            len: 1000,
         }
     }
 
@@ -263,6 +283,7 @@ mod tests {
 
     fn low_latency(skip: bool) -> LowLatency {
         LowLatency {
+            are_ranges: false,
             part_target_s: 0.5,
             skip,
             reports: vec![("a".into(), window(10, 0).edge())],
@@ -283,6 +304,25 @@ mod tests {
             text.ends_with("URI=\"../a/index.m3u8\",LAST-MSN=109,LAST-PART=3\n"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn parts_that_are_ranges_say_where_they_are_in_their_segment() {
+        let ranges = LowLatency {
+            are_ranges: true,
+            ..low_latency(false)
+        };
+        let text = window(10, 2).write(2, Some(&ranges));
+        for line in [
+            "URI=\"seg-109.m4s\",BYTERANGE=\"1000@3000\"\n",
+            "URI=\"seg-110.m4s\",BYTERANGE=\"1000@0\"\n",
+            "#EXT-X-PRELOAD-HINT:TYPE=PART,URI=\"seg-110.m4s\",BYTERANGE-START=2000\n",
+        ] {
+            assert!(text.contains(line), "{text}");
+        }
+        assert!(!text.contains("part-"), "{text}");
+        let text = window(10, 0).write(2, Some(&ranges));
+        assert!(text.contains("seg-110.m4s\",BYTERANGE-START=0\n"), "{text}");
     }
 
     #[test]

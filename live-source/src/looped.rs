@@ -11,7 +11,7 @@ use crate::dash::{Form, Manifest};
 use crate::hls::{self, Listed, ListedPart, LowLatency, Rendition, Window};
 use crate::object::Lookup;
 use crate::reload::Directives;
-use crate::respond::GENERATION_BOX_LEN;
+use crate::respond::{GENERATION_BOX_LEN, sent_len};
 use crate::route::{File, Route};
 use crate::timeline::{Edge, Timeline};
 use crate::{Config, Error};
@@ -24,6 +24,7 @@ pub(crate) struct LoopedClip {
     clock: Clock,
     padding_bytes: usize,
     dash_form: Form,
+    part_byteranges: bool,
     /// Of low-latency HLS, if it is published.
     part_target_s: Option<f64>,
     numbering: Mutex<Numbering>,
@@ -84,6 +85,7 @@ impl LoopedClip {
             },
             padding_bytes: config.padding_bytes,
             dash_form: Form::of(config),
+            part_byteranges: config.part_byteranges,
             part_target_s: None,
             numbering: Mutex::default(),
         };
@@ -191,6 +193,7 @@ impl LoopedClip {
         };
         let others = self.tracks().filter(|other| other.info.id != track.info.id);
         let low_latency = LowLatency {
+            are_ranges: self.part_byteranges,
             part_target_s,
             skip: directives.skip,
             reports: others
@@ -224,6 +227,10 @@ impl LoopedClip {
                 .map(|part| ListedPart {
                     duration_s: seconds(first(part + 1) - first(part)),
                     is_independent: track.sample(first(part)).is_sync(),
+                    len: match self.part_byteranges {
+                        true => sent_len(part, &self.part(track, index, part)),
+                        false => 0,
+                    },
                 })
                 .collect(),
         }

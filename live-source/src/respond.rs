@@ -83,6 +83,12 @@ pub(crate) fn stamp_generation(segment: &Bytes, generation: u64) -> Bytes {
         .into()
 }
 
+/// How long a part of a segment is with that, in bytes.
+pub(crate) fn sent_len(part: u64, bytes: &Bytes) -> u64 {
+    let stamp = if part == 0 { GENERATION_BOX_LEN } else { 0 };
+    (bytes.len() + stamp) as u64
+}
+
 /// Puts `?token=` on every URI of a playlist or manifest.
 pub(crate) fn add_token(text: &[u8], kind: Kind, token: &str) -> Bytes {
     let text = String::from_utf8_lossy(text);
@@ -282,6 +288,40 @@ pub(crate) fn growing(
     headers.insert(header::CONTENT_TYPE, content_type);
     headers.insert(header::CACHE_CONTROL, cache_control(max_age, false));
     add_cors(headers);
+    response
+}
+
+/// First and last byte of a range that has both.
+pub(crate) fn closed_range(request: &HeaderMap) -> Option<(u64, u64)> {
+    let range = request.get(header::RANGE)?.to_str().ok()?;
+    let range = parse_range(range, u64::MAX)?.ok()?;
+    (range.end < u64::MAX).then(|| (range.start, range.end - 1))
+}
+
+/// The bytes from `first` on of an object whose length is not known yet.
+pub(crate) fn part_of_growing(
+    kind: Kind,
+    max_age: Duration,
+    first: u64,
+    bytes: Bytes,
+    stats: &Stats,
+    path: &str,
+) -> Response<Body> {
+    let last = first + bytes.len().saturating_sub(1) as u64;
+    stats.on_bytes(Some(path), bytes.len() as u64);
+    let mut response = Response::new(Body::default());
+    *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_LENGTH, bytes.len().into());
+    if let Ok(value) = HeaderValue::try_from(format!("bytes {first}-{last}/*")) {
+        headers.insert(header::CONTENT_RANGE, value);
+    }
+    let content_type = HeaderValue::from_static(kind.content_type());
+    headers.insert(header::CONTENT_TYPE, content_type);
+    headers.insert(header::CACHE_CONTROL, cache_control(max_age, false));
+    add_cors(headers);
+    let body = Full::new(bytes).map_err(|never: Infallible| match never {});
+    *response.body_mut() = body.boxed();
     response
 }
 

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use crate::cmaf::{Media, Place, Sample, TrackInfo};
 use crate::hls::{Listed, ListedPart, Window};
 use crate::object::Lookup;
+use crate::respond::sent_len;
 
 /// The frames of one part are at most so long; no encoder of ours comes near.
 const PART_BYTES_MAX: usize = 64 << 20;
@@ -219,7 +220,9 @@ impl Ring {
             parts: segment
                 .parts
                 .iter()
-                .map(|part| ListedPart {
+                .enumerate()
+                .map(|(index, part)| ListedPart {
+                    len: sent_len(index as u64, &part.bytes),
                     duration_s: seconds(part.ticks),
                     is_independent: part.is_independent,
                 })

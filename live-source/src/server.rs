@@ -248,10 +248,8 @@ impl Site {
             Err(reason) => return plain(StatusCode::BAD_REQUEST, reason),
         };
         // A fault hits the whole segment.
-        let is_whole = *request.method() == Method::HEAD
-            || request.headers().contains_key(header::RANGE)
-            || fault.is_some();
-        if !is_whole && let Some(growing) = self.growing(rest, kind, path).await {
+        let may_grow = *request.method() == Method::GET && fault.is_none();
+        if may_grow && let Some(growing) = self.handle_growing(request, rest, kind).await {
             return growing;
         }
         let mut object = match self.lookup_held(rest, kind, directives).await {
@@ -289,6 +287,21 @@ impl Site {
             path,
         };
         delivery.respond(object)
+    }
+
+    /// What there is of a segment that is being made, if that is to be had.
+    async fn handle_growing(
+        self: &Arc<Self>,
+        request: &Request<Incoming>,
+        rest: &str,
+        kind: Kind,
+    ) -> Option<Response<Body>> {
+        let path = request.uri().path();
+        if !request.headers().contains_key(header::RANGE) {
+            return self.growing(rest, kind, path).await;
+        }
+        let range = respond::closed_range(request.headers())?;
+        self.part_of_growing(rest, kind, path, range).await
     }
 
     fn directives(&self, kind: Kind, query: Option<&str>) -> Result<Directives, &'static str> {
@@ -362,7 +375,7 @@ impl Site {
         }
     }
 
-    /// A segment that is being made, part by part (LL-DASH); none if it is whole or not to be had yet.
+    /// A segment that is being made, part by part (LL-DASH, and LL-HLS whose parts are ranges); none if it is whole or not to be had yet.
     async fn growing(
         self: &Arc<Self>,
         rest: &str,
@@ -372,7 +385,7 @@ impl Site {
         let Some(Route::Track(id, File::Segment(number))) = Route::read(rest) else {
             return None;
         };
-        if !self.config.ll_dash || !self.once_open(id, number, kind).await {
+        if !self.sends_growing() || !self.once_open(id, number, kind).await {
             return None;
         }
         let first = self.part(id, number, 0).await.ok().flatten()?;
@@ -393,6 +406,41 @@ impl Site {
             self.stats.clone(),
             path,
         ))
+    }
+
+    /// A range of a segment that is being made, once its last byte is there (LL-HLS whose parts are ranges); none if
+    /// the segment is whole, not to be had yet, or ends before.
+    async fn part_of_growing(
+        &self,
+        rest: &str,
+        kind: Kind,
+        path: &str,
+        (first, last): (u64, u64),
+    ) -> Option<Response<Body>> {
+        let Some(Route::Track(id, File::Segment(number))) = Route::read(rest) else {
+            return None;
+        };
+        if !self.config.part_byteranges || !self.once_open(id, number, kind).await {
+            return None;
+        }
+        let mut so_far = Vec::new();
+        for part in 0.. {
+            if so_far.len() as u64 > last {
+                break;
+            }
+            so_far.extend_from_slice(&self.part(id, number, part).await.ok().flatten()?);
+        }
+        let bytes = Bytes::from(so_far).slice(first as usize..=last as usize);
+        let max_age = self.max_age(kind, Directives::default());
+        let stats = &self.stats;
+        Some(respond::part_of_growing(
+            kind, max_age, first, bytes, stats, path,
+        ))
+    }
+
+    /// Whether segments can be had while they are made.
+    fn sends_growing(&self) -> bool {
+        self.config.ll_dash || self.config.part_byteranges
     }
 
     /// Whether a segment is being made. If it is the one after that, waits until it is: Shaka asks for it

@@ -409,3 +409,77 @@ async fn pictures_without_sound_have_no_audio_rendition() {
     );
     source.stop().await.unwrap();
 }
+
+/// URI, first byte and length.
+type Place = (String, usize, usize);
+
+/// The parts that a playlist lists as ranges, and the one that it announces, which has no length.
+fn ranges(text: &str) -> (Vec<Place>, Place) {
+    let attribute = |line: &str, name: &str| {
+        let (_, rest) = line.split_once(&format!("{name}="))?;
+        let value = rest.strip_prefix('"').unwrap_or(rest);
+        let end = value.find(['"', ',']).unwrap_or(value.len());
+        Some(value[..end].to_owned())
+    };
+    let part = |line: &str| {
+        let (len, first) = attribute(line, "BYTERANGE")?
+            .split_once('@')
+            .map(|(len, first)| (len.parse().unwrap(), first.parse().unwrap()))?;
+        Some((attribute(line, "URI")?, first, len))
+    };
+    let parts = text.lines().filter(|line| line.starts_with("#EXT-X-PART:"));
+    let hint = text
+        .lines()
+        .find(|line| line.starts_with("#EXT-X-PRELOAD-HINT:"));
+    let hint = hint.unwrap();
+    let start = attribute(hint, "BYTERANGE-START").unwrap().parse().unwrap();
+    let parts = parts.map(|line| part(line).expect("a range")).collect();
+    (parts, (attribute(hint, "URI").unwrap(), start, 0))
+}
+
+#[tokio::test]
+async fn parts_that_are_ranges_come_while_their_segment_is_made() {
+    let config = Config {
+        ll_hls: true,
+        part_byteranges: true,
+        padding_bytes: 20_000,
+        ..Config::default()
+    };
+    let source = Running::start(config).await;
+    source.faults.set_generation(7);
+    // Of a segment that has been begun and is not whole.
+    let (parts, (open, start, _)) = loop {
+        let answer = source.get(&index("360p")).await;
+        let (parts, hint) = ranges(std::str::from_utf8(&answer.body).unwrap());
+        if hint.1 > 0 {
+            break (parts, hint);
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    };
+    let path = |uri: &str| format!("/live/360p/{uri}");
+    let mut ends = std::collections::BTreeMap::<&str, usize>::new();
+    let mut so_far = Vec::new();
+    for (uri, first, len) in &parts {
+        let end = ends.entry(uri).or_default();
+        assert_eq!(first, end, "{uri}: no gaps");
+        *end += len;
+        let range = format!("bytes={first}-{}", first + len - 1);
+        let answer = source.get_with(&path(uri), &[("range", &range)]).await;
+        assert_eq!(answer.status, StatusCode::PARTIAL_CONTENT, "{uri} {range}");
+        assert_eq!(answer.body.len(), *len, "{uri} {range}");
+        if *uri == open {
+            so_far.extend_from_slice(&answer.body);
+        }
+    }
+    assert_eq!(so_far.len(), start);
+    // The next part, before it is there; then all.
+    let range = format!("bytes={start}-{}", start + 99);
+    let next = source.get_with(&path(&open), &[("range", &range)]).await;
+    assert_eq!(next.status, StatusCode::PARTIAL_CONTENT);
+    let whole = source.get(&path(&open)).await;
+    assert_eq!(whole.body[..start], so_far);
+    assert_eq!(whole.body[start..start + 100], next.body);
+    for (uri, end) in ends.into_iter().filter(|(uri, _)| *uri != open) {
+        assert_eq!(source.get(&path(uri)).await.body.len(), end, "{uri}");
+    }
+}

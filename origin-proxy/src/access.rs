@@ -168,11 +168,11 @@ pub(crate) struct EntryHead {
 }
 
 impl EntryHead {
-    pub(crate) fn of(head: &request::Parts, host: Option<&str>) -> Self {
+    pub(crate) fn of(head: &request::Parts, host: Option<&str>, path: &str) -> Self {
         Self {
             method: cut(head.method.as_str()),
             host: cut(host.unwrap_or_default()),
-            path: cut(head.uri.path()),
+            path: cut(path),
             query: head.uri.query().map(cut),
             version: head.version,
             range: text_of(&head.headers, &header::RANGE),

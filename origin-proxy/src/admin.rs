@@ -43,7 +43,11 @@ struct Share {
 }
 
 /// The pages that anyone may see.
-pub(crate) fn page(proxy: &Arc<Proxy>, head: &request::Parts) -> Option<Response<Body>> {
+pub(crate) fn page(
+    proxy: &Arc<Proxy>,
+    site: &Site,
+    head: &request::Parts,
+) -> Option<Response<Body>> {
     if !matches!(head.method, Method::GET | Method::HEAD) {
         return None;
     }
@@ -62,11 +66,16 @@ pub(crate) fn page(proxy: &Arc<Proxy>, head: &request::Parts) -> Option<Response
         }
         steering::PATH => {
             let is_leaving = proxy.is_leaving.load(Ordering::Relaxed);
-            proxy.steering.answer(&head.uri, is_leaving)
+            site.manners.steering.answer(&head.uri, is_leaving)
         }
         "/.shoal/streams" => respond::text(StatusCode::OK, JSON, streams(proxy).to_string()),
         _ => return None,
     })
+}
+
+/// Whether what is at `path` is for those who look after the proxy.
+pub(crate) fn is_check(path: &str) -> bool {
+    matches!(path, "/healthz" | "/readyz" | "/metrics")
 }
 
 /// The answer to a request below [`PREFIX`] that is not to be read any further, if it is none of an operator.
@@ -112,7 +121,9 @@ pub(crate) fn answer(
     body: &[u8],
 ) -> Response<Body> {
     match (&head.method, &head.uri.path()[PREFIX.len()..]) {
-        (&Method::GET, "status") => respond::text(StatusCode::OK, JSON, status(proxy).to_string()),
+        (&Method::GET, "status") => {
+            respond::text(StatusCode::OK, JSON, status(proxy, site).to_string())
+        }
         (&Method::POST, "purge") => match purge(proxy, site, body) {
             Ok(purged) => {
                 proxy.metrics.purged.increment(purged as u64);
@@ -124,7 +135,7 @@ pub(crate) fn answer(
             }
             Err(failure) => respond::failure(&failure),
         },
-        (&Method::POST, "steering") => match steer(proxy, body) {
+        (&Method::POST, "steering") => match steer(site, body) {
             Ok(now) => respond::text(StatusCode::OK, JSON, now.to_string()),
             Err(failure) => respond::failure(&failure),
         },
@@ -195,7 +206,7 @@ fn streams(proxy: &Proxy) -> Value {
     streams.collect()
 }
 
-fn status(proxy: &Proxy) -> Value {
+fn status(proxy: &Proxy, site: &Site) -> Value {
     proxy.cache.run_pending_tasks();
     let origins = |site: &Site| -> Value {
         let bases = site.bases.iter();
@@ -214,7 +225,7 @@ fn status(proxy: &Proxy) -> Value {
         },
         "disk": { "bytes": disk_bytes, "objects": disk_objects },
         "flights": proxy.flights(),
-        "share_percent": proxy.steering.share_percent(),
+        "share_percent": site.manners.steering.share_percent(),
     })
 }
 
@@ -239,16 +250,17 @@ fn purge(proxy: &Proxy, site: &Site, body: &[u8]) -> Result<usize, Failure> {
     Ok(by_url + by_prefix)
 }
 
-fn steer(proxy: &Proxy, body: &[u8]) -> Result<Value, Failure> {
+fn steer(site: &Site, body: &[u8]) -> Result<Value, Failure> {
     let share = serde_json::from_slice(body).ok();
     let share = share.filter(|Share { share_percent }| (0.0..=100.0).contains(share_percent));
     let Some(Share { share_percent }) = share else {
         let what = "no JSON object with a `share_percent` from 0 to 100";
         return Err(Failure::Client(what, StatusCode::BAD_REQUEST));
     };
-    proxy.steering.set_share(share_percent);
+    let steering = &site.manners.steering;
+    steering.set_share(share_percent);
     tracing::info!(share_percent, "share of viewers is changed");
-    Ok(json!({ "share_percent": proxy.steering.share_percent() }))
+    Ok(json!({ "share_percent": steering.share_percent() }))
 }
 
 /// What `url` stands for at `site`: a path with a query, or an absolute URL there or at its origin.

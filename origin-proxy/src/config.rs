@@ -6,13 +6,15 @@ use std::{
     path::PathBuf,
 };
 
+use callers::AddressHeader;
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 pub use self::edge::{
     AcmeConfig, AdminConfig, CertificateConfig, CorsConfig, DiskConfig, LimitsConfig, LogConfig,
     LowLatencyConfig, SteeringConfig, TimeoutsConfig, TlsConfig, UpstreamConfig,
 };
-use crate::{Error, rules::Rules};
+use crate::{Error, path_tokens::PathTokens, rules::Rules};
 
 mod edge;
 
@@ -22,6 +24,12 @@ mod edge;
 pub struct Config {
     /// Where the binary listens; [`crate::run`] takes a listener instead.
     pub listen: SocketAddr,
+    /// Proxies before this one whose word on the viewer's address is believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// The header that they write the viewer's address into.
+    pub address_header: AddressHeader,
+    /// Whether they begin each connection over TCP with a header of the PROXY protocol.
+    pub proxy_protocol: bool,
     /// The broadcaster's origin: an http or https URL.
     pub origin: String,
     /// Further origins that have the same objects, asked in their order when those before fail.
@@ -36,6 +44,8 @@ pub struct Config {
     pub query_ignore: Vec<String>,
     /// If not empty, the only query arguments that are part of the cache's keys.
     pub query_keep: Vec<String>,
+    /// Tokens that are a part of paths.
+    pub path_tokens: Vec<PathTokenConfig>,
     /// What is signed under which name.
     pub streams: Vec<StreamConfig>,
     /// Other hosts that are served, with their origins and streams.
@@ -80,8 +90,24 @@ pub struct StreamConfig {
     pub prefix: String,
 }
 
-/// One more host, or several that are the same.
+/// Where in paths viewers have tokens, which tell no objects apart.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PathTokenConfig {
+    /// The path, `/` at its end, below which it holds, on every host.
+    pub prefix: String,
+    /// What tokens begin with; none if they are the first word below `prefix`.
+    pub begins: Vec<String>,
+    /// Whether they may have slashes in them, percent-encoded, which no origin reads as slashes.
+    pub encoded_slashes: bool,
+    /// Whether the origin is asked if it takes a token, before its viewer gets what is kept.
+    pub check: bool,
+    /// For how long its answer counts, in seconds.
+    pub accepted_s: u64,
+}
+
+/// One more host, or several that are the same.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HostConfig {
     /// Its names, as in the `Host` header, without port.
@@ -94,6 +120,10 @@ pub struct HostConfig {
     /// What is signed there under which name.
     #[serde(default)]
     pub streams: Vec<StreamConfig>,
+    /// Which pages may read answers there, if others than elsewhere.
+    pub cors: Option<CorsConfig>,
+    /// Who is sent there, if it has a share of its own.
+    pub steering: Option<SteeringConfig>,
 }
 
 /// What of an origin's answers does not count, below one path.
@@ -197,6 +227,7 @@ impl Config {
             return wrong("cache.object_bytes_max must be below 4 GiB");
         }
         self.check_secrets()?;
+        self.check_proxies()?;
         self.check_certificate()?;
         if self.disk.objects_max == 0 {
             return wrong("disk.objects_max must not be 0");
@@ -207,18 +238,19 @@ impl Config {
         if self.tls.reload_ms == 0 || self.upstream.health_interval_ms == 0 {
             return wrong("tls.reload_ms and upstream.health_interval_ms must not be 0");
         }
-        if !(0.0..=100.0).contains(&self.steering.share_percent) {
-            return wrong("steering.share_percent must be from 0 to 100");
-        }
-        if !self.steering.url.as_deref().is_none_or(is_plain_url) {
-            return wrong("steering.url must be an http or https URL without a query");
-        }
-        if self.cors.credentials && self.cors.origins.iter().any(|origin| origin == "*") {
-            return wrong("cors.credentials needs cors.origins that name pages, not *");
-        }
+        let hosts = self.hosts.iter();
+        let steerings = hosts.clone().filter_map(|host| host.steering.as_ref());
+        std::iter::once(&self.steering)
+            .chain(steerings)
+            .try_for_each(SteeringConfig::check)?;
+        let all_cors = hosts.filter_map(|host| host.cors.as_ref());
+        std::iter::once(&self.cors)
+            .chain(all_cors)
+            .try_for_each(CorsConfig::check)?;
         self.upstream.dropped()?;
         self.upstream.added()?;
         Rules::read(&self.rules)?;
+        PathTokens::read(&self.path_tokens, self.cache.stale_if_error_s)?;
         if self.upstream.failures_max == 0 {
             return wrong("upstream.failures_max must not be 0");
         }
@@ -305,13 +337,16 @@ impl StreamConfig {
     }
 }
 
-/// Whether arguments can be added to the absolute URL `text`.
-fn is_plain_url(text: &str) -> bool {
-    let is_plain = |url: url::Url| {
-        let is_web = matches!(url.scheme(), "http" | "https");
-        is_web && url.query().is_none() && url.fragment().is_none()
-    };
-    url::Url::parse(text).is_ok_and(is_plain)
+impl Default for PathTokenConfig {
+    fn default() -> Self {
+        Self {
+            prefix: String::new(),
+            begins: Vec::new(),
+            encoded_slashes: false,
+            check: true,
+            accepted_s: 30,
+        }
+    }
 }
 
 impl Default for Config {
@@ -330,6 +365,9 @@ impl Default for Config {
         ];
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8081)),
+            trusted_proxies: Vec::new(),
+            address_header: AddressHeader::default(),
+            proxy_protocol: false,
             origin: "http://127.0.0.1:8080/".into(),
             origin_backups: Vec::new(),
             follow_redirects: true,
@@ -337,6 +375,7 @@ impl Default for Config {
             signing_key_file: None,
             query_ignore: ignored.map(Into::into).to_vec(),
             query_keep: Vec::new(),
+            path_tokens: Vec::new(),
             streams: vec![StreamConfig {
                 name: "main".into(),
                 prefix: "/".into(),
@@ -399,6 +438,21 @@ mod tests {
         );
     }
 
+    /// Settings in lists of tables.
+    const FURTHER: [&str; 11] = [
+        "names",
+        "hosts.streams",
+        "hosts.cors",
+        "hosts.steering",
+        "extensions",
+        "ignore",
+        "fresh_s",
+        "begins",
+        "encoded_slashes",
+        "check",
+        "accepted_s",
+    ];
+
     #[test]
     fn the_printed_file_documents_every_setting() {
         let stream = StreamConfig {
@@ -413,6 +467,8 @@ mod tests {
                 origin: String::new(),
                 origin_backups: Vec::new(),
                 streams: vec![stream],
+                cors: None,
+                steering: None,
             }],
             disk: DiskConfig {
                 directory: Some(PathBuf::new()),
@@ -454,8 +510,7 @@ mod tests {
         for value in all.values().filter_map(toml::Value::as_table) {
             keys.extend(value.keys().cloned());
         }
-        let further = ["names", "hosts.streams", "extensions", "ignore", "fresh_s"];
-        keys.extend(further.map(String::from));
+        keys.extend(FURTHER.map(String::from));
         let lines: Vec<&str> = default_config().lines().collect();
         for key in keys {
             let is_it = |line: &&str| {
@@ -476,6 +531,8 @@ mod tests {
             ("[[streams]]\nname = \"a\"\nprefix = \"live\"", "prefix"),
             ("[tls]\nlisten = \"0.0.0.0:443\"", "certificate_file"),
             ("[acme]\nnames = [\"a.example\"]", "state_folder"),
+            ("proxy_protocol = true", "trusted_proxies"),
+            ("trusted_proxies = [\"10.0.0.0/99\"]", "trusted_proxies"),
             ("[admin]\nmetrics_for_operators = true", "admin.token"),
             ("[limits]\npassing_max = 0", "limits"),
             ("[timeouts]\nrequest_head_ms = 0", "request_head_ms"),
@@ -484,7 +541,25 @@ mod tests {
                 "upstream.headers_drop",
             ),
             ("[cors]\ncredentials = true", "cors.origins"),
+            (
+                "[[hosts]]\norigin = \"http://a\"\nnames = [\"a\"]\n[hosts.cors]\ncredentials = true",
+                "cors.origins",
+            ),
+            (
+                "[[hosts]]\norigin = \"http://a\"\nnames = [\"a\"]\n[hosts.steering]\nshare_percent = 101",
+                "steering.share_percent",
+            ),
             ("[[rules]]\nprefix = \"live\"", "rules.prefix"),
+            ("[[path_tokens]]\nprefix = \"/live\"", "path_tokens.prefix"),
+            ("[[path_tokens]]\ncheck = true", "path_tokens.prefix"),
+            (
+                "[[path_tokens]]\nprefix = \"/\"\nbegins = [\"\"]",
+                "path_tokens.begins",
+            ),
+            (
+                "[[path_tokens]]\nprefix = \"/\"\naccepted_s = 99999999",
+                "path_tokens.accepted_s",
+            ),
             (
                 "[[rules]]\nprefix = \"/\"\nignore = [\"x y\"]",
                 "rules.ignore",

@@ -7,6 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use callers::Peer;
 use futures_util::stream;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version, header, request};
 use http_body_util::{BodyExt, Limited};
@@ -25,13 +26,13 @@ use crate::{
     playlist::Format,
     proxy::{Answer, Passed, Proxy},
     respond::{self, Asked},
-    target::{Target, site_of},
+    target::{Site, Target, site_of},
 };
 
 /// Where a request came from.
 #[derive(Clone)]
 pub(crate) struct Client {
-    pub(crate) address: IpAddr,
+    pub(crate) peer: Peer,
     /// What to say of HTTP/3 to viewers who came by this listener.
     pub(crate) alt_svc: Option<HeaderValue>,
 }
@@ -78,21 +79,25 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let started = Instant::now();
+    let host = host_of(head);
+    let site = site_of(&proxy.sites, host.as_ref().ok().copied().flatten());
     let asked = Asked {
         method: &head.method,
         headers: &head.headers,
-        added: proxy.added.as_ref(),
+        added: site.manners.added.as_ref(),
+        cors: &site.manners.cors,
     };
-    let host = match host_of(head) {
+    let host = match host {
         Ok(host) => host,
         Err(failure) => return finish(proxy, client, &asked, respond::failure(&failure), false),
     };
-    let answered = match refuse(proxy, client, head, &body) {
+    let viewer = proxy.viewer_of(client.peer, head);
+    let answered = match refuse(proxy, viewer, head, &body) {
         Some(failure) => {
             proxy.metrics.refused.increment(1);
             Answered::own(proxy, respond::failure(&failure))
         }
-        None => route(proxy, head, host, &asked, body).await,
+        None => route(proxy, site, head, &asked, body).await,
     };
     let Answered {
         response,
@@ -110,8 +115,8 @@ where
     }
     let status = response.status();
     let entry = proxy.access.as_ref().map(|log| Entry {
-        client: client.address,
-        head: EntryHead::of(head, host),
+        client: viewer,
+        head: EntryHead::of(head, host, &proxy.path_to_log(site, head)),
         started,
         status,
         outcome,
@@ -139,7 +144,7 @@ fn finish(
             .insert(header::ALT_SVC, alt_svc.clone());
     }
     if !is_finished {
-        respond::finish(&mut response, asked, &proxy.config.cors);
+        respond::finish(&mut response, asked);
     }
     proxy.metrics.on_answer(response.status());
     response
@@ -177,11 +182,11 @@ fn is_change(method: &Method) -> bool {
 /// no meaning and could only serve to smuggle another request.
 fn refuse<B: hyper::body::Body>(
     proxy: &Proxy,
-    client: &Client,
+    viewer: IpAddr,
     head: &request::Parts,
     body: &B,
 ) -> Option<Failure> {
-    if !proxy.rates.allows_request(client.address) {
+    if !proxy.rates.allows_request(viewer) {
         return Some(Failure::TooOften);
     }
     let is_admin = head.uri.path().starts_with(admin::PREFIX);
@@ -198,8 +203,8 @@ fn refuse<B: hyper::body::Body>(
 
 async fn route<B>(
     proxy: &Arc<Proxy>,
+    site: &Site,
     head: &request::Parts,
-    host: Option<&str>,
     asked: &Asked<'_>,
     body: B,
 ) -> Answered
@@ -211,14 +216,13 @@ where
         let methods = respond::methods(proxy.config.limits.body_bytes_max);
         return Answered::own(proxy, respond::preflight(asked, methods));
     }
-    if let Some(response) = admin::page(proxy, head) {
+    if let Some(response) = admin::page(proxy, site, head) {
         return Answered::own(proxy, response);
     }
     if let Some(proof) = proxy.challenges.answer(&head.uri) {
         let response = respond::text(StatusCode::OK, "application/octet-stream", proof);
         return Answered::own(proxy, response);
     }
-    let site = site_of(&proxy.sites, host);
     if head.uri.path().starts_with(admin::PREFIX) {
         // Nothing is read of what no operator sends.
         if let Some(refusal) = admin::refuse(proxy, head) {
@@ -260,6 +264,7 @@ where
 }
 
 async fn answer(proxy: &Arc<Proxy>, target: &Target, asked: &Asked<'_>) -> Result<Found, Failure> {
+    proxy.admit(target, asked.headers).await?;
     let (answer, outcome) = proxy.answer(target, asked.headers, asked.method).await?;
     let object = match answer {
         Answer::Whole(object) => object,

@@ -25,6 +25,7 @@ mod delicate;
 mod disk;
 mod eager;
 mod edges;
+mod entrance;
 mod error;
 mod freshness;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -38,9 +39,11 @@ mod key;
 mod keyring;
 mod live;
 mod lowlatency;
+mod manners;
 mod metrics;
 mod moved;
 mod object;
+mod path_tokens;
 mod pilot;
 mod playlist;
 mod proxy;
@@ -66,10 +69,12 @@ mod upstream;
 mod vary;
 mod visit;
 
+pub use callers::AddressHeader;
 pub use config::{
     AcmeConfig, AdminConfig, CacheConfig, CertificateConfig, Config, CorsConfig, DiskConfig,
-    HostConfig, LimitsConfig, LogConfig, LowLatencyConfig, RecordsConfig, RuleConfig,
-    SteeringConfig, StreamConfig, TimeoutsConfig, TlsConfig, UpstreamConfig, default_config,
+    HostConfig, LimitsConfig, LogConfig, LowLatencyConfig, PathTokenConfig, RecordsConfig,
+    RuleConfig, SteeringConfig, StreamConfig, TimeoutsConfig, TlsConfig, UpstreamConfig,
+    default_config,
 };
 pub use error::Error;
 pub use key::{keygen, public_key};

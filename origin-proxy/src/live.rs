@@ -272,6 +272,7 @@ impl Proxy {
             let Some(place) = site.local(&segment.url) else {
                 continue;
             };
+            let place = place.listed_for(target);
             if stream.on_listed(source, era, segment) {
                 tracing::info!(path = place.path, "name is used again");
                 self.distrust(&place);

@@ -27,8 +27,8 @@ impl Proxy {
             return None;
         }
         let location = match &place.query {
-            Some(query) => format!("{}?{query}", place.path),
-            None => place.path,
+            Some(query) => format!("{}?{query}", place.sent_path()),
+            None => place.sent_path().into_owned(),
         };
         let mut headers = HeaderMap::new();
         headers.insert(header::LOCATION, HeaderValue::try_from(location).ok()?);

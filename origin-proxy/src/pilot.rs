@@ -149,8 +149,17 @@ impl Pilot {
         if Format::of(&self.target.path, &told.head) == Format::Other {
             return self.stream(response, told).await;
         }
-        let released = self.playlist(response, self.is_for_all(), told);
-        Ok(self.keep(released.await?))
+        let released = self.playlist(response, self.is_for_all(), told).await?;
+        if self.has_token_in(&released.0.body) {
+            tracing::debug!(
+                path = self.target.path,
+                "playlist has its viewer's token in it"
+            );
+            proxy.unshared.insert(self.base_key.clone(), ());
+            let _ = to_first.send(Answer::Whole(Arc::new(released.0)));
+            return Ok(Landing::NotShared);
+        }
+        Ok(self.keep(released))
     }
 
     /// Whether an answer with `head`, which `told` has led to, may be given to more than the one who asked.
@@ -162,7 +171,30 @@ impl Pilot {
         is_authorized: bool,
     ) -> bool {
         let (path, key) = (&self.target.path, &self.base_key);
-        told.is_shareable(status, head, is_authorized) && !self.proxy.is_for_one(path, key, head)
+        let is_blamed = status.is_client_error() && self.is_token_unknown();
+        let is_of_token = is_blamed || self.has_token_in_head(head);
+        told.is_shareable(status, head, is_authorized)
+            && !is_of_token
+            && !self.proxy.is_for_one(path, key, head)
+    }
+
+    /// Whether nobody has asked if the token of the first passenger is good: it may be to blame for the answer.
+    fn is_token_unknown(&self) -> bool {
+        let tokens = &self.proxy.site_of(&self.target).tokens;
+        let token = self.target.token.as_ref();
+        token.is_some_and(|token| !tokens.is_checked(token))
+    }
+
+    /// Whether `head` has the token in it that the first passenger has in its path.
+    fn has_token_in_head(&self, head: &HeaderMap) -> bool {
+        let token = self.target.token.as_ref();
+        token.is_some_and(|token| token.is_in_head(head))
+    }
+
+    /// Whether `body` has the token in it that the first passenger has in its path.
+    fn has_token_in(&self, body: &[u8]) -> bool {
+        let token = self.target.token.as_ref();
+        token.is_some_and(|token| token.is_in(body))
     }
 
     fn is_authorized(&self) -> bool {
@@ -260,6 +292,7 @@ impl Pilot {
         let len_max = proxy.playlist_len_max();
         let raw = proxy.upstream.collect(&mut response, len_max).await?;
         proxy.on_origin_bytes(&self.target, raw.len());
+        let is_shared = is_shared && !self.has_token_in(&raw);
         let Told { head, arrived, .. } = told;
         let released = proxy.release(&self.target, is_shared, head, raw, format, arrived);
         Ok(released.await)

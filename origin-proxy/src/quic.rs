@@ -10,6 +10,7 @@ use std::{
 };
 
 use bytes::{Buf, Bytes};
+use callers::Peer;
 use h3::{
     error::{Code, StreamError},
     server::{RequestResolver, RequestStream},
@@ -150,9 +151,9 @@ async fn receive(
     connections: Arc<Semaphore>,
     stop: CancellationToken,
 ) {
-    let address = connection.remote_address().ip();
+    let peer = Peer::at(connection.remote_address().ip());
     let place = connections.try_acquire_owned().ok();
-    let place = place.and_then(|place| Some((place, proxy.rates.connect(address)?)));
+    let place = place.and_then(|place| Some((place, proxy.place_of(peer)?)));
     let Some(_place) = place else {
         proxy.metrics.refused.increment(1);
         connection.close(H3_EXCESSIVE_LOAD, b"");
@@ -161,7 +162,7 @@ async fn receive(
     let gauge = proxy.metrics.connections.clone();
     gauge.increment(1.0);
     let client = Client {
-        address,
+        peer,
         alt_svc: None,
     };
     if let Err(error) = converse(connection, proxy, client, stop).await {

@@ -29,6 +29,13 @@ struct Account {
 #[derive(Debug)]
 pub(crate) struct Place(Option<Arc<Mutex<Account>>>);
 
+impl Place {
+    /// That of a connection which counts for no address.
+    pub(crate) const fn uncounted() -> Self {
+        Self(None)
+    }
+}
+
 /// Over how long rates are averaged.
 const BURST_S: f64 = 10.0;
 /// Addresses that are remembered; the rest is forgotten, to the advantage of its viewers.
@@ -69,7 +76,7 @@ impl Rates {
     /// A place for one more connection of `address`; none if it has all that it may have.
     pub(crate) fn connect(&self, address: IpAddr) -> Option<Place> {
         if self.connections_max == 0 {
-            return Some(Place(None));
+            return Some(Place::uncounted());
         }
         let account = self.account(address);
         {

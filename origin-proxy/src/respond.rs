@@ -26,6 +26,8 @@ pub(crate) struct Asked<'a> {
     pub(crate) headers: &'a HeaderMap,
     /// See [`added`].
     pub(crate) added: Option<&'a HeaderMap>,
+    /// Which pages may read it, where that is not in `added`.
+    pub(crate) cors: &'a CorsConfig,
 }
 
 /// The answer with a whole object. It has what [`added`] says.
@@ -245,7 +247,7 @@ pub(crate) fn added(allowed: &[String]) -> Option<HeaderMap> {
 }
 
 /// Adds to an answer what every answer has.
-pub(crate) fn finish(response: &mut Response<Body>, asked: &Asked<'_>, cors: &CorsConfig) {
+pub(crate) fn finish(response: &mut Response<Body>, asked: &Asked<'_>) {
     let headers = response.headers_mut();
     if let Some(added) = asked.added {
         return add(headers, added);
@@ -257,9 +259,9 @@ pub(crate) fn finish(response: &mut Response<Body>, asked: &Asked<'_>, cors: &Co
     headers.append(header::VIA, VIA);
     headers.append(header::VARY, HeaderValue::from_static("Origin"));
     let origin = asked.headers.get(header::ORIGIN);
-    if let Some(origin) = origin.filter(|origin| cors.origins.iter().any(|a| a == *origin)) {
+    if let Some(origin) = origin.filter(|origin| asked.cors.origins.iter().any(|a| a == *origin)) {
         allow(headers, origin.clone());
-        if cors.credentials {
+        if asked.cors.credentials {
             let leave = HeaderValue::from_static("true");
             headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, leave);
         }

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use callers::{Peer, Proxies};
 use http::HeaderValue;
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -196,8 +197,56 @@ struct Door {
     connections: Arc<Semaphore>,
     host: Arc<Host>,
     tls: Option<TlsAcceptor>,
-    /// For a TLS handshake.
+    /// For what comes before HTTP.
     head: Duration,
+}
+
+impl Door {
+    /// Serves the viewer behind `socket` as one of those that are `open`, if its address may have one more.
+    fn receive(
+        &self,
+        socket: TcpStream,
+        peer: Peer,
+        permit: Option<OwnedSemaphorePermit>,
+        open: &TaskTracker,
+    ) {
+        let Some(place) = self.proxy.place_of(peer) else {
+            self.proxy.metrics.refused.increment(1);
+            return;
+        };
+        self.proxy.metrics.connections.increment(1.0);
+        let guest = Guest {
+            proxy: self.proxy.clone(),
+            _permit: permit,
+            _place: place,
+        };
+        let host = self.host.clone();
+        match &self.tls {
+            None => open.spawn(host.serve(socket, peer, guest)),
+            Some(tls) => {
+                let hands = tls.accept(socket);
+                open.spawn(shake_hands(host, hands, peer, self.head, guest))
+            }
+        };
+    }
+}
+
+/// Serves the viewer that the proxy at `address` names at the beginning of its connection.
+async fn announced(
+    door: Arc<Door>,
+    mut socket: TcpStream,
+    address: IpAddr,
+    permit: Option<OwnedSemaphorePermit>,
+    open: TaskTracker,
+) {
+    let announcement = Proxies::read_announcement(&mut socket, address);
+    // In a place of its own, which is free afterwards.
+    let read = Box::pin(tokio::time::timeout(door.head, announcement)).await;
+    let read = read.unwrap_or_else(|late| Err(late.into()));
+    match read {
+        Ok(peer) => door.receive(socket, peer, permit, &open),
+        Err(error) => door.proxy.on_no_announcement(address, &error),
+    }
 }
 
 async fn serve(listener: TcpListener, door: Door, stop: CancellationToken, drain: Duration) {
@@ -221,25 +270,14 @@ async fn serve(listener: TcpListener, door: Door, stop: CancellationToken, drain
                 continue;
             }
         };
-        let Some(place) = door.proxy.rates.connect(address.ip()) else {
-            door.proxy.metrics.refused.increment(1);
-            continue;
-        };
         prepare(&socket, door.proxy.config.timeouts.send_ms);
-        door.proxy.metrics.connections.increment(1.0);
-        let guest = Guest {
-            proxy: door.proxy.clone(),
-            _permit: permit,
-            _place: place,
-        };
-        let host = door.host.clone();
-        match &door.tls {
-            None => open.spawn(host.serve(socket, address.ip(), guest)),
-            Some(tls) => {
-                let hands = tls.accept(socket);
-                open.spawn(shake_hands(host, hands, address.ip(), door.head, guest))
-            }
-        };
+        if door.proxy.entrance.proxies.announces(address.ip()) {
+            let announced = announced(door.clone(), socket, address.ip(), permit, open.clone());
+            let stop = stop.clone();
+            open.spawn(async move { stop.run_until_cancelled(announced).await });
+        } else {
+            door.receive(socket, Peer::at(address.ip()), permit, &open);
+        }
     }
     drop(listener);
     open.close();
@@ -274,13 +312,13 @@ impl Drop for Guest {
 async fn shake_hands(
     host: Arc<Host>,
     hands: Accept<TcpStream>,
-    address: IpAddr,
+    peer: Peer,
     patience: Duration,
     guest: Guest,
 ) {
     // In a place of its own, which is free afterwards.
     match Box::pin(tokio::time::timeout(patience, hands)).await {
-        Ok(Ok(socket)) => host.serve(socket, address, guest).await,
+        Ok(Ok(socket)) => host.serve(socket, peer, guest).await,
         Ok(Err(error)) => tracing::debug!(%error, "client failed at the TLS handshake"),
         Err(_) => tracing::debug!("client did not finish the TLS handshake"),
     }

@@ -12,7 +12,9 @@ use crate::{
     Config, Error,
     error::Failure,
     health::Health,
+    manners::Manners,
     metrics::{Metrics, OriginFigures},
+    path_tokens::{PathTokens, Token},
 };
 
 /// Path segments that would climb, in every spelling.
@@ -32,6 +34,8 @@ pub(crate) struct Site {
     query_ignore: Vec<String>,
     query_keep: Vec<String>,
     target_bytes_max: usize,
+    pub(crate) tokens: Arc<PathTokens>,
+    pub(crate) manners: Manners,
 }
 
 /// One origin, and how it does.
@@ -47,8 +51,10 @@ pub(crate) struct Base {
 pub(crate) struct Target {
     /// Which [`Site`] it belongs to.
     pub(crate) site: usize,
-    /// Path as the viewer sent it.
+    /// Path as the viewer sent it, but for a token in it.
     pub(crate) path: String,
+    /// That token.
+    pub(crate) token: Option<Token>,
     /// Query as the viewer sent it, without `?`.
     pub(crate) query: Option<String>,
     /// Site, path, what of the query tells objects apart, and what of the headers does.
@@ -56,6 +62,20 @@ pub(crate) struct Target {
 }
 
 impl Target {
+    /// Path as the viewer sent it.
+    pub(crate) fn sent_path(&self) -> Cow<'_, str> {
+        match &self.token {
+            Some(token) => Cow::Owned(token.put_back(&self.path)),
+            None => Cow::Borrowed(&self.path),
+        }
+    }
+
+    /// The same for the viewer of `other`, whose playlist lists it.
+    pub(crate) fn listed_for(mut self, other: &Self) -> Self {
+        self.token = self.token.map(|token| token.or(other.token.as_ref()));
+        self
+    }
+
     /// Whether the origin is asked to hold its answer back until a playlist has a certain part (LL-HLS).
     pub(crate) fn is_blocking(&self) -> bool {
         let query = self.query.as_deref().unwrap_or_default();
@@ -108,16 +128,21 @@ fn name_of(argument: &str) -> Cow<'_, str> {
 
 /// Every site that `config` names; the one without names first.
 pub(crate) fn sites(config: &Config) -> Result<Vec<Site>, Error> {
-    let first = Site::new(config, 0, &[], &config.origin, &config.origin_backups)?;
+    let tokens = PathTokens::read(&config.path_tokens, config.cache.stale_if_error_s)?;
+    let tokens = Arc::new(tokens);
+    let new = |index, names: &[String], origin: &str, backups: &[String], manners| {
+        Site::new(config, index, names, (origin, backups), &tokens, manners)
+    };
+    let manners = Manners::of_rest(config);
+    let first = new(0, &[], &config.origin, &config.origin_backups, manners)?;
     let mut sites = vec![first];
     for host in &config.hosts {
-        let index = sites.len();
-        let site = Site::new(
-            config,
-            index,
+        let site = new(
+            sites.len(),
             &host.names,
             &host.origin,
             &host.origin_backups,
+            sites[0].manners.of(host),
         )?;
         sites.push(site);
     }
@@ -150,8 +175,9 @@ impl Site {
         config: &Config,
         index: usize,
         names: &[String],
-        origin: &str,
-        backups: &[String],
+        (origin, backups): (&str, &[String]),
+        tokens: &Arc<PathTokens>,
+        manners: Manners,
     ) -> Result<Self, Error> {
         let wrong = || Error::Config("origin must be an http or https URL".into());
         let mut bases = Vec::new();
@@ -175,6 +201,8 @@ impl Site {
             query_ignore: config.query_ignore.clone(),
             query_keep: config.query_keep.clone(),
             target_bytes_max: config.limits.target_bytes_max,
+            tokens: tokens.clone(),
+            manners,
         })
     }
 
@@ -196,11 +224,16 @@ impl Site {
             let status = StatusCode::BAD_REQUEST;
             return Err(Failure::Client("a path with dots in it", status));
         }
+        let (path, token) = match self.tokens.split(path) {
+            Some((path, token)) => (path, Some(token)),
+            None => (path.into(), None),
+        };
         Ok(Target {
             site: self.index,
-            path: path.into(),
+            key: self.key(&path, query),
+            path,
+            token,
             query: query.map(Into::into),
-            key: self.key(path, query),
         })
     }
 
@@ -309,7 +342,7 @@ impl Site {
 impl Base {
     /// Where this origin has `target`.
     pub(crate) fn url(&self, target: &Target) -> Url {
-        self.url_of(&target.path, target.query.as_deref())
+        self.url_of(&target.sent_path(), target.query.as_deref())
     }
 
     /// Where this origin has `path`.
@@ -431,6 +464,8 @@ mod tests {
             origin: "http://o.example/".into(),
             origin_backups: Vec::new(),
             streams: Vec::new(),
+            cors: None,
+            steering: None,
         };
         let config = Config {
             hosts: vec![host],

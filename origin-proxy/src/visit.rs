@@ -9,7 +9,6 @@ use std::{
     future::{pending, poll_fn, ready},
     io,
     mem::MaybeUninit,
-    net::IpAddr,
     pin::{Pin, pin},
     sync::{Arc, Mutex, PoisonError, atomic::Ordering},
     task::{Context, Poll},
@@ -17,6 +16,7 @@ use std::{
 };
 
 use bytes::{Buf, Bytes};
+use callers::Peer;
 use futures_util::{FutureExt, future::BoxFuture};
 use http::{HeaderValue, Request, Response};
 use http_body_util::Empty;
@@ -105,7 +105,7 @@ impl Host {
     pub(crate) fn serve<S>(
         self: Arc<Self>,
         mut socket: S,
-        address: IpAddr,
+        peer: Peer,
         place: impl Send + 'static,
     ) -> impl Future<Output = ()> + Send + 'static
     where
@@ -128,10 +128,10 @@ impl Host {
             if is_http2 {
                 let signs = Arc::new(Signs::default());
                 let heard = Heard::new(socket, bytes, signs.clone());
-                return Box::pin(self.serve_http2(heard, &signs, self.client(address))).await;
+                return Box::pin(self.serve_http2(heard, &signs, self.client(peer))).await;
             }
             loop {
-                let turn = self.answer(socket, bytes, address, &mut watch);
+                let turn = self.answer(socket, bytes, peer, &mut watch);
                 (socket, bytes) = match Box::pin(turn).await {
                     Some(rest) => rest,
                     None => break,
@@ -153,9 +153,9 @@ impl Host {
         }
     }
 
-    fn client(&self, address: IpAddr) -> Client {
+    fn client(&self, peer: Peer) -> Client {
         Client {
-            address,
+            peer,
             alt_svc: self.alt_svc.clone(),
         }
     }
@@ -166,15 +166,14 @@ impl Host {
         &self,
         mut socket: S,
         bytes: Bytes,
-        address: IpAddr,
+        peer: Peer,
         watch: &mut Watch<'_, '_>,
     ) -> Option<(S, Bytes)>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let plain = poll_fn(|context| {
-            Poll::Ready(self.answer_plain(&mut socket, &bytes, address, context))
-        });
+        let plain =
+            poll_fn(|context| Poll::Ready(self.answer_plain(&mut socket, &bytes, peer, context)));
         match plain.await {
             Plain::Sent => Some((socket, Bytes::new())),
             Plain::Over => None,
@@ -183,7 +182,7 @@ impl Host {
                 Some((socket, Bytes::new()))
             }
             Plain::Left(begun) => {
-                let client = self.client(address);
+                let client = self.client(peer);
                 let served = self.serve_http1(socket, bytes, begun, client, watch);
                 Box::pin(served).await
             }
@@ -195,13 +194,13 @@ impl Host {
         &self,
         socket: &mut S,
         bytes: &Bytes,
-        address: IpAddr,
+        peer: Peer,
         context: &mut Context<'_>,
     ) -> Plain
     where
         S: AsyncWrite + Unpin,
     {
-        let Some(mut begun) = self.begin(bytes, address) else {
+        let Some(mut begun) = self.begin(bytes, peer) else {
             return Plain::Left(None);
         };
         let Poll::Ready(mut response) = begun.as_mut().poll(context) else {
@@ -220,12 +219,12 @@ impl Host {
     }
 
     /// The answer to the request that `bytes` are, if it is plain. Connections that are to end end by hyper.
-    fn begin(&self, bytes: &Bytes, address: IpAddr) -> Option<Begun> {
+    fn begin(&self, bytes: &Bytes, peer: Peer) -> Option<Begun> {
         if self.proxy.is_draining.load(Ordering::Relaxed) {
             return None;
         }
         let head = brief::read(bytes)?;
-        let (proxy, client) = (self.proxy.clone(), self.client(address));
+        let (proxy, client) = (self.proxy.clone(), self.client(peer));
         let answer = async move { handle(&proxy, &client, &head, Empty::<Bytes>::new()).await };
         Some(Box::pin(answer))
     }
@@ -516,7 +515,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let socket = TcpStream::connect(address).await.unwrap();
-        let bytes = size_of_val(&host.serve(socket, address.ip(), ()));
+        let bytes = size_of_val(&host.serve(socket, Peer::at(address.ip()), ()));
         assert!(bytes <= IDLE_BYTES_MAX, "{bytes}");
     }
 

@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use callers::AddressHeader;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use swarm_core::{directory::Policy, id::StreamId, limits};
@@ -114,20 +115,6 @@ pub struct NetworkConfig {
     pub wan: bool,
     /// Whether its viewers are told of the relays.
     pub relay: bool,
-}
-
-/// Where trusted proxies write the address that a request comes from. The other header is not looked
-/// at: a proxy that does not know it passes on what the viewer has written there.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum AddressHeader {
-    /// `X-Forwarded-For`.
-    #[default]
-    XForwardedFor,
-    /// `Forwarded` (RFC 7239).
-    Forwarded,
-    /// Neither.
-    None,
 }
 
 /// Whether viewers of a network use peers.

@@ -3,14 +3,12 @@
 
 use std::{net::IpAddr, ops::ControlFlow};
 
+use callers::{AddressHeader, Header, client_address, parse_header};
 use http::{HeaderMap, HeaderValue};
 use ipnet::IpNet;
 
 use crate::{
-    address::client_address,
     admission::tokens,
-    config::AddressHeader,
-    entrance::{Header, parse_header},
     networks::subnets,
     socket::frames::{Decoder, Violation},
     webtorrent::messages,

@@ -28,7 +28,6 @@
 //! The wire is specified in `docs/protocol/tracker.md` and `docs/protocol/webtorrent.md`.
 
 mod accepting;
-mod address;
 mod admission;
 mod api;
 mod bearers;
@@ -71,10 +70,10 @@ pub use admission::{
     Admission, Bearer, Grant, JoinRequest, OnFailure, Open, PermissionConfig, SharedToken,
     StreamName, TokensConfig, tokens,
 };
+pub use callers::AddressHeader;
 pub use cluster::{ClusterConfig, SplitBy};
 pub use config::{
-    AddressHeader, Config, LimitsConfig, NetworkConfig, P2pMode, StunConfig, SwarmConfig,
-    default_config,
+    Config, LimitsConfig, NetworkConfig, P2pMode, StunConfig, SwarmConfig, default_config,
 };
 pub use error::Error;
 pub use farewell::DrainConfig;

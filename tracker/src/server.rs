@@ -13,6 +13,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use callers::{Doubt, Peer};
 use http::{Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::{
@@ -33,7 +34,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     Error, accepting,
-    address::{Doubt, client_address},
     admission::{self, Admission},
     api,
     bearers::Bearers,
@@ -41,7 +41,7 @@ use crate::{
     config::Config,
     connection::{Caller, Visit},
     dashboard,
-    entrance::{Entrance, Peer},
+    entrance::Entrance,
     farewell::Places,
     handshake::{check_handshake, host_of, offers, switch_protocols, text_of, token_of},
     health,
@@ -339,14 +339,8 @@ impl Context {
     /// Whose connection it is. Where the settings do not fit the proxies, all viewers seem to be one, so
     /// operators are told.
     fn address_of(&self, peer: Peer, request: &Request<Incoming>) -> IpAddr {
-        let config = &self.config;
-        let header = peer.header(config.address_header);
-        let (address, doubt) = client_address(
-            peer.address,
-            request.headers(),
-            &config.trusted_proxies,
-            header,
-        );
+        let proxies = &self.entrance.proxies;
+        let (address, doubt) = proxies.viewer_of(peer, request.headers());
         if let Some(doubt) = doubt {
             let (counter, what) = match doubt {
                 Doubt::Unnamed => (

@@ -102,6 +102,38 @@ pub struct UpstreamConfig {
     pub health_interval_ms: u64,
 }
 
+impl CorsConfig {
+    pub(super) fn check(&self) -> Result<(), Error> {
+        if self.credentials && self.origins.iter().any(|origin| origin == "*") {
+            let what = "cors.credentials needs cors.origins that name pages, not *";
+            return Err(Error::Config(what.into()));
+        }
+        Ok(())
+    }
+}
+
+impl SteeringConfig {
+    pub(super) fn check(&self) -> Result<(), Error> {
+        let wrong = |what: &str| Err(Error::Config(what.into()));
+        if !(0.0..=100.0).contains(&self.share_percent) {
+            return wrong("steering.share_percent must be from 0 to 100");
+        }
+        if !self.url.as_deref().is_none_or(is_plain_url) {
+            return wrong("steering.url must be an http or https URL without a query");
+        }
+        Ok(())
+    }
+}
+
+/// Whether arguments can be added to the absolute URL `text`.
+fn is_plain_url(text: &str) -> bool {
+    let is_plain = |url: url::Url| {
+        let is_web = matches!(url.scheme(), "http" | "https");
+        is_web && url.query().is_none() && url.fragment().is_none()
+    };
+    url::Url::parse(text).is_ok_and(is_plain)
+}
+
 impl UpstreamConfig {
     /// [`Self::headers_drop`], read.
     pub(crate) fn dropped(&self) -> Result<Vec<HeaderName>, Error> {

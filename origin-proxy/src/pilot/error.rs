@@ -26,6 +26,7 @@ impl Pilot {
     pub(super) async fn land_failure(&self, response: Response, told: Told) -> Landing {
         let status = response.status();
         let is_for_all = told.is_shareable(status, &told.head, self.is_authorized())
+            && !self.has_token_in_head(&told.head)
             && vary::names(&told.head).is_some_and(|names| names.is_empty());
         if is_for_all {
             return self.land_error(response, told).await;
@@ -39,6 +40,7 @@ impl Pilot {
     pub(super) async fn land_error(&self, response: Response, told: Told) -> Landing {
         let status = response.status();
         let body = self.read_error(response).await;
+        let body = body.filter(|body| !self.has_token_in(body));
         let headers = match body {
             Some(_) => told.head.clone(),
             None => some_of(&told.head, &OF_NO_BODY),
@@ -77,7 +79,7 @@ impl Pilot {
     fn may_share_hops(&self, told: &Told) -> bool {
         let is_authorized = self.is_authorized();
         let mut hops = told.hops.iter();
-        hops.all(|hop| freshness::lets_share(hop, is_authorized))
+        hops.all(|hop| freshness::lets_share(hop, is_authorized) && !self.has_token_in_head(hop))
     }
 
     /// The body of such an answer; none if it is too long or broke off.

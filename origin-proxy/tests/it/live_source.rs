@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use live_source::{Faults, LiveSource};
+use live_source::{Faults, LiveSource, Stats};
 use swarm_core::timeline::{Track, dash, hls};
 use tokio::net::TcpListener;
 
@@ -12,13 +12,18 @@ use crate::{
 };
 
 async fn start() -> (Proxy, Faults) {
-    let source = LiveSource::new(live_source::Config::default()).unwrap();
-    let faults = source.faults();
+    let (proxy, faults, _) = start_with(live_source::Config::default()).await;
+    (proxy, faults)
+}
+
+async fn start_with(config: live_source::Config) -> (Proxy, Faults, Stats) {
+    let source = LiveSource::new(config).unwrap();
+    let (faults, stats) = (source.faults(), source.stats());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(source.run(listener, std::future::pending()));
     let proxy = Proxy::before(Origin::default(), &url, |_| {}).await;
-    (proxy, faults)
+    (proxy, faults, stats)
 }
 
 fn path_of(url: &str) -> String {
@@ -178,4 +183,60 @@ async fn viewers_with_tokens_share_segments() {
         .replace("/live/v/", path.rsplit_once('/').unwrap().0);
     assert!(url.contains("token="));
     assert!(a.segments.last().unwrap().info.content.is_some());
+}
+
+/// The range of part `part` of `segment`, first byte and length, if the playlist lists it.
+fn range_of(text: &str, segment: &str, part: usize) -> Option<(usize, usize)> {
+    let start = format!("URI=\"{segment}\",BYTERANGE=\"");
+    let parts = text.lines().filter(|line| line.starts_with("#EXT-X-PART:"));
+    let mut ranges = parts.filter_map(|line| line.split_once(&start)?.1.split('"').next());
+    let (len, first) = ranges.nth(part)?.split_once('@')?;
+    Some((first.parse().unwrap(), len.parse().unwrap()))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn parts_that_are_ranges_of_a_growing_segment_come_while_it_is_made_and_it_is_signed() {
+    let (proxy, _, stats) = start_with(live_source::Config {
+        ll_hls: true,
+        part_byteranges: true,
+        ..live_source::Config::default()
+    })
+    .await;
+    let index = "/live/360p/index.m3u8";
+    // The segment after the one that is being made: it is followed from its first part on.
+    let number = track(&proxy, index).await.segments.last().unwrap().info.seq + 2;
+    let segment = format!("seg-{number}.m4s");
+    let path = format!("/live/360p/{segment}");
+    let mut so_far = Vec::new();
+    for part in 0..4 {
+        let text = proxy
+            .text(&format!("{index}?_HLS_msn={number}&_HLS_part={part}"))
+            .await;
+        let (first, len) = range_of(&text, &segment, part).unwrap_or_else(|| panic!("{text}"));
+        assert_eq!(first, so_far.len(), "{text}");
+        let last = first + len - 1;
+        let range = format!("bytes={first}-{last}");
+        let answer = proxy.get_with(&path, &[("range", &range)]).await;
+        assert_eq!(answer.status(), 206, "{range}");
+        let told = header(&answer, "content-range");
+        let expected = format!("bytes {first}-{last}/");
+        assert!(told.starts_with(&expected), "{told}");
+        let bytes = answer.bytes().await.unwrap();
+        assert_eq!(bytes.len(), len, "{range}");
+        so_far.extend_from_slice(&bytes);
+    }
+    // The next one is listed when this one is whole.
+    let next = format!("{index}?_HLS_msn={}&_HLS_part=0", number + 1);
+    let now = read(&proxy.text(&next).await);
+    let listed = now.segments.iter().find(|s| s.info.seq == number).unwrap();
+    let answer = proxy.get(&path).await;
+    let record = header(&answer, "shoal-record").to_owned();
+    let whole = answer.bytes().await.unwrap();
+    assert!(whole == so_far, "{} and {}", whole.len(), so_far.len());
+    let record = verify(&proxy, &record, &whole);
+    assert_eq!(
+        listed.info.content.map(|content| content.id),
+        Some(record.id())
+    );
+    assert_eq!(stats.path(&path).requests, 1, "one request brings them all");
 }

@@ -103,6 +103,8 @@ async fn hosts_have_origins_and_streams_of_their_own() {
                 name: "sports".into(),
                 prefix: "/live/".into(),
             }],
+            cors: None,
+            steering: None,
         }];
     })
     .await;
@@ -165,6 +167,8 @@ async fn an_edge_is_ready_while_it_can_serve_any_host() {
         origin: url.clone(),
         origin_backups: Vec::new(),
         streams: Vec::new(),
+        cors: None,
+        steering: None,
     };
     let change = |config: &mut origin_proxy::Config| {
         config.hosts = vec![host.clone()];

@@ -4,15 +4,28 @@ use std::net::{IpAddr, SocketAddr};
 
 use http::HeaderMap;
 use ipnet::IpNet;
-
-use crate::config::AddressHeader;
+use serde::{Deserialize, Serialize};
 
 /// Entries of a forwarding header that are looked at, from the right.
 const HOPS_MAX: usize = 16;
 
+/// Where trusted proxies write the address that a request comes from. The other header is not looked
+/// at: a proxy that does not know it passes on what the viewer has written there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AddressHeader {
+    /// `X-Forwarded-For`.
+    #[default]
+    XForwardedFor,
+    /// `Forwarded` (RFC 7239).
+    Forwarded,
+    /// Neither.
+    None,
+}
+
 /// What makes it doubtful that an address is the viewer's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Doubt {
+pub enum Doubt {
     /// It is a trusted proxy's, which names nobody.
     Unnamed,
     /// Its owner is no trusted proxy, and yet names somebody.
@@ -21,7 +34,7 @@ pub(crate) enum Doubt {
 
 /// The address of the viewer whose connection comes from `peer`. Headers count only as far as
 /// trusted proxies vouch for them: from the right, the first address that is not a trusted proxy's.
-pub(crate) fn client_address(
+pub fn client_address(
     peer: IpAddr,
     headers: &HeaderMap,
     trusted: &[IpNet],
