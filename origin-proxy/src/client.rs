@@ -70,6 +70,14 @@ pub(crate) struct Trouble {
     pub(crate) is_unsent: bool,
 }
 
+impl Trouble {
+    /// It has taken longer than it may.
+    pub(crate) const LATE: Self = Self {
+        failure: Failure::OriginTimeout,
+        is_unsent: false,
+    };
+}
+
 impl Client {
     pub(crate) fn new(config: &Config) -> Result<Self, Error> {
         let mut tcp = HttpConnector::new();
