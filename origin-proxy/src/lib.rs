@@ -24,7 +24,6 @@ mod config;
 mod delicate;
 mod disk;
 mod eager;
-mod edges;
 mod error;
 mod freshness;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -44,6 +43,7 @@ mod object;
 mod part_list;
 mod pilot;
 mod playlist;
+mod playlist_figures;
 mod proxy;
 mod purge;
 mod quic;
