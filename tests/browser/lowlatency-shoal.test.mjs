@@ -2,12 +2,12 @@
 // segments of the same stream shares them.
 
 import assert from "node:assert/strict";
-import { after, afterEach, before, test } from "node:test";
+import { test } from "node:test";
 
-import { closePages, launch } from "./lib/browser.mjs";
 import { assertPlayed, eventually, offload, seconds } from "./lib/checks.mjs";
 import { startProxy, startSource } from "./lib/edge.mjs";
-import { median, openPlayer, servePlayers } from "./lib/players.mjs";
+import { bytesOf, median, readAll } from "./lib/players.mjs";
+import { stage } from "./lib/stage.mjs";
 import { startTracker } from "./lib/tracker.mjs";
 
 /** What Shoal may add to the latency: nothing that can be told from chance. */
@@ -19,44 +19,28 @@ const BYTES_RATIO_MAX = 1.1;
 let source;
 let proxy;
 let tracker;
-let page;
-let browser;
-
-before(async () => {
-  source = await startSource(["--ll-hls"]);
-  proxy = await startProxy(source.url);
-  tracker = await startTracker();
-  page = await servePlayers();
-  browser = await launch();
-});
-afterEach(() => closePages(browser));
-after(async () => {
-  await browser?.close();
-  page?.stop();
-  await tracker?.stop();
-  await proxy?.stop();
-  await source?.stop();
+const openPlayer = stage(async (keep) => {
+  source = await keep(startSource(["--ll-hls"]));
+  proxy = await keep(startProxy(source.url));
+  tracker = await keep(startTracker());
 });
 
 function open(shares, settings = { maxLiveSyncPlaybackRate: 1.5 }) {
   const shoal = { tracker: tracker.socket, key: proxy.key, p2p: shares };
-  return openPlayer(browser, page, { player: "hls.js", stream: proxy.hls, shoal, settings });
+  return openPlayer({ player: "hls.js", stream: proxy.hls, shoal, settings });
 }
-
-const all = (viewers) => Promise.all(viewers.map((viewer) => viewer.read()));
-const bytes = ({ shoal }) => ({ cdn: shoal.bytesCdn, p2p: shoal.bytesP2p });
 
 function linked(viewers) {
   return eventually("they play, and are linked", 40, async () =>
-    (await all(viewers)).every(({ time, shoal }) => time > 1 && shoal.neighbours.length >= viewers.length - 1));
+    (await readAll(viewers)).every(({ time, shoal }) => time > 1 && shoal.neighbours.length >= viewers.length - 1));
 }
 
 /** Watches for a while; the readings before and after. */
 async function watch(viewers) {
   await seconds(5);
-  const start = await all(viewers);
+  const start = await readAll(viewers);
   await seconds(WATCHED_S);
-  const end = await all(viewers);
+  const end = await readAll(viewers);
   viewers.forEach((viewer, index) => {
     assertPlayed(start[index], end[index], `viewer ${index}`);
     assert.deepEqual(end[index].errors.filter((error) => error.endsWith("fatal=true")), []);
@@ -72,7 +56,7 @@ test("Shoal costs a low-latency player neither latency nor bytes", { timeout: 10
   const [start, end] = await watch([...sharing, alone]);
   const latencies = end.map((reading, index) => median(reading.latencies.slice(start[index].latencies.length)));
   const grown = end.map((reading, index) => {
-    const [before, after] = [bytes(start[index]), bytes(reading)];
+    const [before, after] = [bytesOf(start[index]), bytesOf(reading)];
     return after.cdn + after.p2p - before.cdn - before.p2p;
   });
   console.log(`latency ${latencies.map((s) => s.toFixed(2))} s, bytes ${grown}: the last without Shoal`);
@@ -89,7 +73,7 @@ test("viewers who want whole segments of a low-latency stream share them", { tim
   for (let count = 0; count < 3; count += 1) viewers.push(await open(true, { lowLatencyMode: false }));
   await linked(viewers);
   const [start, end] = await watch(viewers);
-  const share = offload(start.map(bytes), end.map(bytes));
+  const share = offload(start.map(bytesOf), end.map(bytesOf));
   console.log(`offload ${share.toFixed(3)} of at most 0.667`);
   assert.ok(share > 0.5, `offload ${share}`);
   assert.ok(end.every(({ shoal }) => shoal.badPieces === 0));
