@@ -61,7 +61,7 @@ pub(crate) fn page(
         }
         "/metrics" => {
             measure(proxy);
-            let text = proxy.metrics.render() + &proxy.edges.render();
+            let text = proxy.metrics.render() + &proxy.playlist_figures.render();
             respond::text(StatusCode::OK, "text/plain; version=0.0.4", text)
         }
         steering::PATH => {

@@ -42,6 +42,7 @@ const HTTP2_PING: Duration = Duration::from_secs(15);
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 const KEEP_ALIVE_PROBES: u32 = 3;
 /// What is sent and not acknowledged for so long was sent in vain.
+#[cfg(any(target_os = "linux", target_os = "android"))]
 const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
 /// The most that is read at once in HTTP/1.1, in bytes. Nothing of it goes on before all of it is copied,
 /// and hyper's 400 KB take longer than an origin nearby takes to answer.
@@ -50,7 +51,12 @@ const REASON_LEN_MAX: usize = 120;
 
 /// The client side of the proxy. Cheap to clone.
 #[derive(Clone)]
-pub(crate) struct Client(legacy::Client<Patient, Full<Bytes>>);
+pub(crate) struct Client {
+    /// For http URLs: the operator has said which version they speak.
+    plain: legacy::Client<Patient, Full<Bytes>>,
+    /// For https URLs, where the origin chooses.
+    secure: legacy::Client<Patient, Full<Bytes>>,
+}
 
 /// An origin's answer.
 #[derive(Debug)]
@@ -68,6 +74,14 @@ pub(crate) struct Trouble {
     pub(crate) failure: Failure,
     /// The request has never been sent.
     pub(crate) is_unsent: bool,
+}
+
+impl Trouble {
+    /// It has taken longer than it may.
+    pub(crate) const LATE: Self = Self {
+        failure: Failure::OriginTimeout,
+        is_unsent: false,
+    };
 }
 
 impl Client {
@@ -92,16 +106,20 @@ impl Client {
             },
             patience: Duration::from_millis(config.timeouts.connect_ms),
         };
-        let client = legacy::Client::builder(TokioExecutor::new())
+        let mut builder = legacy::Client::builder(TokioExecutor::new());
+        builder
             .timer(TokioTimer::new())
             .pool_timer(TokioTimer::new())
             .pool_max_idle_per_host(POOL_IDLE_MAX)
             .http1_max_buf_size(READ_LEN_MAX)
-            .http2_only(config.upstream.http2_prior_knowledge)
             .http2_adaptive_window(true)
-            .http2_keep_alive_interval(HTTP2_PING)
-            .build(connector);
-        Ok(Self(client))
+            .http2_keep_alive_interval(HTTP2_PING);
+        let secure = builder.build(connector.clone());
+        builder.http2_only(config.upstream.http2_prior_knowledge);
+        Ok(Self {
+            plain: builder.build(connector),
+            secure,
+        })
     }
 
     /// Sends one request, and waits for the head of the answer. Follows no redirects.
@@ -120,7 +138,11 @@ impl Client {
         *request.method_mut() = method;
         *request.uri_mut() = uri(url)?;
         *request.headers_mut() = headers;
-        let answer = self.0.request(request).await.map_err(|error| Trouble {
+        let client = match url.scheme() {
+            "https" => &self.secure,
+            _ => &self.plain,
+        };
+        let answer = client.request(request).await.map_err(|error| Trouble {
             failure: blame(&error),
             is_unsent: error.is_connect(),
         })?;

@@ -50,21 +50,13 @@ impl Proxy {
             Format::Dash => uris_of_manifest(text),
             Format::Other => return,
         };
-        if uris.is_empty() {
-            return;
-        }
-        let Ok(base) = Url::parse(&Site::viewer_url(target)) else {
-            return;
-        };
-        for uri in uris {
-            let url = base.join(&uri).ok();
-            let place = url.and_then(|url| self.site_of(target).local(url.as_str()));
-            let Some(place) = place.filter(|place| !self.delicate.has(&place.key)) else {
+        for place in self.places_of(target, uris) {
+            if self.delicate.has(&place.key) {
                 continue;
-            };
+            }
             self.delicate.keys.insert(place.key.clone(), ());
             let kept = self.cached(&place);
-            if kept.is_none_or(|object| !freshness::is_told(&object.headers)) {
+            if kept.is_none_or(|object| freshness::told(&object.headers).is_none()) {
                 // What is on its way is not kept, either.
                 self.lock_flights().remove(&place.key);
                 self.varies.invalidate(&place.key);
@@ -73,11 +65,24 @@ impl Proxy {
         }
     }
 
+    /// The keys of the HLS playlist `text` that this proxy or its origin has, the newest first.
+    pub(crate) fn keys_of(&self, target: &Target, text: &str) -> impl Iterator<Item = Target> {
+        self.places_of(target, uris_of_keys(text))
+    }
+
+    /// What of this proxy or its origin the `uris` of a playlist or manifest stand for.
+    fn places_of(&self, target: &Target, uris: Vec<String>) -> impl Iterator<Item = Target> {
+        let site = self.site_of(target);
+        let base = Url::parse(&Site::viewer_url(target)).ok();
+        uris.into_iter()
+            .filter_map(move |uri| site.local(base.as_ref()?.join(&uri).ok()?.as_str()))
+    }
+
     /// Whether an answer with `head` for the object `path` under `key` must not be given to others because
     /// nobody says for how long it holds.
     pub(crate) fn is_for_one(&self, path: &str, key: &str, head: &HeaderMap) -> bool {
         let is_delicate = || self.delicate.has(key) || path.ends_with(".key") || is_patch(head);
-        is_delicate() && !freshness::is_told(head)
+        is_delicate() && freshness::told(head).is_none()
     }
 }
 

@@ -192,9 +192,11 @@ pub(crate) fn lets_share(headers: &HeaderMap, is_authorized: bool) -> bool {
     !control.no_store && is_for_many(&control, headers, is_authorized)
 }
 
-/// How long an answer with this head says that it may be repeated, if it says anything.
+/// How long an answer with this head says that it is fresh: nobody has to guess. None if it says nothing, or that
+/// it is not fresh at all.
 pub(crate) fn told(headers: &HeaderMap) -> Option<Duration> {
-    CacheControl::read(headers).fresh(headers)
+    let fresh = CacheControl::read(headers).fresh(headers);
+    fresh.filter(|fresh| !fresh.is_zero())
 }
 
 fn is_for_many(control: &CacheControl, headers: &HeaderMap, is_authorized: bool) -> bool {
@@ -212,12 +214,6 @@ pub(crate) fn is_for_authorized(headers: &HeaderMap) -> bool {
 
 fn allows_authorized(control: &CacheControl) -> bool {
     control.public || control.shared_max_age_s.is_some() || control.must_revalidate
-}
-
-/// Whether an answer with this head says that it is fresh for some time: nobody has to guess.
-pub(crate) fn is_told(headers: &HeaderMap) -> bool {
-    let fresh = CacheControl::read(headers).fresh(headers);
-    fresh.is_some_and(|fresh| !fresh.is_zero())
 }
 
 /// How long to keep a shareable answer; `None`, if not at all.

@@ -42,6 +42,8 @@ struct Answered {
     response: Response<Body>,
     outcome: Outcome,
     scope: Arc<Scope>,
+    /// Whether it was for the origin to say when it comes.
+    is_blocking: bool,
     /// Whether it has what every answer has.
     is_finished: bool,
 }
@@ -59,6 +61,7 @@ impl Answered {
             response,
             outcome: Outcome::Own,
             scope: proxy.scope_of_rest().clone(),
+            is_blocking: false,
             is_finished: false,
         }
     }
@@ -103,12 +106,11 @@ where
         response,
         outcome,
         scope,
+        is_blocking,
         is_finished,
     } = answered;
     let mut response = finish(proxy, client, &asked, response, is_finished);
-    let query = head.uri.query().unwrap_or_default();
-    let (took, is_blocking) = (started.elapsed(), query.contains("_HLS_msn"));
-    scope.on_answer(outcome, response.status(), took, is_blocking);
+    scope.on_answer(outcome, response.status(), started.elapsed(), is_blocking);
     let cmcd = Cmcd::read(head.uri.query(), &head.headers);
     if let Some(cmcd) = &cmcd {
         scope.on_cmcd(cmcd);
@@ -259,6 +261,7 @@ where
         response,
         outcome,
         scope,
+        is_blocking: target.is_blocking(),
         is_finished,
     }
 }

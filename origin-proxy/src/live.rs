@@ -13,11 +13,10 @@ use swarm_core::{
     id::Name,
     timeline::{Listed, PLAYLIST_LEN_MAX, SEGMENTS_LIVE_MAX, Track, dash, hls},
 };
-use url::Url;
 
 use crate::{
     freshness::Kind,
-    lowlatency::{LowLatency, attribute},
+    lowlatency::LowLatency,
     object::{Object, Records},
     playlist::{Format, annotate_mpd},
     proxy::{Errand, Proxy},
@@ -234,11 +233,12 @@ impl Proxy {
     /// anew often gives other bytes the same names.
     fn distrust_beside(&self, target: &Target, track: &Track, text: &str) {
         let site = self.site_of(target);
-        let keys = key_urls(text, &Site::viewer_url(target));
-        let inits = track.inits.iter().map(|init| init.url.clone());
+        let inits = track.inits.iter();
+        let inits = inits.filter_map(|init| site.local(&init.url));
+        // For some hundred changes of keys.
+        let keys = self.keys_of(target, text).take(SEGMENTS_LIVE_MAX);
         let places: HashMap<String, Target> = inits
             .chain(keys)
-            .filter_map(|url| site.local(&url))
             .map(|place| (place.key.clone(), place))
             .collect();
         for place in places.values() {
@@ -419,19 +419,6 @@ fn discontinuities(text: &str) -> Option<u64> {
         }
     }
     Some(count)
-}
-
-/// The URLs of the keys that the playlist `text` from `url` names, for some hundred changes of keys.
-fn key_urls(text: &str, url: &str) -> Vec<String> {
-    let Ok(base) = Url::parse(url) else {
-        return Vec::new();
-    };
-    let keys = text
-        .lines()
-        .filter_map(|line| line.strip_prefix("#EXT-X-KEY:"));
-    let uris = keys.filter_map(|key| attribute(key, "URI"));
-    let urls = uris.filter_map(|uri| base.join(uri).ok());
-    urls.take(SEGMENTS_LIVE_MAX).map(Into::into).collect()
 }
 
 /// What the numbers of a track are counted for.

@@ -66,9 +66,13 @@ impl Told {
 
     /// Whether an answer with `head`, which this one has led to, may be given to more than the one who asked.
     fn is_shareable(&self, status: StatusCode, head: &HeaderMap, is_authorized: bool) -> bool {
+        freshness::is_shareable(status, head, is_authorized) && self.may_share_hops(is_authorized)
+    }
+
+    /// Whether more than the one who asked may be sent where the redirects on the way to this answer lead.
+    fn may_share_hops(&self, is_authorized: bool) -> bool {
         let mut hops = self.hops.iter();
-        freshness::is_shareable(status, head, is_authorized)
-            && hops.all(|hop| freshness::lets_share(hop, is_authorized))
+        hops.all(|hop| freshness::lets_share(hop, is_authorized))
     }
 }
 

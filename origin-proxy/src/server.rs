@@ -18,7 +18,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     Config, Error, acme, config::TlsConfig, keyring, proxy::Proxy, quic, rates::Place,
-    target::Site, tls::Certificates, visit::Host,
+    tls::Certificates, visit::Host,
 };
 
 /// Where viewers are awaited.
@@ -141,24 +141,18 @@ fn chores(proxy: &Arc<Proxy>) -> JoinSet<()> {
     let Some(path) = proxy.config.upstream.health_path.clone() else {
         return chores;
     };
-    for (site, index) in proxy.sites.iter().enumerate().flat_map(each_base) {
-        let (proxy, path) = (proxy.clone(), path.clone());
+    for base in proxy.sites.iter().flat_map(|site| &site.bases) {
+        let (proxy, base, path) = (proxy.clone(), base.clone(), path.clone());
         // Each by itself: one that hangs must not hold up news of the others.
         chores.spawn(async move {
             loop {
-                let base = &proxy.sites[site].bases[index];
-                proxy.upstream.check(base, &path).await;
+                proxy.upstream.check(&base, &path).await;
                 let pause = proxy.config.upstream.health_interval_ms;
                 tokio::time::sleep(Duration::from_millis(pause)).await;
             }
         });
     }
     chores
-}
-
-/// The places of a site's origins.
-fn each_base((index, site): (usize, &Site)) -> impl Iterator<Item = (usize, usize)> + use<> {
-    (0..site.bases.len()).map(move |base| (index, base))
 }
 
 fn advertisement(socket: &UdpSocket, config: &TlsConfig) -> Option<HeaderValue> {

@@ -30,7 +30,7 @@ pub(crate) struct Site {
     /// Its names, in lower case.
     names: Vec<String>,
     /// Its origins, the first one first.
-    pub(crate) bases: Vec<Base>,
+    pub(crate) bases: Vec<Arc<Base>>,
     query_ignore: Vec<String>,
     query_keep: Vec<String>,
     target_bytes_max: usize,
@@ -41,7 +41,7 @@ pub(crate) struct Site {
 /// One origin, and how it does.
 pub(crate) struct Base {
     url: Url,
-    pub(crate) health: Arc<Health>,
+    pub(crate) health: Health,
     /// None before the proxy is made.
     pub(crate) figures: OnceLock<OriginFigures>,
 }
@@ -186,13 +186,13 @@ impl Site {
             if !matches!(url.scheme(), "http" | "https") || url.query().is_some() {
                 return Err(wrong());
             }
-            let health = Arc::new(Health::new(&config.upstream));
+            let health = Health::new(&config.upstream);
             let figures = OnceLock::new();
-            bases.push(Base {
+            bases.push(Arc::new(Base {
                 url,
                 health,
                 figures,
-            });
+            }));
         }
         Ok(Self {
             index,

@@ -1,6 +1,9 @@
 //! Asking origins: time-outs, retries, fail-over.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version, header};
@@ -100,7 +103,7 @@ impl Upstream {
 
     /// Finds out whether origins that are down do better by now: by a request of their own, next to the one that
     /// a viewer waits for.
-    fn try_others(&self, bases: &[&Base], ask: &Ask<'_>, metrics: &Metrics) {
+    fn try_others(&self, bases: &[&Arc<Base>], ask: &Ask<'_>, metrics: &Metrics) {
         let is_first_up = bases.first().is_some_and(|base| base.health.is_up());
         // What is held back on purpose says nothing of how an origin does.
         if !is_first_up || ask.method != Method::GET || ask.is_blocking {
@@ -110,17 +113,24 @@ impl Upstream {
             metrics.origin_requests.increment(1);
             base.count(|figures| figures.requests.increment(1));
             let (client, patience) = (self.client.clone(), self.first_byte);
-            let (health, name) = (base.health.clone(), base.name());
+            let (base, failures) = (Arc::clone(base), metrics.origin_failures.clone());
             let (url, mut headers) = (base.url(ask.target), ask.headers.clone());
             headers.extend(self.added.clone());
             tokio::spawn(async move {
                 let answer = client.send(Method::GET, &url, headers, Bytes::new());
-                match tokio::time::timeout(patience, answer).await {
-                    Ok(Ok(response)) if !response.status().is_server_error() => {
-                        tracing::info!(origin = name, "origin is up again");
-                        health.on_success();
+                let answer = tokio::time::timeout(patience, answer).await;
+                match answer.unwrap_or(Err(Trouble::LATE)) {
+                    Ok(response) if response.status().is_server_error() => {
+                        note_failure(&base, response.status().as_str());
                     }
-                    _ => drop(health.on_failure()),
+                    Ok(_) => {
+                        tracing::info!(origin = base.name(), "origin is up again");
+                        base.health.on_success();
+                    }
+                    Err(trouble) => {
+                        failures.increment(1);
+                        note_failure(&base, &trouble.failure.to_string());
+                    }
                 }
             });
         }
@@ -173,10 +183,7 @@ impl Upstream {
             body: ask.body.clone(),
         };
         let answer = tokio::time::timeout(patience, self.follow(step)).await;
-        answer.unwrap_or(Err(Trouble {
-            failure: Failure::OriginTimeout,
-            is_unsent: false,
-        }))
+        answer.unwrap_or(Err(Trouble::LATE))
     }
 
     /// Asks, and goes where redirects lead. The answer has them with it.

@@ -420,7 +420,8 @@ mod tests {
             let options = Options::scenario(name).expect("it is valid");
             assert_eq!(options.scenario, *name);
         }
-        let file = std::env::temp_dir().join("my-evening.toml");
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("my-evening.toml");
         std::fs::write(&file, "viewers = 3").unwrap();
         let options = Options::named(&file.to_string_lossy()).unwrap();
         assert_eq!((&*options.scenario, options.viewers), ("my-evening", 3));

@@ -2,12 +2,11 @@
 // origin-proxy that signs.
 
 import assert from "node:assert/strict";
-import { after, afterEach, before, test } from "node:test";
+import { test } from "node:test";
 
-import { closePages, launch } from "./lib/browser.mjs";
 import { assertPlayed, eventually, seconds } from "./lib/checks.mjs";
 import { startProxy, startSource } from "./lib/edge.mjs";
-import { openPlayer, servePlayers } from "./lib/players.mjs";
+import { stage } from "./lib/stage.mjs";
 
 const WATCHED_S = 15;
 
@@ -19,22 +18,11 @@ const FORMS = {
   "DASH by time, listed": "dash_time = true",
 };
 
-let page;
-let browser;
-
-before(async () => {
-  page = await servePlayers();
-  browser = await launch();
-});
-after(async () => {
-  await browser?.close();
-  page?.stop();
-});
-afterEach(() => closePages(browser));
+const openPlayer = stage();
 
 /** That `player` plays the stream; the segments that it asked for. */
 async function watch(player, stream) {
-  const viewer = await openPlayer(browser, page, { player, stream });
+  const viewer = await openPlayer({ player, stream });
   await eventually(`${player} plays`, 20, async () => (await viewer.read()).time > 1);
   await seconds(2);
   const start = await viewer.read();

@@ -5,14 +5,14 @@ import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { after, afterEach, before, test } from "node:test";
+import { test } from "node:test";
 
-import { closePages, launch } from "./lib/browser.mjs";
 import { assertFiles, assertNoStall, eventually, offload, seekToEnd } from "./lib/checks.mjs";
 import { startProxy } from "./lib/edge.mjs";
 import { serveFiles } from "./lib/files.mjs";
 import { CLIP_S, FORMS, encryptClip, packageClip, publishClip } from "./lib/media.mjs";
-import { openPlayer, servePlayers } from "./lib/players.mjs";
+import { bytesOf, readAll } from "./lib/players.mjs";
+import { stage } from "./lib/stage.mjs";
 import { startTracker } from "./lib/tracker.mjs";
 
 const KEY = "key.bin";
@@ -33,23 +33,11 @@ const SEGMENTS = 6;
 
 let files;
 let proxy;
-let page;
-let browser;
-
-before(async () => {
-  files = await serveFiles();
+const openPlayer = stage(async (keep) => {
+  files = await keep(serveFiles());
   const accessFile = join(files.add("log"), "access.json");
-  proxy = await startProxy(files.url, () => `[log]\naccess_file = "${accessFile}"`);
+  proxy = await keep(startProxy(files.url, () => `[log]\naccess_file = "${accessFile}"`));
   proxy.asked = () => readFileSync(accessFile, "utf8").trim().split("\n").map((line) => JSON.parse(line).path);
-  page = await servePlayers();
-  browser = await launch();
-});
-afterEach(() => closePages(browser));
-after(async () => {
-  await browser?.close();
-  page?.stop();
-  await proxy?.stop();
-  files?.stop();
 });
 
 /** A new folder with a key, and the arguments by which ffmpeg encrypts with it. */
@@ -62,7 +50,7 @@ function addWithKey(name) {
 }
 
 async function watch(player, path, settings) {
-  const viewer = await openPlayer(browser, page, { player, stream: proxy.url + path, settings });
+  const viewer = await openPlayer({ player, stream: proxy.url + path, settings });
   const { segments } = await seekToEnd(viewer, `${player} on ${path}`, CLIP_S, SEEKS);
   await viewer.close();
   assertFiles(segments, proxy.url, files.read);
@@ -90,9 +78,6 @@ async function publish(folder, encrypted) {
   return publisher;
 }
 
-const all = (viewers) => Promise.all(viewers.map((viewer) => viewer.read()));
-const bytes = ({ shoal }) => ({ cdn: shoal.bytesCdn, p2p: shoal.bytesP2p });
-
 test("two pages share a live stream that AES-128 encrypts, and each asks the proxy for the key", { timeout: 180_000 }, async (context) => {
   const { folder, arguments: encrypted } = addWithKey("live");
   const publisher = await publish(folder, encrypted);
@@ -100,19 +85,19 @@ test("two pages share a live stream that AES-128 encrypts, and each asks the pro
   const tracker = await startTracker();
   context.after(() => tracker.stop());
   const shoal = { tracker: tracker.socket, key: proxy.key };
-  const open = () => openPlayer(browser, page, { player: "hls.js", stream: `${proxy.url}/live/main.m3u8`, shoal });
+  const open = () => openPlayer({ player: "hls.js", stream: `${proxy.url}/live/main.m3u8`, shoal });
   const viewers = [];
   while (viewers.length < PAGES) viewers.push(await open());
   await eventually("they play, and are linked", 60, async () =>
-    (await all(viewers)).every(({ time, shoal }) => time > 1 && shoal.neighbours.length === viewers.length - 1));
-  const start = await all(viewers);
+    (await readAll(viewers)).every(({ time, shoal }) => time > 1 && shoal.neighbours.length === viewers.length - 1));
+  const start = await readAll(viewers);
   await eventually(`${SEGMENTS} segments for each`, 60, async () =>
-    (await all(viewers)).every(({ segments }, index) =>
+    (await readAll(viewers)).every(({ segments }, index) =>
       segments.length >= start[index].segments.length + SEGMENTS && segments.every(({ sha256 }) => sha256)));
-  const end = await all(viewers);
+  const end = await readAll(viewers);
   await Promise.all(viewers.map((viewer) => viewer.close()));
 
-  const share = offload(start.map(bytes), end.map(bytes));
+  const share = offload(start.map(bytesOf), end.map(bytesOf));
   console.log(`offload ${share.toFixed(3)} of at most 0.5`);
   assert.ok(share > 0.2, `offload ${share}`);
   const keyUrl = `${proxy.url}/live/${KEY}`;

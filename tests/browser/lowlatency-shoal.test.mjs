@@ -2,12 +2,12 @@
 // Shoal; those that ask for whole segments of the same stream share these.
 
 import assert from "node:assert/strict";
-import { after, afterEach, before, test } from "node:test";
+import { test } from "node:test";
 
-import { closePages, launch } from "./lib/browser.mjs";
 import { assertBytes, assertPlayed, eventually, offload, seconds } from "./lib/checks.mjs";
 import { startProxy, startSource } from "./lib/edge.mjs";
-import { median, openPlayer, servePlayers } from "./lib/players.mjs";
+import { bytesOf, median, readAll } from "./lib/players.mjs";
+import { stage } from "./lib/stage.mjs";
 import { startTracker } from "./lib/tracker.mjs";
 
 /** What Shoal may add to the latency: nothing that can be told from chance. */
@@ -15,51 +15,34 @@ const ADDED_S_MAX = 0.3;
 const WATCHED_S = 20;
 /** What low-latency players fetch is fetched once: bytes from the CDN against a player without Shoal. */
 const BYTES_RATIO_MAX = 1.1;
-
 /** Makes the segments as large as those of 1.5 Mbit/s: parts of several pieces. */
 const PADDING_BYTES = 300_000;
 
 let source;
 let proxy;
 let tracker;
-let page;
-let browser;
-
-before(async () => {
-  source = await startSource(["--ll-hls"], `padding_bytes = ${PADDING_BYTES}`);
-  proxy = await startProxy(source.url);
-  tracker = await startTracker();
-  page = await servePlayers();
-  browser = await launch();
-});
-afterEach(() => closePages(browser));
-after(async () => {
-  await browser?.close();
-  page?.stop();
-  await tracker?.stop();
-  await proxy?.stop();
-  await source?.stop();
+const openPlayer = stage(async (keep) => {
+  source = await keep(startSource(["--ll-hls"], `padding_bytes = ${PADDING_BYTES}`));
+  proxy = await keep(startProxy(source.url));
+  tracker = await keep(startTracker());
 });
 
 function open(shares, settings = { maxLiveSyncPlaybackRate: 1.5 }) {
   const shoal = { tracker: tracker.socket, key: proxy.key, p2p: shares };
-  return openPlayer(browser, page, { player: "hls.js", stream: proxy.hls, shoal, settings });
+  return openPlayer({ player: "hls.js", stream: proxy.hls, shoal, settings });
 }
-
-const all = (viewers) => Promise.all(viewers.map((viewer) => viewer.read()));
-const bytes = ({ shoal }) => ({ cdn: shoal.bytesCdn, p2p: shoal.bytesP2p });
 
 function linked(viewers) {
   return eventually("they play, and are linked", 40, async () =>
-    (await all(viewers)).every(({ time, shoal }) => time > 1 && shoal.neighbours.length >= viewers.length - 1));
+    (await readAll(viewers)).every(({ time, shoal }) => time > 1 && shoal.neighbours.length >= viewers.length - 1));
 }
 
 /** Watches for a while; the readings before and after. */
 async function watch(viewers) {
   await seconds(5);
-  const start = await all(viewers);
+  const start = await readAll(viewers);
   await seconds(WATCHED_S);
-  const end = await all(viewers);
+  const end = await readAll(viewers);
   viewers.forEach((viewer, index) => {
     assertPlayed(start[index], end[index], `viewer ${index}`);
     assert.deepEqual(end[index].errors.filter((error) => error.endsWith("fatal=true")), []);
@@ -70,7 +53,7 @@ async function watch(viewers) {
 
 /** What the sharing viewers took from each other, of at most 2/3, between two readings. */
 function shareOf(start, end) {
-  const share = offload(start.map(bytes), end.map(bytes));
+  const share = offload(start.map(bytesOf), end.map(bytesOf));
   console.log(`offload ${share.toFixed(3)} of at most 0.667`);
   assert.ok(end.every(({ shoal }) => shoal.badPieces === 0));
   return share;
@@ -83,7 +66,7 @@ test("low-latency players share parts, at no cost in latency or bytes", { timeou
   const [start, end] = await watch([...sharing, alone]);
   const latencies = end.map((reading, index) => median(reading.latencies.slice(start[index].latencies.length)));
   const grown = end.map((reading, index) => {
-    const [before, after] = [bytes(start[index]), bytes(reading)];
+    const [before, after] = [bytesOf(start[index]), bytesOf(reading)];
     return after.cdn + after.p2p - before.cdn - before.p2p;
   });
   console.log(`latency ${latencies.map((s) => s.toFixed(2))} s, bytes ${grown}: the last without Shoal`);
@@ -113,19 +96,18 @@ test("each sort shares with its own, and plays on when all others are gone", { t
   const whole = [await open(true, { lowLatencyMode: false }), await open(true, { lowLatencyMode: false })];
   const viewers = [...low, ...whole];
   await eventually("they play, and are linked", 40, async () =>
-    (await all(viewers)).every(({ time, shoal }) => time > 1 && shoal.neighbours.length >= 1));
+    (await readAll(viewers)).every(({ time, shoal }) => time > 1 && shoal.neighbours.length >= 1));
   const [start, end] = await watch(viewers);
   for (const pair of [[0, 1], [2, 3]]) {
-    const [before, after] = [start, end].map((readings) => pair.map((index) => bytes(readings[index])));
+    const [before, after] = [start, end].map((readings) => pair.map((index) => bytesOf(readings[index])));
     const share = offload(before, after);
     console.log(`offload ${share.toFixed(3)} of at most 0.5`);
     assert.ok(share > 0.3, `viewers ${pair}: offload ${share}`);
   }
   const left = [low[0], whole[0]];
-  const before = await all(left);
+  const before = await readAll(left);
   await Promise.all([low[1], whole[1]].map((viewer) => viewer.page.close()));
   await tracker.stop();
-  tracker = null;
   await seconds(10);
-  (await all(left)).forEach((reading, index) => assertPlayed(before[index], reading, `viewer ${index} of those left`));
+  (await readAll(left)).forEach((reading, index) => assertPlayed(before[index], reading, `viewer ${index} of those left`));
 });

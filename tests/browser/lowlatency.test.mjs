@@ -3,13 +3,13 @@
 // that the low latency is the proxy's.
 
 import assert from "node:assert/strict";
-import { after, afterEach, before, test } from "node:test";
+import { test } from "node:test";
 
-import { closePages, launch } from "./lib/browser.mjs";
 import { assertPlayed, eventually, seconds } from "./lib/checks.mjs";
 import { startProxy, startSource } from "./lib/edge.mjs";
-import { median, openPlayer, servePlayers } from "./lib/players.mjs";
+import { median } from "./lib/players.mjs";
 import { startSimpleOrigin } from "./lib/simple-origin.mjs";
+import { stage } from "./lib/stage.mjs";
 
 /** Two segments: without low latency players stay three behind. And what the proxy may add. */
 const LATENCY_S_MAX = 4;
@@ -26,25 +26,11 @@ let source;
 let proxy;
 let simple;
 let proxyOfSimple;
-let page;
-let browser;
-
-before(async () => {
-  source = await startSource(["--ll-hls", "--ll-dash"]);
-  proxy = await startProxy(source.url);
-  simple = await startSimpleOrigin(source.url);
-  proxyOfSimple = await startProxy(simple.url);
-  page = await servePlayers();
-  browser = await launch();
-});
-afterEach(() => closePages(browser));
-after(async () => {
-  await browser?.close();
-  page?.stop();
-  await proxyOfSimple?.stop();
-  simple?.stop();
-  await proxy?.stop();
-  await source?.stop();
+const openPlayer = stage(async (keep) => {
+  source = await keep(startSource(["--ll-hls", "--ll-dash"]));
+  proxy = await keep(startProxy(source.url));
+  simple = await keep(startSimpleOrigin(source.url));
+  proxyOfSimple = await keep(startProxy(simple.url));
 });
 
 /** What was new between two readings. */
@@ -71,7 +57,7 @@ const SETTINGS = {
 };
 
 async function watch(player, kind, stream, name, isRight) {
-  const viewer = await openPlayer(browser, page, { player, stream, settings: SETTINGS[`${player} ${kind}`] });
+  const viewer = await openPlayer({ player, stream, settings: SETTINGS[`${player} ${kind}`] });
   await eventually(`${player} plays ${name}`, 20, async () => (await viewer.read()).time > 1);
   await seconds(SETTLED_S);
   await eventually(`${player} keeps its distance ${name}`, CAUGHT_UP_S_MAX, async () => {

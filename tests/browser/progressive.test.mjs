@@ -1,12 +1,12 @@
 // hls.js with `progressive: true` and Shoal: six seconds behind, segments are played while they arrive.
 
 import assert from "node:assert/strict";
-import { after, afterEach, before, test } from "node:test";
+import { test } from "node:test";
 
-import { closePages, launch } from "./lib/browser.mjs";
 import { assertBytes, assertNoStall, eventually, offload } from "./lib/checks.mjs";
 import { startProxy, startSource } from "./lib/edge.mjs";
-import { openPlayer, servePlayers } from "./lib/players.mjs";
+import { bytesOf, readAll } from "./lib/players.mjs";
+import { stage } from "./lib/stage.mjs";
 import { startTracker } from "./lib/tracker.mjs";
 
 const PAGES = 3;
@@ -20,37 +20,21 @@ const SETTINGS = { progressive: true, lowLatencyMode: false, liveSyncDuration: 6
 let source;
 let proxy;
 let tracker;
-let page;
-let browser;
-
-before(async () => {
-  source = await startSource(["--ll-hls", "--segment-s", "4"], "padding_bytes = 250000");
-  proxy = await startProxy(source.url);
-  tracker = await startTracker();
-  page = await servePlayers();
-  browser = await launch();
+const openPlayer = stage(async (keep) => {
+  source = await keep(startSource(["--ll-hls", "--segment-s", "4"], "padding_bytes = 250000"));
+  proxy = await keep(startProxy(source.url));
+  tracker = await keep(startTracker());
 });
-afterEach(() => closePages(browser));
-after(async () => {
-  await browser?.close();
-  page?.stop();
-  await tracker?.stop();
-  await proxy?.stop();
-  await source?.stop();
-});
-
-const all = (viewers) => Promise.all(viewers.map((viewer) => viewer.read()));
-const bytes = ({ shoal }) => ({ cdn: shoal.bytesCdn, p2p: shoal.bytesP2p });
 
 /** Pages that are linked with one another, and play. */
 async function openPages(settings) {
   const viewers = [];
   for (let count = 0; count < PAGES; count += 1) {
     const shoal = { tracker: tracker.socket, key: proxy.key };
-    viewers.push(await openPlayer(browser, page, { player: "hls.js", stream: proxy.hls, shoal, settings }));
+    viewers.push(await openPlayer({ player: "hls.js", stream: proxy.hls, shoal, settings }));
   }
   await eventually("they play, and are linked", 40, async () =>
-    (await all(viewers)).every(({ time, shoal }) => time > 1 && shoal.neighbours.length >= PAGES - 1));
+    (await readAll(viewers)).every(({ time, shoal }) => time > 1 && shoal.neighbours.length >= PAGES - 1));
   await segmentsPass(viewers, SEGMENTS_BEFORE);
   return viewers;
 }
@@ -62,16 +46,16 @@ const errorsOf = ({ errors }) => errors.filter((error) => !/^(level|audioTrack)L
 
 /** Each page gets so many more segments. */
 async function segmentsPass(viewers, count) {
-  const start = await all(viewers);
+  const start = await readAll(viewers);
   await eventually(`${count} segments for each`, 12 * count, async () =>
-    (await all(viewers)).every((reading, index) => videos(reading).length >= videos(start[index]).length + count));
+    (await readAll(viewers)).every((reading, index) => videos(reading).length >= videos(start[index]).length + count));
 }
 
 /** Watches for a while, and checks what holds in any case; the readings before and after, and the offload. */
 async function watch(viewers) {
-  const start = await all(viewers);
+  const start = await readAll(viewers);
   await segmentsPass(viewers, SEGMENTS);
-  const end = await all(viewers);
+  const end = await readAll(viewers);
   viewers.forEach((viewer, index) => {
     assert.ok(end[index].time > start[index].time, `page ${index} stands still`);
     assertNoStall(start[index], end[index], `page ${index} stalled`);
@@ -81,7 +65,7 @@ async function watch(viewers) {
     assert.equal(end[index].shoal.badPieces, 0);
   });
   await assertBytes(end);
-  return { start, end, share: offload(start.map(bytes), end.map(bytes)) };
+  return { start, end, share: offload(start.map(bytesOf), end.map(bytesOf)) };
 }
 
 /** Segments of which something was appended before they were whole. */
@@ -127,13 +111,13 @@ const giveUp = () => new Promise((resolve) => {
 
 test("a page that gives Shoal up while it plays a segment goes on", { timeout: 150_000 }, async () => {
   const viewers = await openPages(SETTINGS);
-  const start = await all(viewers);
+  const start = await readAll(viewers);
   // One that brings all for the others has its segments whole at once.
   const counts = start.map(early);
   const index = counts.indexOf(Math.max(...counts));
   const url = await viewers[index].page.evaluate(giveUp);
   await segmentsPass(viewers, SEGMENTS_BEFORE);
-  const end = await all(viewers);
+  const end = await readAll(viewers);
   const fetched = await viewers[index].page.evaluate(() => window.fetched);
   const ranges = fetched.filter((request) => request.url === url).map(({ range }) => range);
   assert.equal(ranges.length, 1, `the rest was asked for once: ${ranges}`);

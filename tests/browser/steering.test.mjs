@@ -3,12 +3,11 @@
 
 import assert from "node:assert/strict";
 import { createServer } from "node:http";
-import { after, before, test } from "node:test";
+import { test } from "node:test";
 
-import { launch } from "./lib/browser.mjs";
 import { assertNoStall, eventually } from "./lib/checks.mjs";
 import { startProxy, startSource } from "./lib/edge.mjs";
-import { openPlayer, servePlayers } from "./lib/players.mjs";
+import { stage } from "./lib/stage.mjs";
 
 const TOKEN = "the operator's token";
 const STEERING = "/.shoal/steering";
@@ -23,24 +22,12 @@ const SETTLED_REQUESTS = 6;
 let cdn;
 let proxy;
 let playlists;
-let page;
-let browser;
-
-before(async () => {
+const openPlayer = stage(async (keep) => {
   // The origin itself is the CDN here.
-  cdn = await startSource(["--hls", "--dash"]);
-  proxy = await startProxy(cdn.url, (url) =>
-    `[steering]\nurl = "${url}${STEERING}"\nttl_s = ${TTL_S}\n[admin]\ntoken = "${TOKEN}"`);
-  playlists = await servePlaylists();
-  page = await servePlayers();
-  browser = await launch();
-});
-after(async () => {
-  await browser?.close();
-  page?.stop();
-  playlists?.stop();
-  await proxy?.stop();
-  await cdn?.stop();
+  cdn = await keep(startSource(["--hls", "--dash"]));
+  proxy = await keep(startProxy(cdn.url, (url) =>
+    `[steering]\nurl = "${url}${STEERING}"\nttl_s = ${TTL_S}\n[admin]\ntoken = "${TOKEN}"`));
+  playlists = await keep(servePlaylists());
 });
 
 const steeringUrl = () => proxy.url + STEERING;
@@ -102,7 +89,7 @@ const isAt = (place) => async (viewer) => {
 
 test("hls.js, Shaka (HLS and DASH) and dash.js are moved to the proxy and back while they play", { timeout: 120_000 }, async () => {
   const viewers = await Promise.all(PLAYERS.map(([player, path]) =>
-    openPlayer(browser, page, { player, stream: `${playlists.url}/${path}` })));
+    openPlayer({ player, stream: `${playlists.url}/${path}` })));
   const allAt = (place) => async () => (await Promise.all(viewers.map(isAt(place)))).every(Boolean);
   await eventually("all begin at the CDN", 30, allAt(cdn));
   const start = await Promise.all(viewers.map((viewer) => viewer.read()));

@@ -2,14 +2,13 @@
 // seek forwards and backwards, and reach the end.
 
 import assert from "node:assert/strict";
-import { after, afterEach, before, test } from "node:test";
+import { test } from "node:test";
 
-import { closePages, launch } from "./lib/browser.mjs";
 import { assertFiles, seekToEnd } from "./lib/checks.mjs";
 import { startProxy } from "./lib/edge.mjs";
 import { serveFiles } from "./lib/files.mjs";
 import { CLIP_S, FORMS, packageClip } from "./lib/media.mjs";
-import { openPlayer, servePlayers } from "./lib/players.mjs";
+import { stage } from "./lib/stage.mjs";
 
 const PLAYERS = { m3u8: ["hls.js", "Shaka"], mpd: ["Shaka", "dash.js"] };
 /**
@@ -27,26 +26,14 @@ const SETTINGS = {
 
 let files;
 let proxy;
-let page;
-let browser;
-
-before(async () => {
-  files = await serveFiles();
+const openPlayer = stage(async (keep) => {
+  files = await keep(serveFiles());
   for (const [name, form] of Object.entries(FORMS)) packageClip(files.add(name), form);
-  proxy = await startProxy(files.url);
-  page = await servePlayers();
-  browser = await launch();
-});
-afterEach(() => closePages(browser));
-after(async () => {
-  await browser?.close();
-  page?.stop();
-  await proxy?.stop();
-  files?.stop();
+  proxy = await keep(startProxy(files.url));
 });
 
 async function watch(player, stream) {
-  const viewer = await openPlayer(browser, page, { player, stream, settings: SETTINGS[player] });
+  const viewer = await openPlayer({ player, stream, settings: SETTINGS[player] });
   const reading = await seekToEnd(viewer, player, CLIP_S, SEEKS);
   await viewer.close();
   return reading;

@@ -2,6 +2,7 @@
 
 use http::{HeaderMap, Method, Request, StatusCode, header};
 use hyper::body::Incoming;
+use percent_encoding::percent_decode_str;
 use swarm_core::limits;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
@@ -73,38 +74,16 @@ pub(crate) fn text_of<'a>(headers: &'a HeaderMap, name: &header::HeaderName) -> 
     Some(headers.get(name)?.to_str().unwrap_or_default())
 }
 
-/// The `token` in the query, for viewers that cannot put it elsewhere.
+/// The `token` in the query, for viewers that cannot put it elsewhere; none where that is no text once its percent
+/// escapes (RFC 3986 section 2.1) are gone. A `+` is itself: tokens have no spaces, and base64 that was put in as it
+/// is has it.
 pub(crate) fn token_of(uri: &http::Uri) -> Option<String> {
     let token = uri
         .query()?
         .split('&')
         .find_map(|pair| pair.strip_prefix("token="))?;
-    let token = unescaped(token)?;
-    (token.len() <= limits::TOKEN_LEN_MAX).then_some(token)
-}
-
-/// A value without its percent escapes (RFC 3986 section 2.1); `None` where that is no text. A `+` is
-/// itself: tokens have no spaces, and base64 that was put in as it is has it.
-fn unescaped(value: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(value.len());
-    let mut rest = value.as_bytes();
-    while let [first, behind @ ..] = rest {
-        let escaped = match (first, behind) {
-            (b'%', [high, low, ..]) => hex_digit(*high).zip(hex_digit(*low)),
-            _ => None,
-        };
-        bytes.push(escaped.map_or(*first, |(high, low)| high << 4 | low));
-        rest = if escaped.is_some() {
-            &behind[2..]
-        } else {
-            behind
-        };
-    }
-    String::from_utf8(bytes).ok()
-}
-
-fn hex_digit(digit: u8) -> Option<u8> {
-    char::from(digit).to_digit(16).map(|value| value as u8)
+    let token = percent_decode_str(token).decode_utf8().ok()?;
+    (token.len() <= limits::TOKEN_LEN_MAX).then(|| token.into_owned())
 }
 
 /// Whether a comma-separated header has an element, whatever its case.

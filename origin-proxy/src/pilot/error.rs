@@ -21,8 +21,8 @@ use crate::{
 const BODY_LEN_MAX: usize = 64 * 1024;
 
 impl Pilot {
-    /// An answer with a status of 500 or above, for all who wait: none of them fares better by asking once
-    /// more. What it has for one viewer is left out.
+    /// An answer of an origin that cannot, or will not now ([`freshness::is_trouble`]), for all who wait: none of
+    /// them fares better by asking once more. What it has for one viewer is left out.
     pub(super) async fn land_failure(&self, response: Response, told: Told) -> Landing {
         let status = response.status();
         let is_for_all = told.is_shareable(status, &told.head, self.is_authorized())
@@ -57,7 +57,8 @@ impl Pilot {
         to_first: oneshot::Sender<Answer>,
     ) -> Landing {
         let fresh = told.hops.iter().map(freshness::told).min().flatten();
-        let fresh = fresh.filter(|fresh| !fresh.is_zero() && self.may_share_hops(told));
+        let has_token = || told.hops.iter().any(|hop| self.has_token_in_head(hop));
+        let fresh = fresh.filter(|_| told.may_share_hops(self.is_authorized()) && !has_token());
         let Some(fresh) = fresh else {
             self.proxy.unshared.insert(self.base_key.clone(), ());
             // It is lost if the viewer has left: then nobody wants it.
@@ -73,13 +74,6 @@ impl Pilot {
         elsewhere.stored = told.arrived;
         elsewhere.freshness.fresh = fresh;
         self.keep((elsewhere, true))
-    }
-
-    /// Whether all who ask may be sent where the redirects on the way to an answer lead.
-    fn may_share_hops(&self, told: &Told) -> bool {
-        let is_authorized = self.is_authorized();
-        let mut hops = told.hops.iter();
-        hops.all(|hop| freshness::lets_share(hop, is_authorized) && !self.has_token_in_head(hop))
     }
 
     /// The body of such an answer; none if it is too long or broke off.

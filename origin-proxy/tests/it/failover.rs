@@ -34,8 +34,8 @@ async fn asked(origin: &Origin, path: &str, count: usize, mut meanwhile: impl As
 async fn no_viewer_waits_to_find_out_that_an_origin_is_down_yet() {
     let (origin, backup) = (hanging("/live/a"), Origin::default());
     backup.put("/live/a", &[NO_CACHE], "backup");
-    let backup_url = serve(&backup).await;
-    let proxy = Proxy::start_with(origin.clone(), |config| {
+    let (url, backup_url) = (serve(&origin).await, serve(&backup).await);
+    let proxy = Proxy::before(origin.clone(), &url, |config| {
         config.origin_backups = vec![backup_url];
         config.timeouts.first_byte_ms = 100;
         config.upstream.failures_max = 1;
@@ -51,6 +51,18 @@ async fn no_viewer_waits_to_find_out_that_an_origin_is_down_yet() {
     })
     .await;
     assert_eq!(proxy.metric(failovers).await, 1.0, "the backup comes first");
+    // What it was asked for in vain to find out how it does is in its figures, like what viewers wanted.
+    let of_it = |what| format!("shoal_proxy_{what}_by_origin_total{{origin=\"{url}\"}}");
+    let counted = async {
+        while proxy.metric(&of_it("failures")).await < proxy.metric(&of_it("requests")).await {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(LONG, counted).await.unwrap();
+    let failures = proxy.metric(&of_it("failures")).await;
+    assert!(failures >= 5.0, "{failures}");
+    let of_all = proxy.metric("shoal_proxy_origin_failures_total").await;
+    assert_eq!(of_all, failures);
     // One that does better is the first again. It is asked as by viewers, with what operators add.
     origin.on("/live/a", |request| async move {
         let status = if request.headers().contains_key("x-secret") {

@@ -62,17 +62,21 @@ async fn origin(protocols: &[&str], root: &Path) -> SocketAddr {
 async fn an_origin_with_tls_chooses_its_version() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().join("root.pem");
-    for (protocols, version) in [
-        (&["h2", "http/1.1"][..], "HTTP/2.0"),
-        (&["http/1.1"][..], "HTTP/1.1"),
-        (&[][..], "HTTP/1.1"),
-    ] {
-        let url = format!("https://{}", origin(protocols, &root).await);
-        let proxy = Proxy::before(Origin::default(), &url, |config| {
-            config.upstream.root_file = Some(root.clone());
-        })
-        .await;
-        assert_eq!(proxy.text("/vod/a").await, format!("{version} /vod/a"));
+    // What the operator says of plain connections is nothing to it.
+    for is_http2_plain in [false, true] {
+        for (protocols, version) in [
+            (&["h2", "http/1.1"][..], "HTTP/2.0"),
+            (&["http/1.1"][..], "HTTP/1.1"),
+            (&[][..], "HTTP/1.1"),
+        ] {
+            let url = format!("https://{}", origin(protocols, &root).await);
+            let proxy = Proxy::before(Origin::default(), &url, |config| {
+                config.upstream.root_file = Some(root.clone());
+                config.upstream.http2_prior_knowledge = is_http2_plain;
+            })
+            .await;
+            assert_eq!(proxy.text("/vod/a").await, format!("{version} /vod/a"));
+        }
     }
 }
 

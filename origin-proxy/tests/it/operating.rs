@@ -377,6 +377,8 @@ async fn figures_tell_origins_statuses_and_waits_apart() {
         "/live/a",
         "/live/missing",
         "/live/i.m3u8?_HLS_msn=1",
+        // What only looks like a reload is none.
+        "/live/a?token=_HLS_msn",
     ] {
         proxy.text(path).await;
     }
@@ -390,10 +392,10 @@ async fn figures_tell_origins_statuses_and_waits_apart() {
         format!("shoal_proxy_origin_up{{origin=\"{alive}\"}} 1\n"),
         // The reload is left out: whether that one waits is for the stream to say.
         format!("shoal_proxy_origin_first_byte_seconds_count{{origin=\"{alive}\"}} 2\n"),
-        "shoal_proxy_stream_status_total{stream=\"main\",status=\"2xx\"} 3\n".into(),
+        "shoal_proxy_stream_status_total{stream=\"main\",status=\"2xx\"} 4\n".into(),
         "shoal_proxy_stream_status_total{stream=\"main\",status=\"4xx\"} 1\n".into(),
         "shoal_proxy_blocking_seconds_count{stream=\"main\"} 1\n".into(),
-        "shoal_proxy_head_seconds_count{stream=\"main\"} 3\n".into(),
+        "shoal_proxy_head_seconds_count{stream=\"main\"} 4\n".into(),
     ] {
         assert!(metrics.contains(&line), "{line}{metrics}");
     }

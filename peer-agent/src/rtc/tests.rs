@@ -272,8 +272,36 @@ async fn close_is_noticed_and_the_key_can_be_used_again() {
     assert_eq!(a.transport.stats().downs, 0);
 }
 
+/// Messages that the hub sends to each leaf.
+const FANNED_OUT: u64 = 32;
+
+impl Node {
+    /// As a leaf under `key`: gets all messages of the hub, in order; signals go both ways meanwhile.
+    async fn take_in(
+        &mut self,
+        key: PeerKey,
+        mut signals: mpsc::Receiver<Signal>,
+        to_hub: mpsc::Sender<(PeerKey, Signal)>,
+    ) {
+        let mut received = 0;
+        while received < FANNED_OUT {
+            tokio::select! {
+                Some(signal) = signals.recv() => self.transport.handle_signal(A, signal),
+                event = self.event() => match event {
+                    RtcEvent::Signal { signal, .. } => to_hub.send((key, signal)).await.unwrap(),
+                    RtcEvent::Message { message, .. } => {
+                        assert_eq!(message, numbered(received, 16 * 1024));
+                        received += 1;
+                    }
+                    RtcEvent::Up { .. } => {}
+                    other => panic!("{other:?}"),
+                },
+            }
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-// tidy: long-fn: one scenario, told in order
 async fn fan_out_to_15() {
     const PEERS: u64 = 15;
     let config = RtcConfig {
@@ -302,27 +330,11 @@ async fn fan_out_to_15() {
     let mut to_leaves = Vec::new();
     let mut tasks = tokio::task::JoinSet::new();
     for (at, mut leaf) in leaves.into_iter().enumerate() {
-        let (to_leaf, mut signals) = mpsc::channel::<Signal>(64);
+        let (to_leaf, signals) = mpsc::channel::<Signal>(64);
         to_leaves.push(to_leaf);
         let to_hub = to_hub.clone();
         tasks.spawn(async move {
-            let mut received = 0;
-            while received < 32 {
-                tokio::select! {
-                    Some(signal) = signals.recv() => leaf.transport.handle_signal(A, signal),
-                    event = leaf.event() => match event {
-                        RtcEvent::Signal { signal, .. } => {
-                            to_hub.send((PeerKey(at as u64), signal)).await.unwrap();
-                        }
-                        RtcEvent::Message { message, .. } => {
-                            assert_eq!(message, numbered(received, 16 * 1024));
-                            received += 1;
-                        }
-                        RtcEvent::Up { .. } => {}
-                        other => panic!("{other:?}"),
-                    },
-                }
-            }
+            leaf.take_in(PeerKey(at as u64), signals, to_hub).await;
             leaf
         });
     }
@@ -336,7 +348,7 @@ async fn fan_out_to_15() {
                 }
                 RtcEvent::Up { peer, setup, .. } => {
                     eprintln!("{peer:?} up after {setup:?}");
-                    for at in 0..32 {
+                    for at in 0..FANNED_OUT {
                         let outcome = hub.transport.send(peer, numbered(at, 16 * 1024));
                         assert_eq!(outcome, SendOutcome::Queued);
                     }

@@ -144,12 +144,12 @@ pub fn simulate(args: &SimulateArgs) -> Result<()> {
         return Ok(());
     }
     let first = args.options()?;
-    for path in [&args.html, &args.json, &args.trace].into_iter().flatten() {
-        check_writable(path)?;
-    }
     if args.print_config {
         print!("{}", toml::to_string(&first)?);
         return Ok(());
+    }
+    for path in [&args.html, &args.json, &args.trace].into_iter().flatten() {
+        check_writable(path)?;
     }
     eprint!("{}", show::announcement(args, &first)?);
     if let Some(path) = &args.trace {
@@ -291,6 +291,16 @@ mod tests {
         let error = simulate(&args).unwrap_err();
         assert!(error.to_string().contains("report.html"), "{error:#}");
         assert_eq!(exit_code(&error), 1);
+    }
+
+    #[test]
+    fn who_only_looks_at_the_options_leaves_no_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut args = args("small-channel");
+        args.json = Some(folder.path().join("report.json"));
+        args.print_config = true;
+        simulate(&args).unwrap();
+        assert!(!folder.path().join("report.json").exists());
     }
 
     #[test]

@@ -5,6 +5,7 @@ use swarm_core::{
     id::{RequestId, SegmentId},
     limits::{FETCHES_MAX, NEIGHBOURS_MAX, PEER_FRAME_LEN_MAX, TRACKER_FRAME_LEN_MAX},
     peer::Payload,
+    timeline::Content,
     wire::peer::PeerMsg,
 };
 
@@ -81,7 +82,7 @@ impl Part {
         }
     }
 
-    /// No more fetches and links than the limits say.
+    /// No more fetches than the limit says.
     pub(super) fn check_quotas(&mut self, node: u32) {
         let Some(live) = &self.nodes[node as usize].live else {
             return;
@@ -222,7 +223,7 @@ impl Part {
         });
     }
 
-    /// Links are within the limit, and each is to a different viewer.
+    /// Each link is to a different viewer. There is no room for more than the limit.
     pub(super) fn check_links(&mut self, node: u32) {
         let Some(live) = &self.nodes[node as usize].live else {
             return;
@@ -271,9 +272,15 @@ fn looked_after(
     }
 }
 
-/// The pieces that a fetch brings.
+/// The pieces that a fetch brings whole.
 fn brought_by(fetch: &Fetching, segment: &Segment) -> u64 {
-    let piece_len = segment.content.piece_len;
-    let end = (fetch.from + fetch.len).div_ceil(piece_len);
+    let Content { len, piece_len, .. } = segment.content;
+    let end = fetch.from + fetch.len;
+    // Only the last piece may be shorter.
+    let end = if end >= len {
+        end.div_ceil(piece_len)
+    } else {
+        end / piece_len
+    };
     pieces_below(end) & !pieces_below(fetch.from.div_ceil(piece_len)) & segment.full()
 }

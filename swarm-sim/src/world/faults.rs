@@ -6,7 +6,7 @@ use super::{
     ORIGIN_US,
     event::{At, Event},
     letters::local_of,
-    node::SlotState,
+    node::{Live, SlotState},
     part::Part,
 };
 use crate::{
@@ -102,8 +102,9 @@ impl Part {
             let plays = live.player.is_calm(now, CALM_US);
             let is_known = live.peer.is_joined() || !self.policy.enabled;
             let links = live.peer.stats().links;
-            let is_linked =
-                links > 0 || !self.policy.enabled || !self.must_find_somebody(&entry.viewer);
+            let is_linked = links > 0
+                || !self.policy.enabled
+                || !self.must_find_somebody(&entry.viewer, live.rendition);
             if !(is_known && is_linked && (plays || is_excused)) {
                 self.metrics.on_problem(now, || {
                     format!(
@@ -114,16 +115,19 @@ impl Part {
         }
     }
 
-    /// Whether a viewer reaches so many of its channel that it must have found some of them. With former
-    /// cheats the tracker need not introduce anybody.
-    fn must_find_somebody(&self, viewer: &Viewer) -> bool {
+    /// Whether a viewer of this rendition reaches so many who watch the same that it must have found some of
+    /// them: groups are of one rendition. With former cheats the tracker need not introduce anybody.
+    fn must_find_somebody(&self, viewer: &Viewer, rendition: u8) -> bool {
         if viewer.is_reformed {
             return false;
         }
         let is_giver = |other: &&Viewer| {
             other.channel == viewer.channel && other.upload_bps > 0 && other.seed != viewer.seed
         };
-        let givers = self.audience().filter(is_giver);
+        let watches_it = |live: &Live| live.rendition == rendition;
+        let nodes = self.nodes.iter();
+        let beside = nodes.filter(|node| node.live.as_deref().is_some_and(watches_it));
+        let givers = beside.map(|node| &node.viewer).filter(is_giver);
         let reached = givers
             .clone()
             .filter(|other| viewer.contact.reaches(&other.contact));

@@ -69,6 +69,11 @@ export async function openPlayer(browser, page, { player, stream, settings = {},
   };
 }
 
+export const readAll = (viewers) => Promise.all(viewers.map((viewer) => viewer.read()));
+
+/** What a page with Shoal got so far, by its reading, and from whom. */
+export const bytesOf = ({ shoal }) => ({ cdn: shoal.bytesCdn, p2p: shoal.bytesP2p });
+
 export function median(numbers) {
   const sorted = [...numbers].sort((a, b) => a - b);
   return sorted[Math.floor(sorted.length / 2)];

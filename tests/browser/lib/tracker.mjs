@@ -27,7 +27,7 @@ export async function startTracker(settings = "") {
     socket: `ws://127.0.0.1:${port}/`,
     async stop() {
       await program.stop();
-      rmSync(folder, { recursive: true });
+      rmSync(folder, { recursive: true, force: true });
     },
   };
 }

@@ -315,10 +315,13 @@ pub(crate) async fn told(context: &Arc<Context>) -> Option<(Told, bool)> {
     }
 }
 
-/// Whether a stream has viewers, at whichever node; `None` if the tracker stops.
-pub(crate) async fn is_watched(context: &Arc<Context>, stream: &str) -> Option<bool> {
-    let reply = ask_all(context, &Question::Stream(stream.to_owned())).await?;
-    Some(matches!(reply, Reply::Stream(Some(detail)) if detail.has_viewers()))
+/// Whether a stream has viewers, at whichever node, and whether all nodes have answered; `None` if the tracker
+/// stops.
+pub(crate) async fn is_watched(context: &Arc<Context>, stream: &str) -> Option<(bool, bool)> {
+    let question = Question::Stream(stream.to_owned());
+    let (reply, others, answered) = ask_counting(context, &question).await?;
+    let has_viewers = matches!(reply, Reply::Stream(Some(detail)) if detail.has_viewers());
+    Some((has_viewers, answered >= others))
 }
 
 /// Answers what other nodes ask, until they can ask no more.

@@ -4,6 +4,7 @@
 mod tests;
 
 use std::{
+    borrow::Cow,
     collections::VecDeque,
     pin::pin,
     sync::{
@@ -16,6 +17,7 @@ use std::{
 use async_nats::{Client, ConnectOptions, Event, ServerAddr, Subscriber, connection::State};
 use bytes::Bytes;
 use futures_util::StreamExt;
+use percent_encoding::percent_decode_str;
 use tokio::{
     sync::{mpsc, oneshot},
     time::{self, Instant},
@@ -337,14 +339,14 @@ fn identity_in(servers: &[ServerAddr]) -> Result<Option<(String, Option<String>)
 
 /// A part of an address without its escapes (RFC 3986, section 2.1); `None` if they are malformed.
 fn unescape(text: &str) -> Option<String> {
-    let mut parts = text.split('%');
-    let mut bytes = parts.next()?.as_bytes().to_vec();
-    for part in parts {
-        let (digits, rest) = part.split_at_checked(2)?;
-        bytes.append(&mut hex::decode(digits).ok()?);
-        bytes.extend_from_slice(rest.as_bytes());
-    }
-    String::from_utf8(bytes).ok()
+    // The decoder takes them for text.
+    let is_escape = |rest: &str| {
+        let digits = rest.as_bytes().first_chunk::<2>();
+        digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
+    };
+    let is_right = text.split('%').skip(1).all(is_escape);
+    let unescaped = percent_decode_str(text).decode_utf8().ok();
+    unescaped.filter(|_| is_right).map(Cow::into_owned)
 }
 
 fn on_event(event: &Event, counters: &Counters) {

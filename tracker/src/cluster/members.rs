@@ -86,7 +86,7 @@ impl Members {
         self.draining = draining;
     }
 
-    /// The other nodes that live: number, name, viewers, whether they are draining.
+    /// The other nodes that live, as they last said who they are.
     pub(super) fn others(&self) -> impl Iterator<Item = &Hello> {
         self.others.values().map(|other| &other.hello)
     }
@@ -152,8 +152,8 @@ impl Members {
         self.owner(stream, self.region_of(stream, network))
     }
 
-    /// All owners of a stream: one, unless it is split.
-    pub(super) fn region_of(&self, stream: StreamId, network: &Network) -> u64 {
+    /// The part of a stream that viewers of this network belong to: 0, unless it is split.
+    fn region_of(&self, stream: StreamId, network: &Network) -> u64 {
         if !self.splits.contains(&stream) {
             return 0;
         }

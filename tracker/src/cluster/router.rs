@@ -23,7 +23,7 @@ use tokio::time::Instant;
 use super::{
     Swarms, Visitors,
     guests::Post,
-    members::{BIG_MAX, Hello, Members, NAME_LEN_MAX, NodeId},
+    members::{BIG_MAX, Hello, Members, NodeId},
     message::{self, Arrival, Broadcast, Entry, PLACE_LEN_MAX, Remote},
 };
 use crate::{
@@ -110,7 +110,6 @@ impl Router {
         counters: Arc<Counters>,
     ) -> Self {
         let mut name = config.cluster.name.clone();
-        name.truncate(NAME_LEN_MAX);
         if name.is_empty() {
             name = me.to_string();
         }

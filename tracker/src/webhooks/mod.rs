@@ -97,8 +97,11 @@ async fn speak(
 /// `None` if the tracker stops.
 async fn look_closer(context: &Arc<Context>, watch: &mut Watch) -> Option<()> {
     for stream in watch.unlisted(now_ms()) {
-        if api::is_watched(context, &stream).await? {
-            watch.still_there(now_ms(), &stream);
+        match api::is_watched(context, &stream).await? {
+            (true, _) => watch.still_there(now_ms(), &stream),
+            (false, true) => watch.not_there(&stream),
+            // A node that may have viewers has not answered.
+            (false, false) => {}
         }
     }
     Some(())

@@ -68,6 +68,9 @@ struct Watched {
     past: Sums,
     /// The nodes' sums, as they were last.
     last: Sums,
+    /// It is known that nobody watches; that it is not listed alone does not say so.
+    #[serde(skip)]
+    is_unwatched: bool,
 }
 
 /// What nodes tell each other of the webhooks that were sent.
@@ -133,8 +136,9 @@ impl Watch {
         events
     }
 
-    /// The ends of streams without viewers for long, once no node is missing that may have some. A node
-    /// that has just begun to speak waits for as long itself: it may have heard of them long ago.
+    /// The ends of streams that are known to have been without viewers for long, once no node is missing that
+    /// may have some. A node that has just begun to speak waits for as long itself: it may have heard of them
+    /// long ago.
     fn take_ended(&mut self, now_ms: u64, speaks: bool, whole: bool) -> Vec<Event> {
         if !speaks {
             self.speaks_since_ms = None;
@@ -147,7 +151,7 @@ impl Watch {
         let end_after_ms = self.end_after_ms;
         let is_over = |watched: &Watched| {
             let since_ms = watched.seen_at_ms.max(speaks_since_ms);
-            now_ms.saturating_sub(since_ms) > end_after_ms
+            watched.is_unwatched && now_ms.saturating_sub(since_ms) > end_after_ms
         };
         let ended = self.streams.extract_if(.., |_, watched| is_over(watched));
         ended.map(|(_, watched)| watched.event(Kind::End)).collect()
@@ -198,6 +202,14 @@ impl Watch {
     pub(super) fn still_there(&mut self, now_ms: u64, stream: &str) {
         if let Some(watched) = self.streams.get_mut(stream) {
             watched.seen_at_ms = now_ms;
+            watched.is_unwatched = false;
+        }
+    }
+
+    /// A stream that was not listed has no viewers: all nodes say so.
+    pub(super) fn not_there(&mut self, stream: &str) {
+        if let Some(watched) = self.streams.get_mut(stream) {
+            watched.on_unwatched();
         }
     }
 }
@@ -235,12 +247,14 @@ impl Watched {
             viewers_max: stream.viewers,
             past: Sums::default(),
             last: Sums::of(stream),
+            is_unwatched: false,
         }
     }
 
     /// It has viewers. Sums that fell have begun anew, unless some nodes' are missing (not `exact`).
     fn see(&mut self, now_ms: u64, stream: &Stream, exact: bool) {
         self.seen_at_ms = now_ms;
+        self.is_unwatched = false;
         self.viewers_max = self.viewers_max.max(stream.viewers);
         let sums = Sums::of(stream);
         if exact {
@@ -256,6 +270,7 @@ impl Watched {
     fn on_unwatched(&mut self) {
         self.past = self.sums();
         self.last = Sums::default();
+        self.is_unwatched = true;
     }
 
     fn sums(&self) -> Sums {
@@ -339,6 +354,25 @@ mod tests {
             assert!(told(&ended).iter().all(|end| *end == (Kind::End, "over")));
         }
         assert_eq!(watch.streams.len(), 1, "and the other one did");
+    }
+
+    #[test]
+    fn of_more_streams_than_can_be_asked_for_none_ends_that_was_not() {
+        let mut watch = Watch::new(5_000);
+        watch.see(1_000, vec![stream("small", 1, 0), stream("over", 1, 70)]);
+        let cut = || Census {
+            cut: true,
+            ..census(vec![])
+        };
+        assert!(watch.look(60_000, cut(), true).is_empty());
+        watch.not_there("over");
+        let ends = watch.look(61_000, cut(), true);
+        assert_eq!(told(&ends), [(Kind::End, "over")]);
+        assert_eq!(ends[0].ended.as_ref().unwrap().sums.bytes_p2p, 70);
+        // One that has viewers again is to be asked for again.
+        watch.not_there("small");
+        watch.still_there(62_000, "small");
+        assert!(watch.look(90_000, cut(), true).is_empty());
     }
 
     #[test]

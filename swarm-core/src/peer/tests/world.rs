@@ -365,7 +365,6 @@ impl World {
         }
     }
 
-    // tidy: long-fn: one arm for each happening
     fn happen(&mut self, index: usize, happening: Happening) {
         let is_link = |world: &Self, slot: Slot, link: u64| {
             world.nodes[index]
@@ -382,31 +381,14 @@ impl World {
             }
             Happening::FetchStep { fetch, step } => self.fetch_step(index, fetch, step),
             Happening::Frame { slot, link, bytes } if is_link(self, slot, link) => {
-                self.input(
-                    index,
-                    Input::Frame {
-                        slot,
-                        bytes: &bytes,
-                    },
-                );
+                let bytes = &bytes;
+                self.input(index, Input::Frame { slot, bytes });
             }
             Happening::Record {
                 slot,
                 link,
                 segment,
-            } if is_link(self, slot, link) => {
-                if let Some(record) = self.record_of(segment) {
-                    self.nodes[index].store.entry(segment).or_insert(0);
-                    let source = Source::Peer(slot);
-                    self.input(
-                        index,
-                        Input::Record {
-                            source,
-                            record: &record,
-                        },
-                    );
-                }
-            }
+            } if is_link(self, slot, link) => self.record_arrives(index, slot, segment),
             Happening::Piece {
                 slot,
                 link,
@@ -429,20 +411,24 @@ impl World {
                 self.input(index, Input::LinkUp(slot));
             }
             Happening::TrackerUp => {
-                let up = self.tracker_up;
-                self.input(
-                    index,
-                    if up {
-                        Input::TrackerUp
-                    } else {
-                        Input::TrackerDown
-                    },
-                );
+                let input = match self.tracker_up {
+                    true => Input::TrackerUp,
+                    false => Input::TrackerDown,
+                };
+                self.input(index, input);
             }
             Happening::TrackerFrame(frame) if self.tracker_up => {
                 self.input(index, Input::TrackerFrame(&frame));
             }
             _ => {}
+        }
+    }
+
+    fn record_arrives(&mut self, index: usize, slot: Slot, segment: SegmentId) {
+        if let Some(record) = self.record_of(segment) {
+            self.nodes[index].store.entry(segment).or_insert(0);
+            let (source, record) = (Source::Peer(slot), &record);
+            self.input(index, Input::Record { source, record });
         }
     }
 

@@ -34,7 +34,13 @@ fn who_a_node_is_stands_in_the_addresses_of_its_servers() {
     ];
     assert_eq!(found(&both).unwrap(), named("me", Some("a %b")));
     assert_eq!(found(&["nats://t%40ken@a"]).unwrap(), named("t@ken", None));
-    for wrong in [&["nats://a:b@c", "nats://a:d@e"][..], &["nats://a:%f@b"]] {
+    for wrong in [
+        &["nats://a:b@c", "nats://a:d@e"][..],
+        &["nats://a:%f@b"],
+        &["nats://a:%zz@b"],
+        &["nats://100%@b"],
+        &["nats://%ff@b"],
+    ] {
         assert!(found(wrong).is_err(), "{wrong:?}");
     }
 }

@@ -10,7 +10,6 @@ use crate::wire::{
 const ACCUSERS_MAX: usize = 3;
 
 impl World {
-    // tidy: long-fn: one arm for each action
     pub(super) fn act(&mut self, index: usize, action: Action, arena: &[u8]) {
         let bytes =
             |span: &core::ops::Range<u32>| arena[span.start as usize..span.end as usize].to_vec();
@@ -28,28 +27,7 @@ impl World {
                 self.nodes[index].reported_bps.push(reported_bps);
                 self.delivered(index, request, payload);
             }
-            Action::Bypass(request) => {
-                // As without P2P: the whole segment, after the CDN's time.
-                let seq = self.nodes[index].next_seq.expect("it has asked");
-                self.serve(seq, u64::from(self.segment_len()));
-                let fetch = FetchId(u32::MAX - request.0);
-                let since = self.now;
-                let fetching = Fetching {
-                    name: Name(seq),
-                    range: None,
-                    since,
-                };
-                self.nodes[index].fetches.insert(fetch, fetching);
-                let ms = self.cdn_ms(self.segment_len());
-                self.schedule(
-                    ms,
-                    index,
-                    Happening::FetchStep {
-                        fetch,
-                        step: u32::MAX,
-                    },
-                );
-            }
+            Action::Bypass(request) => self.bypass(index, request),
             Action::Fail { request, .. } => {
                 if self.nodes[index].waiting == Some(request) {
                     self.nodes[index].waiting = None;
@@ -92,6 +70,22 @@ impl World {
             | Action::UseTracker(_)
             | Action::Emit(_) => {}
         }
+    }
+
+    /// As without P2P: the whole segment, after the CDN's time.
+    fn bypass(&mut self, index: usize, request: RequestId) {
+        let seq = self.nodes[index].next_seq.expect("it has asked");
+        self.serve(seq, u64::from(self.segment_len()));
+        let fetch = FetchId(u32::MAX - request.0);
+        let fetching = Fetching {
+            name: Name(seq),
+            range: None,
+            since: self.now,
+        };
+        self.nodes[index].fetches.insert(fetch, fetching);
+        let step = u32::MAX;
+        let ms = self.cdn_ms(self.segment_len());
+        self.schedule(ms, index, Happening::FetchStep { fetch, step });
     }
 
     fn serve(&mut self, seq: u64, bytes: u64) {

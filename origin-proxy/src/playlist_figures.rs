@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Live playlists and manifests, by stream and path.
-pub(crate) struct Edges {
+pub(crate) struct PlaylistFigures {
     edges: Cache<(String, String), Edge>,
 }
 
@@ -34,7 +34,7 @@ const EDGES_MAX: u64 = 1000;
 const IDLE: Duration = Duration::from_secs(600);
 const NAME: &str = "shoal_proxy_live_unchanged_seconds";
 
-impl Default for Edges {
+impl Default for PlaylistFigures {
     fn default() -> Self {
         let builder = recent::builder(EDGES_MAX).time_to_live(IDLE);
         Self {
@@ -43,7 +43,7 @@ impl Default for Edges {
     }
 }
 
-impl Edges {
+impl PlaylistFigures {
     /// Notes that the origin has told that `newest` is the newest of the live playlist at `path`.
     pub(crate) fn on_told(&self, stream: &str, path: &str, newest: (u64, u64), now: Instant) {
         let key = (stream.to_owned(), path.to_owned());
@@ -94,9 +94,10 @@ impl Proxy {
         let stream = &self.scope_of(target).name;
         if is_live {
             let now = Instant::now();
-            self.edges.on_told(stream, &target.path, newest, now);
+            self.playlist_figures
+                .on_told(stream, &target.path, newest, now);
         } else {
-            self.edges.on_end(stream, &target.path);
+            self.playlist_figures.on_end(stream, &target.path);
         }
     }
 }
@@ -114,7 +115,7 @@ mod tests {
 
     #[test]
     fn what_does_not_change_gets_older_as_it_is_told_again() {
-        let edges = Edges::default();
+        let figures = PlaylistFigures::default();
         let now = Instant::now();
         let later = |seconds| now + Duration::from_secs(seconds);
         let line = |seconds: u64| format!("{NAME}{{stream=\"a\",playlist=\"/\\\"i\"}} {seconds}\n");
@@ -125,11 +126,11 @@ mod tests {
             ((7, 1), 9, 3),
             ((1, 0), 10, 0),
         ] {
-            edges.on_told("a", "/\"i", newest, later(at_s));
-            let text = edges.render();
+            figures.on_told("a", "/\"i", newest, later(at_s));
+            let text = figures.render();
             assert!(text.ends_with(&line(unchanged_s)), "{at_s} {text}");
         }
-        edges.on_end("a", "/\"i");
-        assert_eq!(edges.render(), format!("# TYPE {NAME} gauge\n"));
+        figures.on_end("a", "/\"i");
+        assert_eq!(figures.render(), format!("# TYPE {NAME} gauge\n"));
     }
 }
