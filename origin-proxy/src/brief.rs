@@ -4,6 +4,8 @@
 //! on a connection that has been silent. hyper would build its buffers and its state anew for each, and
 //! take them down again. Whatever is not as plain as that is left to it: nothing here says no.
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 #[cfg(test)]
 mod tests;
 

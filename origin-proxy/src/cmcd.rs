@@ -88,7 +88,9 @@ fn decode(text: &str) -> Cow<'_, str> {
     let bytes = text.as_bytes();
     let mut at = 0;
     while at < bytes.len() {
+        let is_hex = |text: &&str| text.bytes().all(|digit| digit.is_ascii_hexdigit());
         let digits = text.get(at + 1..at + 3).filter(|_| bytes[at] == b'%');
+        let digits = digits.filter(is_hex);
         match digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
             Some(byte) => {
                 out.push(byte);
@@ -129,6 +131,18 @@ mod tests {
         );
         assert_eq!(Cmcd::read(None, &headers), Some(expected));
         assert_eq!(Cmcd::read(Some("cmcd=1"), &HeaderMap::new()), None);
+    }
+
+    #[test]
+    fn what_is_no_escape_stays_as_it_is() {
+        for (text, said) in [
+            ("a%2Cb", "a,b"),
+            ("%+fa", "%+fa"),
+            ("%4", "%4"),
+            ("%é", "%é"),
+        ] {
+            assert_eq!(decode(text), said, "{text}");
+        }
     }
 
     proptest! {

@@ -19,6 +19,9 @@ use sha2::{Digest, Sha256};
 
 use crate::{Error, config::DiskConfig, freshness::Freshness, object::Object};
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
+
 /// The tier. All its methods but [`Disk::has`], [`Disk::size`] and [`Disk::begin`] block on the disk.
 pub(crate) struct Disk {
     directory: PathBuf,
@@ -329,6 +332,10 @@ fn encode_head(key: &str, object: &Object) -> io::Result<Vec<u8>> {
         body_len: object.body.len() as u64,
     };
     let meta = serde_json::to_vec(&meta)?;
+    if meta.len() > META_LEN_MAX {
+        let why = "the object has too many headers for a file";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+    }
     let len = u32::try_from(meta.len()).unwrap_or(u32::MAX).to_be_bytes();
     let digest = digest_of(&[&len, &meta, &object.body]);
     Ok([&MAGIC[..], &digest, &len, &meta].concat())
@@ -344,16 +351,20 @@ fn digest_of(parts: &[&[u8]]) -> [u8; DIGEST_LEN] {
 fn read_meta(path: &Path) -> io::Result<(Meta, u64)> {
     let mut file = fs::File::open(path)?;
     let len = file.metadata()?.len();
+    Ok((meta_of(&mut file, len)?, len))
+}
+
+/// Meta data of a file of `len` bytes.
+fn meta_of(file: &mut impl Read, len: u64) -> io::Result<Meta> {
     let mut head = [0; HEAD_LEN];
     file.read_exact(&mut head)?;
     let meta_len = meta_len_of(&head)?;
     let mut meta = vec![0; meta_len];
     file.read_exact(&mut meta)?;
     let meta: Meta = serde_json::from_slice(&meta)?;
-    if len != (HEAD_LEN + meta_len) as u64 + meta.body_len {
-        return Err(damaged());
-    }
-    Ok((meta, len))
+    // What it says of the body's length has not been checked by anything yet.
+    let whole = ((HEAD_LEN + meta_len) as u64).checked_add(meta.body_len);
+    (whole == Some(len)).then_some(meta).ok_or_else(damaged)
 }
 
 fn meta_len_of(head: &[u8]) -> io::Result<usize> {
@@ -381,7 +392,8 @@ fn decode(bytes: &Bytes, key: &str) -> io::Result<Object> {
     let mut headers = HeaderMap::new();
     for (name, value) in &meta.headers {
         let name: HeaderName = name.parse().map_err(|_| damaged())?;
-        headers.append(name, HeaderValue::from_bytes(value).map_err(|_| damaged())?);
+        let value = HeaderValue::from_bytes(value).map_err(|_| damaged())?;
+        headers.try_append(name, value).map_err(|_| damaged())?;
     }
     let stored = UNIX_EPOCH + Duration::from_millis(meta.stored_unix_ms);
     let age = SystemTime::now().duration_since(stored);
@@ -510,6 +522,21 @@ mod tests {
         }
     }
 
+    /// The meta data of an object that says nothing of itself, but for key and length.
+    const META_REST: &str = r#""status":200,"headers":[],"stored_unix_ms":0,"fresh_ms":0,"revalidate_ms":0,"stale_ms":0"#;
+
+    #[test]
+    fn an_object_whose_headers_fill_a_file_is_not_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = open(folder.path(), 1 << 20);
+        let mut large = object(b"x");
+        let value = HeaderValue::from_bytes(&vec![b'v'; META_LEN_MAX / 4]).unwrap();
+        large.headers.insert("x-large", value);
+        assert!(disk.store(&disk.begin("/a"), &large).is_err());
+        assert!(!disk.has("/a"));
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
     #[test]
     fn a_torn_file_is_never_an_object() {
         let folder = tempfile::tempdir().unwrap();
@@ -531,6 +558,10 @@ mod tests {
                 assert!(!disk.has("/a"), "byte {at}");
             }
         }
+        let text = format!("\"body_len\":{}", u64::MAX);
+        let told = fuzzing::file_of(format!(r#"{{"key":"/a",{META_REST},{text}}}"#).as_bytes());
+        fs::write(&file, told).unwrap();
+        assert_eq!(open(folder.path(), 1 << 20).size(), (0, 0));
         fs::write(file.with_extension(SUFFIX_UNFINISHED), &whole).unwrap();
         assert_eq!(open(folder.path(), 1 << 20).size(), (0, 0));
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);

@@ -1,24 +1,35 @@
 //! What of the proxy reads texts of strangers, for fuzzing. Each takes any bytes, and panics where a
 //! promise is broken.
 
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use std::sync::LazyLock;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use swarm_core::{
     id::{SegmentId, StreamId},
     timeline::{Content, Listed, hls},
 };
 
 use crate::{
-    CacheConfig, annotate_mpd,
+    CacheConfig, Config, HostConfig, SteeringConfig, annotate_mpd,
     cmcd::Cmcd,
     conditions,
     freshness::{self, Kind, plan_freshness},
+    key::public_text,
+    keyring::Keyring,
     range::{Ranges, plan_ranges},
+    redirects::Step,
+    steering::Steering,
+    target::{Site, site_of, sites},
     terminate::{
         control, delta,
         reload::{Directives, Edge},
     },
+    trace::{TRACEPARENT, Trace, continue_trace},
     vary,
 };
+
+pub use crate::{brief::fuzzing::brief, disk::fuzzing::stored};
 
 const URL: &str = "https://edge.example/live/v/i.m3u8";
 
@@ -102,7 +113,7 @@ pub fn manifest_edit(bytes: &[u8]) {
 /// Headers of viewers and origins that decide what is kept and what is sent. A line each: the first byte
 /// says which.
 pub fn headers(bytes: &[u8]) {
-    const NAMES: [HeaderName; 16] = [
+    const NAMES: [HeaderName; 17] = [
         header::RANGE,
         header::CACHE_CONTROL,
         header::VARY,
@@ -119,6 +130,7 @@ pub fn headers(bytes: &[u8]) {
         header::SET_COOKIE,
         header::CONTENT_ENCODING,
         header::AUTHORIZATION,
+        HeaderName::from_static(TRACEPARENT),
     ];
     let mut map = HeaderMap::new();
     for line in bytes.split(|byte| *byte == b'\n').take(64) {
@@ -159,6 +171,13 @@ pub fn headers(bytes: &[u8]) {
         let rule = vary::Rule::new(names, 1);
         assert_eq!(rule.key("/a", &map), rule.key("/a", &map));
     }
+    let trace = Trace::read(&map);
+    continue_trace(&mut map);
+    assert_eq!(
+        Trace::read(&map).map(|trace| trace.id()),
+        trace.map(|trace| trace.id())
+    );
+    assert!(trace.is_some() || !map.contains_key(TRACEPARENT));
 }
 
 /// What players say of themselves, in a query or in headers.
@@ -177,6 +196,158 @@ pub fn cmcd(bytes: &[u8]) {
     }
 }
 
+/// Key files: what is read can be written, and is the same when it is read again.
+pub fn keys(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else {
+        return;
+    };
+    let Ok(ring) = Keyring::read(text) else {
+        return;
+    };
+    let mut written = public_text(&ring.signs.to_bytes());
+    written += &format!("\nnames {}\n", public_text(&ring.names));
+    for key in &ring.valid {
+        written += &format!("valid {}\n", public_text(key));
+    }
+    assert_eq!(Keyring::read(&written).unwrap(), ring);
+    // No key can be spelt in two ways.
+    for line in written.lines().filter(|line| !line.starts_with("names")) {
+        let key = line.rsplit(' ').next().unwrap();
+        assert!(text.contains(key), "{key}");
+    }
+    assert!((1..=8).contains(&ring.trusted().len()));
+    assert_eq!(ring.trusted()[0], public_text(&ring.public()));
+}
+
+/// What viewers ask for, behind a line with the host: it is below the path of its own origin, and its key is
+/// its own.
+pub fn target(bytes: &[u8]) {
+    static SITES: LazyLock<Vec<Site>> = LazyLock::new(|| {
+        let host = HostConfig {
+            names: vec!["b.example".into()],
+            origin: "http://b.origin.example".into(),
+            origin_backups: Vec::new(),
+            streams: Vec::new(),
+            cors: None,
+            steering: None,
+        };
+        let config = Config {
+            origin: "https://origin.example:8443/below/this/".into(),
+            origin_backups: vec!["http://backup.example/v1".into()],
+            hosts: vec![host],
+            ..Config::default()
+        };
+        sites(&config).unwrap()
+    });
+    let Some((host, uri)) = std::str::from_utf8(bytes)
+        .ok()
+        .and_then(|text| text.split_once('\n'))
+    else {
+        return;
+    };
+    let site = site_of(&SITES, Some(host));
+    let Ok(uri) = uri.parse::<Uri>() else {
+        return;
+    };
+    steering(&uri);
+    let Ok(target) = site.target(&uri) else {
+        return;
+    };
+    for base in &site.bases {
+        let (root, url) = (base.url_of("/", None), base.url(&target));
+        assert_eq!(url.origin(), root.origin());
+        assert!(url.path().starts_with(root.path()), "{url}");
+        assert!(
+            url.username().is_empty() && url.fragment().is_none(),
+            "{url}"
+        );
+        assert_eq!(url.query().is_some(), target.query.is_some(), "{url}");
+    }
+    assert_eq!(site.path_of(&target.key), Some(&*target.path));
+    let plain = site.without_directives(&target);
+    assert!(!plain.has_directives() && plain.path == target.path);
+    assert_eq!(site.without_directives(&plain), plain);
+    assert_eq!(plain.has_state(&target.key), target.has_directives());
+    let local = site.local(&Site::viewer_url(&target)).unwrap();
+    assert_eq!(local.path, target.path);
+}
+
+/// Viewers stay where they are when they ask again as they were told.
+fn steering(uri: &Uri) {
+    static STEERING: LazyLock<Steering> = LazyLock::new(|| {
+        let share_percent = 50.0;
+        Steering::new(&SteeringConfig {
+            share_percent,
+            ..SteeringConfig::default()
+        })
+    });
+    let read = |uri: &Uri| {
+        let body = STEERING.answer(uri, false).body_mut().take();
+        let manifest: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(manifest["VERSION"], 1);
+        let place = manifest["RELOAD-URI"].as_str().unwrap().parse::<Uri>();
+        (place.unwrap(), manifest["PATHWAY-PRIORITY"].clone())
+    };
+    let (place, order) = read(uri);
+    assert_eq!(read(&place), (place, order));
+}
+
+/// Redirects of the origin: two bytes choose what was asked and how it was answered, the rest says where to.
+pub fn redirect(bytes: &[u8]) {
+    let Some(([method, status], location)) = bytes.split_first_chunk() else {
+        return;
+    };
+    let methods = [Method::GET, Method::HEAD, Method::POST, Method::PUT];
+    let secrets = [header::AUTHORIZATION, header::COOKIE];
+    let secret = |name: &HeaderName| (name.clone(), HeaderValue::from_static("x"));
+    let asked = Step {
+        method: methods[usize::from(*method) % methods.len()].clone(),
+        url: "http://me:secret@o.example/a/b?token=x".parse().unwrap(),
+        headers: secrets.iter().map(secret).collect(),
+        body: Bytes::from_static(b"body"),
+    };
+    let (Ok(location), Ok(status)) = (
+        HeaderValue::from_bytes(location),
+        StatusCode::from_u16(300 + u16::from(*status)),
+    ) else {
+        return;
+    };
+    let headers = HeaderMap::from_iter([(header::LOCATION, location)]);
+    let Some(next) = asked.next(status, &headers) else {
+        return;
+    };
+    assert!(
+        matches!(next.url.scheme(), "http" | "https"),
+        "{}",
+        next.url
+    );
+    assert!(next.url.username().is_empty() && next.url.password().is_none());
+    let is_same = next.url.origin() == asked.url.origin();
+    assert!(
+        secrets
+            .iter()
+            .all(|name| next.headers.contains_key(name) == is_same)
+    );
+    assert!(next.method == asked.method || (next.method == Method::GET && next.body.is_empty()));
+}
+
+/// Headers, `name: value` a line, up to a line that is none, and what comes behind.
+pub(crate) fn lines_of(mut bytes: &[u8]) -> (HeaderMap, &[u8]) {
+    let mut headers = HeaderMap::new();
+    while let Some(end) = bytes.iter().position(|byte| *byte == b'\n') {
+        let line = &bytes[..end];
+        bytes = &bytes[end + 1..];
+        let Some(colon) = line.iter().position(|byte| *byte == b':') else {
+            break;
+        };
+        let name = HeaderName::from_bytes(&line[..colon]);
+        if let (Ok(name), Ok(value)) = (name, HeaderValue::from_bytes(&line[colon + 1..])) {
+            headers.append(name, value);
+        }
+    }
+    (headers, bytes)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -189,6 +360,51 @@ mod tests {
             for read in [playlist_edit, playlist_promise, manifest_edit, headers, cmcd] {
                 read(&bytes);
             }
+            for read in [brief, stored, keys, target, redirect] {
+                read(&bytes);
+            }
+        }
+
+        #[test]
+        fn no_request_breaks_a_promise(
+            text in "(a|b.example)\n/(\\.|%2e|/|[a-z;:@]|%5[cC]|%00){0,12}(\\?([a-z]=1|_HLS_msn=2|%5FHLS_part=3|viewer=0123456789abcdef|&){0,9})?",
+        ) {
+            target(text.as_bytes());
+        }
+
+        #[test]
+        fn no_redirect_breaks_a_promise(
+            method in any::<u8>(),
+            status in 0_u8..9,
+            location in "(https?:|ftp:)?(//)?(me(:pw)?@)?[a-z/\\\\?#:.]{0,12}",
+        ) {
+            redirect(&[&[method, status], location.as_bytes()].concat());
+        }
+
+        #[test]
+        fn no_key_file_breaks_a_promise(
+            lines in prop::collection::vec(
+                "(valid |names |# )?[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048B]",
+                0..5,
+            ),
+        ) {
+            keys(lines.join("\n").as_bytes());
+        }
+
+        #[test]
+        fn no_file_of_the_cache_breaks_a_promise(
+            key in "/[a-z]{0,3}",
+            status in 0_u16..1100,
+            times in prop::array::uniform4(prop_oneof![any::<u64>(), Just(0), Just(u64::MAX)]),
+            body_len in prop_oneof![Just(3_u64), any::<u64>()],
+            name in "[a-zA-Z:\"\\\\]{0,3}",
+        ) {
+            let [stored_ms, fresh, revalidate, stale] = times;
+            let meta = serde_json::json!({
+                "key": key, "status": status, "headers": [[name, [120]]], "stored_unix_ms": stored_ms,
+                "fresh_ms": fresh, "revalidate_ms": revalidate, "stale_ms": stale, "body_len": body_len,
+            });
+            stored(format!("{meta}\nabc").as_bytes());
         }
 
         #[test]

@@ -40,7 +40,8 @@ impl StreamId {
     /// The id written as 32 hexadecimal digits.
     pub fn from_hex(text: &str) -> Option<Self> {
         let mut id = [0; 16];
-        if text.len() != 32 || !text.is_ascii() {
+        // `from_str_radix` would take a sign, and one id would have two texts.
+        if text.len() != 32 || !text.bytes().all(|digit| digit.is_ascii_hexdigit()) {
             return None;
         }
         for (byte, digits) in id.iter_mut().zip(text.as_bytes().chunks(2)) {
@@ -164,6 +165,8 @@ mod tests {
         let id = StreamId::of(&[7; 32], "main");
         assert_eq!(StreamId::from_hex(&id.to_string()), Some(id));
         assert_ne!(id, StreamId::of(&[8; 32], "main"));
-        assert_eq!(StreamId::from_hex("zz"), None);
+        for text in ["zz", "+123456789abcdef+123456789abcdef"] {
+            assert_eq!(StreamId::from_hex(text), None, "{text}");
+        }
     }
 }

@@ -6,10 +6,11 @@
 
 use swarm_core::{
     id::{Name, StreamId},
-    record::Record,
+    limits::{PIECE_LEN_MAX, PIECES_MAX},
+    record::{RECORD_LEN_MAX, Record},
     timeline::tags,
     wire::{
-        peer::PeerMsg,
+        peer::{CHUNK_HEADER_LEN, DataFrame, PeerMsg, is_control},
         sdp, session,
         signal::Signal,
         tracker::{TrackerMsg, ViewerMsg},
@@ -51,7 +52,20 @@ pub(crate) fn answers(bytes: &[u8]) {
 
 /// What viewers send each other.
 pub(crate) fn peer(bytes: &[u8]) {
-    let _ = PeerMsg::decode(bytes);
+    if let Ok(message) = PeerMsg::decode(bytes) {
+        assert!(is_control(bytes));
+        let mut again = Vec::new();
+        message.encode(&mut again);
+        assert_eq!(again, bytes);
+    }
+    match DataFrame::decode(bytes) {
+        Ok(DataFrame::Record(record)) => assert_eq!(record, &bytes[1..]),
+        Ok(DataFrame::Chunk(chunk)) => {
+            assert!(u32::from(chunk.piece) < PIECES_MAX && chunk.offset < PIECE_LEN_MAX);
+            assert_eq!(chunk.bytes, &bytes[CHUNK_HEADER_LEN..]);
+        }
+        Err(_) => {}
+    }
 }
 
 /// Signalling, as bytes and checked.
@@ -93,7 +107,20 @@ pub(crate) fn description(bytes: &[u8]) {
 
 /// A signed record, as it comes in headers and from peers.
 pub(crate) fn record(bytes: &[u8]) {
-    let _ = Record::decode(bytes);
+    let Ok(record) = Record::decode(bytes) else {
+        return;
+    };
+    assert_eq!(record.encode(), bytes);
+    assert!(bytes.len() <= RECORD_LEN_MAX);
+    assert_eq!(
+        Record::from_header(&record.to_header()).as_ref(),
+        Ok(&record)
+    );
+    let count = record.piece_hashes.len() as u32;
+    let sizes = (0..count).map(|index| u64::from(record.piece_size(index)));
+    assert!(sizes.clone().all(|size| size > 0));
+    assert_eq!(sizes.sum::<u64>(), u64::from(record.len));
+    assert_eq!(record.piece_size(count), 0);
 }
 
 /// Shoal's tags in playlists, names and ids in texts.
@@ -101,7 +128,17 @@ pub(crate) fn playlist_tags(bytes: &[u8]) {
     let Ok(text) = core::str::from_utf8(bytes) else {
         return;
     };
-    let _ = (tags::read_stream(text), tags::read_segment(text));
+    if let Some(stream) = tags::read_stream(text) {
+        assert_eq!(tags::read_stream(&tags::write_stream(stream)), Some(stream));
+    }
+    if let Some(content) = tags::read_segment(text) {
+        assert!(content.is_valid());
+        let again = tags::read_segment(&tags::write_segment(&content));
+        assert_eq!(again, Some(content));
+    }
+    if let Ok(record) = Record::from_header(text) {
+        assert_eq!(record.to_header(), text);
+    }
     let _ = Name::of_url(text);
     if let Some(stream) = StreamId::from_hex(text) {
         assert_eq!(stream.to_string(), text.to_ascii_lowercase());

@@ -1,30 +1,43 @@
 //! What reads the bytes of strangers here, as one table: `tests/fuzz` runs one entry for hours, the
 //! test below each for a moment.
 
-use std::{net::IpAddr, ops::ControlFlow};
+use std::{
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+    ops::ControlFlow,
+};
 
 use callers::{AddressHeader, Header, client_address, parse_header};
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderValue, Uri, header};
 use ipnet::IpNet;
 
 use crate::{
     admission::tokens,
-    networks::subnets,
+    handshake::{host_of, token_of},
+    networks::{databases, subnets},
     socket::frames::{Decoder, Violation},
+    stun,
     webtorrent::messages,
 };
+
+pub use crate::{cluster::fuzzing::cluster, tls::fuzzing::tls_records};
 
 /// Takes any bytes; panics where a promise is broken.
 pub type EntryPoint = fn(&[u8]);
 
 /// By the names of the fuzz targets.
-pub const ALL: [(&str, EntryPoint); 6] = [
+pub const ALL: [(&str, EntryPoint); 12] = [
     ("frames", frames),
     ("webtorrent", webtorrent),
     ("proxy_header", proxy_header),
     ("forwarded", forwarded),
     ("subnet_table", subnet_table),
     ("token", token),
+    ("token_keys", token_keys),
+    ("cluster", cluster),
+    ("stun", stun),
+    ("databases", databases),
+    ("tls_records", tls_records),
+    ("handshake", handshake),
 ];
 
 /// Largest message of the frames that are fuzzed, in bytes.
@@ -119,12 +132,86 @@ pub fn token(bytes: &[u8]) {
     tokens::assert_checked(bytes);
 }
 
+/// Files that the operator says are keys: none is both halves of a pair.
+pub fn token_keys(bytes: &[u8]) {
+    tokens::assert_one_half(bytes);
+}
+
+/// Datagrams to the STUN server: what is answered is a Binding request, the answer belongs to it, and has the
+/// sender's address or says what was not understood (RFC 8489).
+pub fn stun(bytes: &[u8]) {
+    let Some((port, request)) = bytes.split_first_chunk::<2>() else {
+        return;
+    };
+    let ip = match request.get(8..24).and_then(|ip| ip.try_into().ok()) {
+        Some::<[u8; 16]>(ip) if port[0] & 1 == 1 => IpAddr::from(Ipv6Addr::from(ip)),
+        _ => IpAddr::from([192, 0, 2, 1]),
+    };
+    let from = SocketAddr::new(ip, u16::from_be_bytes(*port));
+    let Some(answer) = stun::answer(request, from) else {
+        return;
+    };
+    assert_eq!(request[..2], [0, 1]);
+    assert_eq!(answer[4..20], request[4..20]);
+    let len = usize::from(u16::from_be_bytes([answer[2], answer[3]]));
+    assert!(len % 4 == 0 && answer.len() == 20 + len);
+    // Nobody is made to send much more than was sent to us.
+    assert!(answer.len() <= request.len() + 64);
+    if answer[..2] == [1, 1] {
+        assert_eq!(
+            unmasked(&answer),
+            SocketAddr::new(ip.to_canonical(), from.port())
+        );
+    } else {
+        assert_eq!(answer[..2], [1, 0x11]);
+        assert!(request.len() > 20);
+    }
+}
+
+/// The address in an answer of the STUN server's that has nothing else in it (RFC 8489 section 14.2).
+fn unmasked(answer: &[u8]) -> SocketAddr {
+    let value = &answer[24..];
+    let plain: Vec<u8> = value[4..]
+        .iter()
+        .zip(&answer[4..20])
+        .map(|(a, b)| a ^ b)
+        .collect();
+    let ip = match (value[1], plain.len()) {
+        (1, 4) => IpAddr::from(<[u8; 4]>::try_from(plain).unwrap()),
+        (2, 16) => IpAddr::from(<[u8; 16]>::try_from(plain).unwrap()),
+        other => panic!("{other:?}"),
+    };
+    let port = u16::from_be_bytes([value[2] ^ answer[4], value[3] ^ answer[5]]);
+    SocketAddr::new(ip, port)
+}
+
+/// Databases of networks, as a torn download leaves them.
+pub fn databases(bytes: &[u8]) {
+    databases::assert_readable(bytes);
+}
+
+/// What stands in the head of a handshake: target and host, a line each.
+pub fn handshake(bytes: &[u8]) {
+    let mut lines = bytes.splitn(2, |byte| *byte == b'\n');
+    if let Some(Ok(uri)) = lines.next().map(Uri::try_from)
+        && let Some(token) = token_of(&uri)
+    {
+        assert!(token.len() <= swarm_core::limits::TOKEN_LEN_MAX);
+        let query = uri.query().unwrap();
+        assert!(token.contains('%') || query.contains('%') || query.contains(&*token));
+    }
+    if let Some(Ok(host)) = lines.next().map(HeaderValue::from_bytes) {
+        let host = host_of(&HeaderMap::from_iter([(header::HOST, host)]));
+        assert!(host.is_none_or(|host| !host.is_empty() && !host.contains(['/', '@'])));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::{collection::vec, prelude::*, sample::Index};
 
-    const RIGHT: [&[u8]; 7] = [
+    const RIGHT: [&[u8]; 13] = [
         b"\x03\x81\x85\x01\x02\x03\x04igoho\x89\x80\0\0\0\0",
         br#"{"action":"announce","info_hash":"aaaaaaaaaaaaaaaaaaaa","peer_id":"bbbbbbbbbbbbbbbbbbbb","offers":[{"offer_id":"cccccccccccccccccccc","offer":{"type":"offer","sdp":"v=0\r\n"}}]}"#,
         b"PROXY TCP4 198.51.100.7 10.0.0.1 12345 443\r\n",
@@ -132,6 +219,12 @@ mod tests {
         b"for=198.51.100.7;proto=https, for=\"[2001:db8::7]:1\"\n198.51.100.9",
         b"group,cidrs,p2p\noffice,10.0.0.0/8;fd00::/8,leech\n",
         br#"{"stream":"*","exp":1700000060,"ip":"192.0.2.0/24","p2p":"leech"}"#,
+        b"\x03\x02\0\0\0\0\0\0\0\x09",
+        b"\x03\x03\0\0\0\0\0\0\0\x04\x12\0\0\0\0\0\0\0\x08\0\0\0\x02\0\x05words",
+        b"01\0\x01\0\x08\x21\x12\xa4\x42cccccccccccc\x80\x22\0\x01x\0\0\0",
+        b"\x17words",
+        b"/?token=a%2Bb&x=1\na.example:443",
+        b"-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=\n-----END PUBLIC KEY-----\n",
     ];
 
     proptest! {

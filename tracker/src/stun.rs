@@ -56,7 +56,7 @@ pub(crate) async fn serve(socket: UdpSocket, answers_per_s: u32, counters: Arc<C
 }
 
 /// The answer to a datagram; `None` if it is no Binding request.
-fn answer(request: &[u8], from: SocketAddr) -> Option<Vec<u8>> {
+pub(crate) fn answer(request: &[u8], from: SocketAddr) -> Option<Vec<u8>> {
     let (header, attributes) = request.split_at_checked(HEADER_LEN)?;
     let kind = u16::from_be_bytes([header[0], header[1]]);
     let len = usize::from(u16::from_be_bytes([header[2], header[3]]));

@@ -1,12 +1,4 @@
-use std::convert::Infallible;
-use std::sync::{Arc, Mutex};
-
-use http_body_util::Empty;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
 use proptest::prelude::*;
-use tokio::io::AsyncWriteExt;
 
 use super::*;
 
@@ -124,26 +116,6 @@ fn answers_are_written_whole_or_left() {
     assert!(write(&mut Response::new(stream)).is_none());
 }
 
-/// The heads of the requests that hyper finds in `bytes`, after which the viewer says nothing more.
-fn as_hyper_reads(bytes: &[u8]) -> Vec<request::Parts> {
-    let heads = Arc::new(Mutex::new(Vec::new()));
-    let service = service_fn(|request: Request<hyper::body::Incoming>| {
-        heads.lock().expect("no panic").push(request.into_parts().0);
-        async { Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new())) }
-    });
-    let runtime = tokio::runtime::Builder::new_current_thread().build();
-    runtime.expect("a runtime").block_on(async {
-        let (mut viewer, server) = tokio::io::duplex(1 << 16);
-        viewer.write_all(bytes).await.expect("there is room");
-        viewer.shutdown().await.expect("it is open");
-        // What it refuses ends with an error.
-        let _ = http1::Builder::new()
-            .serve_connection(TokioIo::new(server), service)
-            .await;
-    });
-    std::mem::take(&mut *heads.lock().expect("no panic"))
-}
-
 /// A request as viewers and attackers may send it.
 fn request() -> impl Strategy<Value = Vec<u8>> {
     let method = prop_oneof![18 => Just("GET"), 1 => Just("HEAD"), 1 => Just("POST")];
@@ -200,13 +172,6 @@ proptest! {
 
     #[test]
     fn what_is_read_here_is_what_hyper_reads(bytes in request()) {
-        if let Some(head) = read(&Bytes::copy_from_slice(&bytes)) {
-            let others = as_hyper_reads(&bytes);
-            prop_assert_eq!(others.len(), 1);
-            prop_assert_eq!(&head.method, &others[0].method);
-            prop_assert_eq!(&head.uri, &others[0].uri);
-            prop_assert_eq!(head.version, others[0].version);
-            prop_assert_eq!(&head.headers, &others[0].headers);
-        }
+        fuzzing::request(&bytes);
     }
 }

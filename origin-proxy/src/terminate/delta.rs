@@ -23,8 +23,13 @@ const URI_TAGS: [&str; 13] = [
 
 /// `text` with its oldest segments replaced by `EXT-X-SKIP`. What holds for later segments as well (keys,
 /// the initialisation section, the bit rate) is said again after it; date ranges and all that is not about
-/// segments stay. None if the playlist does not offer delta updates, or has nothing old enough.
+/// segments stay. None if the playlist does not offer delta updates, is one itself, or has nothing old
+/// enough.
 pub(crate) fn delta(text: &str) -> Option<String> {
+    // What lacks segments already cannot say with a second tag that it lacks more.
+    if text.lines().any(|line| line.starts_with("#EXT-X-SKIP:")) {
+        return None;
+    }
     let skipped = plan_skipped(text, skip_until_ms(text)?);
     if skipped == 0 {
         return None;
@@ -178,6 +183,8 @@ mod tests {
         assert!(delta(&text).is_some());
         assert_eq!(delta(&text.replace("VERSION:9", "VERSION:7")), None);
         assert_eq!(delta(&text.replace("CAN-SKIP-UNTIL", "CAN-NOT")), None);
+        let skip = "#EXT-X-SKIP:SKIPPED-SEGMENTS=3\n";
+        assert_eq!(delta(&text.replace(MAP, skip)), None);
     }
 
     #[test]

@@ -102,6 +102,7 @@ fn quoted(line: &str, name: &str) -> Option<Range<usize>> {
 mod tests {
     use super::*;
     use crate::endpoint::tests::gateway;
+    use proptest::prelude::*;
     use url::Url;
 
     fn rewritten(text: &str, url: &str) -> String {
@@ -166,5 +167,28 @@ mod tests {
             rewritten("#EXT-X-KEY:METHOD=SAMPLE-AES,URI=\"skd://k\"", url),
             "#EXT-X-KEY:METHOD=SAMPLE-AES,URI=\"skd://k\""
         );
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_the_playlist_says_only_its_urls_change_and_only_once(
+            lines in prop::collection::vec(
+                "(#EXT-X-(KEY|MAP|PART|DATERANGE):|#EXTINF:)?(URI=|X-ASSET-LIST=|METHOD=|,|\"|=|https://|//|[a-c]\\.example|:8|/|\\?|é|[a-z]){0,9}\r?",
+                0..8,
+            ),
+        ) {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let runtime = runtime.unwrap();
+            let _entered = runtime.enter();
+            let text = lines.join("\n");
+            let url = "https://cdn.example/v/index.m3u8";
+            let changed = rewritten(&text, url);
+            prop_assert_eq!(changed.matches('\n').count(), text.matches('\n').count());
+            for (before, after) in text.lines().zip(changed.lines()) {
+                let is_comment = before.starts_with('#') && !before.starts_with("#EXT-X-");
+                prop_assert!(!is_comment || before == after);
+            }
+            prop_assert_eq!(rewritten(&changed, url), changed);
+        }
     }
 }

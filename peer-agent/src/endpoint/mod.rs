@@ -91,7 +91,12 @@ fn asked(headers: &HeaderMap) -> Asked {
     let Some((first, last)) = span.and_then(|span| span.split_once('-')) else {
         return Asked::Whole;
     };
-    match (first.trim().parse::<u64>(), last.trim()) {
+    // No object has such a byte: it is what some say for the end.
+    let last = match last.trim() {
+        last if last.parse() == Ok(u64::MAX) => "",
+        last => last,
+    };
+    match (first.trim().parse::<u64>(), last) {
         (Ok(0), "") => Asked::Whole,
         (Ok(first), "") => Asked::Part(first, None),
         (Ok(first), last) => match last.parse() {
@@ -227,6 +232,7 @@ mod progressive;
 pub(crate) mod tests {
     use super::*;
     use crate::config::Config;
+    use proptest::prelude::*;
 
     /// A gateway to nowhere.
     pub(crate) fn gateway() -> Gateway {
@@ -240,7 +246,7 @@ pub(crate) mod tests {
 
     #[test]
     fn ranges_are_read_as_players_mean_them() {
-        let read = |text: &'static str| {
+        let read = |text: &str| {
             let mut headers = HeaderMap::new();
             headers.insert(RANGE, text.parse().unwrap());
             asked(&headers)
@@ -250,6 +256,9 @@ pub(crate) mod tests {
         assert_eq!(read("bytes=5-"), Asked::Part(5, None));
         assert_eq!(read("bytes=0-99"), Asked::Part(0, Some(99)));
         assert_eq!(read("bytes=-10"), Asked::Suffix);
+        let end = u64::MAX;
+        assert_eq!(read(&format!("bytes=0-{end}")), Asked::Whole);
+        assert_eq!(read(&format!("bytes=7-{end}")), Asked::Part(7, None));
         for odd in [
             "bytes=9-5",
             "bytes=a-b",
@@ -259,6 +268,19 @@ pub(crate) mod tests {
             "bytes=-",
         ] {
             assert_eq!(read(odd), Asked::Whole, "{odd}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_a_player_asks_for_has_a_length(
+            text in "(bytes=|bytes|-|,| |0|[0-9]{1,4}|18446744073709551615|18446744073709551614|[+a]){0,6}",
+        ) {
+            let mut headers = HeaderMap::new();
+            headers.insert(RANGE, text.parse().unwrap());
+            if let Asked::Part(first, Some(last)) = asked(&headers) {
+                prop_assert!(first <= last && last < u64::MAX);
+            }
         }
     }
 }

@@ -18,8 +18,8 @@ use url::Url;
 
 use self::parts::PartsReader;
 use super::{
-    Content, Listed, Object, RENDITIONS_MAX, SEGMENTS_ENDED_MAX, SEGMENTS_LIVE_MAX, SegmentInfo,
-    TimelineError, Track, base_url, resolve,
+    Content, Listed, Object, RANGE_END_MAX, RENDITIONS_MAX, SEGMENTS_ENDED_MAX, SEGMENTS_LIVE_MAX,
+    SegmentInfo, TimelineError, Track, base_url, resolve,
     tags::{self, PART_TAG, SEGMENT_TAG, STREAM_TAG},
 };
 use crate::id::{Name, StreamId, TrackId};
@@ -307,6 +307,10 @@ impl PlaylistReader {
                 let ms = tag.target_duration().saturating_mul(1000);
                 self.target_ms = Some(u32::try_from(ms).unwrap_or(u32::MAX));
             }
+            // Before the first segment, says RFC 8216 section 4.3.3.2: two segments with one number are none.
+            hls::Tag::MediaSequence(tag) if tag.media_sequence() < self.seq => {
+                return Err(TimelineError::Malformed("numbers that go back".into()));
+            }
             hls::Tag::MediaSequence(tag) => self.seq = tag.media_sequence(),
             hls::Tag::Skip(tag) => self.seq = self.seq.saturating_add(tag.skipped_segments()),
             hls::Tag::Inf(tag) => {
@@ -354,9 +358,13 @@ impl PlaylistReader {
         if has_variable(tag.uri()) {
             return Ok(());
         }
+        let range = tag.byterange().map(|range| (range.offset, range.length));
+        if let Some((first, len)) = range {
+            end_of_range(first, len)?;
+        }
         let init = Object {
             url: resolve(&self.base, tag.uri())?.into(),
-            range: tag.byterange().map(|range| (range.offset, range.length)),
+            range,
         };
         if self.inits.last() != Some(&init) && self.inits.len() < SEGMENTS_LIVE_MAX {
             self.inits.push(init);
@@ -396,7 +404,8 @@ impl PlaylistReader {
             return Ok(());
         };
         let seq = self.seq;
-        self.seq = seq.saturating_add(1);
+        let next = seq.checked_add(1);
+        self.seq = next.ok_or_else(|| TimelineError::Malformed("numbers past 2^64".into()))?;
         self.parts.on_segment();
         if has_variable(uri) {
             return Ok(());
@@ -433,12 +442,12 @@ impl PlaylistReader {
             return Ok(None);
         };
         let first = offset.or_else(|| self.range_ends.get(url).copied());
-        let end = first.and_then(|first| first.checked_add(len));
-        let (Some(first), Some(end)) = (first, end) else {
+        let Some(first) = first else {
             return Err(TimelineError::Malformed(
                 "EXT-X-BYTERANGE without a place to begin at".into(),
             ));
         };
+        let end = end_of_range(first, len)?;
         if self.range_ends.len() >= SEGMENTS_LIVE_MAX {
             self.range_ends.clear();
         }
@@ -483,6 +492,11 @@ impl PlaylistReader {
             }
         }
     }
+}
+
+fn end_of_range(first: u64, len: u64) -> Result<u64, TimelineError> {
+    let end = first.checked_add(len).filter(|end| *end <= RANGE_END_MAX);
+    end.ok_or_else(|| TimelineError::Malformed("a byte range that no object has".into()))
 }
 
 /// Whether `EXT-X-DEFINE` has a say in `uri`. Such segments are the CDN's alone.

@@ -24,6 +24,9 @@ pub mod tags;
 pub const PLAYLIST_LEN_MAX: usize = 4 * 1024 * 1024;
 /// Longest URL, in bytes.
 pub const URL_LEN_MAX: usize = 4096;
+/// Where ranges of an object end at the latest: browsers count bytes exactly up to here, and nobody's sums
+/// overflow.
+pub const RANGE_END_MAX: u64 = 1 << 53;
 /// Segments kept of a track to which nothing will be added: the first ones.
 pub const SEGMENTS_ENDED_MAX: usize = 4096;
 /// Segments kept of a live track: the newest ones.

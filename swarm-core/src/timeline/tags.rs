@@ -92,7 +92,9 @@ fn read_content(fields: &str) -> Option<Content> {
     let mut fields = fields.trim_end().split(',');
     let len = fields.next()?.parse().ok()?;
     let piece_len = fields.next()?.parse().ok()?;
-    let id = fields.next().filter(|digits| digits.len() == 16)?;
+    let is_id =
+        |text: &&str| text.len() == 16 && text.bytes().all(|digit| digit.is_ascii_hexdigit());
+    let id = fields.next().filter(is_id)?;
     let id = SegmentId(u64::from_str_radix(id, 16).ok()?);
     let epoch = fields.next()?.parse().ok()?;
     let fits = (1..=SEGMENT_LEN_MAX).contains(&len)
@@ -139,6 +141,7 @@ mod tests {
             "#EXT-X-SHOAL-SEG:1,1,0123456789abcdef,7",
             "#EXT-X-SHOAL-SEG:5000000,16384,0123456789abcdef,7",
             "#EXT-X-SHOAL-SEG:1,16384,123,7",
+            "#EXT-X-SHOAL-SEG:1,16384,+123456789abcdef,7",
             "#EXT-X-SHOAL-SEG:1,16384,0123456789abcdef,-1",
         ] {
             assert_eq!(read_segment(line), None, "{line}");

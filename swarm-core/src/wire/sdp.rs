@@ -112,11 +112,10 @@ fn fingerprint(sdp: &str) -> Result<[u8; 32], SdpError> {
     }
     let mut bytes = [0; 32];
     let mut words = digest.split(':');
+    let is_byte =
+        |word: &&str| word.len() == 2 && word.bytes().all(|digit| digit.is_ascii_hexdigit());
     for byte in &mut bytes {
-        let word = words
-            .next()
-            .filter(|word| word.len() == 2)
-            .ok_or(malformed.clone())?;
+        let word = words.next().filter(is_byte).ok_or(malformed.clone())?;
         *byte = u8::from_str_radix(word, 16).map_err(|_| malformed.clone())?;
     }
     if words.next().is_some() {
@@ -248,6 +247,10 @@ mod tests {
         );
         assert_eq!(
             broken("sha-256 78:", "sha-256 7:"),
+            Err(SdpError::Malformed("fingerprint"))
+        );
+        assert_eq!(
+            broken("sha-256 78:", "sha-256 +8:"),
             Err(SdpError::Malformed("fingerprint"))
         );
         assert_eq!(

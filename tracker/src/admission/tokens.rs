@@ -336,6 +336,13 @@ pub(crate) fn assert_checked(bytes: &[u8]) {
     }
 }
 
+/// Reads `bytes` as a key's file: what is read as a public key must not be a private one.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn assert_one_half(bytes: &[u8]) {
+    let (public, private) = (keys::read_public(bytes), keys::read_private(bytes));
+    assert!(public.is_none() || private.is_none());
+}
+
 #[cfg(test)]
 #[path = "tokens_tests.rs"]
 mod tests;

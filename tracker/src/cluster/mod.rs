@@ -10,6 +10,8 @@
 //! everything, which is what a lost NATS means. Specified in `docs/protocol/cluster.md`.
 
 mod config;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod guests;
 mod link;
 mod members;

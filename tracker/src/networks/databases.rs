@@ -91,6 +91,35 @@ impl Databases {
     }
 }
 
+/// Reads `bytes` as a database, whatever they are: an address has the same place each time, on the globe.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn assert_readable(bytes: &[u8]) {
+    let Ok(reader) = Reader::from_source(bytes.to_vec()) else {
+        return;
+    };
+    let databases = Databases(vec![reader]);
+    for address in [
+        "192.0.2.1",
+        "0.0.0.0",
+        "255.255.255.255",
+        "2001:db8::1",
+        "::",
+    ] {
+        let address: IpAddr = address.parse().expect("an address");
+        let find = || {
+            let mut found = Found::default();
+            databases.find(address, &mut found);
+            found
+        };
+        let found = find();
+        assert_eq!(found, find());
+        if let Some(location) = found.network.location {
+            assert!((-9_000..=9_000).contains(&location.lat_centideg));
+            assert!((-18_000..=18_000).contains(&location.lon_centideg));
+        }
+    }
+}
+
 impl Record {
     fn apply(self, found: &mut Found) {
         let network: &mut Network = &mut found.network;

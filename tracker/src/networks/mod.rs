@@ -2,7 +2,7 @@
 //!
 //! Files are read again when they change, while the tracker runs.
 
-mod databases;
+pub(crate) mod databases;
 pub(crate) mod subnets;
 
 use std::{collections::HashMap, net::IpAddr, sync::Arc};

@@ -1,5 +1,7 @@
 //! TLS by rustls: the certificate, read again when it changes, and connections.
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod records;
 mod stream;
 

@@ -23,6 +23,12 @@ mod tests {
     }
 
     #[test]
+    fn a_sign_is_no_digit_of_a_hash() {
+        assert!(InfoHash::from_text(&"+1".repeat(20)).is_none());
+        assert!(InfoHash::from_text(&"A1".repeat(20)).is_some());
+    }
+
+    #[test]
     fn without_lists_all_are_served() {
         let allowed = open(&WebTorrentConfig::default(), &mut Reloader::default()).unwrap();
         assert!(allowed.contains(&hash("aaaaaaaaaaaaaaaaaaaa")));

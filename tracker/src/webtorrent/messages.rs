@@ -252,11 +252,9 @@ impl Id20 {
     pub(crate) fn from_text(text: &str) -> Option<Self> {
         let mut bytes = [0; 20];
         if text.len() == 40 && text.is_ascii() {
-            for (byte, digits) in bytes.iter_mut().zip(text.as_bytes().chunks(2)) {
-                let digits = std::str::from_utf8(digits).ok()?;
-                *byte = u8::from_str_radix(digits, 16).ok()?;
-            }
-            return Some(Self(bytes));
+            return hex::decode_to_slice(text, &mut bytes)
+                .ok()
+                .map(|()| Self(bytes));
         }
         let mut chars = text.chars();
         for byte in &mut bytes {

@@ -55,11 +55,18 @@ pub(super) fn expand(
         let url = addressing.url(media, place.number, place.time)?;
         let seq = match step_ms {
             Some(step_ms) => {
-                let by_time = (to_ms(place.time, scale) + step_ms / 2) / step_ms;
+                let by_time = to_ms(place.time, scale).saturating_add(step_ms / 2) / step_ms;
+                // Those behind the end of all time have room to rise, too.
+                let by_time = by_time.min(u64::MAX / 2);
                 seq_before.map_or(by_time, |before: u64| by_time.max(before.saturating_add(1)))
             }
             None => place.number,
         };
+        if seq == u64::MAX || seq_before.is_some_and(|before| before >= seq) {
+            return Err(TimelineError::Malformed(
+                "segments whose numbers do not rise".into(),
+            ));
+        }
         seq_before = Some(seq);
         let info = SegmentInfo {
             name: Name::of_url(&url),

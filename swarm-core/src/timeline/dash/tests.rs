@@ -94,6 +94,27 @@ fn time_numbers_do_not_depend_on_the_window() {
 }
 
 #[test]
+fn numbers_rise_or_the_manifest_is_refused() {
+    let of = |media: &str, first: &str| {
+        let periods = format!(
+            r#"<Period><AdaptationSet><SegmentTemplate media="{media}"><SegmentTimeline><S {first}/>
+<S d="2"/></SegmentTimeline></SegmentTemplate><Representation id="a"/></AdaptationSet></Period>"#
+        );
+        let read = read(&live(&periods), URL, NOW_MS);
+        read.map(|manifest| numbers(&manifest.representations[0]))
+    };
+    let number = "$Number$.m4s";
+    assert_eq!(of(number, r#"n="7" t="0" d="2""#), Ok(vec![7, 8]));
+    let last = r#"n="18446744073709551614" t="0" d="2""#;
+    assert!(matches!(of(number, last), Err(TimelineError::Malformed(_))));
+    let back = r#"n="7" t="0" d="2"/><S n="7" d="2""#;
+    assert!(matches!(of(number, back), Err(TimelineError::Malformed(_))));
+    // The last time that is not past the end of all milliseconds.
+    let late = of("$Time$.m4s", r#"t="18446744073709551" d="2""#).unwrap();
+    assert_eq!(late[1], late[0] + 1);
+}
+
+#[test]
 fn periods_end_where_the_next_begins() {
     let second = NUMBER
         .replace("p0", "p1")

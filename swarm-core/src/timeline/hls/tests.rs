@@ -134,6 +134,26 @@ fn errors_name_who_is_at_fault() {
 }
 
 #[test]
+fn numbers_and_ranges_end_where_sums_of_them_still_fit() {
+    let of = |head: &str, first: u64| {
+        let text = format!("#EXTM3U\n#EXT-X-TARGETDURATION:2\n{head}{first}\n#EXTINF:2,\na.ts\n");
+        read(&text, URL).is_ok()
+    };
+    assert!(of("#EXT-X-MEDIA-SEQUENCE:", u64::MAX - 1));
+    assert!(!of("#EXT-X-MEDIA-SEQUENCE:", u64::MAX));
+    assert!(!of(
+        "#EXT-X-MEDIA-SEQUENCE:7\n#EXTINF:2,\nb.ts\n#EXT-X-MEDIA-SEQUENCE:",
+        7
+    ));
+    assert!(of("#EXT-X-BYTERANGE:1@", (1 << 53) - 1));
+    for first in [1 << 53, u64::MAX] {
+        assert!(!of("#EXT-X-BYTERANGE:1@", first));
+        let map = format!("#EXT-X-MAP:URI=\"i.mp4\",BYTERANGE=\"1@{first}\"\n#EXT-X-VERSION:");
+        assert!(!of(&map, 6));
+    }
+}
+
+#[test]
 fn tags_go_in_and_come_back() {
     let stream = StreamId([9; 16]);
     let tagged = annotate(MEDIA, URL, stream, |listed| {
