@@ -127,7 +127,7 @@ impl Proxy {
             let is_ours = site.local(&listed.url).is_some();
             is_ours.then(|| stream.content_of(listed)).flatten()
         };
-        let tagged = hls::annotate(text, &url, stream.id, content_of);
+        let tagged = hls::annotate(text, &url, target.tag(stream.id), content_of);
         let added = tagged.len().saturating_sub(text.len());
         self.metrics.tag_bytes.increment(added as u64);
         (Bytes::from(tagged), kind)
@@ -184,7 +184,7 @@ impl Proxy {
             }
             tokio::spawn(prepare_all(self.clone(), stream.clone(), due));
         }
-        (Bytes::from(annotate_mpd(text, stream.id)), kind)
+        (Bytes::from(annotate_mpd(text, target.tag(stream.id))), kind)
     }
 
     /// Notes what a track lists.

@@ -16,6 +16,7 @@ use http::{HeaderMap, Method, StatusCode, request};
 use moka::{future, sync};
 use percent_encoding::percent_decode_str;
 use sha2::{Digest, Sha256};
+use swarm_core::{id::StreamId, timeline::tags::StreamTag};
 
 use crate::{
     Error,
@@ -198,6 +199,20 @@ impl Token {
 }
 
 impl Target {
+    /// What viewers are told of a playlist of `stream` here: where in its path their token is, which names leave out.
+    pub(crate) fn tag(&self, stream: StreamId) -> StreamTag {
+        let word = |token: &Token| {
+            self.path
+                .get(..token.at)
+                .map(|before| before.matches('/').count())
+        };
+        let word = self.token.as_ref().and_then(word);
+        StreamTag {
+            stream,
+            token_word: word.and_then(|word| u8::try_from(word).ok()),
+        }
+    }
+
     /// What is to be known of a viewer who wants this with `token`.
     fn question(&self, token: &Token) -> Question {
         let folder = self.path.rfind('/').map_or("", |end| &self.path[..=end]);

@@ -2,7 +2,7 @@
 
 use http::{HeaderMap, header};
 use quick_xml::{Reader, events::Event};
-use swarm_core::{id::StreamId, timeline::tags::DASH_SCHEME};
+use swarm_core::timeline::tags::{self, DASH_SCHEME, StreamTag};
 
 /// What an object is, as far as the proxy cares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +41,7 @@ impl Format {
 /// The manifest `text` with the stream's id as a `SupplementalProperty` of the MPD, where its schema
 /// wants it: after periods and metrics, before UTC timing. All else stays as it is, byte for byte;
 /// so does the whole text if it has such a property or is no manifest.
-pub fn annotate_mpd(text: &str, stream: StreamId) -> String {
+pub fn annotate_mpd(text: &str, stream: impl Into<StreamTag>) -> String {
     if text.contains(DASH_SCHEME) {
         return text.into();
     }
@@ -50,8 +50,9 @@ pub fn annotate_mpd(text: &str, stream: StreamId) -> String {
     };
     let (before, after) = text.split_at(place.offset);
     let prefix = place.prefix;
+    let value = tags::write_property(&stream.into());
     format!(
-        "{before}<{prefix}SupplementalProperty schemeIdUri=\"{DASH_SCHEME}\" value=\"{stream}\"/>{after}"
+        "{before}<{prefix}SupplementalProperty schemeIdUri=\"{DASH_SCHEME}\" value=\"{value}\"/>{after}"
     )
 }
 
@@ -114,7 +115,7 @@ fn note_child(follower: &mut Option<usize>, name: &str, offset: usize) {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use swarm_core::timeline::dash;
+    use swarm_core::{id::StreamId, timeline::dash};
 
     use super::*;
 

@@ -30,6 +30,8 @@ pub(crate) struct Catalog {
 #[derive(Debug, Default)]
 struct State {
     segments: HashMap<Name, Located>,
+    /// What stands for the segments' URLs in [`Catalog::name_of`]: names leave out a viewer's token in the path.
+    names: HashMap<Name, Name>,
     /// Oldest first.
     order: VecDeque<Name>,
 }
@@ -47,13 +49,22 @@ impl Catalog {
                 seq: listed.info.seq,
                 duration_ms: listed.info.duration_ms,
             };
-            if state.segments.insert(name, located).is_none() {
-                state.order.push_back(name);
+            state
+                .names
+                .insert(place_of(&listed.url, listed.range), name);
+            let before = state.segments.insert(name, located);
+            match before.map(|before| place_of(&before.url, before.range)) {
+                None => state.order.push_back(name),
+                Some(place) if place != place_of(&listed.url, listed.range) => {
+                    state.names.remove(&place);
+                }
+                Some(_) => {}
             }
             if state.order.len() > SEGMENTS_MAX
                 && let Some(oldest) = state.order.pop_front()
+                && let Some(gone) = state.segments.remove(&oldest)
             {
-                state.segments.remove(&oldest);
+                state.names.remove(&place_of(&gone.url, gone.range));
             }
         }
     }
@@ -66,16 +77,22 @@ impl Catalog {
     /// Which segment, if any, a request for `url` and these bytes of it (first, length) means.
     pub(crate) fn name_of(&self, url: &str, range: Option<(u64, u64)>) -> Option<Name> {
         let state = self.lock();
-        let ranged = range.map(|(first, len)| Name::of_range(url, first, len));
-        let candidates = [ranged, Some(Name::of_url(url))];
-        candidates
-            .into_iter()
-            .flatten()
-            .find(|name| state.segments.contains_key(name))
+        let ranged = range.map(|range| place_of(url, Some(range)));
+        let candidates = [ranged, Some(place_of(url, None))];
+        let mut candidates = candidates.into_iter().flatten();
+        candidates.find_map(|place| state.names.get(&place).copied())
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What stands for `url`, or a range of it: query and host do not count.
+fn place_of(url: &str, range: Option<(u64, u64)>) -> Name {
+    match range {
+        Some((first, len)) => Name::of_range(url, first, len),
+        None => Name::of_url(url),
     }
 }
 
@@ -85,12 +102,8 @@ mod tests {
     use swarm_core::timeline::SegmentInfo;
 
     fn listed(url: &str, seq: u64, range: Option<(u64, u64)>) -> Listed {
-        let name = match range {
-            Some((first, len)) => Name::of_range(url, first, len),
-            None => Name::of_url(url),
-        };
         let info = SegmentInfo {
-            name,
+            name: place_of(url, range),
             seq,
             duration_ms: 2000,
             content: None,
@@ -119,6 +132,26 @@ mod tests {
         assert_eq!(catalog.name_of(part, None), None);
         catalog.add(TrackId(1), &[listed("http://a/seg-1.m4s?token=3", 1, None)]);
         assert!(catalog.find(name).unwrap().url.ends_with("token=3"));
+    }
+
+    #[test]
+    fn finds_what_has_a_token_in_its_path() {
+        let catalog = Catalog::default();
+        let mut segment = listed("http://a/live/abc/seg-1.m4s", 1, None);
+        segment.info.name = Name::of("/live/~/seg-1.m4s");
+        catalog.add(TrackId(1), &[segment.clone()]);
+        assert_eq!(
+            catalog.name_of("http://a/live/abc/seg-1.m4s?x", None),
+            Some(segment.info.name)
+        );
+        // With a new token the old one is of no use any more.
+        segment.url = "http://a/live/def/seg-1.m4s".into();
+        catalog.add(TrackId(1), &[segment.clone()]);
+        assert_eq!(
+            catalog.name_of("http://a/live/def/seg-1.m4s", None),
+            Some(segment.info.name)
+        );
+        assert_eq!(catalog.name_of("http://a/live/abc/seg-1.m4s", None), None);
     }
 
     #[test]

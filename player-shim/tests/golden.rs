@@ -193,7 +193,7 @@ fn record(seq: u64) -> Record {
 }
 
 fn playlist(window: std::ops::Range<u64>) -> String {
-    let stream = tags::write_stream(STREAM);
+    let stream = tags::write_stream(&STREAM.into());
     let first = window.start;
     let mut text =
         format!("#EXTM3U\n{stream}\n#EXT-X-TARGETDURATION:2\n#EXT-X-MEDIA-SEQUENCE:{first}\n");

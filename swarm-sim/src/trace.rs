@@ -57,7 +57,7 @@ fn calls(input: &Input<'_>, catalog: &Catalog) -> Vec<(&'static str, Value)> {
         Input::Timeline { track, segments } => {
             let mut text = format!(
                 "#EXTM3U\n{}\n#EXT-X-TARGETDURATION:20\n#EXT-X-MEDIA-SEQUENCE:{}\n",
-                tags::write_stream(catalog.stream_of(segments)),
+                tags::write_stream(&catalog.stream_of(segments).into()),
                 segments.first().map_or(0, |segment| segment.seq)
             );
             for segment in segments {

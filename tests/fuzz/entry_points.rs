@@ -129,7 +129,10 @@ pub(crate) fn playlist_tags(bytes: &[u8]) {
         return;
     };
     if let Some(stream) = tags::read_stream(text) {
-        assert_eq!(tags::read_stream(&tags::write_stream(stream)), Some(stream));
+        assert_eq!(
+            tags::read_stream(&tags::write_stream(&stream)),
+            Some(stream)
+        );
     }
     if let Some(content) = tags::read_segment(text) {
         assert!(content.is_valid());

@@ -7,6 +7,10 @@ use std::sync::{
 
 use axum::extract::Request;
 use origin_proxy::{Config, PathTokenConfig};
+use swarm_core::{
+    record::Record,
+    timeline::hls::{self, HlsPlaylist},
+};
 
 use crate::support::{HLS, Origin, Proxy, header, playlist, respond, segment};
 
@@ -95,6 +99,31 @@ fn below_live(config: &mut Config) {
         prefix: "/live/".into(),
         ..PathTokenConfig::default()
     }];
+}
+
+#[tokio::test]
+async fn viewers_with_tokens_in_their_paths_agree_on_names_and_have_records() {
+    let (_, origin) = Guarded::with(&["ann", "ben"]);
+    let proxy = Proxy::start_with(origin, below_live).await;
+    let mut seen = Vec::new();
+    for viewer in ["ann", "ben"] {
+        let path = format!("/live/{viewer}/v/i.m3u8");
+        let text = proxy.text(&path).await;
+        assert!(text.contains(",TOKEN=2\n"), "{text}");
+        let url = format!("https://cdn.example{path}");
+        let Ok(HlsPlaylist::Media(track)) = hls::read(&text, &url) else {
+            panic!("{text}");
+        };
+        let newest = track.segments.last().unwrap();
+        assert!(newest.info.content.is_some(), "{text}");
+        let own = newest.url.strip_prefix("https://cdn.example").unwrap();
+        assert!(own.starts_with(&format!("/live/{viewer}/")), "{own}");
+        let answer = proxy.get(own).await;
+        let record = Record::from_header(header(&answer, "shoal-record")).unwrap();
+        assert_eq!(record.name, newest.info.name);
+        seen.push((track.track, record.name));
+    }
+    assert_eq!(seen[0], seen[1]);
 }
 
 #[tokio::test]

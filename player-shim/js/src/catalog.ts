@@ -12,10 +12,14 @@ export interface Entry extends Located {
   durationMs: number;
   /** The player's index of the quality, -1 for audio. */
   level: number;
+  /** As the playlist has it; the player may ask with other arguments. */
+  listedUrl: string;
 }
 
 export class Catalog {
   private readonly entries = new Map<string, Entry>();
+  /** Names by where their segments are: they leave out a viewer's token in the path. */
+  private readonly names = new Map<string, string>();
 
   /** Remembers what a playlist lists. */
   add(window: Window, level: number): void {
@@ -24,11 +28,13 @@ export class Catalog {
       const [name, seq, durationMs, first, len] = line.split(" ", 5);
       if (!name || !len) continue;
       const url = line.split(" ").slice(5).join(" ");
-      this.entries.delete(name);
+      this.forget(name);
+      this.names.set(placeOf(url, Number(first), Number(len)), name);
       this.entries.set(name, {
         track,
         level,
         url,
+        listedUrl: url,
         seq: Number(seq),
         durationMs: Number(durationMs),
         first: Number(first),
@@ -37,8 +43,13 @@ export class Catalog {
     }
     for (const name of this.entries.keys()) {
       if (this.entries.size <= ENTRIES_MAX) break;
-      this.entries.delete(name);
+      this.forget(name);
     }
+  }
+
+  /** The name of the segment at `url`, if a playlist listed it (`len` 0: the whole object). */
+  nameOf(url: string, first: number, len: number): string | undefined {
+    return this.names.get(placeOf(url, first, len));
   }
 
   find(name: string): Entry | undefined {
@@ -47,5 +58,19 @@ export class Catalog {
 
   clear(): void {
     this.entries.clear();
+    this.names.clear();
   }
+
+  private forget(name: string): void {
+    const entry = this.entries.get(name);
+    if (!entry) return;
+    this.entries.delete(name);
+    this.names.delete(placeOf(entry.listedUrl, entry.first, entry.len));
+  }
+}
+
+/** What stands for a segment: its path and range. Hosts and queries do not count. */
+function placeOf(url: string, first: number, len: number): string {
+  const path = url.replace(/[?#].*$/s, "").replace(/^[^/]*:\/\/[^/]*/, "");
+  return `${path}#${len > 0 ? first : 0}+${len}`;
 }

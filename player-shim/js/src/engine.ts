@@ -127,10 +127,9 @@ export class Engine {
   /** The segment at `url`, if a playlist listed it (`len` 0: the whole object). */
   lookup(url: string, first: number, len: number): { name: string; entry: Entry } | null {
     if (this.stopped) return null;
-    const { module } = this.options;
-    const name = len > 0 ? module.name_of_range(url, first, len) : module.name_of(url);
-    const entry = this.catalog.find(name);
-    return entry ? { name, entry } : null;
+    const name = this.catalog.nameOf(url, first, len);
+    const entry = name === undefined ? undefined : this.catalog.find(name);
+    return name !== undefined && entry ? { name, entry } : null;
   }
 
   /**

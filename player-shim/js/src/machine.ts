@@ -76,8 +76,6 @@ export interface Shim {
 /** The functions of the module. */
 export interface Module {
   Shim: new (policy: string, seedLow: number, seedHigh: number, now: number) => Shim;
-  name_of(url: string): string;
-  name_of_range(url: string, first: number, len: number): string;
   parse_record(bytes: Uint8Array): ParsedRecord;
   parse_record_header(text: string): ParsedRecord;
   read_signal(payload: Uint8Array): string;

@@ -7,7 +7,10 @@ use url::Url;
 
 use self::template::{Addressing, Window};
 use super::{
-    Object, Parts, RENDITIONS_MAX, TimelineError, Track, base_url, resolve, tags::DASH_SCHEME,
+    Object, Parts, RENDITIONS_MAX, TimelineError, Track, base_url,
+    names::Namer,
+    resolve,
+    tags::{self, DASH_SCHEME, StreamTag},
 };
 use crate::id::{StreamId, TrackId};
 
@@ -62,7 +65,9 @@ pub fn read(text: &str, url: &str, now_unix_ms: u64) -> Result<Manifest, Timelin
     }
     let mpd = dash_mpd_core::parse(text)
         .map_err(|error| TimelineError::Malformed(shorten(&error.to_string())))?;
-    let stream = read_stream(&mpd);
+    let tag = read_stream(&mpd);
+    let stream = tag.map(|tag| tag.stream);
+    let namer = Namer::new(url, tag.and_then(|tag| tag.token_word));
     let is_live = mpd.mpdtype.as_deref() == Some("dynamic");
     let mpd_base = apply_base(&base, &mpd.base_url)?;
     let mut manifest = Manifest {
@@ -87,6 +92,7 @@ pub fn read(text: &str, url: &str, now_unix_ms: u64) -> Result<Manifest, Timelin
                     rep,
                     window: &window,
                     stream,
+                    namer: &namer,
                 };
                 manifest
                     .representations
@@ -109,7 +115,7 @@ fn shorten(text: &str) -> String {
     text.chars().take(COMPLAINT_LEN_MAX).collect()
 }
 
-fn read_stream(mpd: &MPD) -> Option<StreamId> {
+fn read_stream(mpd: &MPD) -> Option<StreamTag> {
     let of_sets = mpd.periods.iter().flat_map(|period| {
         let sets = period.adaptations.iter();
         let of_sets = sets.flat_map(|set| &set.supplemental_property);
@@ -117,7 +123,7 @@ fn read_stream(mpd: &MPD) -> Option<StreamId> {
     });
     let mut ours = mpd.supplemental_property.iter().chain(of_sets);
     let property = ours.find(|property| property.schemeIdUri == DASH_SCHEME)?;
-    StreamId::from_hex(property.value.as_deref()?.trim())
+    tags::read_property(property.value.as_deref()?)
 }
 
 fn apply_base(base: &Url, elements: &[BaseURL]) -> Result<Url, TimelineError> {
@@ -190,6 +196,7 @@ struct RepReader<'a> {
     rep: &'a Rep,
     window: &'a Window,
     stream: Option<StreamId>,
+    namer: &'a Namer,
 }
 
 impl RepReader<'_> {
@@ -228,11 +235,12 @@ impl RepReader<'_> {
             parts: Parts::default(),
         };
         let Some(template) = self.template() else {
-            track.identify(base.as_str());
+            track.identify(base.as_str(), self.namer);
             return Ok(track);
         };
         let addressing = Addressing {
             base: &base,
+            namer: self.namer,
             id: self.rep.id.as_deref().unwrap_or_default(),
             bandwidth: self.rep.bandwidth.unwrap_or(0),
         };
@@ -244,7 +252,7 @@ impl RepReader<'_> {
         let durations = track.segments.iter().map(|listed| listed.info.duration_ms);
         track.target_ms = durations.max().unwrap_or(0);
         let fallback = addressing.url(template.media.as_deref().unwrap_or_default(), 0, 0)?;
-        track.identify(&fallback);
+        track.identify(&fallback, self.namer);
         Ok(track)
     }
 

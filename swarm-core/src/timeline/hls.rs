@@ -16,13 +16,15 @@ use quick_m3u8::{
 };
 use url::Url;
 
-use self::parts::PartsReader;
+use self::parts::{PartsReader, Place};
 use super::{
     Content, Listed, Object, RANGE_END_MAX, RENDITIONS_MAX, SEGMENTS_ENDED_MAX, SEGMENTS_LIVE_MAX,
-    SegmentInfo, TimelineError, Track, base_url, resolve,
-    tags::{self, PART_TAG, SEGMENT_TAG, STREAM_TAG},
+    SegmentInfo, TimelineError, Track, base_url,
+    names::Namer,
+    resolve,
+    tags::{self, PART_TAG, SEGMENT_TAG, STREAM_TAG, StreamTag},
 };
-use crate::id::{Name, StreamId, TrackId};
+use crate::id::{StreamId, TrackId};
 
 mod parts;
 
@@ -120,12 +122,13 @@ pub fn read(text: &str, url: &str) -> Result<HlsPlaylist, TimelineError> {
 pub fn annotate(
     text: &str,
     url: &str,
-    stream: StreamId,
+    stream: impl Into<StreamTag>,
     mut content_of: impl FnMut(&Listed) -> Option<Content>,
 ) -> String {
     let Ok(base) = base_url(text, url) else {
         return text.into();
     };
+    let stream = stream.into();
     let mut reader = PlaylistReader::new(text, base);
     for line in Lines::new(text) {
         if reader.handle_line(&line).is_err() {
@@ -157,7 +160,7 @@ pub fn annotate(
             if !line.raw.ends_with('\n') {
                 out.push('\n');
             }
-            push_line(&mut out, &tags::write_stream(stream), &line);
+            push_line(&mut out, &tags::write_stream(&stream), &line);
         }
     }
     out
@@ -240,6 +243,7 @@ struct PlaylistReader {
     is_media: bool,
     is_multivariant: bool,
     stream: Option<StreamId>,
+    namer: Namer,
     target_ms: Option<u32>,
     ended: bool,
     seq: u64,
@@ -260,6 +264,7 @@ impl PlaylistReader {
             is_media: false,
             is_multivariant: false,
             stream: None,
+            namer: Namer::default(),
             target_ms: None,
             ended: text.lines().any(|line| line.trim_end() == "#EXT-X-ENDLIST"),
             seq: 0,
@@ -273,7 +278,9 @@ impl PlaylistReader {
 
     fn handle_line(&mut self, line: &Line<'_>) -> Result<(), TimelineError> {
         if line.starts_with(STREAM_TAG) {
-            self.stream = tags::read_stream(line);
+            let tag = tags::read_stream(line);
+            self.stream = tag.map(|tag| tag.stream);
+            self.namer = Namer::new(self.base.as_str(), tag.and_then(|tag| tag.token_word));
             return Ok(());
         }
         if line.starts_with(SEGMENT_TAG) {
@@ -324,10 +331,21 @@ impl PlaylistReader {
             hls::Tag::Map(tag) => self.handle_map(tag)?,
             hls::Tag::PartInf(tag) => self.parts.handle_inf(tag),
             hls::Tag::Part(tag) => {
-                self.parts
-                    .handle_part(tag, &self.base, self.seq, line.offset);
+                let at = Place {
+                    base: &self.base,
+                    namer: &self.namer,
+                    seq: self.seq,
+                };
+                self.parts.handle_part(tag, &at, line.offset);
             }
-            hls::Tag::PreloadHint(tag) => self.parts.handle_hint(tag, line, &self.base, self.seq),
+            hls::Tag::PreloadHint(tag) => {
+                let at = Place {
+                    base: &self.base,
+                    namer: &self.namer,
+                    seq: self.seq,
+                };
+                self.parts.handle_hint(tag, &at, line);
+            }
             hls::Tag::StreamInf(tag) => {
                 self.is_multivariant = true;
                 self.pending.variant = Some(read_variant(tag));
@@ -415,12 +433,8 @@ impl PlaylistReader {
         if pending.gap {
             return Ok(());
         }
-        let name = match range {
-            Some((first, len)) => Name::of_range(&url, first, len),
-            None => Name::of_url(&url),
-        };
         let info = SegmentInfo {
-            name,
+            name: self.namer.name_of(&url, range),
             seq,
             duration_ms,
             content: pending.content,
@@ -487,7 +501,7 @@ impl PlaylistReader {
                     segments,
                     parts: self.parts.finish(),
                 };
-                track.identify(url);
+                track.identify(url, &self.namer);
                 Ok(HlsPlaylist::Media(track))
             }
         }

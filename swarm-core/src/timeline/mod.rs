@@ -18,6 +18,8 @@ use crate::{
 pub mod dash;
 #[cfg(feature = "hls")]
 pub mod hls;
+#[cfg(any(feature = "hls", feature = "dash"))]
+mod names;
 pub mod tags;
 
 /// Longest playlist or manifest that is read, in bytes.
@@ -190,12 +192,13 @@ impl Track {
 #[cfg(any(feature = "hls", feature = "dash"))]
 impl Track {
     /// Sets `track`: what the names of all segments have in common, or else `fallback`'s path.
-    fn identify(&mut self, fallback: &str) {
-        let mut tracks = self.segments.iter().map(|listed| track_of(&listed.url));
+    fn identify(&mut self, fallback: &str, namer: &names::Namer) {
+        let of = |listed: &Listed| track_of(&namer.path_of(&listed.url));
+        let mut tracks = self.segments.iter().map(of);
         let first = tracks.next();
         self.track = match first {
             Some(first) if tracks.all(|track| track == first) => first,
-            _ => TrackId((Name::of_url(fallback).0 >> 32) as u32),
+            _ => TrackId((namer.name_of(fallback, None).0 >> 32) as u32),
         };
     }
 }

@@ -3,7 +3,7 @@
 //! In an HLS media playlist, once and right after `#EXTM3U`:
 //!
 //! ```text
-//! #EXT-X-SHOAL:V=1,STREAM=<32 hexadecimal digits>
+//! #EXT-X-SHOAL:V=1,STREAM=<32 hexadecimal digits>[,TOKEN=<which word of the path is the viewer's token>]
 //! ```
 //!
 //! and before the `#EXTINF` of each segment whose record is ready:
@@ -39,9 +39,39 @@ pub const PART_TAG: &str = "#EXT-X-SHOAL-PART:";
 /// `schemeIdUri` of the `SupplementalProperty` that carries the stream's id in an MPD.
 pub const DASH_SCHEME: &str = "urn:shoal:stream:2026";
 
+/// What the origin-proxy says of a playlist or manifest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamTag {
+    /// What it belongs to.
+    pub stream: StreamId,
+    /// Which word of its path is its viewer's own token, counted from 1 on; none if none is.
+    pub token_word: Option<u8>,
+}
+
+impl From<StreamId> for StreamTag {
+    fn from(stream: StreamId) -> Self {
+        Self {
+            stream,
+            token_word: None,
+        }
+    }
+}
+
 /// The stream's tag without line end.
-pub fn write_stream(stream: StreamId) -> String {
-    format!("{STREAM_TAG}V=1,STREAM={stream}")
+pub fn write_stream(tag: &StreamTag) -> String {
+    let token = write_token(tag);
+    format!("{STREAM_TAG}V=1,STREAM={}{token}", tag.stream)
+}
+
+/// The same as the `value` of the property in an MPD.
+pub fn write_property(tag: &StreamTag) -> String {
+    let token = write_token(tag);
+    format!("{}{token}", tag.stream)
+}
+
+fn write_token(tag: &StreamTag) -> String {
+    let word = tag.token_word.map(|word| format!(",TOKEN={word}"));
+    word.unwrap_or_default()
 }
 
 /// A segment's tag without line end.
@@ -65,17 +95,28 @@ fn write_content(tag: &str, content: &Content) -> String {
 }
 
 /// The stream, if `line` is a stream's tag of version 1.
-pub fn read_stream(line: &str) -> Option<StreamId> {
+pub fn read_stream(line: &str) -> Option<StreamTag> {
     let mut version = None;
     let mut stream = None;
+    let mut token_word = None;
     for attribute in line.strip_prefix(STREAM_TAG)?.trim_end().split(',') {
         match attribute.split_once('=') {
             Some(("V", value)) => version = Some(value),
             Some(("STREAM", value)) => stream = StreamId::from_hex(value),
+            Some(("TOKEN", value)) => token_word = value.parse().ok(),
             _ => {}
         }
     }
-    stream.filter(|_| version == Some("1"))
+    let stream = stream.filter(|_| version == Some("1"))?;
+    Some(StreamTag { stream, token_word })
+}
+
+/// The stream, if `value` is that of the property in an MPD.
+pub fn read_property(value: &str) -> Option<StreamTag> {
+    let mut words = value.trim().split(',');
+    let stream = StreamId::from_hex(words.next()?)?;
+    let token_word = words.find_map(|word| word.strip_prefix("TOKEN=")?.parse().ok());
+    Some(StreamTag { stream, token_word })
 }
 
 /// The content, if `line` is a segment's tag with lengths that fit each other.
@@ -114,8 +155,12 @@ mod tests {
 
     #[test]
     fn tags_round_trip() {
-        let stream = StreamId([0xab; 16]);
-        assert_eq!(read_stream(&write_stream(stream)), Some(stream));
+        for token_word in [None, Some(2)] {
+            let stream = StreamId([0xab; 16]);
+            let tag = StreamTag { stream, token_word };
+            assert_eq!(read_stream(&write_stream(&tag)), Some(tag));
+            assert_eq!(read_property(&write_property(&tag)), Some(tag));
+        }
         let content = Content {
             id: SegmentId(0x0123_4567_89ab_cdef),
             len: 300_000,
@@ -147,7 +192,7 @@ mod tests {
             assert_eq!(read_segment(line), None, "{line}");
         }
         assert_eq!(read_stream("#EXT-X-SHOAL:V=2,STREAM=00"), None);
-        let other_version = write_stream(StreamId([0; 16])).replace("V=1", "V=2");
+        let other_version = write_stream(&StreamId([0; 16]).into()).replace("V=1", "V=2");
         assert_eq!(read_stream(&other_version), None);
     }
 }

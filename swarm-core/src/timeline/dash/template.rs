@@ -5,12 +5,9 @@ use std::collections::VecDeque;
 use dash_mpd_core::{S, SegmentTemplate};
 use url::Url;
 
-use crate::{
-    id::Name,
-    timeline::{
-        Listed, SEGMENTS_ENDED_MAX, SEGMENTS_LIVE_MAX, SegmentInfo, TimelineError, URL_LEN_MAX,
-        resolve,
-    },
+use crate::timeline::{
+    Listed, SEGMENTS_ENDED_MAX, SEGMENTS_LIVE_MAX, SegmentInfo, TimelineError, URL_LEN_MAX,
+    names::Namer, resolve,
 };
 
 /// What is available of a period, in milliseconds since its start.
@@ -25,6 +22,7 @@ pub(super) struct Window {
 
 /// What the identifiers of a template stand for, but for number and time.
 pub(super) struct Addressing<'a> {
+    pub(super) namer: &'a Namer,
     pub(super) base: &'a Url,
     pub(super) id: &'a str,
     pub(super) bandwidth: u64,
@@ -69,7 +67,7 @@ pub(super) fn expand(
         }
         seq_before = Some(seq);
         let info = SegmentInfo {
-            name: Name::of_url(&url),
+            name: addressing.namer.name_of(&url, None),
             seq,
             duration_ms: u32::try_from(to_ms(place.duration, scale)).unwrap_or(u32::MAX),
             content: None,

@@ -8,10 +8,17 @@ use quick_m3u8::tag::hls::{
 use url::Url;
 
 use super::{
-    super::{Content, Listed, PARTS_MAX, Part, Parts, SegmentInfo, resolve, tags},
+    super::{Content, Listed, PARTS_MAX, Part, Parts, SegmentInfo, names::Namer, resolve, tags},
     has_variable,
 };
-use crate::id::Name;
+
+/// Where in the playlist a part is listed.
+pub(super) struct Place<'a> {
+    pub(super) base: &'a Url,
+    pub(super) namer: &'a Namer,
+    /// The segment that it is a part of.
+    pub(super) seq: u64,
+}
 
 /// Reads parts in the order of the playlist. What makes no sense is left out: it is the CDN's alone.
 #[derive(Default)]
@@ -35,8 +42,8 @@ impl PartsReader {
         self.target_ms = milliseconds(tag.part_target());
     }
 
-    /// A part of the segment `seq`, whose tag is at `offset`.
-    pub(super) fn handle_part(&mut self, tag: &PartTag<'_>, base: &Url, seq: u64, offset: usize) {
+    /// A part, whose tag is at `offset`.
+    pub(super) fn handle_part(&mut self, tag: &PartTag<'_>, at: &Place<'_>, offset: usize) {
         let index = self.count;
         self.count = index.saturating_add(1);
         let content = self.content.take();
@@ -44,7 +51,7 @@ impl PartsReader {
             return;
         }
         let duration_ms = milliseconds(tag.duration());
-        let Some(mut listed) = place(tag.uri(), base, seq, duration_ms) else {
+        let Some(mut listed) = at.listed(tag.uri(), duration_ms) else {
             return;
         };
         listed.info.content = content;
@@ -54,12 +61,12 @@ impl PartsReader {
         self.listed.push_back((offset, Part { listed, index }));
     }
 
-    pub(super) fn handle_hint(&mut self, tag: &PreloadHint<'_>, line: &str, base: &Url, seq: u64) {
+    pub(super) fn handle_hint(&mut self, tag: &PreloadHint<'_>, at: &Place<'_>, line: &str) {
         let is_part = tag.hint_type() == EnumeratedString::Known(PreloadHintType::Part);
         // A range may begin at 0, which is also what the tag has without one.
         if is_part && !line.contains("BYTERANGE-") {
             let index = self.count;
-            let listed = place(tag.uri(), base, seq, self.target_ms);
+            let listed = at.listed(tag.uri(), self.target_ms);
             self.hinted = listed.map(|listed| Part { listed, index });
         }
     }
@@ -84,20 +91,22 @@ fn milliseconds(seconds: f64) -> u32 {
     (seconds * 1000.0 + 0.5) as u32
 }
 
-fn place(uri: &str, base: &Url, seq: u64, duration_ms: u32) -> Option<Listed> {
-    if has_variable(uri) {
-        return None;
+impl Place<'_> {
+    fn listed(&self, uri: &str, duration_ms: u32) -> Option<Listed> {
+        if has_variable(uri) {
+            return None;
+        }
+        let url = String::from(resolve(self.base, uri).ok()?);
+        let info = SegmentInfo {
+            name: self.namer.name_of(&url, None),
+            seq: self.seq,
+            duration_ms,
+            content: None,
+        };
+        Some(Listed {
+            info,
+            url,
+            range: None,
+        })
     }
-    let url = String::from(resolve(base, uri).ok()?);
-    let info = SegmentInfo {
-        name: Name::of_url(&url),
-        seq,
-        duration_ms,
-        content: None,
-    };
-    Some(Listed {
-        info,
-        url,
-        range: None,
-    })
 }

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    id::SegmentId,
+    id::{Name, SegmentId},
     limits::PIECE_LEN_MIN,
     timeline::{PARTS_MAX, Part, track_of},
 };
