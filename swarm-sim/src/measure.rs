@@ -31,6 +31,8 @@ const PROBLEMS_MAX: usize = 20;
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Second {
     pub(crate) cdn_bytes: u64,
+    /// The same, by why they were asked for.
+    pub(crate) cdn_by_reason: [u64; REASONS.len()],
     pub(crate) p2p_bytes: u64,
     pub(crate) audience: u32,
     pub(crate) stalled: u32,
@@ -108,7 +110,9 @@ impl Metrics {
     }
 
     pub(crate) fn on_cdn(&mut self, now: u64, bytes: u64, place: Place, reason: Reason) {
-        self.second(now).cdn_bytes += bytes;
+        let second = self.second(now);
+        second.cdn_bytes += bytes;
+        second.cdn_by_reason[reason as usize] += bytes;
         if self.is_measured(now) {
             self.cdn_bytes += bytes;
             self.bytes_by_reason[reason as usize] += bytes;
@@ -169,6 +173,9 @@ impl Metrics {
         }
         for (mine, theirs) in self.seconds.iter_mut().zip(&other.seconds) {
             mine.cdn_bytes += theirs.cdn_bytes;
+            for (mine, theirs) in mine.cdn_by_reason.iter_mut().zip(theirs.cdn_by_reason) {
+                *mine += theirs;
+            }
             mine.p2p_bytes += theirs.p2p_bytes;
             mine.audience += theirs.audience;
             mine.stalled += theirs.stalled;

@@ -105,6 +105,8 @@ pub struct Report {
     pub lost_to_copies: (f64, f64),
     /// Highest CDN rate over five seconds of the measured window, in Mbit/s: with peers, and the twin's.
     pub cdn_peak_mbps: (f64, f64),
+    /// What these five seconds were made of, with peers: the reasons of `lost`, in Mbit/s.
+    pub cdn_peak_by_reason_mbps: BTreeMap<&'static str, f64>,
     /// The CDN's rate from the beginning of the window until newcomers come, on average, in Mbit/s: with
     /// peers, and the twin's. 0 without newcomers.
     pub cdn_steady_mbps: (f64, f64),
@@ -221,6 +223,16 @@ impl Report {
         let until = begins_s.map_or(from, |begins_s| begins_s as usize);
         let both = |rate: &dyn Fn(&[Second]) -> f64| (rate(&metrics.seconds), rate(&twin.seconds));
         self.cdn_peak_mbps = both(&|seconds| peak_mbps(seconds.get(from..).unwrap_or_default()));
+        let worst = busiest(metrics.seconds.get(from..).unwrap_or_default());
+        let rate = |reason: usize| {
+            let bytes: u64 = worst
+                .iter()
+                .map(|second| second.cdn_by_reason[reason])
+                .sum();
+            bytes as f64 * 8.0 / 1e6 / PEAK_S as f64
+        };
+        let rates = REASONS.iter().enumerate();
+        self.cdn_peak_by_reason_mbps = rates.map(|(at, name)| (*name, rate(at))).collect();
         self.cdn_steady_mbps =
             both(&|seconds| mean_mbps(seconds.get(from..until).unwrap_or_default()));
         self.cdn_peak_newcomers_mbps = rush * options.latency_s * options.bitrate_mbps;
@@ -379,10 +391,19 @@ fn mean_mbps(seconds: &[Second]) -> f64 {
     bytes as f64 * 8.0 / 1e6 / seconds.len().max(1) as f64
 }
 
+/// Seconds over which the peak is taken.
+const PEAK_S: usize = 5;
+
+/// The seconds with the highest rate of the CDN.
+fn busiest(seconds: &[Second]) -> &[Second] {
+    let bytes = |span: &&[Second]| span.iter().map(|s| s.cdn_bytes).sum::<u64>();
+    seconds
+        .windows(PEAK_S)
+        .max_by_key(bytes)
+        .unwrap_or_default()
+}
+
 fn peak_mbps(seconds: &[Second]) -> f64 {
-    let most = seconds
-        .windows(5)
-        .map(|w| w.iter().map(|s| s.cdn_bytes).sum::<u64>())
-        .max();
-    most.unwrap_or(0) as f64 * 8.0 / 5.0 / 1e6
+    let bytes: u64 = busiest(seconds).iter().map(|s| s.cdn_bytes).sum();
+    bytes as f64 * 8.0 / PEAK_S as f64 / 1e6
 }

@@ -85,6 +85,8 @@ fn a_crowd_is_measured_by_itself() {
     let newcomers_mbps = 20.0 / 20.0 * 10.0 * 5.0;
     assert!((report.cdn_peak_newcomers_mbps - newcomers_mbps).abs() < 1e-6);
     assert!(0.0 < report.cdn_steady_mbps.0 && report.cdn_steady_mbps.0 < report.cdn_peak_mbps.0);
+    let parts: f64 = report.cdn_peak_by_reason_mbps.values().sum();
+    assert!((parts - report.cdn_peak_mbps.0).abs() < 1e-6);
     assert!(
         report.cdn_steady_mbps.1 > 60.0,
         "{:?}",

@@ -7,6 +7,7 @@ use super::{
     Peer, Policy,
     estimate::Estimate,
     io::{Action, Event, Outbox},
+    neighbour::Neighbour,
     plan::{self, Ask, Plan, View},
     remotes::Row,
     rendezvous,
@@ -23,6 +24,8 @@ use crate::{
 
 /// What is late, but was just asked of bridges, is looked at again after this long.
 const LATE_AGAIN_MS: u64 = 250;
+/// Links that can be had are up after this long.
+const LINK_USUAL_MS: u64 = 2000;
 /// Assumed of a track before the length of any of its segments is known.
 const BITRATE_BPS_UNKNOWN: u64 = 3_000_000;
 
@@ -291,11 +294,15 @@ impl Peer {
             fetching: fetches.clone().fold(0, |bits, fetch| bits | fetch.bits),
             fetching_whole: fetches.clone().any(|fetch| fetch.whole),
             held: held_here | held_there,
+            offered: held_by(masks.seeding | masks.giving),
+            givers: (masks.seeding | masks.giving).count_ones(),
             held_elsewhere: (held_there | segment.upstream()) & !held_here,
             has_bridges: masks.bridges != 0,
             is_remote: masks.is_remote(),
             pace_ms: u64::from(self.pace_ms),
             companions: masks.playing.count_ones() as usize,
+            expects_links: !self.has_begun() && self.expects_links(),
+            turn: self.turn,
             pulls_max: self.pulls_max(index).saturating_sub(self.outstanding_all()),
             has_begun: self.has_begun(),
             is_pushed: self.may_be_pushed(),
@@ -303,6 +310,12 @@ impl Peer {
             len_expected: self.len_expected(segment),
             need: self.need_of(index),
         }
+    }
+
+    /// Whether a link is being set up since a moment ago.
+    fn expects_links(&self) -> bool {
+        let is_due = |n: &Neighbour| !n.is_ready() && self.now.ms_since(n.since) < LINK_USUAL_MS;
+        self.neighbours.iter().any(is_due)
     }
 
     /// Fetches for the player that are under way, of this segment and of those before it.

@@ -137,6 +137,8 @@ pub struct Peer {
     policy: Arc<Policy>,
     rng: Rng,
     now: Instant,
+    /// Its turn among those who get nothing from anybody.
+    turn: u8,
     environment: Environment,
     player: Player,
     tracks: Tracks,
@@ -183,6 +185,7 @@ impl Peer {
     pub fn new(policy: Arc<Policy>, seed: u64, now: Instant) -> Self {
         Self {
             rng: Rng::new(seed),
+            turn: crate::rng::mix(seed) as u8,
             now,
             environment: Environment {
                 flags: crate::wire::tracker::ViewerFlags::LEECH,

@@ -98,7 +98,10 @@ pub(super) struct View<'a> {
     pub(super) fetching_whole: bool,
     /// Pieces that believed neighbours hold.
     pub(super) held: u64,
-    /// Those of them that only bridges hold: nobody of the group.
+    /// Those of them that somebody holds who passes something on, and how many such neighbours there are.
+    pub(super) offered: u64,
+    pub(super) givers: u32,
+    /// Those held that only bridges hold: nobody of the group.
     pub(super) held_elsewhere: u64,
     /// Whether there are links to other groups.
     pub(super) has_bridges: bool,
@@ -109,6 +112,10 @@ pub(super) struct View<'a> {
     pub(super) pace_ms: u64,
     /// Neighbours that play the segment's track.
     pub(super) companions: usize,
+    /// Whether links are being set up that this viewer has waited for only a moment.
+    pub(super) expects_links: bool,
+    /// This viewer's turn among those who get nothing from anybody, of 256.
+    pub(super) turn: u8,
     /// Further pieces that may be asked of neighbours.
     pub(super) pulls_max: u32,
     /// Whether this viewer plays: before, only what its player asks for is asked of neighbours.
@@ -379,9 +386,9 @@ mod tests {
         timeline::Content,
     };
 
-    const NOW: Instant = Instant::from_millis(100_000);
+    pub(in crate::peer::plan) const NOW: Instant = Instant::from_millis(100_000);
 
-    const REQUEST: Request = Request {
+    pub(in crate::peer::plan) const REQUEST: Request = Request {
         id: RequestId(1),
         since: NOW,
         deadline: Instant::from_millis(120_000),
@@ -389,7 +396,7 @@ mod tests {
         released: 0,
     };
 
-    fn segment() -> Segment {
+    pub(in crate::peer::plan) fn segment() -> Segment {
         let mut segment = Segment::new(Name(1), NOW);
         segment.set_content(Content {
             id: SegmentId(1),
@@ -403,6 +410,14 @@ mod tests {
     }
 
     fn check(segment: &Segment, with: impl FnOnce(&mut View<'_>)) -> (Plan, Plan) {
+        check_with_buffer(segment, 8000, with)
+    }
+
+    pub(in crate::peer::plan) fn check_with_buffer(
+        segment: &Segment,
+        buffer_ms: u64,
+        with: impl FnOnce(&mut View<'_>),
+    ) -> (Plan, Plan) {
         let (policy, estimate) = (Policy::default(), Estimate::default());
         let mut view = View {
             now: NOW,
@@ -412,11 +427,15 @@ mod tests {
             fetching: 0,
             fetching_whole: false,
             held: 0,
+            offered: 0,
+            givers: 7,
             held_elsewhere: 0,
             has_bridges: false,
             is_remote: false,
             pace_ms: 2000,
             companions: 7,
+            expects_links: false,
+            turn: 0,
             pulls_max: u32::MAX,
             has_begun: true,
             is_pushed: true,
@@ -425,7 +444,7 @@ mod tests {
             need: segment.need(),
         };
         with(&mut view);
-        (seed(segment, &view), backstop(segment, &view, 8000))
+        (seed(segment, &view), backstop(segment, &view, buffer_ms))
     }
 
     #[test]

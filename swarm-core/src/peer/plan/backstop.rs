@@ -9,6 +9,7 @@ use crate::{
         need::Need,
         segment::{Segment, runs},
     },
+    time::Instant,
 };
 
 /// Runs of pieces that are fetched at the same time when nothing is to be waited for.
@@ -31,6 +32,10 @@ const IN_ORDER_RUNS_MAX: usize = 2;
 const IN_ORDER_SOON_MS: u64 = 200;
 /// Least that one fetch of the backstop takes, if so much is missing.
 const BACKSTOP_LEN_MIN: u32 = 256 * 1024;
+/// Who gets nothing from anybody asks the CDN with at least so many times the backstop's margin left.
+const ALONE_NEEDS: u64 = 2;
+/// So many neighbours bring about as much as the CDN in the same time, by estimate.
+const HELPERS: u64 = 8;
 /// The backstop looks again after this long.
 const BACKSTOP_AGAIN_MS: u64 = 60;
 
@@ -46,42 +51,81 @@ pub(in crate::peer) fn backstop(segment: &Segment, view: &View<'_>, buffer_ms: u
     if view.fetching_whole || (segment.content.is_some() && missing == 0) {
         return plan;
     }
-    if need.spread_ms > 0 && segment.content.is_some() && view.has_begun && view.companions > 0 {
+    let slack_ms = deadline.ms_since(view.now);
+    let window_ms = slack_ms + view.now.ms_since(segment.known_at);
+    let is_hasty = is_hasty(view, buffer_ms, window_ms);
+    let is_held = missing & view.offered != 0;
+    let may_wait = view.has_begun || (is_held && !is_hasty);
+    if need.spread_ms > 0 && segment.content.is_some() && may_wait && view.companions > 0 {
         return backstop_in_order(segment, view, &need);
     }
-    let slack_ms = deadline.ms_since(view.now);
-    let is_hopeless = view.companions == 0 || !may_come(segment, view, missing);
-    let window_ms = slack_ms + view.now.ms_since(segment.known_at);
-    let critical_ms = BUFFER_MS_CRITICAL.min(window_ms * CRITICAL_WINDOW_PERCENT / 100);
-    let is_hasty = buffer_ms <= critical_ms || !view.has_begun;
-    if is_hopeless || is_hasty || segment.content.is_none() {
+    let is_alone = view.companions == 0 && !view.expects_links;
+    let is_hopeless = is_alone || !may_come(segment, view, missing);
+    // For what was there when this viewer came it shares the work with those who hold it. Whoever plays
+    // while it arrives needs the CDN's order.
+    let is_shared = is_held && need.spread_ms == 0;
+    let is_at_once = if view.has_begun {
+        is_hasty && (segment.fresh || !is_shared)
+    } else {
+        !is_shared && (is_hasty || !view.expects_links)
+    };
+    if is_hopeless || is_at_once || segment.content.is_none() {
         let need_ms = need_ms(segment, view, missing, window_ms);
-        if !is_hopeless && !is_hasty && slack_ms > need_ms {
+        let may_take_turns = view.companions == 0 && view.has_begun && !is_at_once;
+        let turn_at = turn_at(segment, view, window_ms, need_ms);
+        if may_take_turns && turn_at > view.now {
+            plan.wake_at(turn_at);
+        } else if !is_hopeless && !is_at_once && slack_ms > need_ms {
             plan.wake_at(deadline.minus_ms(need_ms));
-        } else if segment.content.is_none() || (segment.have == 0 && view.fetching == 0) {
-            plan.whole = true;
         } else {
-            plan.fetch = if need.spread_ms > 0 {
-                in_order(missing)
-            } else {
-                runs(missing, BACKSTOP_RUNS_MAX)
-            };
+            fetch_all(segment, view, &need, missing, &mut plan);
         }
         return plan;
     }
     let under_way = view.fetching & !segment.have;
     let need_ms = need_ms(segment, view, missing | under_way, window_ms);
-    if slack_ms > need_ms {
+    if slack_ms > need_ms && !is_hasty {
         plan.wake_at(deadline.minus_ms(need_ms));
         return plan;
     }
     plan.wake_at(view.now.plus_ms(BACKSTOP_AGAIN_MS));
-    let late_ms = need_ms - slack_ms;
-    let most = backstop_len(segment, view, missing, late_ms);
+    let most = if is_hasty {
+        BACKSTOP_LEN_MIN.max(cdn_part(segment.len_of(missing), view))
+    } else {
+        backstop_len(segment, view, missing, need_ms.saturating_sub(slack_ms))
+    };
     if segment.len_of(under_way) <= most / 2 {
         plan.fetch.extend(from_the_end(segment, missing, most));
     }
     plan
+}
+
+/// All that is missing comes from the CDN, now.
+fn fetch_all(segment: &Segment, view: &View<'_>, need: &Need, missing: u64, plan: &mut Plan) {
+    if segment.content.is_none() || (segment.have == 0 && view.fetching == 0) {
+        plan.whole = true;
+    } else if need.spread_ms > 0 {
+        plan.fetch = in_order(missing);
+    } else {
+        plan.fetch = runs(missing, BACKSTOP_RUNS_MAX);
+    }
+}
+
+/// The CDN's part of so many bytes that neighbours are asked for at the same time.
+fn cdn_part(len: u32, view: &View<'_>) -> u32 {
+    (u64::from(len) * HELPERS / (HELPERS + u64::from(view.givers))) as u32
+}
+
+/// Whether there is so little media ahead of the playhead that nothing is waited for.
+fn is_hasty(view: &View<'_>, buffer_ms: u64, window_ms: u64) -> bool {
+    let part_ms = window_ms * CRITICAL_WINDOW_PERCENT / 100;
+    // What a viewer that has not begun has may be too little to play.
+    let critical_ms = if view.has_begun {
+        BUFFER_MS_CRITICAL.min(part_ms)
+    } else {
+        BUFFER_MS_CRITICAL
+    };
+    buffer_ms <= critical_ms
 }
 
 /// The same for a player that plays while the segment arrives: each piece has a deadline of its own. Once
@@ -125,6 +169,16 @@ fn in_order(bits: u64) -> Vec<u64> {
     let mut runs = runs(bits, PIECES_MAX as usize);
     runs.truncate(IN_ORDER_RUNS_MAX);
     runs
+}
+
+/// When it is this viewer's turn to fetch a segment that it gets from nobody: such viewers share the
+/// segment's duration, as far as there is time for it, so that not all ask the CDN when it is listed.
+fn turn_at(segment: &Segment, view: &View<'_>, window_ms: u64, need_ms: u64) -> Instant {
+    let spare_ms = window_ms.saturating_sub(ALONE_NEEDS * need_ms);
+    let span_ms = spare_ms.min(segment.duration_ms.into());
+    segment
+        .known_at
+        .plus_ms(span_ms * u64::from(view.turn) / 256)
 }
 
 /// How much the backstop fetches at a time: what makes up for being late, and keeps the line busy
@@ -187,7 +241,8 @@ fn is_in_order(view: &View<'_>) -> bool {
 }
 
 /// Whether there is anybody that the missing pieces could come from: a holder, a promise, or the
-/// order of seeders, in which somebody always comes next for a fresh segment.
+/// order of seeders, in which somebody always comes next for a fresh segment. What is listed since less
+/// than its duration may still be on its way to those who were there before this viewer.
 fn may_come(segment: &Segment, view: &View<'_>, missing: u64) -> bool {
     if segment.fresh {
         return true;
@@ -195,5 +250,110 @@ fn may_come(segment: &Segment, view: &View<'_>, missing: u64) -> bool {
     if segment.content.is_none() {
         return false;
     }
-    missing & !(view.held | segment.claimed(view.now) | segment.pulled()) == 0
+    let is_young = view.now.ms_since(segment.known_at) < u64::from(segment.duration_ms);
+    is_young || missing & !(view.held | segment.claimed(view.now) | segment.pulled()) == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{NOW, REQUEST, check_with_buffer, segment};
+    use super::*;
+    use crate::peer::segment::Request;
+
+    /// What a newcomer found listed, asked for with so much media ahead.
+    fn found(ahead_ms: u64) -> Segment {
+        let mut segment = segment();
+        (segment.fresh, segment.duration_ms) = (false, 4000);
+        let deadline = NOW.plus_ms(ahead_ms);
+        segment.requests.push(Request {
+            deadline,
+            ..REQUEST
+        });
+        segment
+    }
+
+    fn plan(segment: &Segment, buffer_ms: u64, with: impl FnOnce(&mut View<'_>)) -> Plan {
+        check_with_buffer(segment, buffer_ms, with).1
+    }
+
+    #[test]
+    fn a_newcomer_with_media_ahead_waits_for_those_who_hold_the_next_segment() {
+        let segment = found(8000);
+        let newcomer = |view: &mut View<'_>| {
+            (view.has_begun, view.held, view.offered) = (false, 0xffff, 0xffff);
+        };
+        let early = plan(&segment, 8000, newcomer);
+        assert!(!early.is_fetch());
+        let moment = early.wake.expect("it is armed");
+        assert!(moment < NOW.plus_ms(8000));
+        let late = plan(&segment, 8000, |view| {
+            newcomer(view);
+            view.now = moment;
+        });
+        assert!(late.is_fetch() && !late.whole, "{late:?}");
+        assert!(plan(&segment, 8000, |view| view.has_begun = false).whole);
+    }
+
+    #[test]
+    fn a_newcomer_with_little_ahead_shares_the_segment_with_those_who_hold_it() {
+        let mut segment = found(500);
+        let newcomer = |view: &mut View<'_>| {
+            (view.has_begun, view.held, view.offered) = (false, 0xffff, 0xffff);
+        };
+        let first = plan(&segment, 500, newcomer);
+        assert_eq!(first.fetch, [0xff00], "the end of it");
+        let next = |here: u64| {
+            let mut segment = segment.clone();
+            segment.have = here;
+            plan(&segment, 500, |view| {
+                newcomer(view);
+                view.fetching = 0xff00 & !here;
+            })
+        };
+        assert!(!next(0x3000).is_fetch(), "that is still coming");
+        assert_eq!(next(0xfc03).fetch.len(), 1, "who is slow gets less to do");
+        segment.requests[0].grain_ms = 500;
+        assert!(plan(&segment, 500, newcomer).whole, "it is played in order");
+    }
+
+    #[test]
+    fn a_newcomer_with_media_ahead_waits_a_moment_for_links() {
+        let segment = found(8000);
+        let linking = |view: &mut View<'_>| {
+            (view.has_begun, view.companions, view.expects_links) = (false, 0, true);
+        };
+        assert!(!plan(&segment, 8000, linking).is_fetch());
+        assert!(plan(&segment, 500, linking).whole, "not with little ahead");
+        let alone = |view: &mut View<'_>| (view.has_begun, view.companions) = (false, 0);
+        assert!(plan(&segment, 8000, alone).whole);
+    }
+
+    #[test]
+    fn what_was_listed_just_now_may_still_be_on_its_way_to_others() {
+        let segment = found(8000);
+        assert!(!plan(&segment, 8000, |_| {}).is_fetch());
+        let later = |view: &mut View<'_>| view.now = NOW.plus_ms(4000);
+        assert!(plan(&segment, 8000, later).whole);
+    }
+
+    #[test]
+    fn viewers_who_get_nothing_from_anybody_take_turns() {
+        let mut segment = found(20_000);
+        segment.fresh = true;
+        let alone = |turn| {
+            plan(&segment, 20_000, |view| {
+                (view.companions, view.turn) = (0, turn);
+            })
+        };
+        assert!(alone(0).whole);
+        let (middle, last) = (alone(128), alone(255));
+        assert!(!middle.is_fetch() && !last.is_fetch());
+        assert!(NOW < middle.wake.unwrap() && middle.wake < last.wake);
+        assert!(last.wake.unwrap() < NOW.plus_ms(4000));
+        segment.requests[0].deadline = NOW.plus_ms(2000);
+        let hurried = plan(&segment, 2000, |view| {
+            (view.companions, view.turn) = (0, 255)
+        });
+        assert!(hurried.whole, "there is no time for that");
+    }
 }
