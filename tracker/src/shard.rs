@@ -62,6 +62,8 @@ pub(crate) enum Command {
     Kick(PeerId, oneshot::Sender<Option<Identity>>),
     /// A viewer that was kicked elsewhere: it is not let in here either.
     Bar(Identity),
+    /// Lets a viewer in again that was kicked. Whether it was.
+    Lift(PeerId, oneshot::Sender<bool>),
     /// Looks at the directory, for metrics and the API.
     Look(Box<dyn FnOnce(&Sight<'_>) + Send>),
 }
@@ -234,6 +236,10 @@ impl Shard {
             // Whoever asked may be gone by now; then nobody misses the answer.
             Command::Kick(peer, answer) => drop(answer.send(self.kick(peer))),
             Command::Bar(who) => self.kicked.add(&who, time::Instant::now()),
+            Command::Lift(peer, answer) => {
+                let lifted = self.kicked.lift(peer, time::Instant::now());
+                let _ = answer.send(lifted);
+            }
             Command::Look(look) => look(&Sight {
                 directory: &self.directory,
                 isps: &self.isps,
