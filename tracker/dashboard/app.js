@@ -65,6 +65,9 @@ function show(here) {
 function showNodes(nodes) {
   const draining = nodes.filter((node) => node.draining).length;
   const text = nodes.length === 1 ? "1 node" : `${nodes.length} nodes`;
+  const why = nodes.find((node) => node.alone_because)?.alone_because;
+  $("pill-nodes").title = why ?? "";
+  if (why) return pill("pill-nodes", "bad", `${text}, without NATS`);
   pill("pill-nodes", draining ? "wait" : "ok", draining ? `${text}, ${draining} draining` : text);
 }
 

@@ -1,5 +1,5 @@
 // One stream: sums, then its groups, then one group's viewers, then one viewer.
-import { get, post } from "/dashboard/api.js";
+import { get, post, remove } from "/dashboard/api.js";
 import { History, drawTraffic } from "/dashboard/chart.js";
 import { CDN, P2P, bytes, duration, make, number, ofIsp, percent, rate, seconds } from "/dashboard/format.js";
 import { MeshView } from "/dashboard/mesh.js";
@@ -24,7 +24,7 @@ export class StreamView {
         location.hash = `#/stream/${this.here.stream}/group/${node}/${group}/viewer/${id}`;
       },
     });
-    $("kick").addEventListener("click", () => this.#kick());
+    $("kick").addEventListener("click", () => (this.gone ? this.#letIn() : this.#kick()));
   }
 
   async load({ stream, node, group, viewer }) {
@@ -114,7 +114,8 @@ export class StreamView {
 
   #showViewer(around) {
     this.$("viewer-title").textContent = `Viewer ${this.here.viewer}`;
-    this.$("kick").disabled = !around;
+    this.gone = !around;
+    this.$("kick").textContent = around ? "Kick" : "Let in again";
     if (!around) {
       this.$("viewer").replaceChildren(make("dt", {}, "It has left."));
       return this.$("neighbours").replaceChildren();
@@ -131,6 +132,16 @@ export class StreamView {
       make("td", {}, make("code", {}, other.id.slice(0, 8))), make("td", {}, other.isp || `AS ${other.asn}`),
       make("td", {}, long ? `${distance}, long` : distance), make("td", { class: "n" }, up ? (rtt ? `${rtt} ms` : "up") : "coming")));
     this.$("neighbours").replaceChildren(head(["Neighbour", "ISP", "Distance", "Link|n"]), make("tbody", {}, ...rows));
+  }
+
+  async #letIn() {
+    const { viewer } = this.here;
+    try {
+      const done = await remove(`viewers/${viewer}/kick`);
+      this.say(done ? "The viewer may come again." : "This viewer was not kicked, or may come again already.");
+    } catch (error) {
+      this.say(`Nothing was changed: ${error.message || "the admin token is needed"}.`);
+    }
   }
 
   async #kick() {

@@ -73,6 +73,9 @@ fn the_printed_file_documents_every_setting() {
         },
         cluster: ClusterConfig {
             credentials: Some(PathBuf::new()),
+            authorities: Some(PathBuf::new()),
+            certificate: Some(PathBuf::new()),
+            key: Some(PathBuf::new()),
             ..ClusterConfig::default()
         },
         webhooks: WebhooksConfig {
@@ -108,6 +111,7 @@ fn mistakes_are_named() {
         ("[limits]\nqueue_bytes_max = 100", "queue_bytes_max"),
         ("[limits]\nbytes_burst = 10000", "bytes_burst"),
         ("[cluster]\nservers = [\"nats://h\"]", "name_key"),
+        ("[cluster]\nkey = \"/k.pem\"", "cluster.certificate"),
         ("[webhooks]\nurls = [\"ftp://h/\"]", "webhooks.urls"),
         ("[webhooks]\nsecret = \"short\"", "webhooks.secret"),
         ("[cluster]\nsubject = \"a b\"", "cluster.subject"),

@@ -246,6 +246,7 @@ impl Visit {
             site: found.network.site.zip(found.label),
             bearer: pass.mark(),
             stun: self.stun_servers(caller),
+            apart: Vec::new(),
             outgoing: Sink::Here(outgoing),
         };
         Ok((join, may_relay))

@@ -75,24 +75,43 @@ impl Outcast {
     }
 }
 
-/// All that are not let in.
+/// All that are not let in: until when, and what else the same viewer is known by.
 #[derive(Debug, Default)]
-pub(crate) struct Kicked(HashMap<Mark, Instant>);
+pub(crate) struct Kicked(HashMap<Mark, (Instant, Option<Mark>)>);
 
 impl Kicked {
     pub(crate) fn add(&mut self, who: &Identity, now: Instant) {
         if self.0.len() >= KICKED_MAX {
-            self.0.retain(|_, until| *until > now);
+            self.0.retain(|_, (until, _)| *until > now);
         }
-        for mark in who.marks().into_iter().flatten() {
-            if self.0.len() < KICKED_MAX {
-                self.0.insert(mark, now + KICKED_FOR);
+        let [name, other] = who.marks();
+        for (mark, with) in [(name, other), (other, None)] {
+            if let Some(mark) = mark
+                && self.0.len() < KICKED_MAX
+            {
+                self.0.insert(mark, (now + KICKED_FOR, with));
             }
         }
     }
 
+    /// Lets a viewer in again that was sent away under this name. What it shares with others who were
+    /// sent away goes on counting. Whether it was not let in until now.
+    pub(crate) fn lift(&mut self, peer: PeerId, now: Instant) -> bool {
+        let Some((until, other)) = self.0.remove(&Mark::Name(peer)) else {
+            return false;
+        };
+        let shared = self
+            .0
+            .values()
+            .any(|(_, with)| with.is_some() && *with == other);
+        if let Some(other) = other.filter(|_| !shared) {
+            self.0.remove(&other);
+        }
+        until > now
+    }
+
     pub(crate) fn contains(&self, who: &Identity, now: Instant) -> bool {
-        let holds = |mark| self.0.get(&mark).is_some_and(|until| *until > now);
+        let holds = |mark| self.0.get(&mark).is_some_and(|(until, _)| *until > now);
         !self.0.is_empty() && who.marks().into_iter().flatten().any(holds)
     }
 }
@@ -127,6 +146,24 @@ mod tests {
             ..viewer(8, 0, 99)
         };
         assert!(!kicked.contains(&elsewhere, now));
+    }
+
+    #[test]
+    fn who_is_let_in_again_is_so_by_all_that_it_is_known_by() {
+        let now = Instant::now();
+        let mut kicked = Kicked::default();
+        for who in [viewer(1, 5, 77), viewer(2, 5, 78), viewer(3, 0, 79)] {
+            kicked.add(&who, now);
+        }
+        assert!(!kicked.lift(PeerId(4), now), "it was not sent away");
+        assert!(kicked.lift(PeerId(3), now));
+        assert!(!kicked.contains(&viewer(3, 0, 79), now));
+        // Two have one token.
+        assert!(kicked.lift(PeerId(1), now));
+        assert!(!kicked.contains(&viewer(1, 0, 0), now));
+        assert!(kicked.contains(&viewer(9, 5, 0), now));
+        assert!(kicked.lift(PeerId(2), now) && !kicked.lift(PeerId(2), now));
+        assert!(kicked.0.is_empty());
     }
 
     #[test]

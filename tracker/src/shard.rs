@@ -8,7 +8,7 @@ use std::{
 
 use bytes::Bytes;
 use swarm_core::{
-    directory::{Action, ConnId, Directory, Input, Joined, Network, Outbox},
+    directory::{Action, ConnId, Directory, Input, Joined, Network, Outbox, Spent},
     id::{PeerId, StreamId},
     time::Instant,
     wire::tracker::{LinkOutcome, RefusalCode, Status, TrackerMsg, Welcome},
@@ -62,6 +62,10 @@ pub(crate) enum Command {
     Kick(PeerId, oneshot::Sender<Option<Identity>>),
     /// A viewer that was kicked elsewhere: it is not let in here either.
     Bar(Identity),
+    /// Lets a viewer in again that was kicked. Whether it was.
+    Lift(PeerId, oneshot::Sender<bool>),
+    /// What addresses have used of what they may learn, at another node.
+    Spent(Vec<Spent>),
     /// Looks at the directory, for metrics and the API.
     Look(Box<dyn FnOnce(&Sight<'_>) + Send>),
 }
@@ -93,6 +97,8 @@ pub(crate) struct Join {
     pub(crate) bearer: Option<BearerMark>,
     /// What it is told of STUN servers.
     pub(crate) stun: Vec<String>,
+    /// Those with whom it could not link, where another node ran its stream until now.
+    pub(crate) apart: Vec<PeerId>,
     pub(crate) outgoing: Sink,
 }
 
@@ -234,6 +240,11 @@ impl Shard {
             // Whoever asked may be gone by now; then nobody misses the answer.
             Command::Kick(peer, answer) => drop(answer.send(self.kick(peer))),
             Command::Bar(who) => self.kicked.add(&who, time::Instant::now()),
+            Command::Lift(peer, answer) => {
+                let lifted = self.kicked.lift(peer, time::Instant::now());
+                let _ = answer.send(lifted);
+            }
+            Command::Spent(spent) => self.tell(Input::Spent(&spent), &[]),
             Command::Look(look) => look(&Sight {
                 directory: &self.directory,
                 isps: &self.isps,
@@ -249,6 +260,7 @@ impl Shard {
             site,
             bearer,
             stun,
+            apart,
             outgoing,
         } = join;
         // It came in before the drain, and is not among those that are sent away one by one.
@@ -284,7 +296,8 @@ impl Shard {
             let code = RefusalCode::NotServed;
             return self.carry_out(&Action::Refuse { conn, code }, &[]);
         }
-        self.tell(Input::Joined(&joined), &stun);
+        let (joined, apart) = (&joined, &apart);
+        self.tell(Input::Moved { joined, apart }, &stun);
     }
 
     fn handle_signal(&mut self, from: ConnId, to: PeerId, payload: &[u8]) {
@@ -468,6 +481,7 @@ mod tests {
             site: None,
             bearer: None,
             stun: Vec::new(),
+            apart: Vec::new(),
             outgoing: sink().await,
         };
         assert!(sender.send(Command::Join(Box::new(join))).await.is_ok());

@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use super::place::Network;
+use super::{place::Network, spent::Spent};
 use crate::{
     id::{PeerId, StreamId, TrackId},
     time::Instant,
@@ -44,6 +44,15 @@ pub enum Input<'a> {
     Tick,
     /// A viewer joins. Answered by [`Action::Welcome`] or [`Action::Refuse`].
     Joined(&'a Joined),
+    /// The same of a viewer that another directory had until now.
+    Moved {
+        /// The viewer.
+        joined: &'a Joined,
+        /// Those with whom it could not link, a moment ago.
+        apart: &'a [PeerId],
+    },
+    /// What addresses have used of what they may learn by another directory of the same tracker.
+    Spent(&'a [Spent]),
     /// A viewer reports.
     Status {
         /// Its connection.

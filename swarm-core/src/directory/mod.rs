@@ -23,6 +23,7 @@ mod place;
 mod policy;
 mod ration;
 mod slab;
+mod spent;
 mod swarm;
 #[cfg(test)]
 mod tests;
@@ -34,6 +35,7 @@ mod viewer;
 pub use io::{Action, ConnId, Input, Joined, Outbox, Timer, Wakeup};
 pub use place::{Location, Network, P2pMode, Place};
 pub use policy::Policy;
+pub use spent::Spent;
 pub use view::{PairView, StreamView, ViewerView};
 pub use viewer::Totals;
 
@@ -143,7 +145,14 @@ impl Directory {
         self.now = self.now.max(now);
         match input {
             Input::Tick => self.handle_tick(),
-            Input::Joined(joined) => self.handle_joined(joined),
+            Input::Joined(joined) => self.handle_joined(joined, &[]),
+            Input::Moved { joined, apart } => self.handle_joined(joined, apart),
+            Input::Spent(spent) => {
+                let rate = self.policy.address_introductions();
+                for spent in spent {
+                    self.address_rations.on_spent(*spent, rate, self.now);
+                }
+            }
             Input::Status { conn, status } => {
                 if let Some(viewer) = self.hear(conn) {
                     self.on_status(viewer, status);
@@ -189,12 +198,20 @@ impl Directory {
         self.viewers.get(receiver)?.conn
     }
 
+    /// Addresses that have used much of what they may learn, for [`Input::Spent`] of the other
+    /// directories of one tracker: what they have used here since then, or without a time all that is
+    /// known; and from when to ask the next time.
+    pub fn spent_since(&self, since: Option<Instant>) -> (Vec<Spent>, Instant) {
+        let (rate, now) = (self.policy.address_introductions(), self.now);
+        (self.address_rations.spent_since(since, rate, now), now)
+    }
+
     /// What it has done.
     pub const fn stats(&self) -> &Stats {
         &self.stats
     }
 
-    fn handle_joined(&mut self, joined: &Joined) {
+    fn handle_joined(&mut self, joined: &Joined, apart: &[PeerId]) {
         let conn = joined.conn;
         if let Some(viewer) = self.conns.get(&conn).copied() {
             self.remove_viewer(viewer);
@@ -221,7 +238,11 @@ impl Directory {
         let rate = self.policy.address_introductions();
         let address = joined.network.address;
         let ration = self.address_rations.hold(address, rate, self.now);
-        let viewer = Viewer::new(joined, &self.policy, self.now, ration);
+        let mut viewer = Viewer::new(joined, &self.policy, self.now, ration);
+        let until = self.now.plus_ms(u64::from(self.policy.failed_pair_ms));
+        for peer in apart {
+            viewer.keep_apart(*peer, self.now, until, true);
+        }
         let viewer = self.viewers.insert(viewer);
         self.join_household(viewer);
         self.conns.insert(conn, viewer);

@@ -1,8 +1,11 @@
 //! Introductions that are left: a burst, and a rate beyond it.
 
-use alloc::collections::BTreeMap;
+use alloc::{collections::BTreeMap, vec::Vec};
 
-use super::slab::{Key, Slab};
+use super::{
+    slab::{Key, Slab},
+    spent::{ALL, Spent, SpentAddresses},
+};
 use crate::time::Instant;
 
 /// Introductions that a viewer takes from its address's ration at once.
@@ -10,7 +13,7 @@ const LEASE: u8 = 16;
 /// Where less is left of an address's ration, they are taken one by one: nobody shall wait for what
 /// others hold and do not use.
 const LEASE_FROM: u32 = 1_024;
-const HOUR_MS: u64 = 3_600_000;
+pub(super) const HOUR_MS: u64 = 3_600_000;
 /// Addresses without a viewer above which those whose ration is whole again are forgotten.
 const IDLE_MIN: usize = 512;
 /// Addresses that are looked at for that with each new one: so no single one pays for all.
@@ -83,10 +86,13 @@ pub(super) struct AddressRations {
     forget_from: u128,
     /// What one viewer may receive, if an address is to have no more than as many viewers as it has.
     each: Option<Rate>,
+    /// What addresses have used, here and elsewhere.
+    spent: SpentAddresses,
 }
 
 #[derive(Debug)]
 struct Shared {
+    address: u128,
     ration: Ration,
     holders: u32,
     /// Most holders at a time.
@@ -108,16 +114,27 @@ impl Shared {
         }
     }
 
-    /// One more viewer is there.
-    fn add_holder(&mut self, largest: Rate, each: Option<Rate>) {
+    /// One more viewer is there. `share` is what the address has left elsewhere, in 255ths.
+    fn add_holder(&mut self, largest: Rate, each: Option<Rate>, share: u8) {
         self.holders += 1;
         if self.holders > self.most {
             let before = self.rate(largest, each).burst;
             self.most = self.holders;
             // What it brings along; one that takes the place of another brings nothing.
-            self.ration.left += self.rate(largest, each).burst - before;
+            let brought = self.rate(largest, each).burst - before;
+            self.ration.left += share_of(brought, share);
         }
     }
+
+    /// What is used of all that it may have, in 255ths.
+    fn used(&self, burst: u32) -> u8 {
+        let left = u64::from(self.ration.left) * u64::from(ALL) / u64::from(burst.max(1));
+        ALL - left.min(u64::from(ALL)) as u8
+    }
+}
+
+fn share_of(count: u32, share: u8) -> u32 {
+    (u64::from(count) * u64::from(share) / u64::from(ALL)) as u32
 }
 
 impl AddressRations {
@@ -128,6 +145,7 @@ impl AddressRations {
             idle: 0,
             forget_from: 0,
             each: None,
+            spent: SpentAddresses::new(),
         }
     }
 
@@ -145,22 +163,25 @@ impl AddressRations {
         if address == 0 {
             return None;
         }
+        let one = self.of_one(rate);
+        let share = one.map_or(ALL, |one| self.spent.left(address, one, now));
         let known = self.keys.get(&address).copied();
         if let Some((key, shared)) = known.and_then(|key| Some((key, self.rations.get_mut(key)?))) {
             self.idle -= usize::from(shared.holders == 0);
-            shared.add_holder(rate, self.each);
+            shared.add_holder(rate, self.each, share);
             return Some(key);
         }
         if self.idle >= IDLE_MIN {
             self.forget_some(rate, now);
         }
         let mut shared = Shared {
+            address,
             ration: Ration::full(rate, now),
             holders: 1,
             most: 1,
             first_holder: None,
         };
-        shared.ration.left = shared.rate(rate, self.each).burst;
+        shared.ration.left = share_of(shared.rate(rate, self.each).burst, share);
         let key = self.rations.insert(shared);
         self.keys.insert(address, key);
         Some(key)
@@ -200,6 +221,7 @@ impl AddressRations {
     /// Takes some of a ration for a viewer that has none left: as many as it may learn of before it asks
     /// again. Each viewer's ration is as far away as main memory where there are many.
     pub(super) fn lease(&mut self, held: Option<Key>, rate: Rate, now: Instant) -> u8 {
+        let one = self.of_one(rate);
         let Some(shared) = held.and_then(|key| self.rations.get_mut(key)) else {
             return 0;
         };
@@ -212,7 +234,47 @@ impl AddressRations {
         };
         let taken = u32::from(most).min(shared.ration.left);
         shared.ration.left -= taken;
+        if let Some(one) = one {
+            let (address, used) = (shared.address, shared.used(rate.burst));
+            self.spent.note(Spent { address, used }, one, now);
+        }
         taken as u8
+    }
+
+    /// Another directory's viewers of an address have used so much: it is not to be had here again.
+    pub(super) fn on_spent(&mut self, spent: Spent, rate: Rate, now: Instant) {
+        let Some(one) = self.of_one(rate) else {
+            return;
+        };
+        self.spent.hear(spent, one, now);
+        let key = self.keys.get(&spent.address).copied();
+        if let Some(shared) = key.and_then(|key| self.rations.get_mut(key)) {
+            let rate = shared.rate(rate, self.each);
+            shared.ration.earn(rate, now);
+            let most = share_of(rate.burst, ALL - spent.used);
+            shared.ration.left = shared.ration.left.min(most);
+        }
+    }
+
+    /// What addresses have used here since then; without a time all that is known.
+    pub(super) fn spent_since(
+        &self,
+        since: Option<Instant>,
+        rate: Rate,
+        now: Instant,
+    ) -> Vec<Spent> {
+        let spent = |one| self.spent.since(since, one, now);
+        self.of_one(rate).map_or_else(Vec::new, spent)
+    }
+
+    /// What an address with one viewer may have; nothing where all have the same.
+    fn of_one(&self, largest: Rate) -> Option<Rate> {
+        let each = self.each?;
+        let of = |one: u32| one.saturating_mul(1 + SPARE_VIEWERS);
+        Some(Rate {
+            burst: largest.burst.min(of(each.burst)),
+            per_hour: largest.per_hour.min(of(each.per_hour)),
+        })
     }
 
     fn forget_some(&mut self, rate: Rate, now: Instant) {
@@ -244,8 +306,6 @@ impl AddressRations {
 
 #[cfg(test)]
 mod tests {
-    use alloc::vec::Vec;
-
     use super::*;
 
     #[test]

@@ -126,8 +126,13 @@ async fn question_of(
             swarm: owned(swarm),
             viewer: owned(viewer),
         }),
+        (&Method::DELETE, ["swarms", swarm, "viewers", viewer, "kick"]) => Ok(Question::LiftFrom {
+            swarm: owned(swarm),
+            viewer: owned(viewer),
+        }),
         (&Method::GET, ["viewers", viewer]) => Ok(Question::Viewer(owned(viewer))),
         (&Method::POST, ["viewers", viewer, "kick"]) => Ok(Question::Kick(owned(viewer))),
+        (&Method::DELETE, ["viewers", viewer, "kick"]) => Ok(Question::Lift(owned(viewer))),
         (&Method::POST, ["drain"]) => drain(request, mine()).await,
         (&Method::POST, ["nodes", node, "drain"]) => {
             let node = owned(node);

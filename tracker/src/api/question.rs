@@ -58,10 +58,16 @@ pub(super) enum Question {
     Kick(String),
     /// Who was kicked by another node is not to come back by this one.
     Bar(Outcast),
+    /// Lets a viewer in again that was kicked.
+    Lift(String),
     /// WebTorrent viewers: their swarms, one of them, and the end of one viewer's stay there.
     Swarms,
     Swarm(String),
     KickFrom {
+        swarm: String,
+        viewer: String,
+    },
+    LiftFrom {
         swarm: String,
         viewer: String,
     },
@@ -111,6 +117,13 @@ async fn answer_here(context: &Arc<Context>, question: &Question) -> Option<Repl
             }
             Some(Reply::Done(who.is_some()))
         }
+        Question::Lift(peer) => {
+            let Some(peer) = peer_of(peer) else {
+                return Some(Reply::Done(false));
+            };
+            let lifted = ask(context, |answer| Command::Lift(peer, answer)).await?;
+            Some(Reply::Done(lifted))
+        }
         Question::Swarms => Some(Reply::Swarms(SwarmList::new(context.webtorrent.lines()))),
         Question::Swarm(hex) => {
             let found = id20_of(hex).and_then(|hash| context.webtorrent.detail(hash, &node));
@@ -123,6 +136,11 @@ async fn answer_here(context: &Arc<Context>, question: &Question) -> Option<Repl
                 tracing::info!(swarm, viewer, "kicked");
             }
             Some(Reply::Done(kicked))
+        }
+        Question::LiftFrom { swarm, viewer } => {
+            let named = id20_of(swarm).zip(id20_of(viewer));
+            let lifted = named.is_some_and(|(hash, id)| context.webtorrent.lift(hash, id));
+            Some(Reply::Done(lifted))
         }
         Question::Drain { node: of, over_ms } => {
             if *of != node {
@@ -216,10 +234,12 @@ fn see(sight: &Sight<'_>, question: &Question, node: &str) -> Reply {
         | Question::Told
         | Question::Kick(_)
         | Question::Bar(_)
+        | Question::Lift(_)
         | Question::Drain { .. }
         | Question::Swarms
         | Question::Swarm(_)
-        | Question::KickFrom { .. } => Reply::Done(false),
+        | Question::KickFrom { .. }
+        | Question::LiftFrom { .. } => Reply::Done(false),
     }
 }
 

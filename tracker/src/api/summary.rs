@@ -56,6 +56,9 @@ pub(crate) struct Node {
     /// WebTorrent viewers, each as often as it is in a swarm.
     pub(crate) webtorrent_viewers: usize,
     pub(crate) draining: bool,
+    /// Why it does not reach the other nodes, as far as that is known.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(crate) alone_because: String,
 }
 
 impl Node {
@@ -70,6 +73,10 @@ impl Node {
             connections: context.counters.connections.load(Ordering::Relaxed),
             webtorrent_viewers: context.webtorrent.viewers_len(),
             draining: context.is_draining(),
+            alone_because: context
+                .peers
+                .as_ref()
+                .map_or_else(String::new, |peers| peers.trouble()),
             ..Self::default()
         }
     }

@@ -16,8 +16,16 @@ pub struct ClusterConfig {
     /// and password, or a token, may stand before an `@`, the same in all addresses that have one, and
     /// percent-encoded.
     pub servers: Vec<String>,
-    /// A NATS credentials file.
+    /// A NATS credentials file: a user's JWT and the seed of its key.
     pub credentials: Option<PathBuf>,
+    /// Those who vouch for the NATS servers' certificates, PEM, in the place of the system's roots. With
+    /// them there is no connection without TLS.
+    pub authorities: Option<PathBuf>,
+    /// The node's certificate, for NATS servers that ask for one, PEM. With it there is no connection
+    /// without TLS.
+    pub certificate: Option<PathBuf>,
+    /// Its private key, PEM.
+    pub key: Option<PathBuf>,
     /// What the cluster's subjects begin with; different clusters may share NATS servers.
     pub subject: String,
     /// The node's name on the dashboard; a random one without it.
@@ -53,6 +61,9 @@ impl Default for ClusterConfig {
         Self {
             servers: Vec::new(),
             credentials: None,
+            authorities: None,
+            certificate: None,
+            key: None,
             subject: "shoal".into(),
             name: String::new(),
             url: String::new(),
@@ -76,6 +87,9 @@ impl ClusterConfig {
         let wrong = |what: &str| Err(Error::Config(format!("cluster.{what}")));
         if self.is_on() && !named {
             return wrong("servers need a name_key, the same on all nodes");
+        }
+        if self.certificate.is_some() != self.key.is_some() {
+            return wrong("certificate and key must both be set, or neither");
         }
         let plain = |c: u8| c.is_ascii_alphanumeric() || b"-_.".contains(&c);
         let dots = self.subject.split('.').any(str::is_empty);

@@ -1,7 +1,9 @@
 //! The connection to NATS, and the task that serves the router with it.
 
+mod secured;
 #[cfg(test)]
 mod tests;
+mod trouble;
 
 use std::{
     borrow::Cow,
@@ -32,6 +34,7 @@ use super::{
     router::{Outgoing, Router},
 };
 use crate::{Error, metrics::Counters, shard::Command};
+use trouble::Trouble;
 
 /// Messages that wait for NATS, here and in the client; more are dropped.
 const PUBLISH_MAX: usize = 1024;
@@ -76,6 +79,7 @@ pub(crate) struct Peers {
     me: NodeId,
     others: AtomicUsize,
     standing: AtomicU8,
+    trouble: Arc<Trouble>,
 }
 
 /// What a node does where one speaks for all.
@@ -113,7 +117,9 @@ pub(super) async fn connect(
         parsed.map_err(|error| wrong("servers", &error))
     });
     let servers = servers.collect::<Result<Vec<_>, _>>()?;
-    let options = options(config, &servers, counters).await?;
+    let trouble = Arc::new(Trouble::default());
+    let options = options(&servers, counters, &trouble)?;
+    let options = secured::secure(options, config, &servers).await?;
     let client = options.connect(servers).await;
     let client = client.map_err(|error| wrong("servers", &error))?;
     let subject = config.subject.clone();
@@ -130,6 +136,7 @@ pub(super) async fn connect(
         me,
         others: AtomicUsize::new(0),
         standing: AtomicU8::new(Standing::Listens as u8),
+        trouble,
     });
     let link = Link {
         client,
@@ -258,6 +265,11 @@ impl Peers {
         now.unwrap_or(Standing::Listens)
     }
 
+    /// Why NATS is not there, as far as that is known.
+    pub(crate) fn trouble(&self) -> String {
+        self.trouble.why()
+    }
+
     /// How many other nodes live.
     pub(crate) fn others_len(&self) -> usize {
         self.others.load(Ordering::Relaxed)
@@ -286,18 +298,19 @@ impl Peers {
     }
 }
 
-async fn options(
-    config: &ClusterConfig,
+fn options(
     servers: &[ServerAddr],
     counters: &Arc<Counters>,
+    trouble: &Arc<Trouble>,
 ) -> Result<ConnectOptions, Error> {
     let counters = Arc::clone(counters);
+    let (seen, known) = (Arc::clone(trouble), Arc::clone(trouble));
     let options = match identity_in(servers)? {
         None => ConnectOptions::new(),
         Some((user, Some(password))) => ConnectOptions::with_user_and_password(user, password),
         Some((token, None)) => ConnectOptions::with_token(token),
     };
-    let options = options
+    Ok(options
         .name("shoal tracker")
         .retry_on_initial_connect()
         .ping_interval(PING)
@@ -306,17 +319,15 @@ async fn options(
         .reconnect_delay_callback(|attempts| {
             Duration::from_millis(100 * attempts as u64).min(RETRY_MAX)
         })
+        // Called before each attempt; which server is next is the client's business.
+        .reconnect_to_server_callback(move |servers, _| {
+            seen.on_attempt(&servers);
+            std::future::ready(None)
+        })
         .event_callback(move |event| {
-            on_event(&event, &counters);
+            on_event(&event, &counters, &known);
             std::future::ready(())
-        });
-    match &config.credentials {
-        None => Ok(options),
-        Some(path) => {
-            let options = options.credentials_file(path).await;
-            options.map_err(|error| wrong("credentials", &error))
-        }
-    }
+        }))
 }
 
 /// The user and password, or the token alone, that stand in the servers' addresses. The client itself
@@ -349,9 +360,10 @@ fn unescape(text: &str) -> Option<String> {
     unescaped.filter(|_| is_right).map(Cow::into_owned)
 }
 
-fn on_event(event: &Event, counters: &Counters) {
+fn on_event(event: &Event, counters: &Counters, trouble: &Trouble) {
     match event {
         Event::Connected => {
+            trouble.on_connected();
             Counters::set(&counters.cluster_connected, 1);
             tracing::info!("NATS is there: nodes find each other");
         }
@@ -365,6 +377,8 @@ fn on_event(event: &Event, counters: &Counters) {
             Counters::add(&counters.cluster_dropped);
             tracing::warn!("messages of other nodes are dropped: too many wait");
         }
+        // An attempt has failed: `trouble` says which and why.
+        Event::ClientError(error) => tracing::debug!(%error, "NATS"),
         other => tracing::warn!(event = %other, "NATS"),
     }
 }

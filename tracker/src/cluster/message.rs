@@ -1,10 +1,13 @@
 //! What nodes say to each other: `docs/protocol/cluster.md`. Bytes that come from NATS are read
 //! like those of viewers: bounded, and refused without harm.
 
+pub(super) mod spent;
+#[cfg(test)]
+mod tests;
 pub(super) mod words;
 
 use swarm_core::{
-    directory::{Joined, Location, Network, P2pMode},
+    directory::{Joined, Location, Network, P2pMode, Spent},
     id::{PeerId, StreamId},
     limits::{STUN_MAX, TEXT_LEN_MAX, TRACKER_FRAME_LEN_MAX},
     wire::{
@@ -18,15 +21,18 @@ use crate::{kicked::BearerMark, shard::Join, sink::Sink};
 use words::GuestWords;
 
 /// The version that this node speaks; others are not understood.
-pub(super) const VERSION: u8 = 3;
+pub(super) const VERSION: u8 = 4;
 /// Longest message, in bytes; below the 1 MiB that NATS servers take.
 pub(super) const MESSAGE_LEN_MAX: usize = 256 * 1024;
 /// Longest name of an ISP or a site, in bytes.
 pub(super) const PLACE_LEN_MAX: usize = 100;
+/// Failed pairs of a viewer that its next owner is told of.
+pub(super) const APART_MAX: usize = 16;
 
 const HELLO: u8 = 0x01;
 const BYE: u8 = 0x02;
 const ENTRIES: u8 = 0x03;
+const SPENT: u8 = 0x04;
 
 const JOIN: u8 = 0x11;
 const SAY: u8 = 0x12;
@@ -50,6 +56,8 @@ pub(super) struct Remote {
 pub(super) enum Broadcast {
     Hello(Hello),
     Bye(NodeId),
+    /// What addresses have used of what they may learn, by the streams that this node runs.
+    Spent(NodeId, Vec<Spent>),
 }
 
 /// A viewer, on its way to the owner of its stream.
@@ -62,6 +70,8 @@ pub(super) struct Arrival {
     /// What the operator calls its site.
     pub(super) site: Option<String>,
     pub(super) stun: Vec<String>,
+    /// Those with whom it could not link.
+    pub(super) apart: Vec<PeerId>,
 }
 
 /// One thing that a node says to another.
@@ -115,6 +125,11 @@ impl Broadcast {
                 out.u8(BYE);
                 out.u64(node.0);
             }
+            Self::Spent(node, spent) => {
+                out.u8(SPENT);
+                out.u64(node.0);
+                spent::encode(spent, &mut out);
+            }
         }
         out.into_vec()
     }
@@ -150,6 +165,7 @@ impl Broadcast {
                 })
             }
             BYE => Self::Bye(NodeId(reader.u64()?)),
+            SPENT => Self::Spent(NodeId(reader.u64()?), spent::decode(&mut reader)?),
             kind => return Err(DecodeError::UnknownKind(kind)),
         };
         reader.finish()?;
@@ -257,6 +273,15 @@ impl<'a> Entry<'a> {
 }
 
 impl Arrival {
+    /// It could not link with that one: its next owner is to know.
+    pub(super) fn keep_apart(&mut self, peer: PeerId) {
+        self.apart.retain(|other| *other != peer);
+        if self.apart.len() >= APART_MAX {
+            self.apart.remove(0);
+        }
+        self.apart.push(peer);
+    }
+
     /// What the shard is told.
     pub(super) fn into_join(self, outgoing: Sink) -> Join {
         Join {
@@ -265,6 +290,7 @@ impl Arrival {
             isp: self.isp,
             bearer: self.bearer,
             stun: self.stun,
+            apart: self.apart,
             outgoing,
         }
     }
@@ -281,6 +307,10 @@ impl Arrival {
         out.u8(self.stun.len().min(STUN_MAX) as u8);
         for server in self.stun.iter().take(STUN_MAX) {
             out.blob(server.as_bytes());
+        }
+        out.u8(self.apart.len().min(APART_MAX) as u8);
+        for peer in self.apart.iter().take(APART_MAX) {
+            out.u64(peer.0);
         }
         // The rest is what the viewer said itself, in its own words.
         let mut frame = Vec::new();
@@ -310,6 +340,10 @@ impl Arrival {
         let stun = (0..count)
             .map(|_| reader.text("stun", TEXT_LEN_MAX).map(str::to_owned))
             .collect::<Result<_, _>>()?;
+        let count = reader.count("apart", APART_MAX)?;
+        let apart = (0..count)
+            .map(|_| reader.u64().map(PeerId))
+            .collect::<Result<_, _>>()?;
         let frame = reader.blob("join", TRACKER_FRAME_LEN_MAX)?;
         let ViewerMsg::Join(join) = ViewerMsg::decode(frame)? else {
             return Err(DecodeError::OutOfRange("join"));
@@ -331,6 +365,7 @@ impl Arrival {
             isp,
             site,
             stun,
+            apart,
         })
     }
 }
@@ -402,185 +437,5 @@ fn flag(reader: &mut Reader<'_>) -> Result<bool, DecodeError> {
         0 => Ok(false),
         1 => Ok(true),
         _ => Err(DecodeError::OutOfRange("flag")),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use swarm_core::{
-        directory::ConnId,
-        id::TrackId,
-        wire::tracker::{Nat, ViewerFlags},
-    };
-
-    fn arrival() -> Arrival {
-        Arrival {
-            joined: Joined {
-                conn: ConnId(0),
-                peer: PeerId(77),
-                resumed: true,
-                stream: StreamId([9; 16]),
-                track: TrackId(5),
-                flags: ViewerFlags::NATIVE,
-                nat: Nat::Cone,
-                upload_kbps: 4_321,
-                network: Network {
-                    address: u128::MAX - 5,
-                    asn: 64_601,
-                    country: *b"DE",
-                    location: Some(Location {
-                        lat_centideg: -5_252,
-                        lon_centideg: 1_340,
-                    }),
-                    site: Some(3),
-                    local_only: true,
-                    mode: P2pMode::Leech,
-                },
-            },
-            bearer: BearerMark::new(u64::MAX - 9),
-            isp: Some("Isarnetz".into()),
-            site: Some("headquarters".into()),
-            stun: vec!["192.0.2.1:3478".into()],
-        }
-    }
-
-    fn entries() -> Vec<Entry<'static>> {
-        let remote = Remote { conn: 8, turn: 2 };
-        vec![
-            Entry::Join(remote, Box::new(arrival())),
-            Entry::Say(remote, b"words"),
-            Entry::Left(remote),
-            Entry::Lost(remote),
-            Entry::Tell {
-                to: remote,
-                droppable: true,
-                frame: b"frame",
-            },
-            Entry::Close(remote),
-            Entry::Unknown(remote),
-            Entry::Guest(
-                7,
-                GuestWords::Say {
-                    network: arrival().joined.network,
-                    text: "{}",
-                },
-            ),
-            Entry::Guest(
-                7,
-                GuestWords::Enter {
-                    network: Network::default(),
-                    member: ([1; 20], [0xff; 20]),
-                    complete: true,
-                },
-            ),
-            Entry::Guest(7, GuestWords::Left(([2; 20], [3; 20]))),
-            Entry::Guest(
-                u64::MAX,
-                GuestWords::Tell {
-                    droppable: true,
-                    text: "{\"action\":\"announce\"}",
-                },
-            ),
-            Entry::Guest(0, GuestWords::Close { code: 1008 }),
-            Entry::Guest(8, GuestWords::Probe),
-        ]
-    }
-
-    fn hello() -> Broadcast {
-        Broadcast::Hello(Hello {
-            node: NodeId(1),
-            name: "fra-1".into(),
-            url: "wss://fra-1.example/".into(),
-            draining: true,
-            viewers: 12,
-            splits: vec![StreamId([1; 16])],
-            big: vec![(StreamId([2; 16]), 70_000)],
-        })
-    }
-
-    fn read(bytes: &[u8]) -> Result<Vec<Entry<'_>>, DecodeError> {
-        let (_, mut reader) = open(bytes)?;
-        let mut found = Vec::new();
-        while let Some(entry) = Entry::next(&mut reader)? {
-            found.push(entry?);
-        }
-        Ok(found)
-    }
-
-    #[test]
-    fn what_is_written_is_read() {
-        let mut message = begin(NodeId(4));
-        for entry in entries() {
-            entry.encode(&mut message);
-        }
-        assert_eq!(open(&message).unwrap().0, NodeId(4));
-        assert_eq!(read(&message).unwrap(), entries());
-        for broadcast in [hello(), Broadcast::Bye(NodeId(u64::MAX))] {
-            assert_eq!(Broadcast::decode(&broadcast.encode()), Ok(broadcast));
-        }
-    }
-
-    #[test]
-    fn what_is_cut_or_of_another_version_is_refused() {
-        let mut message = begin(NodeId(4));
-        arrival_message(&mut message);
-        for len in 0..message.len() {
-            // The empty list of entries is the only shorter message that is whole.
-            assert_eq!(read(&message[..len]).is_ok(), len == 10, "{len}");
-        }
-        let whole = hello().encode();
-        for len in 0..whole.len() {
-            assert!(Broadcast::decode(&whole[..len]).is_err(), "{len}");
-        }
-        for bytes in [&mut message, &mut whole.clone()] {
-            bytes[0] = VERSION + 1;
-            assert!(read(bytes).is_err() && Broadcast::decode(bytes).is_err());
-        }
-    }
-
-    #[test]
-    fn words_that_are_no_text_harm_nothing_behind_them() {
-        let mut message = begin(NodeId(4));
-        let text = "a bad offer";
-        let tell = GuestWords::Tell {
-            droppable: true,
-            text,
-        };
-        Entry::Guest(7, tell).encode(&mut message);
-        *message.last_mut().unwrap() = 0xff;
-        let network = arrival().joined.network;
-        Entry::Guest(7, GuestWords::Say { network, text }).encode(&mut message);
-        *message.last_mut().unwrap() = 0xff;
-        Entry::Guest(8, GuestWords::Probe).encode(&mut message);
-        let (_, mut reader) = open(&message).unwrap();
-        let mut next = || Entry::next(&mut reader).unwrap();
-        for _ in 0..2 {
-            assert_eq!(next(), Some(Err(DecodeError::OutOfRange("text"))));
-        }
-        let probe = Entry::Guest(8, GuestWords::Probe);
-        assert_eq!((next(), next()), (Some(Ok(probe)), None));
-    }
-
-    #[test]
-    fn changed_bytes_never_panic() {
-        let mut message = begin(NodeId(4));
-        for entry in entries() {
-            entry.encode(&mut message);
-        }
-        for whole in [message, hello().encode()] {
-            for at in 0..whole.len() {
-                for value in [0, 1, 0x7f, 0x80, 0xff] {
-                    let mut bytes = whole.clone();
-                    bytes[at] = value;
-                    let _ = (read(&bytes), Broadcast::decode(&bytes));
-                }
-            }
-        }
-    }
-
-    fn arrival_message(message: &mut Vec<u8>) {
-        let remote = Remote { conn: 8, turn: 2 };
-        Entry::Join(remote, Box::new(arrival())).encode(message);
     }
 }

@@ -1,7 +1,9 @@
 //! Brings viewers and the owners of their streams together, wherever either is. No socket: what is
 //! to be sent is collected, and sent by `link`.
 
+mod heartbeat;
 mod owning;
+mod spending;
 #[cfg(test)]
 mod tests;
 
@@ -15,15 +17,14 @@ use std::{
 use bytes::Bytes;
 use swarm_core::{
     directory::ConnId,
-    id::StreamId,
-    wire::tracker::{TrackerMsg, ViewerMsg},
+    wire::tracker::{LinkOutcome, TrackerMsg, ViewerMsg},
 };
 use tokio::time::Instant;
 
 use super::{
     Swarms, Visitors,
     guests::Post,
-    members::{BIG_MAX, Hello, Members, NodeId},
+    members::{Members, NodeId},
     message::{self, Arrival, Broadcast, Entry, PLACE_LEN_MAX, Remote},
 };
 use crate::{
@@ -33,6 +34,7 @@ use crate::{
     shard::{Command, Join},
     sink::Sink,
 };
+use spending::Spending;
 
 /// A message to another node is sent on when it is this long, in bytes.
 const MESSAGE_LEN: usize = 48 * 1024;
@@ -86,6 +88,7 @@ pub(super) struct Router {
     heartbeat_at_ms: u64,
     goodbye: Goodbye,
     swarms: Swarms,
+    spending: Spending,
     counters: Arc<Counters>,
     to_shard: Vec<Command>,
     to_nodes: BTreeMap<NodeId, Vec<u8>>,
@@ -133,6 +136,7 @@ impl Router {
             farewell: None,
             heartbeat_at_ms: 0,
             swarms,
+            spending: Spending::default(),
             counters,
             to_shard: Vec::new(),
             to_nodes: BTreeMap::new(),
@@ -192,6 +196,11 @@ impl Router {
                 outcome,
                 rtt_ms,
             } => {
+                if outcome == LinkOutcome::Failed
+                    && let Some(local) = self.locals.get_mut(&conn)
+                {
+                    local.arrival.keep_apart(peer);
+                }
                 let message = ViewerMsg::Link {
                     peer,
                     outcome,
@@ -219,6 +228,7 @@ impl Router {
                 if new {
                     tracing::info!(%node, %name, "a node has joined the cluster");
                     self.say_hello();
+                    self.spending.tell_all_again();
                 }
                 if changed {
                     self.places.set_nodes(self.members.places());
@@ -233,6 +243,7 @@ impl Router {
                     self.rebalance();
                 }
             }
+            Ok(Broadcast::Spent(node, spent)) => self.handle_spent(node, spent),
             Err(error) => self.on_bad_message(&error),
         }
     }
@@ -256,42 +267,6 @@ impl Router {
     /// An entry of this node's facade for another node.
     pub(super) fn handle_post(&mut self, post: &Post) {
         self.append(post.to, |message| message.extend_from_slice(&post.entry));
-    }
-
-    pub(super) fn handle_tick(&mut self) {
-        let now = Instant::now();
-        let due = self.farewell.as_mut().map(|f| f.due(now));
-        for conn in due.unwrap_or_default() {
-            if let Some(local) = self.locals.get(&conn) {
-                self.goodbye.say(&local.sink);
-            }
-        }
-        let now_ms = self.now_ms();
-        if now_ms < self.heartbeat_at_ms {
-            return;
-        }
-        self.heartbeat_at_ms = now_ms + self.heartbeat_ms;
-        let lost = self.members.expire(now_ms);
-        let mut changed = !lost.is_empty();
-        if changed {
-            self.places.set_nodes(self.members.places());
-        }
-        for node in lost {
-            tracing::warn!(%node, "a node of the cluster is lost");
-            self.on_node_lost(node);
-        }
-        let counts = self.count_streams();
-        changed |= self.members.decide_splits(now_ms, &counts);
-        if changed {
-            self.rebalance();
-        }
-        self.ask_again(now_ms);
-        self.sweep(now_ms);
-        self.say_hello();
-        let nodes = self.members.others().count() as u64 + 1;
-        Counters::set(&self.counters.cluster_nodes, nodes);
-        let visits = self.visits.len() as u64;
-        Counters::set(&self.counters.cluster_visitors, visits);
     }
 
     /// The end of this node: its viewers are told to come back, the other nodes that it is gone.
@@ -321,6 +296,7 @@ impl Router {
                 .map(|(_, name)| name)
                 .filter(|name| name.len() <= PLACE_LEN_MAX),
             stun: join.stun,
+            apart: join.apart,
         };
         let local = Local {
             owner: self.owner_of(&arrival),
@@ -492,50 +468,6 @@ impl Router {
         if count > 0 {
             tracing::info!(viewers = count, "viewers have got other owners");
         }
-    }
-
-    fn ask_again(&mut self, now_ms: u64) {
-        let mut due = Vec::new();
-        while let Some(next) = self.unanswered.peek()
-            && next.0.0 <= now_ms
-        {
-            due.extend(self.unanswered.pop());
-        }
-        for (_, conn, turn) in due {
-            let local = self.locals.get_mut(&conn);
-            if let Some(local) = local.filter(|l| l.turn == turn && !l.answered) {
-                local.repeats += 1;
-                Counters::add(&self.counters.cluster_rejoins);
-                self.enter(conn);
-            }
-        }
-    }
-
-    fn say_hello(&mut self) {
-        let from = self.members.big_from();
-        let counts = self.count_streams().into_iter();
-        let mut big: Vec<_> = counts.filter(|(_, viewers)| *viewers >= from).collect();
-        big.sort_unstable_by_key(|(_, viewers)| Reverse(*viewers));
-        big.truncate(BIG_MAX);
-        let hello = Hello {
-            node: self.me,
-            name: self.name.clone(),
-            url: self.url.clone(),
-            draining: self.members.draining(),
-            viewers: self.locals.len() as u32,
-            splits: self.members.splits().collect(),
-            big,
-        };
-        let bytes = Broadcast::Hello(hello).encode();
-        self.outbox.push(Outgoing::ToAll(bytes));
-    }
-
-    fn count_streams(&self) -> BTreeMap<StreamId, u32> {
-        let mut counts = BTreeMap::new();
-        for local in self.locals.values() {
-            *counts.entry(local.arrival.joined.stream).or_default() += 1;
-        }
-        counts
     }
 
     fn owner_of(&self, arrival: &Arrival) -> NodeId {

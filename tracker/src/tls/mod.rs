@@ -66,7 +66,7 @@ impl Acceptor {
             };
         };
         let files = vec![chain.clone(), key.clone()];
-        let live = Live::open("TLS certificate", files, move || read(&chain, &key))?;
+        let live = Live::open("TLS certificate", files, move || read("tls", &chain, &key))?;
         let live = Arc::new(live);
         reloader.add(Arc::clone(&live) as _);
         let broken = |error: rustls::Error| Error::Config(format!("tls: {error}"));
@@ -106,8 +106,12 @@ impl Acceptor {
     }
 }
 
-fn read(chain: &Path, key: &Path) -> Result<CertifiedKey, Error> {
-    let wrong = |path: &Path, why: String| Error::Config(format!("tls: {}: {why}", path.display()));
+/// A certificate chain and its key; `section` is what errors call them.
+pub(crate) fn read(section: &str, chain: &Path, key: &Path) -> Result<CertifiedKey, Error> {
+    let wrong = |path: &Path, why: String| {
+        let path = path.display();
+        Error::Config(format!("{section}: {path}: {why}"))
+    };
     let certificates = CertificateDer::pem_file_iter(chain)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
         .map_err(|error| wrong(chain, error.to_string()))?;

@@ -276,6 +276,12 @@ impl<L: Clone> Swarms<L> {
         Some(link)
     }
 
+    /// Ends the refusal of a viewer that was kicked. Whether there was one.
+    pub(super) fn lift(&mut self, now_s: u32, info_hash: InfoHash, id: Id20) -> bool {
+        let until_s = self.kicked.remove(&(info_hash, id));
+        until_s.is_some_and(|until_s| until_s > now_s)
+    }
+
     pub(super) fn get(&self, info_hash: InfoHash) -> Option<&Swarm<L>> {
         self.swarms.get(&info_hash)
     }

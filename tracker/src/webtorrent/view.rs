@@ -145,4 +145,9 @@ impl Facade {
         }
         kicked.is_some()
     }
+
+    /// Lets a viewer in again that was kicked. Whether it was.
+    pub(crate) fn lift(&self, hash: InfoHash, id: Id20) -> bool {
+        self.swarms(hash).lift(self.now_s(), hash, id)
+    }
 }

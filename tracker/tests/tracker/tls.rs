@@ -9,10 +9,12 @@ use rustls::{
     pki_types::{CertificateDer, ServerName},
 };
 use tempfile::TempDir;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpSocket,
+};
 use tokio_rustls::{TlsConnector, client::TlsStream};
-use tracker::TlsConfig;
-
-type Secured = WebSocketStream<TlsStream<TcpStream>>;
+use tracker::{SwarmConfig, TlsConfig};
 
 /// A new certificate for `localhost` in the folder; what clients trust.
 fn certify(folder: &Path) -> CertificateDer<'static> {
@@ -89,7 +91,10 @@ fn client_config(
         .with_no_client_auth()
 }
 
-async fn join_by(tracker: &Tracker, stream: TlsStream<TcpStream>) -> Secured {
+async fn join_by<S>(tracker: &Tracker, stream: S) -> WebSocketStream<S>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let request = tracker.request("/shoal", &[]).unwrap();
     let (mut socket, _) = tokio_tungstenite::client_async(request, stream)
         .await
@@ -105,7 +110,7 @@ async fn join_by(tracker: &Tracker, stream: TlsStream<TcpStream>) -> Secured {
     socket
 }
 
-async fn next(socket: &mut Secured) -> Bytes {
+async fn next<S: AsyncRead + AsyncWrite + Unpin>(socket: &mut WebSocketStream<S>) -> Bytes {
     loop {
         let message = timeout(PATIENCE, socket.next()).await.unwrap();
         if let Message::Binary(bytes) = message.unwrap().unwrap() {
@@ -145,6 +150,97 @@ async fn viewers_meet_and_signal_over_both_versions_of_tls() {
     a.close(None).await.unwrap();
     while let Some(Ok(_)) = timeout(PATIENCE, a.next()).await.unwrap() {}
     tracker.stop().await;
+}
+
+/// Signals to a viewer until the network takes no more of them, then neighbours that come and go, of whom
+/// it must hear: that is more than its queue takes.
+async fn flood(tracker: &Tracker, from: &mut Viewer, to: PeerId) {
+    let payload = &[0; 2048][..];
+    let signal = ViewerMsg::Signal { to, payload };
+    let counts = async || {
+        let passed = tracker.metric("signals_total").await;
+        (passed, tracker.metric("signals_dropped_total").await)
+    };
+    let ((mut passed, mut lost), mut rounds_lost) = (counts().await, 0);
+    for _ in 0..10_000 {
+        for _ in 0..16 {
+            from.send(&signal).await;
+        }
+        let all = passed + lost + 16;
+        let before = passed;
+        while passed + lost < all {
+            (passed, lost) = counts().await;
+        }
+        rounds_lost = if passed == before { rounds_lost + 1 } else { 0 };
+        if rounds_lost == 10 {
+            break;
+        }
+    }
+    assert_eq!(rounds_lost, 10, "the queue is not bounded");
+    let mut neighbours = 0;
+    while tracker.metric("slow_readers_total").await == 0 {
+        for _ in 0..50 {
+            let (mut other, ..) = tracker.join().await;
+            other.send(&ViewerMsg::Leave).await;
+        }
+        neighbours += 50;
+        assert!(neighbours < 5_000, "it is never given up");
+    }
+}
+
+/// A connection of somebody who does not read comes to be closed, and others are served.
+async fn is_given_up<S: AsyncRead + AsyncWrite + Unpin>(
+    config: Config,
+    secure: impl AsyncFn(TcpStream) -> S,
+) {
+    let tracker = start(config).await;
+    let (mut a, ..) = tracker.join().await;
+    let tcp = TcpSocket::new_v4().unwrap();
+    // As little as the system lets wait.
+    tcp.set_recv_buffer_size(4096).unwrap();
+    let tcp = tcp.connect(tracker.address).await.unwrap();
+    let slow = join_by(&tracker, secure(tcp).await).await;
+    let name = a.introduction().await.peer;
+    flood(&tracker, &mut a, name).await;
+    let (mut b, ..) = tracker.join().await;
+    b.introduction().await;
+    drop(slow);
+    tracker.stop().await;
+}
+
+#[tokio::test]
+async fn who_does_not_read_is_closed_with_tls_as_without() {
+    let (_folder, certificate, config) = secured();
+    let limits = LimitsConfig {
+        signals_burst: 1_000_000,
+        signals_per_s: 1_000_000,
+        joins_burst: 1_000_000,
+        bytes_burst: u32::MAX,
+        bytes_per_address_burst: u32::MAX,
+        queue_bytes_max: 16 * 1024,
+        ..limits()
+    };
+    let swarm = SwarmConfig {
+        introductions_burst: u16::MAX,
+        ..config.swarm.clone()
+    };
+    let config = Config {
+        limits,
+        swarm,
+        // The others come without TLS.
+        trusted_proxies: vec!["127.0.0.1/32".parse().unwrap()],
+        ..config
+    };
+    Box::pin(is_given_up(config.clone(), async |tcp| tcp)).await;
+    let provider = rustls::crypto::ring::default_provider();
+    let client = client_config(&certificate, provider, &[&rustls::version::TLS13]);
+    let client = Arc::new(client);
+    let secure = async |tcp| {
+        let name = ServerName::try_from("localhost").unwrap();
+        let connector = TlsConnector::from(Arc::clone(&client));
+        connector.connect(name, tcp).await.unwrap()
+    };
+    Box::pin(is_given_up(config, secure)).await;
 }
 
 #[tokio::test]

@@ -110,8 +110,12 @@ async fn a_kicked_viewer_is_closed_and_its_id_refused() {
     // Others are not concerned.
     b.send(&announce("b", &["o"])).await;
     assert_eq!(b.next().await["complete"], 0);
-    let (_, swarm) = tracker.ask("GET", &swarm, "").await;
-    assert_eq!(swarm["viewers"], 1);
+    let (_, seen) = tracker.ask("GET", &swarm, "").await;
+    assert_eq!(seen["viewers"], 1);
+    // It was a mistake.
+    assert_eq!(tracker.ask("DELETE", &path, "").await.0, 200);
+    assert_eq!(tracker.ask("DELETE", &path, "").await.0, 404);
+    tracker.announced("a").await;
     tracker.stop().await;
 }
 

@@ -62,6 +62,118 @@ fn who_joins_again_and_again_learns_no_more_than_its_address_may() {
     assert!(world.pairs(honest).len() > 10, "others are not concerned");
 }
 
+/// Joins again and again from address 1, each time before somebody new comes. How many introductions that
+/// has brought.
+fn collect(world: &mut World, times: u128, others_from: u128) -> usize {
+    let told_from = world.told.len();
+    for i in 0..times {
+        let nosy = world.join(network(1, 0, 1));
+        world.join(network(1, 0, others_from + i));
+        let conn = world.conn(nosy);
+        world.handle(Input::Left(conn));
+        world.now = world.now.plus_ms(10);
+    }
+    let here = &world.of_address[&1];
+    // Who is told again of somebody that it knows learns nothing.
+    let told = world.told[told_from..]
+        .iter()
+        .filter_map(|action| match action {
+            Action::Introduce { conn, introduction } => Some((*conn, introduction.peer)),
+            _ => None,
+        });
+    let told: BTreeSet<_> = told.filter(|(conn, _)| here.contains(conn)).collect();
+    told.len()
+}
+
+#[test]
+fn another_directory_of_the_tracker_gives_an_address_no_more_than_it_has_left() {
+    let policy = || Policy {
+        introductions_burst: 20,
+        introductions_per_hour: 10,
+        ..Policy::default()
+    };
+    let (mut old, mut new) = (World::new(policy()), World::new(policy()));
+    // As much as three viewers may have.
+    assert_eq!(collect(&mut old, 100, 1_000), 3 * 20);
+    let (spent, _) = old.directory.spent_since(None);
+    let is_told = |spent: &&Spent| spent.address == 1;
+    assert!(spent.iter().find(is_told).is_some_and(|s| s.used > 240));
+    // Whether it has viewers there already or not.
+    let known = new.join(network(1, 0, 1));
+    new.handle(Input::Spent(&spent));
+    let conn = new.conn(known);
+    new.handle(Input::Left(conn));
+    let mut fresh = World::new(policy());
+    fresh.handle(Input::Spent(&spent));
+    for world in [&mut new, &mut fresh] {
+        let more = collect(world, 100, 5_000);
+        assert!(more <= 4, "less than a step: {more}");
+    }
+    let honest = fresh.join(network(1, 0, 2));
+    for other in 3..8 {
+        fresh.join(network(1, 0, other));
+    }
+    assert!(!fresh.pairs(honest).is_empty(), "others are not concerned");
+    // What three viewers earn in an hour is to be had.
+    fresh.now = fresh.now.plus_ms(3_600_000);
+    let again = collect(&mut fresh, 100, 9_000);
+    assert!((25..=31).contains(&again), "{again}");
+}
+
+#[test]
+fn a_large_household_that_moves_has_the_same_share_left_with_all_its_viewers() {
+    let policy = Policy {
+        introductions_burst: 30,
+        introductions_per_hour: 0,
+        ..Policy::default()
+    };
+    let mut world = World::new(policy);
+    // 7 of 10 are used.
+    let spent = [Spent {
+        address: 1,
+        used: 178,
+    }];
+    world.handle(Input::Spent(&spent));
+    for track in 1_000..1_008 {
+        let mut join = |address: u128| {
+            let mut joined = world.joined(network(1, 0, address));
+            joined.track = TrackId(track);
+            world.admit(&joined);
+        };
+        // They do not know each other: each plays something else.
+        join(1);
+        (0..40).for_each(|i| join(u128::from(track) * 100 + i));
+    }
+    let learned = addresses_learned(&world, 1).len();
+    // Ten times thirty, of which 77 parts of 255 are left.
+    assert!((80..=90).contains(&learned), "{learned}");
+}
+
+#[test]
+fn a_viewer_that_moves_is_not_introduced_to_those_with_whom_it_could_not_link() {
+    let mut world = World::new(Policy::default());
+    let others = world.join_many(4, network(1, 0, 0));
+    let joined = world.joined(network(1, 0, 0));
+    let apart = &[others[0], PeerId(1)];
+    let told = world.handle(Input::Moved {
+        joined: &joined,
+        apart,
+    });
+    let met = told.iter().filter_map(|action| match action {
+        Action::Introduce { conn, introduction } if *conn == joined.conn => Some(introduction.peer),
+        _ => None,
+    });
+    let expected: BTreeSet<PeerId> = others[1..].iter().copied().collect();
+    assert_eq!(met.collect::<BTreeSet<_>>(), expected);
+    // Nor the other way round, when the one that failed comes later.
+    let mut late = world.joined(network(1, 0, 0));
+    late.peer = PeerId(1);
+    world.admit(&late);
+    let met: Vec<PeerId> = world.pairs(PeerId(1)).iter().map(|p| p.peer).collect();
+    assert_eq!(met.len(), 4);
+    assert!(!met.contains(&joined.peer));
+}
+
 #[test]
 fn a_household_does_not_use_up_its_ration_on_itself() {
     let policy = Policy {

@@ -1,12 +1,12 @@
 use super::*;
 use crate::{
-    cluster::{Output, Visitor, Words, guests::Guests},
+    cluster::{Output, Visitor, Words, guests::Guests, members::Hello},
     reload::Reloader,
     webtorrent::Facade,
 };
 use swarm_core::{
     directory::{Joined, Network},
-    id::{PeerId, TrackId},
+    id::{PeerId, StreamId, TrackId},
     wire::tracker::{Introduction, Nat, ViewerFlags, Welcome},
 };
 use tokio::sync::mpsc;
@@ -102,6 +102,7 @@ fn a_viewer_whose_welcome_was_lost_is_asked_for_again_and_less_and_less_often() 
         site: None,
         bearer: None,
         stun: Vec::new(),
+        apart: Vec::new(),
         outgoing: Sink::There(Visitor {
             conn,
             from: visitors,
@@ -152,6 +153,7 @@ fn a_viewer_for_which_its_owner_has_no_room_is_turned_away() {
             isp: None,
             site: None,
             stun: Vec::new(),
+            apart: Vec::new(),
         };
         Entry::Join(Remote { conn, turn: 1 }, Box::new(arrival)).encode(&mut bytes);
         router.handle_message(&bytes);

@@ -55,7 +55,7 @@ impl Hellos {
 impl Hello {
     /// `docs/protocol/cluster.md`, "Encoding"; nothing if it is something else.
     fn read(bytes: &[u8]) -> Option<Self> {
-        let (&[3, 0x01], rest) = bytes.split_first_chunk::<2>()? else {
+        let (&[4, 0x01], rest) = bytes.split_first_chunk::<2>()? else {
             return None;
         };
         let (node, rest) = rest.split_first_chunk()?;

@@ -29,11 +29,15 @@ async fn a_kicked_viewer_does_not_come_back_by_another_node() {
         let token = token.as_bytes();
         Roamer::come(node, Join { token, ..join() }, &home).await
     };
+    let mut cleo = None;
     // At the node that runs the stream, and at another one.
     for (at, name) in [(0, "anna"), (1, "cleo"), (2, "dora")] {
         let token = token_of(name);
         let viewer = come(&nodes[at], &token).await;
         eventually("a welcome", async || viewer.heard().name.is_some()).await;
+        if name == "cleo" {
+            cleo = Some(viewer.name());
+        }
         let path = format!("/api/viewers/{}/kick", viewer.name());
         assert_eq!(nodes[(at + 1) % 3].post(&path, "").await, 200);
         eventually("it is turned away", async || viewer.heard().closed).await;
@@ -47,6 +51,14 @@ async fn a_kicked_viewer_does_not_come_back_by_another_node() {
     for node in &nodes {
         let viewer = come(node, &bert).await;
         eventually("a welcome", async || viewer.heard().name.is_some()).await;
+    }
+    // One of them was sent away by mistake: any node lets her in again, and so do all.
+    let lifted = format!("/api/viewers/{}/kick", cleo.expect("she was there"));
+    assert_eq!(nodes[2].delete(&lifted).await, 200);
+    for node in &nodes {
+        let again = come(node, &token_of("cleo")).await;
+        eventually("a welcome", async || again.heard().name.is_some()).await;
+        assert_eq!(node.delete(&lifted).await, 404);
     }
     // Those that stay know it, whichever of them runs the stream then.
     nodes.remove(0).kill();

@@ -4,6 +4,7 @@ mod hellos;
 mod kicks;
 mod nats;
 mod nodes;
+mod owners;
 mod splits;
 mod swarms;
 mod webhooks;
@@ -243,7 +244,7 @@ async fn rubbish_from_nats_is_counted_and_does_no_harm() {
     let node = format!("shoal.node.{id}");
     let mut sent = 0;
     for subject in ["shoal.all", &node] {
-        for bytes in [&b""[..], b"\x01", b"\x03\x01", b"\x01\xff", &[0xff; 5_000]] {
+        for bytes in [&b""[..], b"\x01", b"\x04\x01", b"\x01\xff", &[0xff; 5_000]] {
             let published = client.publish(subject.to_owned(), bytes.into());
             published.await.unwrap();
             sent += 1;

@@ -163,6 +163,10 @@ impl Node {
         self.tracker.exchange("POST", path, &bearer(), body).await.0
     }
 
+    pub(super) async fn delete(&self, path: &str) -> u16 {
+        self.tracker.exchange("DELETE", path, &bearer(), "").await.0
+    }
+
     pub(super) async fn metric(&self, name: &str) -> u64 {
         let (_, _, body) = self.tracker.get("/metrics", &bearer()).await;
         let name = format!("shoal_tracker_{name} ");
