@@ -98,7 +98,44 @@ pub(super) enum Reply {
 
 /// What this node answers; `None` if it stops.
 async fn answer_here(context: &Arc<Context>, question: &Question) -> Option<Reply> {
-    let node = context.node.id.clone();
+    let node = &context.node.id;
+    match question {
+        Question::Kick(_)
+        | Question::Bar(_)
+        | Question::Lift(_)
+        | Question::KickFrom { .. }
+        | Question::LiftFrom { .. } => send_away(context, question).await,
+        Question::Swarms => Some(Reply::Swarms(SwarmList::new(context.webtorrent.lines()))),
+        Question::Swarm(hex) => {
+            let found = id20_of(hex).and_then(|hash| context.webtorrent.detail(hash, node));
+            Some(Reply::Swarm(found.map(Box::new)))
+        }
+        Question::Drain { node: of, over_ms } => {
+            if of != node {
+                return Some(Reply::Done(false));
+            }
+            let over = over_ms.map(|ms| Duration::from_millis(ms).min(DRAIN_MAX));
+            context.drain(over).await?;
+            Some(Reply::Done(true))
+        }
+        Question::Mesh { node: Some(of), .. } if of != node => Some(Reply::Mesh(None)),
+        Question::Told => Some(Reply::Told(context.told().clone())),
+        Question::Nodes => {
+            let mut about = Node::of(context);
+            let seen = look(context, move |sight| {
+                about.viewers = sight.directory.viewers_len();
+                about.groups = sight.directory.groups_len();
+                about.streams = sight.directory.streams().count();
+                about
+            });
+            Some(Reply::Nodes(vec![seen.await?]))
+        }
+        _ => look_again(context, question).await,
+    }
+}
+
+/// Who is sent away, and who may come back.
+async fn send_away(context: &Arc<Context>, question: &Question) -> Option<Reply> {
     match question {
         Question::Kick(peer) => {
             let Some(peer) = peer_of(peer) else {
@@ -124,11 +161,6 @@ async fn answer_here(context: &Arc<Context>, question: &Question) -> Option<Repl
             let lifted = ask(context, |answer| Command::Lift(peer, answer)).await?;
             Some(Reply::Done(lifted))
         }
-        Question::Swarms => Some(Reply::Swarms(SwarmList::new(context.webtorrent.lines()))),
-        Question::Swarm(hex) => {
-            let found = id20_of(hex).and_then(|hash| context.webtorrent.detail(hash, &node));
-            Some(Reply::Swarm(found.map(Box::new)))
-        }
         Question::KickFrom { swarm, viewer } => {
             let named = id20_of(swarm).zip(id20_of(viewer));
             let kicked = named.is_some_and(|(hash, id)| context.webtorrent.kick(hash, id));
@@ -142,42 +174,25 @@ async fn answer_here(context: &Arc<Context>, question: &Question) -> Option<Repl
             let lifted = named.is_some_and(|(hash, id)| context.webtorrent.lift(hash, id));
             Some(Reply::Done(lifted))
         }
-        Question::Drain { node: of, over_ms } => {
-            if *of != node {
-                return Some(Reply::Done(false));
-            }
-            let over = over_ms.map(|ms| Duration::from_millis(ms).min(DRAIN_MAX));
-            context.drain(over).await?;
-            Some(Reply::Done(true))
-        }
-        Question::Mesh { node: Some(of), .. } if *of != node => Some(Reply::Mesh(None)),
-        Question::Told => Some(Reply::Told(context.told().clone())),
-        Question::Nodes => {
-            let mut about = Node::of(context);
-            let seen = look(context, move |sight| {
-                about.viewers = sight.directory.viewers_len();
-                about.groups = sight.directory.groups_len();
-                about.streams = sight.directory.streams().count();
-                about
-            });
-            Some(Reply::Nodes(vec![seen.await?]))
-        }
-        _ => {
-            let mut answers = context.answers.lock().await;
-            let now = Instant::now();
-            if let Some(reply) = answers.get(question, now) {
-                return Some(reply);
-            }
-            let asked = question.clone();
-            let seen = look(context, move |sight| {
-                let began = Instant::now();
-                (see(sight, &asked, &node), began.elapsed())
-            });
-            let (reply, took) = seen.await?;
-            answers.keep(question, &reply, took, Instant::now());
-            Some(reply)
-        }
+        _ => None,
     }
+}
+
+/// What the shard sees, or has seen a moment ago.
+async fn look_again(context: &Arc<Context>, question: &Question) -> Option<Reply> {
+    let mut answers = context.answers.lock().await;
+    let now = Instant::now();
+    if let Some(reply) = answers.get(question, now) {
+        return Some(reply);
+    }
+    let (asked, node) = (question.clone(), context.node.id.clone());
+    let seen = look(context, move |sight| {
+        let began = Instant::now();
+        (see(sight, &asked, &node), began.elapsed())
+    });
+    let (reply, took) = seen.await?;
+    answers.keep(question, &reply, took, Instant::now());
+    Some(reply)
 }
 
 /// Answers that are given again for a moment. Viewers wait while the shard looks closely at a large
