@@ -66,6 +66,10 @@ const BEGUN_SEGMENTS: u64 = 6;
 /// A downlink that gives less than this many percent of the bitrate is thin; it is no longer thin
 /// when it gives as much as the second one.
 const THIN_PERCENT: (u64, u64) = (160, 220);
+/// With no more media than this ahead of the playhead, who waits for a segment for twice its duration, and at least so
+/// long, gets too little: a player that has not begun does not stall.
+const STARVED_BUFFER_MS: u64 = 1000;
+const STARVED_MS_MIN: u64 = 4000;
 /// After a stall a viewer treats its downlink as thin for so long.
 const CAREFUL_AFTER_STALL_MS: u64 = 60_000;
 
@@ -432,7 +436,22 @@ impl Peer {
                 request.deadline = request.deadline.clamp(told, latest);
             }
         }
+        let was_careful = self.player.careful_until.is_some_and(|until| until > now);
+        if !was_careful && self.is_starved() {
+            self.player.careful_until = Some(now.plus_ms(CAREFUL_AFTER_STALL_MS));
+            self.downlink.forget();
+        }
         self.player.careful = self.should_be_careful();
+    }
+
+    /// Whether what the player waits for does not come, whatever comes meanwhile for others.
+    fn is_starved(&self) -> bool {
+        let waits = |segment: &Segment| {
+            let since = segment.requests.iter().map(|request| request.since).min();
+            let most_ms = STARVED_MS_MIN.max(2 * u64::from(segment.duration_ms));
+            since.is_some_and(|since| self.now.ms_since(since) > most_ms)
+        };
+        self.buffer_ms() <= STARVED_BUFFER_MS && self.segments.iter().any(waits)
     }
 
     fn should_be_careful(&self) -> bool {

@@ -6,7 +6,7 @@ mod world;
 use alloc::{sync::Arc, vec::Vec};
 
 use crate::{
-    id::{Name, PeerId, SegmentId},
+    id::{Name, PeerId, RequestId, SegmentId},
     limits::PIECE_LEN_MIN,
     peer::{Action, CloseReason, Input, Outbox, Peer, Policy, Stats},
     time::Instant,
@@ -313,6 +313,44 @@ fn parts_with_keyframes_make_no_downlink_thin() {
     let with_keyframes = [200_000, 20_000, 20_000, 20_000].repeat(2);
     assert!(!is_careful_with(with_keyframes.try_into().unwrap()));
     assert!(is_careful_with([200_000; 8]));
+}
+
+#[test]
+fn who_waits_for_long_with_nothing_to_play_is_spared() {
+    let start = Instant::from_millis(1000);
+    let mut peer = Peer::new(Arc::new(Policy::default()), 1, start);
+    let mut out = Outbox::new();
+    let stream = world::STREAM;
+    peer.handle(start, Input::Join { stream, token: &[] }, &mut out);
+    let listed = [SegmentInfo {
+        name: Name(1),
+        seq: 1,
+        duration_ms: 4000,
+        content: None,
+    }];
+    let (track, segments) = (world::TRACK, &listed[..]);
+    peer.handle(start, Input::Timeline { track, segments }, &mut out);
+    let wanted = Input::Wanted {
+        request: RequestId(1),
+        name: Name(1),
+        grain_ms: 0,
+    };
+    peer.handle(start, wanted, &mut out);
+    // It has never begun to play, so it does not stall.
+    let mut is_careful_at = |ms: u64, buffer_ms: u32| {
+        let player = Input::Player {
+            buffer_ms,
+            lag_ms: 0,
+            stalled: false,
+        };
+        peer.handle(start.plus_ms(ms), player, &mut out);
+        peer.player.careful
+    };
+    assert!(!is_careful_at(8000, 900));
+    assert!(!is_careful_at(9000, 5000), "there is time");
+    assert!(is_careful_at(10_000, 900));
+    assert!(is_careful_at(30_000, 9000), "for a while");
+    assert!(!is_careful_at(71_000, 9000));
 }
 
 #[test]
