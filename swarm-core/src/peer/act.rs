@@ -524,7 +524,8 @@ impl Peer {
                 (self.upload_at, self.uplink_busy) = (Some(at), true);
                 return;
             }
-            let next = upload::plan_next(&self.segments, &self.neighbours, &self.remotes, self.now);
+            let neighbours = &mut self.neighbours;
+            let next = upload::plan_next(&self.segments, neighbours, &self.remotes, self.now);
             let Some(next) = next else {
                 self.forget_pushed();
                 return;
@@ -539,8 +540,8 @@ impl Peer {
             let Some(neighbour) = self.neighbours.get_mut(next.slot) else {
                 return;
             };
-            neighbour.on_handed(len, self.now);
             neighbour.bytes_out += u64::from(len);
+            self.neighbours.on_handed(next.slot, len, self.now);
             let row = self.remotes.entry(id, true);
             on_send(row, next.slot, id, next.piece, out);
             self.stats.bytes_up += u64::from(len);
@@ -552,7 +553,7 @@ impl Peer {
 
     /// Everything that was to be pushed has been, unless a link was full.
     fn forget_pushed(&mut self) {
-        if self.neighbours.ready().all(upload::has_room) {
+        if self.neighbours.roomy_slots() == self.neighbours.ready_slots() {
             for segment in &mut self.segments {
                 let have = segment.have;
                 let Some(work) = segment.work_if_any() else {

@@ -7,7 +7,7 @@ use super::{
     Peer,
     io::Outbox,
     links::LINK_CHECK_MS,
-    neighbour::Neighbour,
+    neighbour::{Neighbour, slots_of},
     plan,
     policy::CloseReason,
     tracker_link::{Reported, send},
@@ -96,6 +96,9 @@ impl Peer {
 
     fn send_haves(&mut self, to_bridges: bool, out: &mut Outbox) {
         let mut entries = Vec::new();
+        let bridges = self.neighbours.bridge_slots();
+        let theirs = if to_bridges { bridges } else { !bridges };
+        let audience = self.neighbours.ready_slots() & theirs;
         let (mut wholes, mut lacking) = (Vec::new(), 0);
         for segment in &mut self.segments {
             let news = if to_bridges {
@@ -114,11 +117,12 @@ impl Peer {
                 bits: segment.have,
             };
             let row = self.remotes.row(id);
-            let lacks = |n: &Neighbour| {
-                let have = row.map_or(0, |row| row.cell(n.slot).have);
-                n.bridge == to_bridges && segment.have & !have != 0
+            let lacks = |slot: &Slot| {
+                let have = row.map_or(0, |row| row.cell(*slot).have);
+                segment.have & !have != 0
             };
-            lacking |= self.neighbours.mask(lacks);
+            let told = slots_of(audience).filter(lacks);
+            lacking |= told.fold(0, |slots, slot| slots | 1 << slot.0);
             if segment.is_complete() {
                 wholes.push(entry);
             }

@@ -146,9 +146,7 @@ impl Peer {
     }
 
     fn set_bridge(&mut self, slot: Slot, bridge: bool) {
-        if let Some(neighbour) = self.neighbours.get_mut(slot)
-            && core::mem::replace(&mut neighbour.bridge, bridge) != bridge
-        {
+        if self.neighbours.set_bridge(slot, bridge) {
             self.touch_view();
         }
     }
@@ -199,7 +197,8 @@ impl Peer {
         if neighbour.state != LinkState::Connecting {
             return;
         }
-        (neighbour.state, neighbour.since, neighbour.heard) = (LinkState::Open, now, now);
+        neighbour.heard = now;
+        self.neighbours.on_state(slot, LinkState::Open, now);
         self.greet(slot, out);
     }
 
@@ -371,7 +370,7 @@ impl Peer {
         let was_called = core::mem::replace(&mut neighbour.peer, peer);
         let (reported, rtt_ms) = (neighbour.rtt_reported, neighbour.rtt_ms);
         if !was_ready {
-            (neighbour.state, neighbour.since) = (LinkState::Ready, now);
+            self.neighbours.on_state(slot, LinkState::Ready, now);
             out.push(Action::Emit(Event::PeerUp { slot, peer }));
             self.send_all_haves(slot, out);
             self.ping(slot, out);
@@ -411,7 +410,7 @@ impl Peer {
             // Before, it is not known who is to have it, and what was sent would be sent again.
             if is_listed && is_complete && bits & full == full {
                 let known = &mut self.segments[index];
-                let mask = self.neighbours.mask(|n| n.plays(known.track));
+                let mask = self.neighbours.masks(known.track).playing;
                 if self.remotes.forget_if_done(*id, full, mask) {
                     known.stop_pushing();
                 }

@@ -316,9 +316,7 @@ impl Peer {
                 self.handle_fetch_done(fetch, outcome, (bytes, ttfb_ms, total_ms), out);
             }
             Input::Sent { slot, buffered } => {
-                if let Some(neighbour) = self.neighbours.get_mut(slot) {
-                    neighbour.on_sent(buffered, self.now);
-                }
+                self.neighbours.on_sent(slot, buffered, self.now);
             }
             Input::Leave => self.handle_leave(out),
         }

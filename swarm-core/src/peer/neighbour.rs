@@ -81,6 +81,11 @@ const SURPLUS_PERCENT: u64 = 50;
 /// Places for links are set aside by as many.
 const LINKS_STEP: usize = 4;
 
+/// Bytes that may wait in a link's transport before the next piece is handed to it, so that control
+/// messages never queue for long, and bursts fit the shallow buffers of relays (coturn's sockets lose what
+/// is beyond 64 KiB, and what is lost takes seconds to come again).
+const BUFFERED_BYTES_MAX: u32 = 32 * 1024;
+
 /// What waits in a link's transport when its driver last tells of it.
 const LITTLE_BYTES: u32 = 64 * 1024;
 
@@ -147,8 +152,7 @@ impl Neighbour {
         true
     }
 
-    /// A piece was handed to its link.
-    pub(super) fn on_handed(&mut self, len: u32, now: Instant) {
+    fn on_handed(&mut self, len: u32, now: Instant) {
         if self.buffered == 0 {
             self.drained_at = now;
         }
@@ -156,8 +160,7 @@ impl Neighbour {
         self.sends = true;
     }
 
-    /// So much still waits in its link.
-    pub(super) fn on_sent(&mut self, buffered: u32, now: Instant) {
+    fn on_sent(&mut self, buffered: u32, now: Instant) {
         if buffered < self.buffered {
             self.drained_at = now;
         }
@@ -215,9 +218,64 @@ pub(super) struct Neighbours {
     list: Vec<Neighbour>,
     /// Where in the list the neighbour of each slot is.
     places: [u8; NEIGHBOURS_MAX],
+    links: Links,
     /// Changes whenever the set of possible seeders does.
     view: u32,
     masks: Option<(Option<TrackId>, Masks)>,
+}
+
+/// What every piece that is sent looks at, for all links at once: slots, a bit each.
+#[derive(Clone, Copy, Debug)]
+struct Links {
+    /// Both sides know each other.
+    ready: u32,
+    bridges: u32,
+    /// More is to be heard of what waits in the link.
+    sending: u32,
+    /// So much waits in the link that the next piece is not handed to it.
+    full: u32,
+    /// No link has reached its state later than this.
+    latest: Instant,
+}
+
+impl Default for Links {
+    fn default() -> Self {
+        Self {
+            ready: 0,
+            bridges: 0,
+            sending: 0,
+            full: 0,
+            latest: Instant::ORIGIN,
+        }
+    }
+}
+
+impl Links {
+    const fn set(bits: &mut u32, slot: Slot, to: bool) {
+        *bits = *bits & !(1 << slot.0) | (to as u32) << slot.0;
+    }
+
+    /// Takes over what has changed of a neighbour.
+    fn note(&mut self, neighbour: &Neighbour) {
+        let slot = neighbour.slot;
+        Self::set(&mut self.ready, slot, neighbour.is_ready());
+        Self::set(&mut self.bridges, slot, neighbour.bridge);
+        Self::set(&mut self.sending, slot, neighbour.sends);
+        let is_full = neighbour.buffered >= BUFFERED_BYTES_MAX;
+        Self::set(&mut self.full, slot, is_full);
+        self.latest = self.latest.max(neighbour.since);
+    }
+
+    fn forget(&mut self, slot: Slot) {
+        for bits in [
+            &mut self.ready,
+            &mut self.bridges,
+            &mut self.sending,
+            &mut self.full,
+        ] {
+            Self::set(bits, slot, false);
+        }
+    }
 }
 
 /// The place of a slot that is free.
@@ -228,6 +286,7 @@ impl Default for Neighbours {
         Self {
             list: Vec::new(),
             places: [FREE; NEIGHBOURS_MAX],
+            links: Links::default(),
             view: 0,
             masks: None,
         }
@@ -250,6 +309,11 @@ pub(super) struct Masks {
 }
 
 impl Masks {
+    /// Those who share the work on the track's segments ([`Neighbour::shares`]).
+    pub(super) const fn sharing(self) -> u32 {
+        self.here & self.playing
+    }
+
     /// Whether it is in other groups that this viewer sees who passes things on, more than in its own.
     pub(super) const fn is_remote(self) -> bool {
         let seen = self.seeding.count_ones();
@@ -280,9 +344,67 @@ impl Neighbours {
         self.list.get(self.place(slot)?)
     }
 
+    /// What [`Links`] has of it is changed by the methods of this type alone.
     pub(super) fn get_mut(&mut self, slot: Slot) -> Option<&mut Neighbour> {
         let place = self.place(slot)?;
         self.list.get_mut(place)
+    }
+
+    /// Changes a neighbour in anything; what `change` answers, if there is one.
+    fn change<T>(&mut self, slot: Slot, change: impl FnOnce(&mut Neighbour) -> T) -> Option<T> {
+        let place = self.place(slot)?;
+        let neighbour = self.list.get_mut(place)?;
+        let answer = change(neighbour);
+        self.links.note(neighbour);
+        Some(answer)
+    }
+
+    /// Its link has come so far.
+    pub(super) fn on_state(&mut self, slot: Slot, state: LinkState, now: Instant) {
+        self.change(slot, |neighbour| {
+            (neighbour.state, neighbour.since) = (state, now);
+        });
+    }
+
+    /// Whether it sits in another group. Whether that is news.
+    pub(super) fn set_bridge(&mut self, slot: Slot, bridge: bool) -> bool {
+        let replace = |n: &mut Neighbour| core::mem::replace(&mut n.bridge, bridge) != bridge;
+        self.change(slot, replace).unwrap_or(false)
+    }
+
+    /// A piece was handed to its link.
+    pub(super) fn on_handed(&mut self, slot: Slot, len: u32, now: Instant) {
+        self.change(slot, |neighbour| neighbour.on_handed(len, now));
+    }
+
+    /// So much still waits in its link.
+    pub(super) fn on_sent(&mut self, slot: Slot, buffered: u32, now: Instant) {
+        self.change(slot, |neighbour| neighbour.on_sent(buffered, now));
+    }
+
+    /// Those in whose links something waits of which more is to be heard.
+    pub(super) fn sending(&self) -> impl Iterator<Item = &Neighbour> + Clone {
+        slots_of(self.links.sending).filter_map(|slot| self.get(slot))
+    }
+
+    /// The slots, a bit each, of those who are ready.
+    pub(super) const fn ready_slots(&self) -> u32 {
+        self.links.ready
+    }
+
+    /// The same of those who are ready and may be handed a piece.
+    pub(super) const fn roomy_slots(&self) -> u32 {
+        self.links.ready & !self.links.full
+    }
+
+    /// The same of those who sit in other groups.
+    pub(super) const fn bridge_slots(&self) -> u32 {
+        self.links.bridges
+    }
+
+    /// Whether a link had come as far as it has at `at`.
+    pub(super) fn is_since(&self, slot: Slot, at: Instant) -> bool {
+        self.links.latest <= at || self.get(slot).is_some_and(|n| n.since <= at)
     }
 
     pub(super) fn by_peer(&self, peer: PeerId) -> Option<&Neighbour> {
@@ -297,13 +419,16 @@ impl Neighbours {
         if self.list.len() == self.list.capacity() {
             self.list.reserve_exact(LINKS_STEP);
         }
-        self.list.push(Neighbour::new(slot, peer, native, now));
+        let neighbour = Neighbour::new(slot, peer, native, now);
+        self.links.note(&neighbour);
+        self.list.push(neighbour);
         Some(slot)
     }
 
     pub(super) fn remove(&mut self, slot: Slot) -> Option<Neighbour> {
         let index = self.place(slot)?;
         self.touch_view();
+        self.links.forget(slot);
         self.places[usize::from(slot.0)] = FREE;
         let removed = self.list.remove(index);
         for (place, neighbour) in self.list.iter().enumerate().skip(index) {
@@ -362,9 +487,18 @@ impl Neighbours {
         chosen.fold(0, |mask, neighbour| mask | 1 << neighbour.slot.0)
     }
 
-    pub(super) fn ready_count(&self) -> usize {
-        self.ready().count()
+    pub(super) const fn ready_count(&self) -> usize {
+        self.links.ready.count_ones() as usize
     }
+}
+
+/// The slots of `bits`, in order.
+pub(super) fn slots_of(mut bits: u32) -> impl Iterator<Item = Slot> + Clone {
+    core::iter::from_fn(move || {
+        let slot = bits.trailing_zeros();
+        bits &= bits.wrapping_sub(1);
+        (slot < u32::BITS).then_some(Slot(slot as u8))
+    })
 }
 
 #[cfg(test)]

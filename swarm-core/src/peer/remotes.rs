@@ -133,6 +133,11 @@ impl Row {
         self.wanting != 0
     }
 
+    /// The slots, a bit each, of those who wait for what they asked for.
+    pub(super) const fn wanting(&self) -> u32 {
+        self.wanting
+    }
+
     /// Whether a neighbour needs the record before the first piece. Notes that it has it then.
     pub(super) fn take_needs_record(&mut self, slot: Slot) -> bool {
         let bit = 1 << (u32::from(slot.0) % u32::BITS);
@@ -173,6 +178,11 @@ impl Remotes {
 
     pub(super) fn row(&self, segment: SegmentId) -> Option<&Row> {
         self.rows.iter().rev().find(|row| row.segment == segment)
+    }
+
+    /// Whether a neighbour waits for anything that it asked for.
+    pub(super) fn any_wants(&self) -> bool {
+        self.rows.iter().any(Row::any_wants)
     }
 
     pub(super) fn row_mut(&mut self, segment: SegmentId) -> Option<&mut Row> {

@@ -91,14 +91,11 @@ fn neg_log2(hash: u64) -> u64 {
     let mut mantissa = hash << zeros;
     let mut fraction = 0;
     for _ in 0..16 {
-        let square = (u128::from(mantissa) * u128::from(mantissa)) >> 63;
-        fraction <<= 1;
-        mantissa = if square >> 64 == 0 {
-            square as u64
-        } else {
-            fraction |= 1;
-            (square >> 1) as u64
-        };
+        // Nobody can guess the digits: branches on them would cost more than the squares.
+        let square = u128::from(mantissa) * u128::from(mantissa);
+        let digit = (square >> 127) as u64;
+        fraction = fraction << 1 | digit;
+        mantissa = (square >> (63 + digit)) as u64;
     }
     ((u64::from(zeros) + 1) << 16) - fraction
 }

@@ -117,6 +117,13 @@ impl Work {
         self.ranks_for = (u32::MAX, 0);
     }
 
+    /// The slots, a bit each, of those who are handed something.
+    pub(super) fn passers(&self) -> u32 {
+        let bit = |slot: Slot| 1u32.checked_shl(slot.0.into()).unwrap_or(0);
+        let slots = self.handed.iter().map(|(_, slot)| bit(*slot));
+        slots.fold(0, |slots, slot| slots | slot)
+    }
+
     /// `pushers` are to push a piece each, of which those in `have` are here already.
     pub(super) fn expect_pushes(&mut self, pushers: &[(u8, Slot)], have: u64) {
         for pusher in pushers {

@@ -1,16 +1,11 @@
 //! What this viewer sends to whom.
 
 use super::{
-    neighbour::{Neighbour, Neighbours},
+    neighbour::{Neighbour, Neighbours, slots_of},
     remotes::{COPIES_MAX, Cell, Remotes, Row},
     segment::Segment,
 };
 use crate::{id::Slot, time::Instant};
-
-/// Bytes that may wait in a link's transport before the next piece is handed to it, so that control
-/// messages never queue for long, and bursts fit the shallow buffers of relays (coturn's sockets lose what
-/// is beyond 64 KiB, and what is lost takes seconds to come again).
-const BUFFERED_BYTES_MAX: u32 = 32 * 1024;
 
 /// Bytes that may wait in all links together, as time at the full rate, and at least. What waits cannot be
 /// taken back when it comes from elsewhere, and delays everything else that leaves the viewer's home.
@@ -37,15 +32,10 @@ pub(super) struct Next {
 /// what is pushed), number, piece, pieces held, slot.
 type Urgency = (u8, u64, u32, u32, Slot);
 
-/// Whether the next piece may be handed to a neighbour's link.
-pub(super) fn has_room(neighbour: &Neighbour) -> bool {
-    neighbour.buffered < BUFFERED_BYTES_MAX
-}
-
 /// Whether enough waits to leave: the moment to look again, if nothing is heard before.
 pub(super) fn busy_until(neighbours: &Neighbours, rate_bps: u64, now: Instant) -> Option<Instant> {
-    let moves = |n: &&Neighbour| n.sends && now < n.drained_at.plus_ms(HELD_UP_MS);
-    let moving = neighbours.iter().filter(moves);
+    let moves = |n: &&Neighbour| now < n.drained_at.plus_ms(HELD_UP_MS);
+    let moving = neighbours.sending().filter(moves);
     let waiting: u64 = moving.clone().map(|n| u64::from(n.buffered)).sum();
     let most = (rate_bps / 8000 * WAITING_MS_MAX).max(WAITING_BYTES_MIN);
     let looked_at = moving.map(|n| n.drained_at.plus_ms(HELD_UP_MS)).min();
@@ -57,43 +47,56 @@ pub(super) fn busy_until(neighbours: &Neighbours, rate_bps: u64, now: Instant) -
 /// must help out, begins at the other end), and of those who lack it the one who has least.
 pub(super) fn plan_next(
     segments: &[Segment],
-    neighbours: &Neighbours,
+    neighbours: &mut Neighbours,
     remotes: &Remotes,
     now: Instant,
 ) -> Option<Next> {
     let mut best: Option<(Urgency, Next)> = None;
+    let roomy = neighbours.roomy_slots();
+    let anywhere_wants = remotes.any_wants();
     for (index, segment) in segments.iter().enumerate() {
+        if segment.work.is_none() && !anywhere_wants {
+            continue;
+        }
         let Some(id) = segment.id().filter(|_| segment.has_record) else {
             continue;
         };
         let row = remotes.row(id);
-        let any_wants = row.is_some_and(Row::any_wants);
-        let seeded = if segment.is_too_late_to_push(now) {
+        let mut seeded = segment.work().seeded & segment.have;
+        if seeded != 0 && segment.is_too_late_to_push(now) {
+            seeded = 0;
+        }
+        // To whom anything of it may go at all; mostly few, and most calls look at many segments.
+        let passers = segment.work().passers();
+        let sharers = if seeded == 0 {
             0
         } else {
-            segment.work().seeded & segment.have
+            neighbours.masks(segment.push_track).sharing()
         };
-        if seeded == 0 && segment.work().handed.is_empty() && !any_wants {
-            continue;
-        }
+        let able = roomy & (passers | sharers | row.map_or(0, Row::wanting));
         let mut at_least = None;
-        for neighbour in neighbours.ready().filter(|n| has_room(n)) {
-            let slot = neighbour.slot;
+        for slot in slots_of(able) {
             let cell = row.map_or_else(Cell::default, |row| row.cell(slot));
             let lacks = segment.have & !cell.have & !cell.sent;
-            let (class, bits) = if segment.handed_to(slot) & lacks != 0 {
-                (0, segment.handed_to(slot) & lacks)
+            let is_in = |slots: u32| slots >> slot.0 & 1 == 1;
+            let handed = if is_in(passers) {
+                segment.handed_to(slot) & lacks
+            } else {
+                0
+            };
+            let (class, bits) = if handed != 0 {
+                (0, handed)
             } else if cell.wants() & segment.have != 0 {
                 let wanted = cell.wants() & segment.have;
                 let early = wanted & (segment.work().brought | segment.work().mine);
-                if neighbour.bridge && early != 0 {
+                if early != 0 && is_in(neighbours.bridge_slots()) {
                     (0, early)
                 } else {
                     (1, wanted)
                 }
             } else if seeded & lacks != 0
-                && neighbour.since <= segment.known_at
-                && neighbour.shares(segment.push_track)
+                && is_in(sharers)
+                && neighbours.is_since(slot, segment.known_at)
             {
                 (2, seeded & lacks)
             } else {
