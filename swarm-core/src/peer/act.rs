@@ -211,7 +211,7 @@ impl Peer {
     }
 
     fn status_weight(&self) -> u16 {
-        self.announced_status.weight
+        self.announced.weight
     }
 
     fn carry_out_plans(&mut self, index: usize, out: &mut Outbox) {
@@ -443,6 +443,7 @@ impl Peer {
         self.fetch_count = self.fetch_count.wrapping_add(1);
         let id = FetchId(self.fetch_count);
         let name = segment.name;
+        self.fetches.reserve_exact(1);
         self.fetches.push(Fetch {
             id,
             name,

@@ -7,7 +7,7 @@ use super::{
     Peer,
     io::Outbox,
     links::LINK_CHECK_MS,
-    neighbour::{Neighbour, slots_of},
+    neighbour::{Neighbour, Told, slots_of},
     plan,
     policy::CloseReason,
     tracker_link::{Reported, send},
@@ -63,14 +63,13 @@ impl Peer {
 
     /// Tells neighbours of a changed status at once: their order of seeders depends on it.
     pub(super) fn announce_status(&mut self, out: &mut Outbox) {
-        let old = &self.announced_status;
-        if (self.weight(), self.pushed_tracks()) != (old.weight, &old.tracks) {
+        if (self.weight(), self.pushed_tracks()) != self.announced.words() {
             let status = self.status();
             self.pushed_from = match status.tracks.as_slice() {
                 [] => None,
                 _ => self.pushed_from.or(Some(self.now)),
             };
-            self.announced_status = status.clone();
+            self.announced = Told::of(&status);
             self.touch_view();
             // Those that have not greeted yet have been: what their greeting said holds no more.
             for slot in self.greeted() {

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use super::{
     Peer,
     io::{Action, Event, Outbox},
-    neighbour::{LinkState, Neighbour},
+    neighbour::{LinkState, Neighbour, Told},
     policy::CloseReason,
     tracker_link::{Introducing, send},
 };
@@ -316,9 +316,8 @@ impl Peer {
         match message {
             PeerMsg::Hello { peer, status } => self.handle_hello(slot, peer, status, out),
             PeerMsg::Status(status) => {
-                let old = core::mem::replace(&mut neighbour.status, status);
-                let new = &neighbour.status;
-                if (old.weight, &old.tracks) != (new.weight, &new.tracks) {
+                let old = core::mem::replace(&mut neighbour.status, Told::of(&status));
+                if old.words() != neighbour.status.words() {
                     self.touch_view();
                 }
             }
@@ -366,7 +365,7 @@ impl Peer {
         let Some(neighbour) = self.neighbours.get_mut(slot) else {
             return;
         };
-        neighbour.status = status;
+        neighbour.status = Told::of(&status);
         let was_called = core::mem::replace(&mut neighbour.peer, peer);
         let (reported, rtt_ms) = (neighbour.rtt_reported, neighbour.rtt_ms);
         if !was_ready {

@@ -8,6 +8,7 @@
 mod act;
 mod allowance;
 mod announce;
+mod cells;
 mod demand;
 mod estimate;
 mod io;
@@ -38,7 +39,7 @@ use alloc::{sync::Arc, vec::Vec};
 use allowance::Allowance;
 use demand::Demand;
 use estimate::{Downlink, Estimate};
-use neighbour::Neighbours;
+use neighbour::{Neighbours, Told};
 use promises::Promise;
 use remotes::Remotes;
 use segment::Segment;
@@ -50,7 +51,6 @@ use crate::{
     id::{PeerId, Slot, TrackId},
     rng::Rng,
     time::Instant,
-    wire::peer::PeerStatus,
 };
 
 /// Wake-ups are not asked for sooner than this: no input can make the machine spin.
@@ -162,7 +162,7 @@ pub struct Peer {
     allowance: Allowance,
     links_target: u8,
     /// What neighbours were last told.
-    announced_status: PeerStatus,
+    announced: Told,
     /// Since when neighbours may push to this viewer.
     pushed_from: Option<Instant>,
     /// How long segments take from their first piece until they are whole, on average.
@@ -221,7 +221,7 @@ impl Peer {
             demand: Demand::default(),
             allowance: Allowance::new(),
             links_target: policy.links_target,
-            announced_status: PeerStatus::default(),
+            announced: Told::default(),
             pushed_from: None,
             pace_ms: 0,
             announce_at: None,
@@ -381,9 +381,7 @@ impl Peer {
             + self.remotes.heap_bytes()
             + self.promises_heap_bytes()
             + self.fetches.capacity() * size_of::<Fetch>()
-            + self.tracks.heap_bytes()
             + self.tracker.heap_bytes()
-            + self.announced_status.tracks.capacity() * size_of::<TrackId>()
     }
 
     fn handle_environment(&mut self, environment: Environment) {

@@ -2,6 +2,7 @@
 
 use alloc::vec::Vec;
 
+use super::timeline::Tracks;
 use crate::{
     id::{PeerId, Slot, TrackId},
     limits::NEIGHBOURS_MAX,
@@ -20,6 +21,27 @@ pub(super) enum LinkState {
     Ready,
 }
 
+/// What counts of a [`PeerStatus`].
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Told {
+    pub(super) weight: u16,
+    pub(super) tracks: Tracks,
+}
+
+impl Told {
+    pub(super) fn of(status: &PeerStatus) -> Self {
+        Self {
+            weight: status.weight,
+            tracks: Tracks::told(&status.tracks),
+        }
+    }
+
+    /// The weight, and the tracks.
+    pub(super) fn words(&self) -> (u16, &[TrackId]) {
+        (self.weight, self.tracks.ids())
+    }
+}
+
 #[derive(Clone, Debug)]
 pub(super) struct Neighbour {
     pub(super) slot: Slot,
@@ -31,7 +53,7 @@ pub(super) struct Neighbour {
     /// When it reached its state.
     pub(super) since: Instant,
     pub(super) heard: Instant,
-    pub(super) status: PeerStatus,
+    pub(super) status: Told,
     /// Bytes that wait in the transport.
     pub(super) buffered: u32,
     /// When some of them left last, or began to wait.
@@ -79,7 +101,7 @@ const SURPLUS_BYTES: u64 = 4 * 1024 * 1024;
 const SURPLUS_PERCENT: u64 = 50;
 
 /// Places for links are set aside by as many.
-const LINKS_STEP: usize = 4;
+const LINKS_STEP: usize = 2;
 
 /// Bytes that may wait in a link's transport before the next piece is handed to it, so that control
 /// messages never queue for long, and bursts fit the shallow buffers of relays (coturn's sockets lose what
@@ -108,7 +130,7 @@ impl Neighbour {
             state: LinkState::Connecting,
             since: now,
             heard: now,
-            status: PeerStatus::default(),
+            status: Told::default(),
             buffered: 0,
             drained_at: now,
             sends: false,
@@ -173,7 +195,7 @@ impl Neighbour {
     }
 
     pub(super) fn plays(&self, track: Option<TrackId>) -> bool {
-        self.is_ready() && track.is_some_and(|track| self.status.tracks.contains(&track))
+        self.is_ready() && track.is_some_and(|track| self.status.tracks.ids().contains(&track))
     }
 
     /// Whether it shares the work on a track's segments: it plays it, is of the group, and keeps its
@@ -323,8 +345,7 @@ impl Masks {
 
 impl Neighbours {
     pub(super) fn heap_bytes(&self) -> usize {
-        let of = |n: &Neighbour| n.status.tracks.capacity() * size_of::<TrackId>();
-        self.list.capacity() * size_of::<Neighbour>() + self.list.iter().map(of).sum::<usize>()
+        self.list.capacity() * size_of::<Neighbour>()
     }
 
     pub(super) fn iter(&self) -> core::slice::Iter<'_, Neighbour> {

@@ -3,6 +3,7 @@
 
 use alloc::vec::Vec;
 
+use super::cells::{Cell, Cells};
 use crate::{
     id::{SegmentId, Slot},
     limits::{NEIGHBOUR_SEGMENTS_MAX, NEIGHBOURS_MAX},
@@ -10,52 +11,10 @@ use crate::{
 
 /// Rows of segments that this viewer has not heard of otherwise: neighbours may be ahead.
 const UNKNOWN_MAX: usize = 8;
+/// Rows are set aside by as many.
+const ROWS_STEP: usize = 2;
 /// Copies of a piece are counted up to this number.
 pub(super) const COPIES_MAX: usize = 24;
-/// Cells are set aside by as many.
-const CELLS_STEP: usize = 8;
-
-/// One segment at one neighbour.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Cell {
-    /// Pieces that it says it holds.
-    pub(super) have: u64,
-    /// Pieces that were sent to it.
-    pub(super) sent: u64,
-    /// Pieces that it asked for; those of them in `sent` are to be skipped, as if they were sent.
-    wants: u64,
-}
-
-impl Cell {
-    /// Pieces that it asked for and has not been sent.
-    pub(super) const fn wants(&self) -> u64 {
-        self.wants & !self.sent
-    }
-
-    /// It asks for these pieces, and no others. What was sent is on its way, in order and reliably.
-    pub(super) const fn on_want(&mut self, bits: u64) {
-        let skipped = self.sent & self.wants;
-        self.sent &= !(skipped & bits);
-        self.wants = (bits & !self.sent) | (skipped & !bits);
-    }
-
-    /// These pieces come to it from elsewhere.
-    pub(super) const fn on_skip(&mut self, bits: u64) {
-        let bits = bits & !self.sent;
-        self.sent |= bits;
-        self.wants |= bits;
-    }
-
-    pub(super) const fn on_have(&mut self, bits: u64) {
-        self.have = bits;
-        self.wants &= !bits;
-    }
-
-    pub(super) const fn on_send(&mut self, piece: u32) {
-        self.sent |= 1 << piece;
-        self.wants &= !(1 << piece);
-    }
-}
 
 /// One segment at all neighbours.
 #[derive(Clone, Debug)]
@@ -67,30 +26,23 @@ pub(super) struct Row {
     recorded: u32,
     /// Bit `i`: the neighbour in slot `i` waits for pieces that it asked for.
     wanting: u32,
-    cells: Vec<Cell>,
+    cells: Cells,
 }
 
 const _: () = assert!(NEIGHBOURS_MAX <= u32::BITS as usize);
 
 impl Row {
     pub(super) fn cell(&self, slot: Slot) -> Cell {
-        self.cells
-            .get(usize::from(slot.0))
-            .copied()
-            .unwrap_or_default()
+        self.cells.get(usize::from(slot.0))
     }
 
     /// The neighbour in `slot` has told, asked for, or been sent something of the segment: `change` says
     /// what that is in its cell.
     pub(super) fn update(&mut self, slot: Slot, change: impl FnOnce(&mut Cell)) {
         let index = usize::from(slot.0) % NEIGHBOURS_MAX;
-        if index >= self.cells.len() {
-            let len = (index + 1).next_multiple_of(CELLS_STEP);
-            self.cells.reserve_exact(len - self.cells.len());
-            self.cells.resize(len, Cell::default());
-        }
-        let cell = &mut self.cells[index];
-        change(cell);
+        let mut cell = self.cells.get(index);
+        change(&mut cell);
+        self.cells.put(index, cell);
         self.wanting &= !(1 << index);
         self.wanting |= u32::from(cell.wants() != 0) << index;
     }
@@ -100,9 +52,8 @@ impl Row {
         let mut rest = slots;
         let mut held = 0;
         while rest != 0 {
-            let slot = rest.trailing_zeros();
+            held |= self.cells.have(rest.trailing_zeros() as usize);
             rest &= rest - 1;
-            held |= self.cell(Slot(slot as u8)).have;
         }
         held
     }
@@ -115,7 +66,7 @@ impl Row {
     /// For each number of copies: the pieces that more neighbours have, or were sent.
     pub(super) fn copies(&self) -> [u64; COPIES_MAX] {
         let mut more = [0; COPIES_MAX];
-        for cell in &self.cells {
+        for cell in self.cells.iter() {
             let mut carry = cell.have | cell.sent;
             for level in &mut more {
                 let next = *level & carry;
@@ -141,7 +92,7 @@ impl Row {
     /// Whether a neighbour needs the record before the first piece. Notes that it has it then.
     pub(super) fn take_needs_record(&mut self, slot: Slot) -> bool {
         let bit = 1 << (u32::from(slot.0) % u32::BITS);
-        let needs = self.recorded & bit == 0 && self.cell(slot).have == 0;
+        let needs = self.recorded & bit == 0 && self.cells.have(slot.0.into()) == 0;
         self.recorded |= bit;
         needs
     }
@@ -154,9 +105,9 @@ impl Row {
     fn is_done(&self, slots: u32, full: u64) -> bool {
         let mut rest = slots;
         while rest != 0 {
-            let slot = rest.trailing_zeros();
+            let slot = rest.trailing_zeros() as usize;
             rest &= rest - 1;
-            if self.cell(Slot(slot as u8)).have & full != full {
+            if self.cells.have(slot) & full != full {
                 return false;
             }
         }
@@ -172,8 +123,8 @@ pub(super) struct Remotes {
 
 impl Remotes {
     pub(super) fn heap_bytes(&self) -> usize {
-        let cells: usize = self.rows.iter().map(|row| row.cells.capacity()).sum();
-        self.rows.capacity() * size_of::<Row>() + cells * size_of::<Cell>()
+        let cells: usize = self.rows.iter().map(|row| row.cells.heap_bytes()).sum();
+        self.rows.capacity() * size_of::<Row>() + cells
     }
 
     pub(super) fn row(&self, segment: SegmentId) -> Option<&Row> {
@@ -199,14 +150,14 @@ impl Remotes {
         let index = found.unwrap_or_else(|| {
             self.make_room(known);
             if self.rows.len() == self.rows.capacity() {
-                self.rows.reserve_exact(4);
+                self.rows.reserve_exact(ROWS_STEP);
             }
             self.rows.push(Row {
                 segment,
                 known,
                 recorded: 0,
                 wanting: 0,
-                cells: Vec::new(),
+                cells: Cells::default(),
             });
             self.rows.len() - 1
         });
@@ -241,8 +192,9 @@ impl Remotes {
             let bit = 1u32 << (u32::from(slot.0) % u32::BITS);
             row.recorded &= !bit;
             row.wanting &= !bit;
-            if let Some(cell) = row.cells.get_mut(usize::from(slot.0)) {
-                *cell = Cell::default();
+            let index = usize::from(slot.0) % NEIGHBOURS_MAX;
+            if row.cells.get(index) != Cell::default() {
+                row.cells.put(index, Cell::default());
             }
         }
     }
@@ -290,19 +242,6 @@ mod tests {
         assert!(remotes.row(SegmentId(1)).is_some());
         remotes.forget_if_done(SegmentId(1), 3, 0b01);
         assert!(remotes.row(SegmentId(1)).is_none());
-    }
-
-    #[test]
-    fn what_is_skipped_is_not_pushed_but_sent_when_it_is_wanted() {
-        let mut cell = Cell::default();
-        cell.on_send(0);
-        cell.on_skip(0b11);
-        assert_eq!((cell.sent, cell.wants()), (0b11, 0));
-        cell.on_want(0b111);
-        assert_eq!(cell.wants(), 0b110, "what was sent is on its way");
-        assert_eq!(cell.sent, 0b001);
-        cell.on_have(0b010);
-        assert_eq!(cell.wants(), 0b100);
     }
 
     #[test]

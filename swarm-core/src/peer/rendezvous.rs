@@ -40,16 +40,26 @@ pub(super) fn ranks(
     if is_weak(me.1) {
         return ranks;
     }
-    for (stripe, rank) in ranks.iter_mut().enumerate().take(stripe_count as usize) {
-        let stripe = stripe as u32;
-        let mine = (score(me.0, me.1, name, stripe), me.0);
-        let (mut before, mut first) = (0u8, mine);
-        for (peer, weight) in others.clone().filter(|(_, weight)| !is_weak(*weight)) {
-            let theirs = (score(peer, weight, name, stripe), peer);
-            before = before.saturating_add(u8::from(theirs > mine));
-            first = first.max(theirs);
+    let count = (stripe_count as usize).min(ranks.len());
+    // One member at a time: its scores for the stripes do not wait for each other.
+    let scores_of = |(peer, weight): (PeerId, u16)| {
+        let mut scores = [(0, peer); STRIPES_MAX as usize];
+        for (stripe, its) in scores.iter_mut().enumerate().take(count) {
+            its.0 = score(peer, weight, name, stripe as u32);
         }
-        *rank = (before.min(NEVER - 1), first.1);
+        scores
+    };
+    let mine = scores_of(me);
+    let (mut before, mut first) = ([0u8; STRIPES_MAX as usize], mine);
+    for member in others.filter(|(_, weight)| !is_weak(*weight)) {
+        let theirs = scores_of(member);
+        for stripe in 0..count {
+            before[stripe] = before[stripe].saturating_add(u8::from(theirs[stripe] > mine[stripe]));
+            first[stripe] = first[stripe].max(theirs[stripe]);
+        }
+    }
+    for (stripe, rank) in ranks.iter_mut().enumerate().take(count) {
+        *rank = (before[stripe].min(NEVER - 1), first[stripe].1);
     }
     ranks
 }

@@ -18,28 +18,51 @@ const UNLISTED_MS_MAX: u64 = 30_000;
 /// How many of them are kept.
 const UNLISTED_MAX: usize = 16;
 
+/// Places for segments are set aside by as many.
+const SEGMENTS_STEP: usize = 2;
+
 /// What neighbours have of a whole segment is remembered until as many newer ones are listed.
 const ROWS_KEPT: u64 = 3;
 
-/// The tracks that the player plays.
-#[derive(Clone, Debug, Default)]
+/// The tracks that a player plays: nearly always one, and looked at on every occasion, so they are kept
+/// in place.
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Tracks {
-    list: Vec<TrackId>,
+    list: [TrackId; TRACKS_MAX],
+    count: u8,
 }
 
 impl Tracks {
-    pub(super) fn heap_bytes(&self) -> usize {
-        self.list.capacity() * size_of::<TrackId>()
+    /// As somebody has told them; no more than there may be.
+    pub(super) fn told(tracks: &[TrackId]) -> Self {
+        let mut told = Self::default();
+        for (place, track) in told.list.iter_mut().zip(tracks) {
+            *place = *track;
+            told.count += 1;
+        }
+        told
     }
 
-    /// In order.
+    /// The player's own in order, others' as they have told them.
     pub(super) fn ids(&self) -> &[TrackId] {
-        &self.list
+        self.list.get(..usize::from(self.count)).unwrap_or(&[])
+    }
+
+    const fn is_full(&self) -> bool {
+        self.count as usize >= TRACKS_MAX
     }
 
     fn add(&mut self, track: TrackId) {
-        self.list.push(track);
-        self.list.sort_unstable();
+        if let Some(place) = self.list.get_mut(usize::from(self.count)) {
+            *place = track;
+            self.count += 1;
+            self.list[..usize::from(self.count)].sort_unstable();
+        }
+    }
+
+    fn remove(&mut self, track: TrackId) {
+        let rest = self.ids().iter().copied().filter(|known| *known != track);
+        *self = Self::told(&rest.collect::<Vec<TrackId>>());
     }
 }
 
@@ -53,9 +76,9 @@ impl Peer {
         let window = SEGMENTS_MAX / TRACKS_MAX;
         let keep = usize::from(self.policy.segments_kept).max(window);
         let listed = &listed[listed.len().saturating_sub(keep)..];
-        let is_known_track = self.tracks.list.contains(&track);
+        let is_known_track = self.tracks.ids().contains(&track);
         if !is_known_track {
-            if self.tracks.list.len() >= TRACKS_MAX {
+            if self.tracks.is_full() {
                 return;
             }
             self.tracks.add(track);
@@ -77,6 +100,7 @@ impl Peer {
             Some(index) => index,
             None => {
                 self.make_room(out);
+                self.set_segment_aside();
                 self.segments.push(Segment {
                     fresh,
                     window_ms,
@@ -168,6 +192,13 @@ impl Peer {
         }
     }
 
+    /// There is a place for one more in the list; it grows by few, not by half of what it is.
+    fn set_segment_aside(&mut self) {
+        if self.segments.len() == self.segments.capacity() {
+            self.segments.reserve_exact(SEGMENTS_STEP);
+        }
+    }
+
     fn forget(&mut self, name: Name, out: &mut Outbox) {
         self.fetches.retain(|fetch| {
             let keep = fetch.name != name;
@@ -214,12 +245,13 @@ impl Peer {
             push_track: only_track,
             ..Segment::new(name, self.now)
         };
+        self.set_segment_aside();
         self.segments.push(segment);
         Some(self.segments.len() - 1)
     }
 
     pub(super) fn handle_track_ended(&mut self, track: TrackId, out: &mut Outbox) {
-        self.tracks.list.retain(|known| *known != track);
+        self.tracks.remove(track);
         self.tracker.hasten_status(self.now);
         let dropped: Vec<Name> = self
             .segments

@@ -247,6 +247,9 @@ impl Peer {
             return;
         };
         let fetch = self.fetches.remove(index);
+        if self.fetches.is_empty() {
+            self.fetches = Vec::new();
+        }
         let found = self
             .segments
             .iter()

@@ -1,8 +1,9 @@
 //! What this viewer sends to whom.
 
 use super::{
+    cells::Cell,
     neighbour::{Neighbour, Neighbours, slots_of},
-    remotes::{COPIES_MAX, Cell, Remotes, Row},
+    remotes::{COPIES_MAX, Remotes, Row},
     segment::Segment,
 };
 use crate::{id::Slot, time::Instant};
