@@ -41,11 +41,15 @@ impl<E> Ord for Entry<E> {
 type Chunk<E> = Vec<Entry<E>>;
 
 /// Events in the order of their time; those of the same time in the order in which they were
-/// pushed. A wheel of buckets for the next seconds, a heap for what is later, and a small heap for
-/// the bucket under way, so that the usual push and pop touch little memory.
+/// pushed. A wheel of buckets for the next seconds, and a heap for what is later. A bucket is sorted when
+/// its time comes; what is pushed into it after that, which is little, is in a small heap. So the usual push
+/// and pop touch little memory.
 pub(crate) struct Queue<E> {
     bucket: u64,
-    current: BinaryHeap<Entry<E>>,
+    /// The bucket under way, the earliest last.
+    current: Vec<Entry<E>>,
+    /// What was pushed into it since.
+    added: BinaryHeap<Entry<E>>,
     wheel: Vec<Vec<Chunk<E>>>,
     in_wheel: usize,
     spare: Vec<Chunk<E>>,
@@ -57,7 +61,8 @@ impl<E> Queue<E> {
     pub(crate) fn new(start_us: u64) -> Self {
         Self {
             bucket: start_us / BUCKET_US,
-            current: BinaryHeap::new(),
+            current: Vec::new(),
+            added: BinaryHeap::new(),
             wheel: (0..BUCKETS).map(|_| Vec::new()).collect(),
             in_wheel: 0,
             spare: Vec::new(),
@@ -75,7 +80,7 @@ impl<E> Queue<E> {
     fn place(&mut self, entry: Entry<E>) {
         let bucket = entry.at / BUCKET_US;
         if bucket <= self.bucket {
-            self.current.push(entry);
+            self.added.push(entry);
         } else if bucket - self.bucket < BUCKETS as u64 {
             self.in_wheel += 1;
             let chunks = &mut self.wheel[(bucket % BUCKETS as u64) as usize];
@@ -95,10 +100,11 @@ impl<E> Queue<E> {
 
     /// The time of the earliest event.
     pub(crate) fn next_at(&mut self) -> Option<u64> {
-        while self.current.is_empty() {
+        while self.current.is_empty() && self.added.is_empty() {
             self.advance()?;
         }
-        self.current.peek().map(|entry| entry.at)
+        let next = self.added.peek().max(self.current.last());
+        next.map(|entry| entry.at)
     }
 
     /// The earliest event and its time, if it comes before `until`.
@@ -106,7 +112,13 @@ impl<E> Queue<E> {
         if self.next_at()? >= until {
             return None;
         }
-        self.current.pop().map(|entry| (entry.at, entry.event))
+        let next = match self.added.peek() {
+            Some(added) if self.current.last().is_none_or(|entry| added > entry) => {
+                self.added.pop()
+            }
+            _ => self.current.pop(),
+        };
+        next.map(|entry| (entry.at, entry.event))
     }
 
     /// Moves on to the next bucket that may hold something; `None` if nothing is left.
@@ -129,9 +141,10 @@ impl<E> Queue<E> {
         let index = (self.bucket % BUCKETS as u64) as usize;
         for mut chunk in self.wheel[index].drain(..) {
             self.in_wheel -= chunk.len();
-            self.current.extend(chunk.drain(..));
+            self.current.append(&mut chunk);
             self.spare.push(chunk);
         }
+        self.current.sort_unstable();
         Some(())
     }
 }

@@ -12,14 +12,15 @@ const PARTS: usize = (SPAN_MS / PART_MS) as usize + 1;
 
 /// What was sent lately, against the cap.
 #[derive(Clone, Debug)]
+#[repr(C)]
 pub(super) struct Allowance {
     bps: u64,
-    /// Bytes sent in the last parts of time: part `n` is at `n % PARTS`.
-    sent: [u32; PARTS],
     /// The number of the newest part.
     newest: u64,
     /// A piece larger than a whole span's allowance is paid for until then.
     paid_at: Instant,
+    /// Bytes sent in the last parts of time: part `n` is at `n % PARTS`.
+    sent: [u32; PARTS],
 }
 
 impl Allowance {

@@ -136,42 +136,21 @@ struct Player {
 }
 
 /// The brain of one viewer. See the crate's documentation for how to drive it.
+///
+/// The order of its fields is theirs in memory: what every input looks at is together, in front. Where one
+/// process has thousands of viewers, the caches hold none of them, and each line that is read is waited for.
 #[derive(Debug)]
+#[repr(C)]
 pub struct Peer {
-    policy: Arc<Policy>,
-    rng: Rng,
     now: Instant,
-    /// Its turn among those who get nothing from anybody.
-    turn: u8,
-    environment: Environment,
-    player: Player,
-    tracks: Tracks,
-    segments: Vec<Segment>,
-    neighbours: Neighbours,
-    remotes: Remotes,
-    /// About segments that this viewer has not heard of.
-    promises: Vec<Promise>,
-    fetches: Vec<Fetch>,
-    fetch_count: u32,
-    /// Bytes of pieces that have come from the CDN.
-    cdn_arrived: u64,
-    tracker: TrackerLink,
-    estimate: Estimate,
-    downlink: Downlink,
-    demand: Demand,
-    allowance: Allowance,
-    links_target: u8,
-    /// What neighbours were last told.
-    announced: Told,
-    /// Since when neighbours may push to this viewer.
-    pushed_from: Option<Instant>,
-    /// How long segments take from their first piece until they are whole, on average.
-    pace_ms: u32,
+    plan_at: Option<Instant>,
     announce_at: Option<Instant>,
     bridge_at: Option<Instant>,
     link_check_at: Option<Instant>,
-    plan_at: Option<Instant>,
     upload_at: Option<Instant>,
+    segments: Vec<Segment>,
+    remotes: Remotes,
+    neighbours: Neighbours,
     /// Enough waits in the links: `upload_at` is when to look again if none of it leaves.
     uplink_busy: bool,
     /// Something that decides what to send next has changed.
@@ -180,8 +159,33 @@ pub struct Peer {
     plans_stale: bool,
     /// A segment may be complete, or asked for, since those that are were delivered.
     may_deliver: bool,
-    reported: Reported,
+    /// Its turn among those who get nothing from anybody.
+    turn: u8,
+    links_target: u8,
+    environment: Environment,
+    tracker: TrackerLink,
+    player: Player,
+    demand: Demand,
+    /// What neighbours were last told.
+    announced: Told,
+    tracks: Tracks,
+    policy: Arc<Policy>,
     stats: Stats,
+    allowance: Allowance,
+    rng: Rng,
+    fetches: Vec<Fetch>,
+    fetch_count: u32,
+    /// How long segments take from their first piece until they are whole, on average.
+    pace_ms: u32,
+    /// Bytes of pieces that have come from the CDN.
+    cdn_arrived: u64,
+    /// About segments that this viewer has not heard of.
+    promises: Vec<Promise>,
+    estimate: Estimate,
+    downlink: Downlink,
+    /// Since when neighbours may push to this viewer.
+    pushed_from: Option<Instant>,
+    reported: Reported,
 }
 
 impl Peer {
@@ -333,14 +337,17 @@ impl Peer {
             (self.link_check_at, Timer::Link),
             (self.tracker.next_wakeup(), Timer::Tracker),
         ];
-        let earliest = timers
-            .into_iter()
-            .filter_map(|(at, why)| at.map(|at| (at, why)))
-            .min()?;
-        Some(Wakeup {
-            at: earliest.0.max(self.now.plus_us(WAKEUP_US_MIN)),
-            why: earliest.1,
-        })
+        let mut earliest: Option<(Instant, Timer)> = None;
+        for (at, why) in timers {
+            if let Some(at) = at
+                && earliest.is_none_or(|earliest| (at, why) < earliest)
+            {
+                earliest = Some((at, why));
+            }
+        }
+        let (at, why) = earliest?;
+        let at = at.max(self.now.plus_us(WAKEUP_US_MIN));
+        Some(Wakeup { at, why })
     }
 
     /// What it has done.

@@ -42,42 +42,46 @@ impl Told {
     }
 }
 
+/// A viewer at the other end of a link. In the order of its fields in memory: what a message or a piece
+/// looks at comes first.
 #[derive(Clone, Debug)]
+#[repr(C)]
 pub(super) struct Neighbour {
     pub(super) slot: Slot,
-    pub(super) peer: PeerId,
-    pub(super) native: bool,
+    pub(super) state: LinkState,
     /// It sits in another group: it takes no part in this one's division of work.
     pub(super) bridge: bool,
-    pub(super) state: LinkState,
+    /// Broken promises lately: pulls that timed out, claims and pushes of which nothing came.
+    pub(super) strikes: u8,
+    /// Bytes that wait in the transport.
+    pub(super) buffered: u32,
+    pub(super) peer: PeerId,
     /// When it reached its state.
     pub(super) since: Instant,
     pub(super) heard: Instant,
-    pub(super) status: Told,
-    /// Bytes that wait in the transport.
-    pub(super) buffered: u32,
-    /// When some of them left last, or began to wait.
-    pub(super) drained_at: Instant,
-    /// More is to be heard of what waits there: drivers say no more once little is left.
-    pub(super) sends: bool,
-    /// The nonce of a ping that it has not answered.
-    ping: Option<u32>,
-    /// When it was pinged last.
-    pinged_at: Instant,
-    pub(super) rtt_ms: u16,
-    pub(super) rtt_reported: bool,
-    /// How long pieces that it was asked for have taken, on average.
-    pub(super) pull_ms: u16,
-    /// Broken promises lately: pulls that timed out, claims and pushes of which nothing came.
-    pub(super) strikes: u8,
-    /// When the last of them was noted, or forgiven.
-    pub(super) struck_at: Instant,
     /// When a piece came from it last.
     pub(super) gave_at: Instant,
+    /// When some of what waits in the transport left last, or began to wait.
+    pub(super) drained_at: Instant,
+    pub(super) status: Told,
     pub(super) bytes_in: u64,
-    /// Bytes from it that were of no use.
-    surplus: u64,
     pub(super) bytes_out: u64,
+    /// Bytes from it that were of no use.
+    surplus: u32,
+    /// The nonce of its last ping, and whether it has not answered.
+    ping: u32,
+    is_pinged: bool,
+    /// More is to be heard of what waits there: drivers say no more once little is left.
+    sends: bool,
+    pub(super) native: bool,
+    pub(super) rtt_reported: bool,
+    pub(super) rtt_ms: u16,
+    /// How long pieces that it was asked for have taken, on average.
+    pub(super) pull_ms: u16,
+    /// When it was pinged last.
+    pinged_at: Instant,
+    /// When the last of the strikes was noted, or forgiven.
+    pub(super) struck_at: Instant,
 }
 
 /// After this many broken promises in a row a neighbour is not believed: nothing is asked of it, and nothing
@@ -134,7 +138,8 @@ impl Neighbour {
             buffered: 0,
             drained_at: now,
             sends: false,
-            ping: None,
+            ping: 0,
+            is_pinged: false,
             pinged_at: now,
             rtt_ms: 0,
             rtt_reported: false,
@@ -151,8 +156,9 @@ impl Neighbour {
     /// It has sent so much that is of no use. Whether that is more than can happen to somebody who plays by
     /// the rules.
     pub(super) fn on_surplus(&mut self, len: u32) -> bool {
-        self.surplus = self.surplus.saturating_add(u64::from(len));
-        self.surplus > SURPLUS_BYTES + self.bytes_in / 100 * SURPLUS_PERCENT
+        self.surplus = self.surplus.saturating_add(len);
+        let most = SURPLUS_BYTES + self.bytes_in / 100 * SURPLUS_PERCENT;
+        u64::from(self.surplus) > most || self.surplus == u32::MAX
     }
 
     /// Whether it is time to ping it: nothing was heard of it lately, or its round trip is an old one.
@@ -161,15 +167,15 @@ impl Neighbour {
     }
 
     pub(super) fn on_ping(&mut self, nonce: u32, now: Instant) {
-        (self.ping, self.pinged_at) = (Some(nonce), now);
+        (self.ping, self.is_pinged, self.pinged_at) = (nonce, true, now);
     }
 
     /// It has answered a ping: whether it was the last one, which measures the round trip.
     pub(super) fn on_pong(&mut self, nonce: u32, now: Instant) -> bool {
-        if self.ping != Some(nonce) {
+        if !self.is_pinged || self.ping != nonce {
             return false;
         }
-        self.ping = None;
+        self.is_pinged = false;
         self.rtt_ms = now.ms_since(self.pinged_at).clamp(1, u64::from(u16::MAX)) as u16;
         true
     }

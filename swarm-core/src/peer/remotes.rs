@@ -14,7 +14,41 @@ const UNKNOWN_MAX: usize = 8;
 /// Rows are set aside by as many.
 const ROWS_STEP: usize = 2;
 /// Copies of a piece are counted up to this number.
-pub(super) const COPIES_MAX: usize = 24;
+pub(super) const COPIES_MAX: u32 = 24;
+/// Binary digits of the number of neighbours.
+const COPIES_DIGITS: usize = (u32::BITS - (NEIGHBOURS_MAX as u32).leading_zeros()) as usize;
+
+/// A number of copies for each of 64 pieces: plane `i` has the numbers' digits of weight `2^i`.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Copies([u64; COPIES_DIGITS]);
+
+impl Copies {
+    /// One more of each piece in `bits`.
+    fn add(&mut self, bits: u64) {
+        let mut carry = bits;
+        for plane in &mut self.0 {
+            if carry == 0 {
+                break;
+            }
+            (*plane, carry) = (*plane ^ carry, *plane & carry);
+        }
+    }
+
+    /// Those of `bits` of which there are fewest, and how many there are of them: no more than
+    /// [`COPIES_MAX`], above which all are alike.
+    pub(super) fn rarest(&self, bits: u64) -> (u32, u64) {
+        let (mut least, mut rarest) = (0, bits);
+        for plane in self.0.iter().rev() {
+            let fewer = rarest & !plane;
+            least = least << 1 | u32::from(fewer == 0);
+            rarest = if fewer == 0 { rarest } else { fewer };
+        }
+        if least >= COPIES_MAX {
+            return (COPIES_MAX, bits);
+        }
+        (least, rarest)
+    }
+}
 
 /// One segment at all neighbours.
 #[derive(Clone, Debug)]
@@ -63,21 +97,13 @@ impl Row {
         self.known = true;
     }
 
-    /// For each number of copies: the pieces that more neighbours have, or were sent.
-    pub(super) fn copies(&self) -> [u64; COPIES_MAX] {
-        let mut more = [0; COPIES_MAX];
+    /// How many neighbours have each piece, or were sent it.
+    pub(super) fn copies(&self) -> Copies {
+        let mut copies = Copies::default();
         for cell in self.cells.iter() {
-            let mut carry = cell.have | cell.sent;
-            for level in &mut more {
-                let next = *level & carry;
-                *level |= carry;
-                carry = next;
-                if carry == 0 {
-                    break;
-                }
-            }
+            copies.add(cell.have | cell.sent);
         }
-        more
+        copies
     }
 
     pub(super) const fn any_wants(&self) -> bool {
@@ -230,6 +256,30 @@ mod tests {
         assert_eq!(remotes.rows.len(), 1 + UNKNOWN_MAX);
         let row = remotes.row(SegmentId(1)).expect("it is kept");
         assert_eq!(row.held_by(1 << 3 | 1 << 7), 5);
+    }
+
+    #[test]
+    fn the_rarest_pieces_are_those_with_the_fewest_copies() {
+        let mut rng = crate::rng::Rng::new(9);
+        for holders in [0, 1, 7, 23, 24, 32] {
+            let sets: Vec<u64> = (0..holders)
+                .map(|_| rng.next_u64() | rng.next_u64() | rng.next_u64() | 0xff)
+                .collect();
+            let mut copies = Copies::default();
+            sets.iter().for_each(|set| copies.add(*set));
+            let count = |piece: &u32| sets.iter().filter(|set| *set >> piece & 1 == 1).count();
+            for bits in [u64::MAX, 0xff, 0xff00, 1 << 40] {
+                let pieces = || (0..64u32).filter(|piece| bits >> piece & 1 == 1);
+                let least = pieces().map(|p| count(&p)).min().unwrap_or(0) as u32;
+                let few = pieces().filter(|p| count(p) as u32 == least);
+                let few = few.fold(0u64, |few, piece| few | 1 << piece);
+                let expected = match least {
+                    0..COPIES_MAX => (least, few),
+                    _ => (COPIES_MAX, bits),
+                };
+                assert_eq!(copies.rarest(bits), expected, "{holders} holders");
+            }
+        }
     }
 
     #[test]

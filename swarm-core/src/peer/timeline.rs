@@ -28,8 +28,8 @@ const ROWS_KEPT: u64 = 3;
 /// in place.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Tracks {
-    list: [TrackId; TRACKS_MAX],
     count: u8,
+    list: [TrackId; TRACKS_MAX],
 }
 
 impl Tracks {

@@ -75,7 +75,7 @@ pub(super) fn plan_next(
             neighbours.masks(segment.push_track).sharing()
         };
         let able = roomy & (passers | sharers | row.map_or(0, Row::wanting));
-        let mut at_least = None;
+        let mut copies_of = None;
         for slot in slots_of(able) {
             let cell = row.map_or_else(Cell::default, |row| row.cell(slot));
             let lacks = segment.have & !cell.have & !cell.sent;
@@ -103,13 +103,11 @@ pub(super) fn plan_next(
             } else {
                 continue;
             };
-            let at_least = at_least.get_or_insert_with(|| row.map_or([0; COPIES_MAX], Row::copies));
-            let copies = at_least.iter().position(|more| bits & !more != 0);
-            let copies = copies.unwrap_or(COPIES_MAX);
-            let rarest = at_least.get(copies).map_or(bits, |more| bits & !more);
+            let copies_of = copies_of.get_or_insert_with(|| row.map(Row::copies).unwrap_or_default());
+            let (copies, rarest) = copies_of.rarest(bits);
             let (copies, piece) = match segment.spread_ms {
-                0 => (copies as u32, rarest.trailing_zeros()),
-                _ => in_order(copies as u32, bits.trailing_zeros()),
+                0 => (copies, rarest.trailing_zeros()),
+                _ => in_order(copies, bits.trailing_zeros()),
             };
             let holds = (cell.have | cell.sent).count_ones();
             let key = (class, segment.seq, copies, holds, slot);
@@ -134,7 +132,7 @@ pub(super) fn plan_next(
 /// lowest. Who lacks one of an earlier run comes first; in the same run, who lacks what fewest hold.
 fn in_order(copies: u32, piece: u32) -> (u32, u32) {
     (
-        piece / IN_ORDER_PIECES * (COPIES_MAX as u32 + 1) + copies,
+        piece / IN_ORDER_PIECES * (COPIES_MAX + 1) + copies,
         piece,
     )
 }

@@ -266,7 +266,7 @@ fn looked_after(
         return Ok(());
     }
     match waiting.plan_at.map(|at| at.as_micros()) {
-        Some(at) if at <= latest && !live.wakes.is_empty() => Ok(()),
+        Some(at) if at <= latest && live.wakes.is_any() => Ok(()),
         Some(_) => Err("has pieces that nobody fetches, and looks after them too late"),
         None => Err("has pieces that nobody fetches, and no plan for them"),
     }

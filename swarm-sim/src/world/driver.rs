@@ -6,7 +6,7 @@ use swarm_core::{
     time::Instant,
 };
 
-use super::{event::Event, letters::number, network::falsify, part::Part};
+use super::{event::Event, letters::number, network::falsify, node::NEVER, part::Part};
 use crate::{measure::Reason, population::Cheat};
 
 /// Kind byte of a claim: a fetch that follows one is for the group.
@@ -39,6 +39,8 @@ impl Part {
         }
         let mut out = std::mem::take(&mut self.out);
         live.peer.handle(now, input, &mut out);
+        let wakeup = live.peer.next_wakeup();
+        live.wakes.wanted = wakeup.map_or(NEVER, |wakeup| wakeup.at.as_micros());
         self.schedule_wake(node);
         if !out.actions().is_empty() {
             let mut context = Context::default();
@@ -55,27 +57,25 @@ impl Part {
 
     fn schedule_wake(&mut self, node: u32) {
         let now = self.now;
-        let entry = &mut self.nodes[node as usize];
-        let Some(live) = &mut entry.live else { return };
-        let Some(wakeup) = live.peer.next_wakeup() else {
+        let Some(live) = &mut self.nodes[node as usize].live else {
             return;
         };
-        let mut at = wakeup.at.as_micros();
-        let is_past = at <= now;
-        if is_past {
-            at = now + 1000;
+        let wanted = live.wakes.wanted;
+        if wanted == NEVER {
+            return;
         }
-        if entry.viewer.hidden {
+        let is_past = wanted <= now;
+        let mut at = if is_past { now + 1000 } else { wanted };
+        if live.hidden {
             at = at.next_multiple_of(HIDDEN_US);
         }
-        // A timer that fires too early costs one empty call; one that is set anew, an event.
-        if live.wakes.last().is_none_or(|set| at < *set) {
-            live.wakes.push(at);
+        // A timer that fires too early costs next to nothing; one that is set anew, an event.
+        if live.wakes.set(at) {
             self.queue.push(at, Event::Wake { node });
         }
         if is_past {
             self.metrics.on_problem(now, || {
-                format!("viewer {node} wants to wake in the past: {wakeup:?}")
+                format!("viewer {node} wants to wake in the past: at {wanted} us")
             });
         }
     }
@@ -85,11 +85,11 @@ impl Part {
         let Some(live) = &mut self.nodes[node as usize].live else {
             return;
         };
-        live.wakes.pop();
-        match live.peer.next_wakeup() {
-            Some(wakeup) if wakeup.at.as_micros() > now => self.schedule_wake(node),
-            Some(_) => self.input(node, Input::Tick),
-            None => {}
+        live.wakes.fire();
+        if live.wakes.wanted > now {
+            self.schedule_wake(node);
+        } else {
+            self.input(node, Input::Tick);
         }
     }
 

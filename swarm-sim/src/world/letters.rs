@@ -90,44 +90,79 @@ impl<E: Framed> Letters<E> {
     }
 }
 
-/// Messages on their way. Those sent to several viewers are kept once.
+/// Messages that are no longer than this lie with what is known of them.
+const SHORT_LEN: usize = 50;
+
+/// The bytes of a message.
+#[derive(Clone, Debug)]
+pub(crate) struct Message {
+    len: u8,
+    short: [u8; SHORT_LEN],
+    long: Option<Box<[u8]>>,
+}
+
+impl Message {
+    fn new(bytes: &[u8]) -> Self {
+        let mut message = Self {
+            len: 0,
+            short: [0; SHORT_LEN],
+            long: None,
+        };
+        match message.short.get_mut(..bytes.len()) {
+            Some(short) => {
+                short.copy_from_slice(bytes);
+                message.len = bytes.len() as u8;
+            }
+            None => message.long = Some(bytes.into()),
+        }
+        message
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        match &self.long {
+            Some(long) => long,
+            None => &self.short[..usize::from(self.len)],
+        }
+    }
+}
+
+/// Messages on their way, with the number of their readers. Those sent to several viewers are kept once.
 #[derive(Default)]
 pub(crate) struct Frames {
-    list: Vec<(Vec<u8>, u32)>,
+    list: Vec<(Message, u32)>,
     free: Vec<u32>,
 }
 
 impl Frames {
     /// Keeps a message for one reader.
     pub(crate) fn add(&mut self, bytes: &[u8]) -> u32 {
-        let index = self.free.pop().unwrap_or_else(|| {
-            self.list.push((Vec::new(), 0));
-            self.list.len() as u32 - 1
-        });
-        let entry = &mut self.list[index as usize];
-        entry.0.clear();
-        entry.0.extend_from_slice(bytes);
-        entry.1 = 1;
-        index
+        let frame = (Message::new(bytes), 1);
+        match self.free.pop() {
+            Some(index) => {
+                self.list[index as usize] = frame;
+                index
+            }
+            None => {
+                self.list.push(frame);
+                self.list.len() as u32 - 1
+            }
+        }
     }
 
     pub(crate) fn add_reader(&mut self, index: u32) {
         self.list[index as usize].1 += 1;
     }
 
-    /// Lends the bytes out; to be given back with [`Frames::put_back`].
-    pub(crate) fn take(&mut self, index: u32) -> Vec<u8> {
-        std::mem::take(&mut self.list[index as usize].0)
-    }
-
-    /// One reader is done.
-    pub(crate) fn put_back(&mut self, index: u32, bytes: Vec<u8>) {
-        let entry = &mut self.list[index as usize];
-        entry.0 = bytes;
-        entry.1 -= 1;
-        if entry.1 == 0 {
-            self.free.push(index);
+    /// One reader takes the message.
+    pub(crate) fn take(&mut self, index: u32) -> Message {
+        let (message, readers) = &mut self.list[index as usize];
+        *readers -= 1;
+        if *readers > 0 {
+            return message.clone();
         }
+        self.free.push(index);
+        let long = message.long.take();
+        Message { long, ..*message }
     }
 }
 
@@ -149,8 +184,25 @@ mod tests {
         let Event::TrackerSays { frame, .. } = got[2].1 else {
             panic!("{:?}", got[2])
         };
-        assert_eq!(frames.take(frame), b"de");
+        assert_eq!(frames.take(frame).bytes(), b"de");
         assert_eq!(letters.earliest(), u64::MAX);
+    }
+
+    #[test]
+    fn messages_of_any_length_are_there_for_each_of_their_readers() {
+        let mut frames = Frames::default();
+        for len in [0, 1, SHORT_LEN, SHORT_LEN + 1, 5000] {
+            let bytes = vec![len as u8; len];
+            let index = frames.add(&bytes);
+            frames.add_reader(index);
+            let other = frames.add(b"other");
+            assert_ne!(index, other);
+            for _ in 0..2 {
+                assert_eq!(frames.take(index).bytes(), bytes);
+            }
+            assert_eq!(frames.take(other).bytes(), b"other");
+        }
+        assert_eq!(frames.list.len(), 2, "places are used again");
     }
 
     #[test]

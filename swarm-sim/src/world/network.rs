@@ -204,18 +204,17 @@ impl Part {
     }
 
     pub(super) fn frame_arrives(&mut self, at: At, frame: u32) {
-        let bytes = self.frames.take(frame);
+        let message = self.frames.take(frame);
         if self.end(at).is_some() {
             let slot = Slot(at.slot);
             self.input(
                 at.node,
                 Input::Frame {
                     slot,
-                    bytes: &bytes,
+                    bytes: message.bytes(),
                 },
             );
         }
-        self.frames.put_back(frame, bytes);
     }
 
     pub(super) fn record_arrives(&mut self, at: At, place: Place) {

@@ -121,8 +121,58 @@ pub(crate) struct Asked {
     pub(crate) since: u64,
 }
 
-/// What a present viewer's driver keeps.
+/// When a viewer's timers are set to fire. One that its machine no longer wants stays.
+#[derive(Debug)]
+pub(crate) struct Wakes {
+    first: u64,
+    /// When its machine wanted to be woken when it was asked last.
+    pub(crate) wanted: u64,
+    /// All but the first, the earliest last.
+    later: Vec<u64>,
+}
+
+/// No timer.
+pub(crate) const NEVER: u64 = u64::MAX;
+
+impl Default for Wakes {
+    fn default() -> Self {
+        Self {
+            first: NEVER,
+            wanted: NEVER,
+            later: Vec::new(),
+        }
+    }
+}
+
+impl Wakes {
+    pub(crate) const fn is_any(&self) -> bool {
+        self.first != NEVER
+    }
+
+    /// Sets a timer unless one fires by then. Whether it did.
+    pub(crate) fn set(&mut self, at: u64) -> bool {
+        if at >= self.first {
+            return false;
+        }
+        if self.is_any() {
+            self.later.push(self.first);
+        }
+        self.first = at;
+        true
+    }
+
+    /// The first one fires.
+    pub(crate) fn fire(&mut self) {
+        self.first = self.later.pop().unwrap_or(NEVER);
+    }
+}
+
+/// What a present viewer's driver keeps. In the order of its fields in memory: what every event looks at
+/// comes first.
+#[repr(C)]
 pub(crate) struct Live {
+    pub(crate) wakes: Wakes,
+    pub(crate) hidden: bool,
     pub(crate) peer: Peer,
     pub(crate) slots: [SlotState; NEIGHBOURS_MAX],
     pub(crate) store: Vec<Stored>,
@@ -143,8 +193,6 @@ pub(crate) struct Live {
     pub(crate) switches: (u32, u32),
     pub(crate) media: (u64, u64),
     pub(crate) listed: u64,
-    /// When timers are set to fire, the earliest last. One that its machine no longer wants stays.
-    pub(crate) wakes: Vec<u64>,
     pub(crate) joined_at: u64,
     pub(crate) sent: SentLately,
 }
@@ -231,6 +279,21 @@ impl Live {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn timers_fire_in_order_and_none_is_set_in_vain() {
+        let mut wakes = Wakes::default();
+        assert!(!wakes.is_any());
+        let set = [50, 60, 30, 30, 40, 10].map(|at| wakes.set(at));
+        assert_eq!(set, [true, false, true, false, false, true]);
+        wakes.fire();
+        assert!(!wakes.set(30), "the one at 30 is still to fire");
+        wakes.fire();
+        assert!(wakes.set(49) && !wakes.set(50));
+        wakes.fire();
+        wakes.fire();
+        assert!(!wakes.is_any());
+    }
 
     #[test]
     fn a_cap_allows_a_single_piece_and_none_allows_nothing() {

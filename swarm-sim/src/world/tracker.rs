@@ -107,9 +107,8 @@ impl Part {
     }
 
     pub(super) fn tracker_says(&mut self, node: u32, frame: u32) {
-        let bytes = self.frames.take(frame);
-        self.input(node, peer::Input::TrackerFrame(&bytes));
-        self.frames.put_back(frame, bytes);
+        let message = self.frames.take(frame);
+        self.input(node, peer::Input::TrackerFrame(message.bytes()));
     }
 }
 
@@ -212,9 +211,8 @@ impl Tracker {
         match call {
             Call::Opens { viewer, line } => self.open(viewer, *line),
             Call::Says { viewer, frame } => {
-                let bytes = self.frames.take(frame);
-                self.hear(viewer, &bytes);
-                self.frames.put_back(frame, bytes);
+                let message = self.frames.take(frame);
+                self.hear(viewer, message.bytes());
             }
             Call::HangsUp { viewer } => {
                 if let Some(conn) = self.conn(viewer).take() {

@@ -10,7 +10,7 @@ use swarm_core::{
 use super::{
     catalog::{Catalog, Place},
     event::Event,
-    node::{Asked, Live, Played, SentLately, SlotState},
+    node::{Asked, Live, Played, SentLately, SlotState, Wakes},
     part::Part,
 };
 use crate::{player::Player, population::Departure};
@@ -35,7 +35,10 @@ impl Part {
         let playlist_us = 3 * viewer.cdn_rtt_us + 20_000;
         let latency_us = crate::options::us(options.latency_s);
         let grain_us = crate::options::us(options.grain_s);
+        let hidden = viewer.hidden;
         self.nodes[node as usize].live = Some(Box::new(Live {
+            wakes: Wakes::default(),
+            hidden,
             peer: Peer::new(self.policy.clone(), seed, began),
             slots: [SlotState::Free; swarm_core::limits::NEIGHBOURS_MAX],
             store: Vec::new(),
@@ -53,7 +56,6 @@ impl Part {
             switches: (0, 0),
             media: (0, 0),
             listed: 0,
-            wakes: Vec::new(),
             joined_at: now,
             sent: SentLately::default(),
         }));
