@@ -167,6 +167,7 @@ impl Peer {
         let pieces = segment.full().count_ones();
         let chosen = rendezvous::distributors(&members, segment.name, pieces);
         let segment = &mut self.segments[index];
+        segment.may_push = true;
         let work = segment.work_mut();
         work.handed.retain(|(piece, _)| bits >> piece & 1 == 0);
         work.brought |= bits;
@@ -194,6 +195,7 @@ impl Peer {
         }
         if let Some(work) = segment.work_if_any() {
             work.seeded |= bits & work.mine;
+            segment.may_push |= bits & segment.work().mine != 0;
         }
         let is_handed = segment
             .work()
@@ -284,8 +286,9 @@ impl Peer {
             .iter()
             .filter(|fetch| fetch.name == segment.name);
         let row = segment.id().and_then(|id| self.remotes.row(id));
-        let held_by = |mask: u32| row.map_or(0, |row| row.held_by(mask));
-        let (held_here, held_there) = (held_by(masks.here), held_by(masks.bridges));
+        let asked = [masks.here, masks.bridges, masks.seeding | masks.giving];
+        let held = row.map_or([0; 3], |row| row.held_by(asked));
+        let [held_here, held_there, offered] = held;
         View {
             now: self.now,
             policy,
@@ -294,7 +297,7 @@ impl Peer {
             fetching: fetches.clone().fold(0, |bits, fetch| bits | fetch.bits),
             fetching_whole: fetches.clone().any(|fetch| fetch.whole),
             held: held_here | held_there,
-            offered: held_by(masks.seeding | masks.giving),
+            offered,
             givers: (masks.seeding | masks.giving).count_ones(),
             held_elsewhere: (held_there | segment.upstream()) & !held_here,
             has_bridges: masks.bridges != 0,
@@ -303,7 +306,10 @@ impl Peer {
             companions: masks.playing.count_ones() as usize,
             expects_links: !self.has_begun() && self.expects_links(),
             turn: self.turn,
-            pulls_max: self.pulls_max(index).saturating_sub(self.outstanding_all()),
+            pulls_max: match self.pulls_max(index) {
+                u32::MAX => u32::MAX,
+                most => most.saturating_sub(self.outstanding_all()),
+            },
             has_begun: self.has_begun(),
             is_pushed: self.may_be_pushed(),
             stripe_count: segment.work().ranks_for.1.max(1),
@@ -494,6 +500,8 @@ impl Peer {
             bits: ask.bits,
             asked: now,
         });
+        let late_at = now.plus_ms(plan::PULL_TIMEOUT_MS);
+        self.pulls_late_at.get_or_insert(late_at);
         self.send(ask.slot, &PeerMsg::Want(Pieces { segment: id, bits }), out);
     }
 
@@ -557,13 +565,14 @@ impl Peer {
         if self.neighbours.roomy_slots() == self.neighbours.ready_slots() {
             for segment in &mut self.segments {
                 let have = segment.have;
-                let Some(work) = segment.work_if_any() else {
+                let Some(work) = segment.work.as_deref_mut().filter(|_| segment.may_push) else {
                     continue;
                 };
                 work.seeded = 0;
                 work.handed.retain(|(piece, _)| have >> piece & 1 == 0);
                 if work.handed.is_empty() {
                     work.handed = Vec::new();
+                    segment.may_push = false;
                 }
             }
         }

@@ -362,18 +362,18 @@ impl Peer {
             }
             None => {}
         }
+        let was_called = self.neighbours.rename(slot, peer);
         let Some(neighbour) = self.neighbours.get_mut(slot) else {
             return;
         };
         neighbour.status = Told::of(&status);
-        let was_called = core::mem::replace(&mut neighbour.peer, peer);
         let (reported, rtt_ms) = (neighbour.rtt_reported, neighbour.rtt_ms);
         if !was_ready {
             self.neighbours.on_state(slot, LinkState::Ready, now);
             out.push(Action::Emit(Event::PeerUp { slot, peer }));
             self.send_all_haves(slot, out);
             self.ping(slot, out);
-        } else if was_called != peer && reported {
+        } else if was_called != Some(peer) && reported {
             self.report_link(peer, LinkOutcome::Up, rtt_ms, out);
         }
         self.touch_view();

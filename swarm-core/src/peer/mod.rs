@@ -148,6 +148,8 @@ pub struct Peer {
     bridge_at: Option<Instant>,
     link_check_at: Option<Instant>,
     upload_at: Option<Instant>,
+    /// No pull is late before then.
+    pulls_late_at: Option<Instant>,
     segments: Vec<Segment>,
     remotes: Remotes,
     neighbours: Neighbours,
@@ -233,6 +235,7 @@ impl Peer {
             link_check_at: None,
             plan_at: None,
             upload_at: None,
+            pulls_late_at: None,
             uplink_busy: false,
             upload_stale: false,
             plans_stale: false,

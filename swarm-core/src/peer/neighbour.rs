@@ -246,6 +246,8 @@ pub(super) struct Neighbours {
     list: Vec<Neighbour>,
     /// Where in the list the neighbour of each slot is.
     places: [u8; NEIGHBOURS_MAX],
+    /// The short name of the neighbour in each slot.
+    tags: [u16; NEIGHBOURS_MAX],
     links: Links,
     /// Changes whenever the set of possible seeders does.
     view: u32,
@@ -314,6 +316,7 @@ impl Default for Neighbours {
         Self {
             list: Vec::new(),
             places: [FREE; NEIGHBOURS_MAX],
+            tags: [0; NEIGHBOURS_MAX],
             links: Links::default(),
             view: 0,
             masks: None,
@@ -383,7 +386,21 @@ impl Neighbours {
         let neighbour = self.list.get_mut(place)?;
         let answer = change(neighbour);
         self.links.note(neighbour);
+        self.tags[usize::from(slot.0)] = neighbour.peer.tag();
         Some(answer)
+    }
+
+    /// It is called `peer` from now on. What it was called before.
+    pub(super) fn rename(&mut self, slot: Slot, peer: PeerId) -> Option<PeerId> {
+        self.change(slot, |neighbour| core::mem::replace(&mut neighbour.peer, peer))
+    }
+
+    /// The one of those in `slots` (a bit each) whose short name this is: the oldest link of them, should
+    /// there be several.
+    pub(super) fn by_tag(&self, tag: u16, slots: u32) -> Option<Slot> {
+        let is_called = |slot: &Slot| self.tags.get(usize::from(slot.0)) == Some(&tag);
+        let called = slots_of(slots).filter(is_called);
+        called.min_by_key(|slot| self.place(*slot))
     }
 
     /// Its link has come so far.
@@ -448,6 +465,7 @@ impl Neighbours {
         }
         let neighbour = Neighbour::new(slot, peer, native, now);
         self.links.note(&neighbour);
+        self.tags[free] = peer.tag();
         self.list.push(neighbour);
         Some(slot)
     }

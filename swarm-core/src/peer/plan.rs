@@ -281,15 +281,16 @@ pub(super) fn pull<'a>(
     }
     let holders = neighbours
         .filter(|n| n.is_believed() && n.status.weight > 0)
-        .map(|n| Holder {
-            has: row.cell(n.slot).have & missing,
+        .map(|n| (n, row.have(n.slot) & missing))
+        .filter(|(_, has)| *has != 0)
+        .map(|(n, has)| Holder {
+            has,
             load: outstanding(n.slot),
             strikes: n.strikes,
             pull_ms: n.pull_ms,
             slot: n.slot,
             bits: 0,
-        })
-        .filter(|holder| holder.has != 0);
+        });
     (share_out(holders.collect(), missing, view.pulls_max), wake)
 }
 

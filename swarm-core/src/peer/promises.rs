@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use super::{Peer, io::Outbox, neighbour::Neighbour, plan::Ask, segment::Claim};
+use super::{Peer, io::Outbox, plan::Ask, segment::Claim};
 use crate::{
     id::{Name, Slot},
     limits::STRIPES_MAX,
@@ -77,16 +77,15 @@ impl Peer {
     fn pushers_of(&self, claimant: Slot, division: &Division) -> Vec<(u8, Slot)> {
         let me = self.tracker.me().map(|me| me.tag());
         let mut rest = division.bits;
-        let mut pushers = Vec::new();
+        let mut pushers = Vec::with_capacity(division.passers.len());
+        let group = self.neighbours.ready_slots() & !self.neighbours.bridge_slots();
+        let linked = group | 1u32.checked_shl(claimant.0.into()).unwrap_or(0);
         for tag in &division.passers {
             let piece = rest.trailing_zeros();
             rest &= rest.wrapping_sub(1);
-            let is_pusher = |n: &&Neighbour| {
-                n.peer.tag() == *tag && (n.slot == claimant || (n.is_ready() && !n.bridge))
-            };
             let pusher = match me.filter(|me| me == tag) {
                 Some(_) => Some(claimant),
-                None => self.neighbours.iter().find(is_pusher).map(|n| n.slot),
+                None => self.neighbours.by_tag(*tag, linked),
             };
             pushers.extend(pusher.map(|slot| (piece as u8, slot)));
         }

@@ -3,7 +3,10 @@
 
 use alloc::vec::Vec;
 
-use super::cells::{Cell, Cells};
+use super::{
+    cells::{Cell, Cells},
+    neighbour::slots_of,
+};
 use crate::{
     id::{SegmentId, Slot},
     limits::{NEIGHBOUR_SEGMENTS_MAX, NEIGHBOURS_MAX},
@@ -70,6 +73,11 @@ impl Row {
         self.cells.get(usize::from(slot.0))
     }
 
+    /// Pieces that the neighbour in `slot` says it holds.
+    pub(super) fn have(&self, slot: Slot) -> u64 {
+        self.cells.have(slot.0.into())
+    }
+
     /// The neighbour in `slot` has told, asked for, or been sent something of the segment: `change` says
     /// what that is in its cell.
     pub(super) fn update(&mut self, slot: Slot, change: impl FnOnce(&mut Cell)) {
@@ -81,13 +89,14 @@ impl Row {
         self.wanting |= u32::from(cell.wants() != 0) << index;
     }
 
-    /// Pieces that those in `slots` (a bit each) say they hold.
-    pub(super) fn held_by(&self, slots: u32) -> u64 {
-        let mut rest = slots;
-        let mut held = 0;
-        while rest != 0 {
-            held |= self.cells.have(rest.trailing_zeros() as usize);
-            rest &= rest - 1;
+    /// Pieces that those in each set of slots (a bit each) say they hold.
+    pub(super) fn held_by<const N: usize>(&self, sets: [u32; N]) -> [u64; N] {
+        let mut held = [0; N];
+        for slot in slots_of(sets.iter().fold(0, |all, set| all | set)) {
+            let have = self.have(slot);
+            for (held, set) in held.iter_mut().zip(sets) {
+                *held |= if set >> slot.0 & 1 == 1 { have } else { 0 };
+            }
         }
         held
     }
@@ -255,7 +264,7 @@ mod tests {
         }
         assert_eq!(remotes.rows.len(), 1 + UNKNOWN_MAX);
         let row = remotes.row(SegmentId(1)).expect("it is kept");
-        assert_eq!(row.held_by(1 << 3 | 1 << 7), 5);
+        assert_eq!(row.held_by([1 << 3 | 1 << 7, 1 << 7]), [5, 0]);
     }
 
     #[test]

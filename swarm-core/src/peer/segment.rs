@@ -178,6 +178,10 @@ pub(super) struct Segment {
     /// No record vouches for it: the CDN's alone.
     pub(super) cdn_only: bool,
     pub(super) content: Option<Content>,
+    /// How many pieces that is; 0 while it is unknown.
+    pub(super) pieces: u8,
+    /// Something of it may be there that is to be sent unasked. Where not, nobody need look at `work` for it.
+    pub(super) may_push: bool,
     /// Whether a verified record is stored, without which nothing may be passed on.
     pub(super) has_record: bool,
     /// Verified pieces in the store.
@@ -219,6 +223,8 @@ impl Segment {
             fresh: false,
             cdn_only: false,
             content: None,
+            pieces: 0,
+            may_push: false,
             has_record: false,
             have: 0,
             requests: Vec::new(),
@@ -271,6 +277,7 @@ impl Segment {
     /// It lies behind, and is whole: nothing is under way for it any more.
     pub(super) fn rest(&mut self) {
         self.work = None;
+        self.may_push = false;
     }
 
     pub(super) fn id(&self) -> Option<SegmentId> {
@@ -279,9 +286,7 @@ impl Segment {
 
     /// All pieces; none while the content is unknown.
     pub(super) fn full(&self) -> u64 {
-        self.content.map_or(0, |content| {
-            mask(piece_count(content.len, content.piece_len))
-        })
+        mask(self.pieces.into())
     }
 
     pub(super) fn is_complete(&self) -> bool {
@@ -325,6 +330,7 @@ impl Segment {
             work.seeded = 0;
             work.handed = Vec::new();
         }
+        self.may_push = false;
     }
 
     /// How many bytes these pieces are.
@@ -382,6 +388,8 @@ impl Segment {
             Some(old) if old.epoch > content.epoch => None,
             old => {
                 self.content = Some(content);
+                let pieces = piece_count(content.len, content.piece_len);
+                self.pieces = pieces.min(PIECES_MAX) as u8;
                 self.has_record = false;
                 self.have = 0;
                 (self.bytes_p2p, self.bytes_cdn) = (0, 0);
@@ -414,6 +422,10 @@ impl Segment {
 
     /// Those of `bits` that should have been pushed by now.
     pub(super) fn late(&self, bits: u64, now: Instant) -> u64 {
+        if self.spread_ms == 0 || self.window_ms == 0 {
+            // All pieces are at the same time.
+            return if self.late_at(0) <= now { bits } else { 0 };
+        }
         let mut late = bits;
         while late != 0 {
             let last = u64::BITS - 1 - late.leading_zeros();

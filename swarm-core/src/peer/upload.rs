@@ -56,19 +56,22 @@ pub(super) fn plan_next(
     let roomy = neighbours.roomy_slots();
     let anywhere_wants = remotes.any_wants();
     for (index, segment) in segments.iter().enumerate() {
-        if segment.work.is_none() && !anywhere_wants {
+        if !segment.may_push && !anywhere_wants {
             continue;
         }
         let Some(id) = segment.id().filter(|_| segment.has_record) else {
             continue;
         };
         let row = remotes.row(id);
-        let mut seeded = segment.work().seeded & segment.have;
+        let (mut seeded, mut passers) = (0, 0);
+        if segment.may_push {
+            seeded = segment.work().seeded & segment.have;
+            passers = segment.work().passers();
+        }
         if seeded != 0 && segment.is_too_late_to_push(now) {
             seeded = 0;
         }
         // To whom anything of it may go at all; mostly few, and most calls look at many segments.
-        let passers = segment.work().passers();
         let sharers = if seeded == 0 {
             0
         } else {
