@@ -494,7 +494,9 @@ impl Peer {
             .iter()
             .filter(|pull| pull.slot == ask.slot);
         let bits = owed.fold(ask.bits, |bits, pull| bits | pull.bits);
-        segment.work_mut().pulls.push(Pull {
+        let pulls = &mut segment.work_mut().pulls;
+        pulls.reserve_exact(1);
+        pulls.push(Pull {
             slot: ask.slot,
             held,
             bits: ask.bits,

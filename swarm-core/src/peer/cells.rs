@@ -106,7 +106,11 @@ impl Cells {
             width,
             count: count as u8,
         };
-        for (index, cell) in self.iter().enumerate().filter(|(_, c)| *c != Cell::default()) {
+        for (index, cell) in self
+            .iter()
+            .enumerate()
+            .filter(|(_, c)| *c != Cell::default())
+        {
             grown.put(index, cell);
         }
         *self = grown;

@@ -392,7 +392,9 @@ impl Neighbours {
 
     /// It is called `peer` from now on. What it was called before.
     pub(super) fn rename(&mut self, slot: Slot, peer: PeerId) -> Option<PeerId> {
-        self.change(slot, |neighbour| core::mem::replace(&mut neighbour.peer, peer))
+        self.change(slot, |neighbour| {
+            core::mem::replace(&mut neighbour.peer, peer)
+        })
     }
 
     /// The one of those in `slots` (a bit each) whose short name this is: the oldest link of them, should

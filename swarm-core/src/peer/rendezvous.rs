@@ -20,10 +20,42 @@ pub(super) const NEVER: u8 = u8::MAX;
 
 /// A member's claim on a stripe: the highest score seeds it, the next ones are its backups.
 ///
-/// Removing a member moves only its own stripes; a member's share grows with its weight.
-pub(super) fn score(peer: PeerId, weight: u16, name: Name, stripe: u32) -> u64 {
-    let hash = mix(mix(peer.0 ^ mix(name.0)) ^ u64::from(stripe));
-    (u64::from(weight) << 40) / neg_log2(hash)
+/// Removing a member moves only its own stripes; a member's share grows with its weight. Scores take
+/// logarithms, and most comparisons are plain without them: what the first digits tell is enough.
+#[derive(Clone, Copy)]
+struct Lot {
+    peer: PeerId,
+    /// The weight as the score divides it.
+    weight: u64,
+    hash: u64,
+}
+
+impl Lot {
+    fn new(peer: PeerId, weight: u16, name: Name, stripe: u32) -> Self {
+        Self {
+            peer,
+            weight: u64::from(weight) << 40,
+            hash: mix(mix(peer.0 ^ mix(name.0)) ^ u64::from(stripe)),
+        }
+    }
+
+    /// The score, and who goes first of those with the same one.
+    fn key(&self) -> (u64, PeerId) {
+        (self.weight / neg_log2(self.hash), self.peer)
+    }
+
+    /// Whether its key is greater than `other`.
+    fn beats(&self, other: (u64, PeerId)) -> bool {
+        let (least, most) = neg_log2_bounds(self.hash);
+        let (weight, score) = (u128::from(self.weight), u128::from(other.0));
+        if weight < score * u128::from(least) {
+            false
+        } else if weight >= (score + 1) * u128::from(most) {
+            true
+        } else {
+            self.key() > other
+        }
+    }
 }
 
 /// How many of `others` go before `me`, for each stripe, and who goes before all. [`NEVER`] throughout
@@ -41,25 +73,20 @@ pub(super) fn ranks(
         return ranks;
     }
     let count = (stripe_count as usize).min(ranks.len());
-    // One member at a time: its scores for the stripes do not wait for each other.
-    let scores_of = |(peer, weight): (PeerId, u16)| {
-        let mut scores = [(0, peer); STRIPES_MAX as usize];
-        for (stripe, its) in scores.iter_mut().enumerate().take(count) {
-            its.0 = score(peer, weight, name, stripe as u32);
-        }
-        scores
-    };
-    let mine = scores_of(me);
-    let (mut before, mut first) = ([0u8; STRIPES_MAX as usize], mine);
-    for member in others.filter(|(_, weight)| !is_weak(*weight)) {
-        let theirs = scores_of(member);
-        for stripe in 0..count {
-            before[stripe] = before[stripe].saturating_add(u8::from(theirs[stripe] > mine[stripe]));
-            first[stripe] = first[stripe].max(theirs[stripe]);
-        }
-    }
     for (stripe, rank) in ranks.iter_mut().enumerate().take(count) {
-        *rank = (before[stripe].min(NEVER - 1), first[stripe].1);
+        let lot = |(peer, weight): (PeerId, u16)| Lot::new(peer, weight, name, stripe as u32);
+        let mine = lot(me).key();
+        let (mut before, mut first) = (0u8, mine);
+        for member in others.clone().filter(|(_, weight)| !is_weak(*weight)) {
+            let theirs = lot(member);
+            if theirs.beats(mine) {
+                before = before.saturating_add(1);
+                if theirs.beats(first) {
+                    first = theirs.key();
+                }
+            }
+        }
+        *rank = (before.min(NEVER - 1), first.1);
     }
     ranks
 }
@@ -77,14 +104,21 @@ pub(super) fn distributors<K>(members: &[(K, PeerId, u16)], name: Name, pieces: 
         .collect();
     let mut chosen = Vec::with_capacity(pieces as usize);
     for piece in 0..pieces {
-        let score_of = |index: usize| {
-            let (_, peer, weight) = &members[index];
-            (score(*peer, *weight, name, PIECES + piece), *peer)
+        let best_of = |is_able: &dyn Fn(usize) -> bool| {
+            let mut best: Option<(usize, (u64, PeerId))> = None;
+            for (index, (_, peer, weight)) in members.iter().enumerate() {
+                if *weight == 0 || !is_able(index) {
+                    continue;
+                }
+                let lot = Lot::new(*peer, *weight, name, PIECES + piece);
+                if best.is_none_or(|(_, key)| lot.beats(key)) {
+                    best = Some((index, lot.key()));
+                }
+            }
+            best.map(|(index, _)| index)
         };
-        let able = (0..members.len()).filter(|index| members[*index].2 > 0);
-        let free = able.clone().filter(|index| quotas[*index] > 0);
-        let best = free.max_by_key(|index| score_of(*index));
-        let Some(index) = best.or_else(|| able.max_by_key(|index| score_of(*index))) else {
+        let best = best_of(&|index| quotas[index] > 0);
+        let Some(index) = best.or_else(|| best_of(&|_| true)) else {
             return Vec::new();
         };
         quotas[index] = quotas[index].saturating_sub(1);
@@ -94,20 +128,50 @@ pub(super) fn distributors<K>(members: &[(K, PeerId, u16)], name: Name, pieces: 
 }
 
 /// `-log2(hash / 2^64)` as a fixed-point number with 16 fractional bits, at least 1.
-fn neg_log2(hash: u64) -> u64 {
-    let hash = hash.max(1);
+const fn neg_log2(hash: u64) -> u64 {
+    let hash = if hash == 0 { 1 } else { hash };
     let zeros = hash.leading_zeros();
-    // The mantissa in [1, 2), squared once for every fractional bit of its logarithm.
-    let mut mantissa = hash << zeros;
-    let mut fraction = 0;
-    for _ in 0..16 {
+    ((zeros as u64 + 1) << 16) - fraction_of(hash << zeros)
+}
+
+/// The fraction of the logarithm of a mantissa in [1, 2), whose one is the highest bit.
+const fn fraction_of(mut mantissa: u64) -> u64 {
+    // The mantissa is squared once for every fractional bit of its logarithm.
+    let (mut fraction, mut bit) = (0, 0);
+    while bit < 16 {
         // Nobody can guess the digits: branches on them would cost more than the squares.
-        let square = u128::from(mantissa) * u128::from(mantissa);
+        let square = mantissa as u128 * mantissa as u128;
         let digit = (square >> 127) as u64;
         fraction = fraction << 1 | digit;
         mantissa = (square >> (63 + digit)) as u64;
+        bit += 1;
     }
-    ((u64::from(zeros) + 1) << 16) - fraction
+    fraction
+}
+
+/// Bits of a mantissa that are looked up, the one in front not counted.
+const KNOWN_BITS: u32 = 8;
+
+/// [`fraction_of`] the least mantissa with these bits; it never falls when the mantissa grows.
+const FRACTIONS: [u32; (1 << KNOWN_BITS) + 1] = {
+    let mut fractions = [1 << 16; (1 << KNOWN_BITS) + 1];
+    let mut index = 0;
+    while index < 1 << KNOWN_BITS {
+        let mantissa = ((1 << KNOWN_BITS) + index as u64) << (63 - KNOWN_BITS);
+        fractions[index] = fraction_of(mantissa) as u32;
+        index += 1;
+    }
+    fractions
+};
+
+/// Two numbers between which [`neg_log2`] is, or which it is.
+fn neg_log2_bounds(hash: u64) -> (u64, u64) {
+    let hash = hash.max(1);
+    let zeros = hash.leading_zeros();
+    let index = (hash << zeros << 1 >> (u64::BITS - KNOWN_BITS)) as usize;
+    let whole = (u64::from(zeros) + 1) << 16;
+    let least = whole - u64::from(FRACTIONS[index + 1]);
+    (least, whole - u64::from(FRACTIONS[index]))
 }
 
 #[cfg(test)]
@@ -126,6 +190,29 @@ mod tests {
             assert!((got - expected).abs() < 1e-3, "{hash}: {got}");
         }
         assert!(neg_log2(u64::MAX) >= 1);
+    }
+
+    #[test]
+    fn bounds_of_logarithms_hold_and_comparisons_are_those_of_the_scores() {
+        let mut rng = crate::rng::Rng::new(2);
+        let mut edges = alloc::vec![0, 1, 2, 3, u64::MAX, u64::MAX - 1, 1 << 63, (1 << 63) - 1];
+        edges.extend((0..256).flat_map(|i| [(256 + i) << 55, ((256 + i) << 55) - 1]));
+        edges.extend((0..20_000).map(|_| rng.next_u64() >> rng.at_most(63)));
+        let lots = edges.iter().map(|hash| {
+            let (least, most) = neg_log2_bounds(*hash);
+            assert!((least..=most).contains(&neg_log2(*hash)), "{hash:x}");
+            Lot {
+                peer: PeerId(hash % 7),
+                weight: rng.at_most(300) << 40,
+                hash: *hash,
+            }
+        });
+        let lots: Vec<Lot> = lots.collect();
+        for pair in lots.windows(2) {
+            let (one, other) = (pair[0], pair[1].key());
+            assert_eq!(one.beats(other), one.key() > other);
+            assert!(!one.beats(one.key()));
+        }
     }
 
     #[test]

@@ -106,7 +106,8 @@ pub(super) fn plan_next(
             } else {
                 continue;
             };
-            let copies_of = copies_of.get_or_insert_with(|| row.map(Row::copies).unwrap_or_default());
+            let copies_of =
+                copies_of.get_or_insert_with(|| row.map(Row::copies).unwrap_or_default());
             let (copies, rarest) = copies_of.rarest(bits);
             let (copies, piece) = match segment.spread_ms {
                 0 => (copies, rarest.trailing_zeros()),
@@ -134,8 +135,5 @@ pub(super) fn plan_next(
 /// What comes before what in a segment that is played while it arrives, and the piece: always a receiver's
 /// lowest. Who lacks one of an earlier run comes first; in the same run, who lacks what fewest hold.
 fn in_order(copies: u32, piece: u32) -> (u32, u32) {
-    (
-        piece / IN_ORDER_PIECES * (COPIES_MAX + 1) + copies,
-        piece,
-    )
+    (piece / IN_ORDER_PIECES * (COPIES_MAX + 1) + copies, piece)
 }
