@@ -40,6 +40,12 @@ impl<E> Ord for Entry<E> {
 /// to the next, where each bucket would keep the memory of its largest burst.
 type Chunk<E> = Vec<Entry<E>>;
 
+/// What happens within [`BUCKET_US`], in no order.
+struct Bucket<E> {
+    open: Chunk<E>,
+    full: Vec<Chunk<E>>,
+}
+
 /// Events in the order of their time; those of the same time in the order in which they were
 /// pushed. A wheel of buckets for the next seconds, and a heap for what is later. A bucket is sorted when
 /// its time comes; what is pushed into it after that, which is little, is in a small heap. So the usual push
@@ -50,11 +56,20 @@ pub(crate) struct Queue<E> {
     current: Vec<Entry<E>>,
     /// What was pushed into it since.
     added: BinaryHeap<Entry<E>>,
-    wheel: Vec<Vec<Chunk<E>>>,
+    wheel: Vec<Bucket<E>>,
     in_wheel: usize,
     spare: Vec<Chunk<E>>,
     far: BinaryHeap<Entry<E>>,
     seq: u64,
+}
+
+impl<E> Bucket<E> {
+    const fn empty() -> Self {
+        Self {
+            open: Vec::new(),
+            full: Vec::new(),
+        }
+    }
 }
 
 impl<E> Queue<E> {
@@ -63,7 +78,7 @@ impl<E> Queue<E> {
             bucket: start_us / BUCKET_US,
             current: Vec::new(),
             added: BinaryHeap::new(),
-            wheel: (0..BUCKETS).map(|_| Vec::new()).collect(),
+            wheel: (0..BUCKETS).map(|_| Bucket::empty()).collect(),
             in_wheel: 0,
             spare: Vec::new(),
             far: BinaryHeap::new(),
@@ -83,16 +98,14 @@ impl<E> Queue<E> {
             self.added.push(entry);
         } else if bucket - self.bucket < BUCKETS as u64 {
             self.in_wheel += 1;
-            let chunks = &mut self.wheel[(bucket % BUCKETS as u64) as usize];
-            match chunks.last_mut() {
-                Some(chunk) if chunk.len() < CHUNK_LEN => chunk.push(entry),
-                _ => {
-                    let spare = self.spare.pop();
-                    let mut chunk = spare.unwrap_or_else(|| Vec::with_capacity(CHUNK_LEN));
-                    chunk.push(entry);
-                    chunks.push(chunk);
-                }
+            let bucket = &mut self.wheel[(bucket % BUCKETS as u64) as usize];
+            if bucket.open.len() == bucket.open.capacity() {
+                let spare = self.spare.pop();
+                let spare = spare.unwrap_or_else(|| Vec::with_capacity(CHUNK_LEN));
+                let full = std::mem::replace(&mut bucket.open, spare);
+                bucket.full.extend((!full.is_empty()).then_some(full));
             }
+            bucket.open.push(entry);
         } else {
             self.far.push(entry);
         }
@@ -139,7 +152,12 @@ impl<E> Queue<E> {
             }
         }
         let index = (self.bucket % BUCKETS as u64) as usize;
-        for mut chunk in self.wheel[index].drain(..) {
+        let bucket = &mut self.wheel[index];
+        let open = std::mem::take(&mut bucket.open);
+        for mut chunk in bucket.full.drain(..).chain([open]) {
+            if chunk.capacity() == 0 {
+                continue;
+            }
             self.in_wheel -= chunk.len();
             self.current.append(&mut chunk);
             self.spare.push(chunk);

@@ -150,9 +150,6 @@ pub struct Peer {
     upload_at: Option<Instant>,
     /// No pull is late before then.
     pulls_late_at: Option<Instant>,
-    segments: Vec<Segment>,
-    remotes: Remotes,
-    neighbours: Neighbours,
     /// Enough waits in the links: `upload_at` is when to look again if none of it leaves.
     uplink_busy: bool,
     /// Something that decides what to send next has changed.
@@ -164,21 +161,24 @@ pub struct Peer {
     /// Its turn among those who get nothing from anybody.
     turn: u8,
     links_target: u8,
-    environment: Environment,
+    /// How long segments take from their first piece until they are whole, on average.
+    pace_ms: u32,
+    segments: Vec<Segment>,
+    remotes: Remotes,
     tracker: TrackerLink,
-    player: Player,
     demand: Demand,
     /// What neighbours were last told.
     announced: Told,
+    player: Player,
     tracks: Tracks,
-    policy: Arc<Policy>,
+    environment: Environment,
+    neighbours: Neighbours,
     stats: Stats,
+    policy: Arc<Policy>,
     allowance: Allowance,
     rng: Rng,
     fetches: Vec<Fetch>,
     fetch_count: u32,
-    /// How long segments take from their first piece until they are whole, on average.
-    pace_ms: u32,
     /// Bytes of pieces that have come from the CDN.
     cdn_arrived: u64,
     /// About segments that this viewer has not heard of.

@@ -242,13 +242,14 @@ impl Neighbour {
 
 /// All links, by slot.
 #[derive(Clone, Debug)]
+#[repr(C)]
 pub(super) struct Neighbours {
     list: Vec<Neighbour>,
     /// Where in the list the neighbour of each slot is.
     places: [u8; NEIGHBOURS_MAX],
+    links: Links,
     /// The short name of the neighbour in each slot.
     tags: [u16; NEIGHBOURS_MAX],
-    links: Links,
     /// Changes whenever the set of possible seeders does.
     view: u32,
     masks: Option<(Option<TrackId>, Masks)>,

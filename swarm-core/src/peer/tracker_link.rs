@@ -32,15 +32,16 @@ enum State {
 }
 
 #[derive(Clone, Debug)]
+#[repr(C)]
 pub(super) struct TrackerLink {
     state: State,
+    status_at: Option<Instant>,
     stream: Option<StreamId>,
     token: Vec<u8>,
     me: Option<(PeerId, u64)>,
     elsewhere: Option<Box<Elsewhere>>,
     backoff_ms: u32,
     status_interval_ms: u32,
-    status_at: Option<Instant>,
 }
 
 /// Where the tracker has sent this viewer.

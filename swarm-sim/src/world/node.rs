@@ -168,11 +168,16 @@ impl Wakes {
 }
 
 /// What a present viewer's driver keeps. In the order of its fields in memory: what every event looks at
-/// comes first.
-#[repr(C)]
+/// comes first, a line of the caches with the timers, then the machine.
+#[repr(C, align(64))]
 pub(crate) struct Live {
     pub(crate) wakes: Wakes,
+    pub(crate) cdn_free: u64,
+    /// When a fetch failed last.
+    pub(crate) failed_at: u64,
     pub(crate) hidden: bool,
+    pub(crate) rendition: u8,
+    pub(crate) requests: u32,
     pub(crate) peer: Peer,
     pub(crate) slots: [SlotState; NEIGHBOURS_MAX],
     pub(crate) store: Vec<Stored>,
@@ -180,15 +185,10 @@ pub(crate) struct Live {
     pub(crate) fetch_count: u32,
     /// Offers that came before the tracker's word on who makes them.
     pub(crate) knocks: Vec<Knock>,
-    pub(crate) cdn_free: u64,
     /// Until when the device's own network is busy, sending and receiving.
     pub(crate) lan_free: (u64, u64),
-    /// When a fetch failed last.
-    pub(crate) failed_at: u64,
     pub(crate) player: Player,
     pub(crate) asked: Option<Asked>,
-    pub(crate) requests: u32,
-    pub(crate) rendition: u8,
     pub(crate) believed_bps: u64,
     pub(crate) switches: (u32, u32),
     pub(crate) media: (u64, u64),
