@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use super::{
     cells::{Cell, Cells},
-    neighbour::slots_of,
+    neighbours::slots_of,
 };
 use crate::{
     id::{SegmentId, Slot},
@@ -218,7 +218,14 @@ impl Remotes {
 
     /// Forgets a segment.
     pub(super) fn forget(&mut self, segment: SegmentId) {
-        self.rows.retain(|row| row.segment != segment);
+        self.keep(|row| row.segment != segment);
+    }
+
+    fn keep(&mut self, which: impl Fn(&Row) -> bool) {
+        self.rows.retain(which);
+        if self.rows.capacity() >= self.rows.len() + 2 * ROWS_STEP {
+            self.rows.shrink_to(self.rows.len() + 1);
+        }
     }
 
     /// Forgets a neighbour.
@@ -236,15 +243,13 @@ impl Remotes {
 
     /// Forgets a segment unless somebody waits for it.
     pub(super) fn forget_if_quiet(&mut self, segment: SegmentId) {
-        self.rows
-            .retain(|row| row.segment != segment || row.any_wants());
+        self.keep(|row| row.segment != segment || row.any_wants());
     }
 
     /// Forgets a segment that is whole here and at everybody in `slots`. Whether it did.
     pub(super) fn forget_if_done(&mut self, segment: SegmentId, full: u64, slots: u32) -> bool {
         let before = self.rows.len();
-        self.rows
-            .retain(|row| row.segment != segment || !row.is_done(slots, full));
+        self.keep(|row| row.segment != segment || !row.is_done(slots, full));
         self.rows.len() < before
     }
 }

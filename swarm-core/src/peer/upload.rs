@@ -2,7 +2,8 @@
 
 use super::{
     cells::Cell,
-    neighbour::{Neighbour, Neighbours, slots_of},
+    neighbour::Neighbour,
+    neighbours::{Neighbours, slots_of},
     remotes::{COPIES_MAX, Remotes, Row},
     segment::Segment,
 };

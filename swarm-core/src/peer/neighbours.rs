@@ -1,0 +1,389 @@
+//! All links of a viewer: who is behind which slot, and what is asked of all of them at once.
+
+use alloc::vec::Vec;
+
+use super::neighbour::{LinkState, Neighbour};
+use crate::{
+    id::{PeerId, Slot, TrackId},
+    limits::NEIGHBOURS_MAX,
+    time::Instant,
+};
+
+/// Who sees more members than these who pass something on knows the order of its group's seeders well
+/// enough.
+const REMOTE_SEEN_MAX: u32 = 8;
+
+/// Places for links are set aside by as many.
+const LINKS_STEP: usize = 2;
+
+/// Bytes that may wait in a link's transport before the next piece is handed to it, so that control
+/// messages never queue for long, and bursts fit the shallow buffers of relays (coturn's sockets lose what
+/// is beyond 64 KiB, and what is lost takes seconds to come again).
+const BUFFERED_BYTES_MAX: u32 = 32 * 1024;
+
+/// All links, by slot.
+#[derive(Clone, Debug)]
+#[repr(C)]
+pub(super) struct Neighbours {
+    list: Vec<Neighbour>,
+    /// Where in the list the neighbour of each slot is.
+    places: [u8; NEIGHBOURS_MAX],
+    links: Links,
+    /// The short name of the neighbour in each slot.
+    tags: [u16; NEIGHBOURS_MAX],
+    /// Changes whenever the set of possible seeders does.
+    view: u32,
+    masks: Option<(Option<TrackId>, Masks)>,
+}
+
+/// What every piece that is sent looks at, for all links at once: slots, a bit each.
+#[derive(Clone, Copy, Debug)]
+struct Links {
+    /// Both sides know each other.
+    ready: u32,
+    bridges: u32,
+    /// More is to be heard of what waits in the link.
+    sending: u32,
+    /// So much waits in the link that the next piece is not handed to it.
+    full: u32,
+    /// No link has reached its state later than this.
+    latest: Instant,
+}
+
+impl Default for Links {
+    fn default() -> Self {
+        Self {
+            ready: 0,
+            bridges: 0,
+            sending: 0,
+            full: 0,
+            latest: Instant::ORIGIN,
+        }
+    }
+}
+
+impl Links {
+    const fn set(bits: &mut u32, slot: Slot, to: bool) {
+        *bits = *bits & !(1 << slot.0) | (to as u32) << slot.0;
+    }
+
+    /// Takes over what has changed of a neighbour.
+    fn note(&mut self, neighbour: &Neighbour) {
+        let slot = neighbour.slot;
+        Self::set(&mut self.ready, slot, neighbour.is_ready());
+        Self::set(&mut self.bridges, slot, neighbour.bridge);
+        Self::set(&mut self.sending, slot, neighbour.sends);
+        let is_full = neighbour.buffered >= BUFFERED_BYTES_MAX;
+        Self::set(&mut self.full, slot, is_full);
+        self.latest = self.latest.max(neighbour.since);
+    }
+
+    fn forget(&mut self, slot: Slot) {
+        for bits in [
+            &mut self.ready,
+            &mut self.bridges,
+            &mut self.sending,
+            &mut self.full,
+        ] {
+            Self::set(bits, slot, false);
+        }
+    }
+}
+
+/// The place of a slot that is free.
+const FREE: u8 = u8::MAX;
+
+impl Default for Neighbours {
+    fn default() -> Self {
+        Self {
+            list: Vec::new(),
+            places: [FREE; NEIGHBOURS_MAX],
+            tags: [0; NEIGHBOURS_MAX],
+            links: Links::default(),
+            view: 0,
+            masks: None,
+        }
+    }
+}
+
+/// Slots, a bit each, by what plans ask of neighbours.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Masks {
+    /// Believed members of the group.
+    pub(super) here: u32,
+    /// Believed bridges.
+    pub(super) bridges: u32,
+    /// Believed bridges who pass something on.
+    pub(super) giving: u32,
+    /// Who plays the track.
+    pub(super) playing: u32,
+    /// Members of the group who may seed it.
+    pub(super) seeding: u32,
+}
+
+impl Masks {
+    /// Those who share the work on the track's segments ([`Neighbour::shares`]).
+    pub(super) const fn sharing(self) -> u32 {
+        self.here & self.playing
+    }
+
+    /// Whether it is in other groups that this viewer sees who passes things on, more than in its own.
+    pub(super) const fn is_remote(self) -> bool {
+        let seen = self.seeding.count_ones();
+        seen <= REMOTE_SEEN_MAX && self.giving.count_ones() > seen
+    }
+}
+
+impl Neighbours {
+    pub(super) fn heap_bytes(&self) -> usize {
+        self.list.capacity() * size_of::<Neighbour>()
+    }
+
+    pub(super) fn iter(&self) -> core::slice::Iter<'_, Neighbour> {
+        self.list.iter()
+    }
+
+    pub(super) fn iter_mut(&mut self) -> core::slice::IterMut<'_, Neighbour> {
+        self.list.iter_mut()
+    }
+
+    fn place(&self, slot: Slot) -> Option<usize> {
+        let place = *self.places.get(usize::from(slot.0))?;
+        (place != FREE).then_some(usize::from(place))
+    }
+
+    pub(super) fn get(&self, slot: Slot) -> Option<&Neighbour> {
+        self.list.get(self.place(slot)?)
+    }
+
+    /// What [`Links`] has of it is changed by the methods of this type alone.
+    pub(super) fn get_mut(&mut self, slot: Slot) -> Option<&mut Neighbour> {
+        let place = self.place(slot)?;
+        self.list.get_mut(place)
+    }
+
+    /// Changes a neighbour in anything; what `change` answers, if there is one.
+    fn change<T>(&mut self, slot: Slot, change: impl FnOnce(&mut Neighbour) -> T) -> Option<T> {
+        let place = self.place(slot)?;
+        let neighbour = self.list.get_mut(place)?;
+        let answer = change(neighbour);
+        self.links.note(neighbour);
+        self.tags[usize::from(slot.0)] = neighbour.peer.tag();
+        Some(answer)
+    }
+
+    /// It is called `peer` from now on. What it was called before.
+    pub(super) fn rename(&mut self, slot: Slot, peer: PeerId) -> Option<PeerId> {
+        self.change(slot, |neighbour| {
+            core::mem::replace(&mut neighbour.peer, peer)
+        })
+    }
+
+    /// The one of those in `slots` (a bit each) whose short name this is: the oldest link of them, should
+    /// there be several.
+    pub(super) fn by_tag(&self, tag: u16, slots: u32) -> Option<Slot> {
+        let is_called = |slot: &Slot| self.tags.get(usize::from(slot.0)) == Some(&tag);
+        let called = slots_of(slots).filter(is_called);
+        let places = called.filter_map(|slot| Some((self.place(slot)?, slot)));
+        places.min().map(|(_, slot)| slot)
+    }
+
+    /// Its link has come so far.
+    pub(super) fn on_state(&mut self, slot: Slot, state: LinkState, now: Instant) {
+        self.change(slot, |neighbour| {
+            (neighbour.state, neighbour.since) = (state, now);
+        });
+    }
+
+    /// Whether it sits in another group. Whether that is news.
+    pub(super) fn set_bridge(&mut self, slot: Slot, bridge: bool) -> bool {
+        let replace = |n: &mut Neighbour| core::mem::replace(&mut n.bridge, bridge) != bridge;
+        self.change(slot, replace).unwrap_or(false)
+    }
+
+    /// A piece was handed to its link.
+    pub(super) fn on_handed(&mut self, slot: Slot, len: u32, now: Instant) {
+        self.change(slot, |neighbour| neighbour.on_handed(len, now));
+    }
+
+    /// So much still waits in its link.
+    pub(super) fn on_sent(&mut self, slot: Slot, buffered: u32, now: Instant) {
+        self.change(slot, |neighbour| neighbour.on_sent(buffered, now));
+    }
+
+    /// Those in whose links something waits of which more is to be heard.
+    pub(super) fn sending(&self) -> impl Iterator<Item = &Neighbour> + Clone {
+        slots_of(self.links.sending).filter_map(|slot| self.get(slot))
+    }
+
+    /// The slots, a bit each, of those who are ready.
+    pub(super) const fn ready_slots(&self) -> u32 {
+        self.links.ready
+    }
+
+    /// The same of those who are ready and may be handed a piece.
+    pub(super) const fn roomy_slots(&self) -> u32 {
+        self.links.ready & !self.links.full
+    }
+
+    /// The same of those who sit in other groups.
+    pub(super) const fn bridge_slots(&self) -> u32 {
+        self.links.bridges
+    }
+
+    /// Whether a link had come as far as it has at `at`.
+    pub(super) fn is_since(&self, slot: Slot, at: Instant) -> bool {
+        self.links.latest <= at || self.get(slot).is_some_and(|n| n.since <= at)
+    }
+
+    pub(super) fn by_peer(&self, peer: PeerId) -> Option<&Neighbour> {
+        self.list.iter().find(|neighbour| neighbour.peer == peer)
+    }
+
+    /// Takes a free slot for a new link; `None` if all are taken.
+    pub(super) fn add(&mut self, peer: PeerId, native: bool, now: Instant) -> Option<Slot> {
+        let free = self.places.iter().position(|place| *place == FREE)?;
+        let slot = Slot(free as u8);
+        self.places[free] = self.list.len() as u8;
+        if self.list.len() == self.list.capacity() {
+            self.list.reserve_exact(LINKS_STEP);
+        }
+        let neighbour = Neighbour::new(slot, peer, native, now);
+        self.links.note(&neighbour);
+        self.tags[free] = peer.tag();
+        self.list.push(neighbour);
+        Some(slot)
+    }
+
+    pub(super) fn remove(&mut self, slot: Slot) -> Option<Neighbour> {
+        let index = self.place(slot)?;
+        self.touch_view();
+        self.links.forget(slot);
+        self.places[usize::from(slot.0)] = FREE;
+        let removed = self.list.remove(index);
+        if self.list.capacity() >= self.list.len() + 2 * LINKS_STEP {
+            self.list.shrink_to(self.list.len() + LINKS_STEP);
+        }
+        for (place, neighbour) in self.list.iter().enumerate().skip(index) {
+            self.places[usize::from(neighbour.slot.0)] = place as u8;
+        }
+        Some(removed)
+    }
+
+    pub(super) const fn view(&self) -> u32 {
+        self.view
+    }
+
+    /// The neighbours sorted for a track, as of the last [`Neighbours::touch_view`].
+    pub(super) fn masks(&mut self, track: Option<TrackId>) -> Masks {
+        if let Some((known, masks)) = self.masks
+            && known == track
+        {
+            return masks;
+        }
+        let masks = Masks {
+            here: self.mask(|n| n.is_believed() && !n.bridge),
+            bridges: self.mask(|n| n.is_believed() && n.bridge),
+            giving: self.mask(|n| n.is_believed() && n.bridge && n.status.weight > 0),
+            playing: self.mask(|n| n.plays(track)),
+            seeding: self.mask(|n| n.shares(track) && n.status.weight > 0),
+        };
+        self.masks = Some((track, masks));
+        masks
+    }
+
+    pub(super) const fn touch_view(&mut self) {
+        self.masks = None;
+        self.view = self.view.wrapping_add(1) & (u32::MAX >> 1);
+    }
+
+    pub(super) fn ready(&self) -> impl Iterator<Item = &Neighbour> + Clone {
+        self.list.iter().filter(|neighbour| neighbour.is_ready())
+    }
+
+    /// Those who may seed segments of a track, with their weights.
+    pub(super) fn seeders(
+        &self,
+        track: Option<TrackId>,
+    ) -> impl Iterator<Item = (PeerId, u16)> + Clone {
+        let shares = move |neighbour: &&Neighbour| neighbour.shares(track);
+        self.list
+            .iter()
+            .filter(shares)
+            .map(|n| (n.peer, n.status.weight))
+            .filter(|(_, w)| *w > 0)
+    }
+
+    /// The slots of those that `which` accepts, a bit each.
+    pub(super) fn mask(&self, which: impl Fn(&Neighbour) -> bool) -> u32 {
+        let chosen = self.list.iter().filter(|neighbour| which(neighbour));
+        chosen.fold(0, |mask, neighbour| mask | 1 << neighbour.slot.0)
+    }
+
+    pub(super) const fn ready_count(&self) -> usize {
+        self.links.ready.count_ones() as usize
+    }
+}
+
+/// The slots of `bits`, in order.
+pub(super) fn slots_of(mut bits: u32) -> impl Iterator<Item = Slot> + Clone {
+    core::iter::from_fn(move || {
+        let slot = bits.trailing_zeros();
+        bits &= bits.wrapping_sub(1);
+        (slot < u32::BITS).then_some(Slot(slot as u8))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_known_of_all_links_at_once_is_what_is_known_of_each() {
+        let mut rng = crate::rng::Rng::new(4);
+        let mut neighbours = Neighbours::default();
+        for step in 0..4000 {
+            let now = Instant::from_millis(1000 + step);
+            let slot = Slot(rng.at_most(31) as u8);
+            match rng.at_most(7) {
+                0 => drop(neighbours.add(PeerId(rng.next_u64()), true, now)),
+                1 if rng.at_most(2) == 0 => drop(neighbours.remove(slot)),
+                2 => neighbours.on_state(slot, LinkState::Open, now),
+                3 => neighbours.on_state(slot, LinkState::Ready, now),
+                4 => drop(neighbours.set_bridge(slot, step % 2 == 0)),
+                5 => neighbours.on_handed(slot, 20_000, now),
+                6 => neighbours.on_sent(slot, rng.at_most(100_000) as u32, now),
+                _ => drop(neighbours.rename(slot, PeerId(rng.next_u64()))),
+            }
+            let ready = neighbours.mask(Neighbour::is_ready);
+            let has_room = |n: &Neighbour| n.is_ready() && n.buffered < BUFFERED_BYTES_MAX;
+            assert_eq!(neighbours.ready_slots(), ready);
+            assert_eq!(neighbours.roomy_slots(), neighbours.mask(has_room));
+            assert_eq!(neighbours.bridge_slots(), neighbours.mask(|n| n.bridge));
+            let sending = neighbours.sending().fold(0, |all, n| all | 1 << n.slot.0);
+            assert_eq!(sending, neighbours.mask(|n| n.sends));
+            let at = Instant::from_millis(1000 + rng.at_most(step));
+            for n in neighbours.iter() {
+                assert_eq!(neighbours.is_since(n.slot, at), n.since <= at);
+                let called = |other: &&Neighbour| other.peer.tag() == n.peer.tag();
+                let first = neighbours.iter().find(called).map(|other| other.slot);
+                assert_eq!(neighbours.by_tag(n.peer.tag(), u32::MAX), first);
+                assert_eq!(neighbours.by_tag(n.peer.tag(), 0), None);
+            }
+            assert!(neighbours.list.capacity() <= neighbours.list.len() + 2 * LINKS_STEP);
+        }
+    }
+
+    #[test]
+    fn who_sees_more_givers_elsewhere_than_here_and_few_here_is_remote() {
+        let masks = |seeding: u32, giving: u32| Masks {
+            seeding: (1 << seeding) - 1,
+            giving: (1 << giving) - 1,
+            ..Masks::default()
+        };
+        assert!(masks(2, 3).is_remote());
+        assert!(!masks(3, 3).is_remote(), "where few can, somebody must");
+        assert!(masks(REMOTE_SEEN_MAX, REMOTE_SEEN_MAX + 1).is_remote());
+        assert!(!masks(REMOTE_SEEN_MAX + 1, REMOTE_SEEN_MAX + 2).is_remote());
+    }
+}
