@@ -171,16 +171,13 @@ impl Peer {
                 claim.bits = if is_unknown { bits } else { claim.bits | bits };
                 claim.mine |= promise.mine;
             }
-            None => {
-                work.claims.reserve_exact(1);
-                work.claims.push(Claim {
-                    slot,
-                    bits,
-                    mine: promise.mine,
-                    until,
-                    kept: false,
-                });
-            }
+            None => work.add_claim(Claim {
+                slot,
+                bits,
+                mine: promise.mine,
+                until,
+                kept: false,
+            }),
         }
         work.expect_pushes(&promise.pushers, have);
         let mine = promise.mine & !segment.have;

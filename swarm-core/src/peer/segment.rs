@@ -117,6 +117,12 @@ impl Work {
         self.ranks_for = (u32::MAX, 0);
     }
 
+    /// A neighbour has promised something; few do for one segment.
+    pub(super) fn add_claim(&mut self, claim: Claim) {
+        self.claims.reserve_exact(1);
+        self.claims.push(claim);
+    }
+
     /// The slots, a bit each, of those who are handed something.
     pub(super) fn passers(&self) -> u32 {
         let bit = |slot: Slot| 1u32.checked_shl(slot.0.into()).unwrap_or(0);

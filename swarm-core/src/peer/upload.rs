@@ -64,47 +64,12 @@ pub(super) fn plan_next(
             continue;
         };
         let row = remotes.row(id);
-        let (mut seeded, mut passers) = (0, 0);
-        if segment.may_push {
-            seeded = segment.work().seeded & segment.have;
-            passers = segment.work().passers();
-        }
-        if seeded != 0 && segment.is_too_late_to_push(now) {
-            seeded = 0;
-        }
-        // To whom anything of it may go at all; mostly few, and most calls look at many segments.
-        let sharers = if seeded == 0 {
-            0
-        } else {
-            neighbours.masks(segment.push_track).sharing()
-        };
-        let able = roomy & (passers | sharers | row.map_or(0, Row::wanting));
+        let offer = Offer::of(segment, neighbours, now);
+        let able = roomy & (offer.passers | offer.sharers | row.map_or(0, Row::wanting));
         let mut copies_of = None;
         for slot in slots_of(able) {
             let cell = row.map_or_else(Cell::default, |row| row.cell(slot));
-            let lacks = segment.have & !cell.have & !cell.sent;
-            let is_in = |slots: u32| slots >> slot.0 & 1 == 1;
-            let handed = if is_in(passers) {
-                segment.handed_to(slot) & lacks
-            } else {
-                0
-            };
-            let (class, bits) = if handed != 0 {
-                (0, handed)
-            } else if cell.wants() & segment.have != 0 {
-                let wanted = cell.wants() & segment.have;
-                let early = wanted & (segment.work().brought | segment.work().mine);
-                if early != 0 && is_in(neighbours.bridge_slots()) {
-                    (0, early)
-                } else {
-                    (1, wanted)
-                }
-            } else if seeded & lacks != 0
-                && is_in(sharers)
-                && neighbours.is_since(slot, segment.known_at)
-            {
-                (2, seeded & lacks)
-            } else {
+            let Some((class, bits)) = offer.to(slot, &cell, segment, neighbours) else {
                 continue;
             };
             let copies_of =
@@ -131,6 +96,61 @@ pub(super) fn plan_next(
         }
     }
     best.map(|(_, next)| next)
+}
+
+/// What of a segment may go to whom, unasked. Mostly to few, and most plans look at many segments.
+struct Offer {
+    /// Pieces that are pushed to everybody.
+    seeded: u64,
+    /// The slots, a bit each, of those who are handed something to pass on, and of those it is pushed to.
+    passers: u32,
+    sharers: u32,
+}
+
+impl Offer {
+    fn of(segment: &Segment, neighbours: &mut Neighbours, now: Instant) -> Self {
+        let (mut seeded, mut passers, mut sharers) = (0, 0, 0);
+        if segment.may_push {
+            seeded = segment.work().seeded & segment.have;
+            passers = segment.work().passers();
+        }
+        if seeded != 0 && segment.is_too_late_to_push(now) {
+            seeded = 0;
+        }
+        if seeded != 0 {
+            sharers = neighbours.masks(segment.push_track).sharing();
+        }
+        Self {
+            seeded,
+            passers,
+            sharers,
+        }
+    }
+
+    /// The pieces for the neighbour in `slot`, of which `cell` is known, and their class.
+    fn to(
+        &self,
+        slot: Slot,
+        cell: &Cell,
+        segment: &Segment,
+        neighbours: &Neighbours,
+    ) -> Option<(u8, u64)> {
+        let is_in = |slots: u32| slots >> slot.0 & 1 == 1;
+        let lacks = segment.have & !cell.have & !cell.sent;
+        if is_in(self.passers) && segment.handed_to(slot) & lacks != 0 {
+            return Some((0, segment.handed_to(slot) & lacks));
+        }
+        let wanted = cell.wants() & segment.have;
+        if wanted != 0 {
+            let early = wanted & (segment.work().brought | segment.work().mine);
+            let is_early = early != 0 && is_in(neighbours.bridge_slots());
+            return Some(if is_early { (0, early) } else { (1, wanted) });
+        }
+        let pushed = self.seeded & lacks;
+        let is_for =
+            pushed != 0 && is_in(self.sharers) && neighbours.is_since(slot, segment.known_at);
+        is_for.then_some((2, pushed))
+    }
 }
 
 /// What comes before what in a segment that is played while it arrives, and the piece: always a receiver's
