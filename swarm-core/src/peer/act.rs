@@ -11,7 +11,7 @@ use super::{
     plan::{self, Ask, Plan, View},
     remotes::Row,
     rendezvous,
-    segment::{Pull, Segment},
+    segment::Segment,
     transfers::Fetch,
     upload,
 };
@@ -19,7 +19,7 @@ use crate::{
     id::{FetchId, SegmentId, Slot},
     limits::FETCHES_MAX,
     time::Instant,
-    wire::peer::{Division, PeerMsg, Pieces},
+    wire::peer::{Division, PeerMsg},
 };
 
 /// What is late, but was just asked of bridges, is looked at again after this long.
@@ -49,7 +49,7 @@ impl Peer {
         let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
         let is_stale = core::mem::take(&mut self.plans_stale);
         if is_due(self.plan_at) {
-            self.expire_pulls();
+            self.expire_pulls(out);
         } else if !is_stale {
             return;
         }
@@ -85,9 +85,10 @@ impl Peer {
         }
         self.update_ranks(index);
         self.carry_out_plans(index, out);
+        let timeout_ms = self.pull_timeout_ms();
         let segment = &mut self.segments[index];
         if let Some(asked) = segment.work().pulls.iter().map(|pull| pull.asked).min() {
-            segment.wake_at(asked.plus_ms(plan::PULL_TIMEOUT_MS));
+            segment.wake_at(asked.plus_ms(timeout_ms));
         }
     }
 
@@ -463,62 +464,6 @@ impl Peer {
             name,
             range,
         });
-    }
-
-    fn pull_missing(&mut self, index: usize, view: &View<'_>, out: &mut Outbox) {
-        let segment = &self.segments[index];
-        let Some(row) = segment.id().and_then(|id| self.remotes.row(id)) else {
-            return;
-        };
-        let neighbours = self.neighbours.iter();
-        let (asks, wake) = plan::pull(segment, view, neighbours, row, |slot: Slot| {
-            self.outstanding(slot)
-        });
-        if let Some(at) = wake {
-            self.segments[index].wake_at(at);
-        }
-        for ask in asks {
-            self.ask(index, ask, true, out);
-        }
-    }
-
-    /// Asks a neighbour for pieces. `held`: it has said that it has them.
-    pub(super) fn ask(&mut self, index: usize, ask: Ask, held: bool, out: &mut Outbox) {
-        let now = self.now;
-        let segment = &mut self.segments[index];
-        let Some(id) = segment.id() else { return };
-        // A want replaces the one before, so what is still owed is asked for again.
-        let owed = segment
-            .work()
-            .pulls
-            .iter()
-            .filter(|pull| pull.slot == ask.slot);
-        let bits = owed.fold(ask.bits, |bits, pull| bits | pull.bits);
-        let pulls = &mut segment.work_mut().pulls;
-        pulls.reserve_exact(1);
-        pulls.push(Pull {
-            slot: ask.slot,
-            held,
-            bits: ask.bits,
-            asked: now,
-        });
-        let late_at = now.plus_ms(plan::PULL_TIMEOUT_MS);
-        self.pulls_late_at.get_or_insert(late_at);
-        self.send(ask.slot, &PeerMsg::Want(Pieces { segment: id, bits }), out);
-    }
-
-    /// Tells a neighbour that pieces which it was asked for come from elsewhere.
-    pub(super) fn ask_less(&mut self, index: usize, slot: Slot, without: u64, out: &mut Outbox) {
-        let segment = &mut self.segments[index];
-        let Some(id) = segment.id() else { return };
-        let mut bits = 0;
-        if let Some(work) = segment.work_if_any() {
-            let theirs = |pull: &Pull| pull.slot == slot;
-            work.ask_no_more(without, theirs);
-            let owed = work.pulls.iter().filter(|pull| theirs(pull));
-            bits = owed.fold(0, |bits, pull| bits | pull.bits);
-        }
-        self.send(slot, &PeerMsg::Want(Pieces { segment: id, bits }), out);
     }
 
     /// Sends pieces for as long as the rate and the links allow.

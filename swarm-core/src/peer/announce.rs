@@ -247,34 +247,6 @@ impl Peer {
             .sum()
     }
 
-    /// Forgets pulls that took too long, and remembers who owes them.
-    pub(super) fn expire_pulls(&mut self) {
-        let now = self.now;
-        if self.pulls_late_at.is_none_or(|at| at > now) {
-            return;
-        }
-        let (mut owing, mut first) = (Vec::new(), None::<Instant>);
-        for segment in &mut self.segments {
-            let Some(work) = segment.work_if_any() else {
-                continue;
-            };
-            work.pulls.retain(|pull| {
-                let late = now.ms_since(pull.asked) >= plan::PULL_TIMEOUT_MS;
-                owing.extend((late && pull.held).then_some(pull.slot));
-                !late
-            });
-            let asked = work.pulls.iter().map(|pull| pull.asked);
-            first = first.into_iter().chain(asked).min();
-        }
-        self.pulls_late_at = first.map(|asked| asked.plus_ms(plan::PULL_TIMEOUT_MS));
-        for slot in owing {
-            if let Some(neighbour) = self.neighbours.get_mut(slot) {
-                neighbour.on_pulled(2 * plan::PULL_TIMEOUT_MS);
-            }
-            self.on_broken(slot);
-        }
-    }
-
     fn forgive(&mut self) {
         let now = self.now;
         for slot in self.slots(Neighbour::is_ready) {

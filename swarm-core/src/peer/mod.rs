@@ -19,6 +19,7 @@ mod neighbours;
 mod plan;
 mod policy;
 mod promises;
+mod pulls;
 mod remotes;
 mod rendezvous;
 mod segment;

@@ -5,43 +5,29 @@
 //! hold what has not been pushed here) and [`backstop`] (the CDN, at the latest safe moment).
 
 mod backstop;
+mod pull;
 
 pub(super) use backstop::backstop;
+pub(super) use pull::{
+    Ask, CAREFUL_AHEAD_MS_MIN, CAREFUL_IN_ORDER_PULLS_MAX, CAREFUL_PULLS_MAX, PULL_AGAIN_MS,
+    PULL_TIMEOUT_MS, patience_ms, pull,
+};
 
 use alloc::vec::Vec;
 
 use super::{
     estimate::Estimate,
     need::Need,
-    neighbour::Neighbour,
     policy::Policy,
-    remotes::Row,
     rendezvous::NEVER,
     segment::{Segment, runs},
 };
 use crate::{
-    id::{Name, PeerId, Slot},
+    id::{Name, PeerId},
     rng::mix,
     time::Instant,
 };
 
-/// Pieces that one neighbour may be asked for at the same time, over all segments.
-pub(super) const PULL_PIECES_MAX: u32 = 4;
-/// Pieces that a viewer with a thin downlink asks for at the same time.
-pub(super) const CAREFUL_PULLS_MAX: u32 = 8;
-/// The same if it plays segments while they arrive, and with how much media ahead of the playhead it asks
-/// for something of segments that it does not play yet.
-pub(super) const CAREFUL_IN_ORDER_PULLS_MAX: u32 = 4;
-pub(super) const CAREFUL_AHEAD_MS_MIN: u64 = 2000;
-/// How long a neighbour may take over a pull before it is asked of another.
-pub(super) const PULL_TIMEOUT_MS: u64 = 2000;
-/// With less time than this to the moment of the backstop, promises are not waited for.
-const URGENT_MS: u64 = 500;
-/// How old a segment may be before pieces that others hold by now are asked of them: this long and as
-/// large a part of the segment's duration, but not beyond a part of the time there is.
-const PATIENCE_MS: u64 = 300;
-const PATIENCE_PERCENT: u64 = 40;
-const PATIENCE_WINDOW_PERCENT: u64 = 35;
 /// One rank further back, a viewer relays a stripe from another group this much later.
 const RELAY_STAGGER_MS: u64 = 80;
 /// Who never seeds takes what nobody brings for itself alone, after all who might bring it.
@@ -255,135 +241,15 @@ fn margin_ms(segment: &Segment, view: &View<'_>, stripe: u32) -> u64 {
     segment.window_ms_of(first).saturating_sub(stripe_pace_ms)
 }
 
-/// Pieces to ask of a neighbour.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Ask {
-    pub(super) slot: Slot,
-    pub(super) bits: u64,
-}
-
-/// Which missing pieces to ask of whom. `outstanding` counts what each neighbour was asked for
-/// already.
-pub(super) fn pull<'a>(
-    segment: &Segment,
-    view: &View<'_>,
-    neighbours: impl Iterator<Item = &'a Neighbour> + Clone,
-    row: &Row,
-    outstanding: impl Fn(Slot) -> u32,
-) -> (Vec<Ask>, Option<Instant>) {
-    let missing = segment.full() & !segment.have & !view.fetching & !segment.pulled() & view.held;
-    if !(segment.is_wanted() || (segment.fresh && view.has_begun)) || missing == 0 {
-        return (Vec::new(), None);
-    }
-    let (missing, wake) = not_expected(segment, view, missing);
-    if missing == 0 {
-        return (Vec::new(), wake);
-    }
-    let holders = neighbours
-        .filter(|n| n.is_believed() && n.status.weight > 0)
-        .map(|n| (n, row.have(n.slot) & missing))
-        .filter(|(_, has)| *has != 0)
-        .map(|(n, has)| Holder {
-            has,
-            load: outstanding(n.slot),
-            strikes: n.strikes,
-            pull_ms: n.pull_ms,
-            slot: n.slot,
-            bits: 0,
-        });
-    (share_out(holders.collect(), missing, view.pulls_max), wake)
-}
-
-/// Those of the missing pieces that pushes will not bring, and when to look at the others again. While
-/// pushes are under way, what somebody else holds meanwhile is asked for only when they take long, or
-/// both would send it. What nobody has promised may not be pushed here at all.
-fn not_expected(segment: &Segment, view: &View<'_>, missing: u64) -> (u64, Option<Instant>) {
-    let urgent_at = view
-        .now
-        .plus_ms(URGENT_MS.min(patience_ms(segment, missing.trailing_zeros())));
-    let count = segment.full().count_ones();
-    let urgent = view
-        .need
-        .map_or(0, |need| need.until(urgent_at, missing, count));
-    if !segment.fresh || urgent == missing || !view.is_pushed {
-        return (missing, None);
-    }
-    let promised = missing & segment.promised();
-    let expected = promised & !segment.late(promised, view.now) & !urgent;
-    let soon_at = segment.began_at().plus_ms(patience_ms(segment, 0) / 3);
-    if view.now < soon_at {
-        (urgent, Some(soon_at))
-    } else if expected != 0 {
-        (
-            missing & !expected,
-            Some(segment.late_at(expected.trailing_zeros())),
-        )
-    } else {
-        (missing, None)
-    }
-}
-
-/// Divides the pieces among those who hold them: each goes to the one who should bring it soonest.
-fn share_out(mut holders: Vec<Holder>, mut missing: u64, most: u32) -> Vec<Ask> {
-    missing &= holders.iter().fold(0, |bits, holder| bits | holder.has);
-    let mut left = most;
-    while missing != 0 && left > 0 {
-        let piece = missing & missing.wrapping_neg();
-        missing &= !piece;
-        let free = holders
-            .iter_mut()
-            .filter(|h| h.has & piece != 0 && h.load < PULL_PIECES_MAX);
-        if let Some(best) = free.min_by_key(|h| (h.expected_ms(), h.slot)) {
-            best.load += 1;
-            left -= 1;
-            best.bits |= piece;
-        }
-    }
-    let asked = holders.into_iter().filter(|holder| holder.bits != 0);
-    asked
-        .map(|holder| Ask {
-            slot: holder.slot,
-            bits: holder.bits,
-        })
-        .collect()
-}
-
-pub(super) fn patience_ms(segment: &Segment, piece: u32) -> u64 {
-    let usual = PATIENCE_MS + u64::from(segment.duration_ms) * PATIENCE_PERCENT / 100;
-    match segment.window_ms_of(piece) {
-        0 => usual,
-        window_ms => usual.min(window_ms * PATIENCE_WINDOW_PERCENT / 100),
-    }
-}
-
-/// A neighbour that has something of what is missing.
-struct Holder {
-    has: u64,
-    /// Pieces that it was asked for and owes.
-    load: u32,
-    strikes: u8,
-    pull_ms: u16,
-    slot: Slot,
-    /// Pieces to ask of it.
-    bits: u64,
-}
-
-impl Holder {
-    /// How long one more piece from it should take.
-    fn expected_ms(&self) -> u32 {
-        (u32::from(self.pull_ms.max(PULL_MS_MIN)) * (2 + self.load) / 2) << self.strikes.min(8)
-    }
-}
-
-/// Pieces are not expected sooner than this after they were asked for.
-const PULL_MS_MIN: u16 = 40;
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{
-        id::{RequestId, SegmentId},
-        peer::segment::{Claim, Pull, Request},
+        id::{RequestId, SegmentId, Slot},
+        peer::{
+            pulls::Pull,
+            segment::{Claim, Request},
+        },
         timeline::Content,
     };
 
@@ -414,16 +280,16 @@ mod tests {
         check_with_buffer(segment, 8000, with)
     }
 
-    pub(in crate::peer::plan) fn check_with_buffer(
+    /// What a viewer sees that plays in a group of eight.
+    pub(in crate::peer::plan) fn usual<'a>(
         segment: &Segment,
-        buffer_ms: u64,
-        with: impl FnOnce(&mut View<'_>),
-    ) -> (Plan, Plan) {
-        let (policy, estimate) = (Policy::default(), Estimate::default());
-        let mut view = View {
+        policy: &'a Policy,
+        estimate: &'a Estimate,
+    ) -> View<'a> {
+        View {
             now: NOW,
-            policy: &policy,
-            estimate: &estimate,
+            policy,
+            estimate,
             fetches: 0,
             fetching: 0,
             fetching_whole: false,
@@ -443,7 +309,16 @@ mod tests {
             stripe_count: 4,
             len_expected: 16 * 65_536,
             need: segment.need(),
-        };
+        }
+    }
+
+    pub(in crate::peer::plan) fn check_with_buffer(
+        segment: &Segment,
+        buffer_ms: u64,
+        with: impl FnOnce(&mut View<'_>),
+    ) -> (Plan, Plan) {
+        let (policy, estimate) = (Policy::default(), Estimate::default());
+        let mut view = usual(segment, &policy, &estimate);
         with(&mut view);
         (seed(segment, &view), backstop(segment, &view, buffer_ms))
     }

@@ -7,7 +7,7 @@ use crate::{
     id::{Name, Slot},
     limits::STRIPES_MAX,
     time::Instant,
-    wire::peer::{Division, PeerMsg, Pieces},
+    wire::peer::{Division, PeerMsg},
 };
 
 /// Promises about segments that this viewer has not heard of: of one neighbour, and of all.
@@ -92,25 +92,6 @@ impl Peer {
         pushers
     }
 
-    /// Tells those who are to push these pieces that they come from elsewhere.
-    pub(super) fn skip(&mut self, index: usize, bits: u64, out: &mut Outbox) {
-        let segment = &mut self.segments[index];
-        let Some(id) = segment.id() else { return };
-        let Some(work) = segment.work_if_any() else {
-            return;
-        };
-        let pushers = core::mem::take(&mut work.pushers).into_iter();
-        let (mut told, rest): (Vec<_>, Vec<_>) =
-            pushers.partition(|(piece, _)| bits >> piece & 1 == 1);
-        work.pushers = rest;
-        while let Some((_, slot)) = told.last().copied() {
-            let theirs = told.iter().filter(|(_, pusher)| *pusher == slot);
-            let bits = theirs.fold(0, |bits, (piece, _)| bits | 1 << piece);
-            told.retain(|(_, pusher)| *pusher != slot);
-            self.send(slot, &PeerMsg::Skip(Pieces { segment: id, bits }), out);
-        }
-    }
-
     /// Keeps a promise until this viewer hears of the segment: playlists are polled at different
     /// times.
     fn remember(&mut self, promise: Promise) {
@@ -163,7 +144,8 @@ impl Peer {
             / 100;
         let usual_ms = 2 * self.estimate.cdn_ms(len) + CLAIM_GRACE_MS;
         let until = made.plus_ms(usual_ms.max(least_ms));
-        let have = segment.have;
+        let asked = segment.work().pulls.iter().filter(|pull| pull.held);
+        let settled = asked.fold(segment.have, |bits, pull| bits | pull.bits);
         let work = segment.work_mut();
         match work.claims.iter_mut().find(|claim| claim.slot == slot) {
             Some(claim) => {
@@ -179,14 +161,17 @@ impl Peer {
                 kept: false,
             }),
         }
-        work.expect_pushes(&promise.pushers, have);
+        let spare = work.expect_pushes(&promise.pushers, settled);
+        self.tell_to_skip(index, spare, out);
+        let segment = &self.segments[index];
         let mine = promise.mine & !segment.have;
         let name = segment.name;
         self.touch_segment(index);
         if mine != 0
             && let Some(me) = self.tracker.me()
         {
-            // Other groups can have these pieces from here early.
+            // Other groups can have these pieces from here early, and who is not linked with the claimant waits
+            // for them instead of asking somebody else.
             let division = Division {
                 bits: mine,
                 passers: alloc::vec![me.tag(); mine.count_ones() as usize],
@@ -197,7 +182,7 @@ impl Peer {
                 stripe_count: promise.stripe_count,
                 division,
             };
-            self.send_to(&claim, |n| n.bridge, out);
+            self.send_all(&claim, out);
         }
         let segment = &self.segments[index];
         let orphans = promise.orphans & segment.full() & !segment.have & !segment.pulled();

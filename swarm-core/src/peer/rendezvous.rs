@@ -263,7 +263,7 @@ mod tests {
         let same = all.iter().zip(&fewer).filter(|(a, b)| **a == **b + 1);
         let same = same.count();
         assert!(same > 25, "{same} of 39 as before");
-        assert_eq!(distributors::<()>(&[], Name(3), 2), []);
+        assert!(distributors::<()>(&[], Name(3), 2).is_empty());
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use alloc::{boxed::Box, vec::Vec};
 
+use super::pulls::{Pull, Recall};
 use crate::{
     id::{Name, RequestId, SegmentId, Slot, TrackId},
     limits::{PIECES_MAX, STRIPES_MAX},
@@ -12,9 +13,6 @@ use crate::{
 
 /// What neighbours say is planned for at most this often.
 const PLAN_GAP_MS: u64 = 50;
-
-/// Pushes that are expected of one segment: several may have promised the same piece.
-const PUSHERS_MAX: usize = 2 * PIECES_MAX as usize;
 
 /// A request of the player that waits for its segment.
 #[derive(Clone, Copy, Debug)]
@@ -43,16 +41,6 @@ pub(super) struct Claim {
     pub(super) kept: bool,
 }
 
-/// Pieces asked of a neighbour.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Pull {
-    pub(super) slot: Slot,
-    /// The neighbour said that it holds them. Else they are on their way to it.
-    pub(super) held: bool,
-    pub(super) bits: u64,
-    pub(super) asked: Instant,
-}
-
 /// What is under way for a segment: who brings it to whom.
 #[derive(Clone, Debug)]
 pub(super) struct Work {
@@ -69,11 +57,12 @@ pub(super) struct Work {
     pub(super) claims: Vec<Claim>,
     /// The slots, a bit each, of those who have broken a promise about it.
     pub(super) struck: u32,
-    /// Missing pieces that a neighbour is to push here, each with the neighbour's slot.
+    /// Missing pieces that a neighbour is to push here, each with the neighbour's slot; one for a piece.
     pub(super) pushers: Vec<(u8, Slot)>,
     /// What bridges bring into their groups.
     pub(super) upstream: Vec<(Slot, u64)>,
     pub(super) pulls: Vec<Pull>,
+    pub(super) recalled: Recall,
     /// This viewer's place in the order of seeders for each stripe, and for which view of the
     /// group and how many stripes it was computed.
     pub(super) ranks: [u8; STRIPES_MAX as usize],
@@ -85,7 +74,7 @@ pub(super) struct Work {
 }
 
 impl Work {
-    const NONE: Self = Self {
+    pub(super) const NONE: Self = Self {
         mine: 0,
         seeded: 0,
         handed: Vec::new(),
@@ -96,6 +85,7 @@ impl Work {
         pushers: Vec::new(),
         upstream: Vec::new(),
         pulls: Vec::new(),
+        recalled: Recall::NONE,
         ranks: [super::rendezvous::NEVER; STRIPES_MAX as usize],
         ranks_for: (u32::MAX, 0),
         draws: [0; STRIPES_MAX as usize],
@@ -128,17 +118,6 @@ impl Work {
         let bit = |slot: Slot| 1u32.checked_shl(slot.0.into()).unwrap_or(0);
         let slots = self.handed.iter().map(|(_, slot)| bit(*slot));
         slots.fold(0, |slots, slot| slots | slot)
-    }
-
-    /// `pushers` are to push a piece each, of which those in `have` are here already.
-    pub(super) fn expect_pushes(&mut self, pushers: &[(u8, Slot)], have: u64) {
-        for pusher in pushers {
-            let is_missing = have >> pusher.0 & 1 == 0;
-            let is_full = self.pushers.len() >= PUSHERS_MAX;
-            if is_missing && !is_full && !self.pushers.contains(pusher) {
-                self.pushers.push(*pusher);
-            }
-        }
     }
 
     /// Those whom `which` accepts are no longer asked for these pieces.
@@ -488,13 +467,6 @@ impl Segment {
             .iter()
             .filter(|(bridge, _)| *bridge == slot);
         theirs.fold(0, |bits, (_, more)| bits | more)
-    }
-
-    pub(super) fn pulled(&self) -> u64 {
-        self.work()
-            .pulls
-            .iter()
-            .fold(0, |bits, pull| bits | pull.bits)
     }
 }
 

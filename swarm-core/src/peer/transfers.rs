@@ -6,7 +6,8 @@ use super::{
     Peer,
     estimate::goodput_bps,
     io::{Action, Event, FetchOutcome, Outbox, Payload, Source},
-    segment::{Claim, Pull, Segment},
+    pulls::Pull,
+    segment::{Claim, Segment},
 };
 use crate::{
     id::{FetchId, Name, SegmentId, Slot},
