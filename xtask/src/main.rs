@@ -5,6 +5,7 @@ mod counts;
 mod demo;
 mod deny;
 mod deps;
+mod docs;
 mod scan;
 mod setup;
 mod shell;
@@ -40,7 +41,7 @@ enum Task {
     Test(test::Args),
     /// Measure one part on this machine, next to what does the same job otherwise.
     Bench(bench::Args),
-    /// Check file and function lengths, dependency directions and leftover markers.
+    /// Check file and function lengths, dependency directions, leftover markers, and links in the documentation.
     Tidy,
     /// Simulate with random options until the time is up or an invariant breaks.
     Soak(soak::Args),

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 use crate::scan::{self, Language};
-use crate::{deps, shell};
+use crate::{deps, docs, shell};
 
 /// Longest function, in lines from its head to its closing brace.
 const FUNCTION_LINES_MAX: usize = 70;
@@ -15,26 +15,25 @@ const FILE_LINES_MAX: usize = 600;
 /// Folders that hold nothing written by hand.
 const SKIPPED_FOLDERS: [&str; 4] = ["target", "node_modules", "dist", ".git"];
 
-/// Checks every source file and the direction of dependencies; an error lists what is wrong.
+/// Checks every source file, what pages point at and the direction of dependencies; an error lists what is
+/// wrong.
 pub(crate) fn run() -> Result<()> {
     let root = shell::root();
     let mut problems = Vec::new();
     let mut files = Vec::new();
-    list_sources(&root, &mut files)?;
-    for (path, language) in &files {
-        let source =
-            fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-        let shown = path
-            .strip_prefix(&root)
-            .unwrap_or(path)
-            .display()
-            .to_string();
-        problems.extend(
-            check_source(&source, *language)
-                .iter()
-                .map(|p| format!("{shown}{p}")),
-        );
+    list_files(&root, Path::new(""), &mut files)?;
+    let mut sources = 0;
+    for file in &files {
+        let Some(language) = language_of(file) else {
+            continue;
+        };
+        let source = fs::read_to_string(root.join(file))
+            .with_context(|| format!("cannot read {}", file.display()))?;
+        let wrong = check_source(&source, language);
+        problems.extend(wrong.iter().map(|p| format!("{}{p}", file.display())));
+        sources += 1;
     }
+    problems.extend(docs::check(&root, &files)?);
     problems.extend(deps::check()?);
     for problem in &problems {
         println!("{problem}");
@@ -42,8 +41,17 @@ pub(crate) fn run() -> Result<()> {
     if !problems.is_empty() {
         bail!("tidy: {} problems", problems.len());
     }
-    println!("tidy: {} source files are fine", files.len());
+    let pages = files.iter().filter(|file| docs::is_page(file)).count();
+    println!("tidy: {sources} source files and {pages} pages are fine");
     Ok(())
+}
+
+fn language_of(file: &Path) -> Option<Language> {
+    match file.extension()?.to_str()? {
+        "rs" => Some(Language::Rust),
+        "ts" => Some(Language::TypeScript),
+        _ => None,
+    }
 }
 
 /// What is wrong in one file, each as `:line: message` or `: message`.
@@ -104,27 +112,21 @@ fn holds_word(line: &str, word: &str) -> bool {
     })
 }
 
-fn list_sources(folder: &Path, files: &mut Vec<(PathBuf, Language)>) -> Result<()> {
-    let entries =
-        fs::read_dir(folder).with_context(|| format!("cannot list {}", folder.display()))?;
-    let mut paths: Vec<PathBuf> = entries
-        .map(|entry| entry.map(|e| e.path()))
+/// Every file in `folder` and below, relative to `root`, in order.
+fn list_files(root: &Path, folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+    let entries = fs::read_dir(root.join(folder))
+        .with_context(|| format!("cannot list {}", folder.display()))?;
+    let mut names: Vec<_> = entries
+        .map(|entry| entry.map(|e| e.file_name()))
         .collect::<Result<_, _>>()?;
-    paths.sort();
-    for path in paths {
-        let name = path
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
-        if path.is_dir() && !path.is_symlink() {
-            if !SKIPPED_FOLDERS.contains(&name.as_str()) {
-                list_sources(&path, files)?;
-            }
-        } else if name.ends_with(".rs") {
-            files.push((path, Language::Rust));
-        } else if name.ends_with(".ts") {
-            files.push((path, Language::TypeScript));
+    names.sort();
+    for name in names {
+        let path = folder.join(&name);
+        let whole = root.join(&path);
+        if !whole.is_dir() || whole.is_symlink() {
+            files.push(path);
+        } else if !SKIPPED_FOLDERS.iter().any(|skipped| name == *skipped) {
+            list_files(root, &path, files)?;
         }
     }
     Ok(())
