@@ -133,3 +133,27 @@ fn a_taken_address_ends_with_code_1() {
         assert!(said.contains(&format!("{addr} is taken")), "{said}");
     }
 }
+
+#[test]
+fn logs_have_no_colours_where_nobody_looks_at_them() {
+    let output = Command::new(env!("CARGO_BIN_EXE_shoal"))
+        .args(["tracker", "--config", "no-such-file.toml"])
+        .env("RUST_LOG", "a=b=c")
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("RUST_LOG is ignored"), "{said}");
+    assert!(!said.contains('\u{1b}'), "{said:?}");
+}
+
+#[test]
+fn a_demo_has_nothing_to_complain_about_on_a_usual_system() {
+    let demo = "ulimit -n 1024; exec \"$0\" demo --headless --viewers 0 --seconds 0 --json -";
+    let output = Command::new("sh")
+        .args(["-c", demo, env!("CARGO_BIN_EXE_shoal")])
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{said}");
+    assert!(!said.contains("WARN"), "{said}");
+}

@@ -23,6 +23,7 @@ pub(crate) async fn run(args: Args, stop: CancellationToken) -> Result<(), Failu
         return Ok(());
     };
     let listener = bind(config.listen).await?;
-    tracing::info!(listen = %config.listen, "tracker");
+    let listen = listener.local_addr().unwrap_or(config.listen);
+    tracing::info!(%listen, "tracker");
     Ok(tracker::run(listener, config, stop.cancelled_owned()).await?)
 }

@@ -195,6 +195,9 @@ fn tracker_config(addr: SocketAddr) -> Result<tracker::Config, Failure> {
     config.swarm.status_interval_ms = 2_000;
     // Enough for whole groups to be linked, so that tabs opened late find neighbours with room.
     config.swarm.links_target = 14;
+    // What fits into the files that a process may open on most systems, 1024.
+    config.limits.connections_max = 512;
+    config.limits.requests_max = 256;
     Ok(config)
 }
 
