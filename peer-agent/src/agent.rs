@@ -61,14 +61,6 @@ impl Agent {
         Self::build(checked, listener)
     }
 
-    /// Starts an agent on a listener that is bound already; `listen` does not count.
-    ///
-    /// # Errors
-    /// As [`Agent::start`].
-    pub async fn start_on(config: Config, listener: TcpListener) -> Result<Self, Error> {
-        Self::build(config.checked()?, listener)
-    }
-
     fn build(checked: Checked, listener: TcpListener) -> Result<Self, Error> {
         let parts = Parts::new(&checked)?;
         let addr = listener.local_addr().map_err(|source| Error::Listen {

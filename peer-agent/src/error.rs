@@ -9,7 +9,7 @@ use thiserror::Error;
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ConfigError {
     /// A URL that is none, or of a scheme that does not fit.
-    #[error("configuration: `{setting}` must be an {schemes} URL, not {text:?}")]
+    #[error("configuration: `{setting}` must be a URL with {schemes}, not {text:?}")]
     Url {
         /// Which setting.
         setting: &'static str,

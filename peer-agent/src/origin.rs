@@ -1,5 +1,6 @@
 //! HTTP to the CDN: patient within limits, and streaming.
 
+use std::error::Error as _;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -21,7 +22,7 @@ const USER_AGENT: &str = concat!("shoal-peer/", env!("CARGO_PKG_VERSION"));
 /// Why the CDN's answer did not come, or not whole.
 #[derive(Debug, Error)]
 pub(crate) enum OriginError {
-    #[error("origin or network: {0}")]
+    #[error("origin or network: {0}{reason}", reason = reason(.0))]
     Http(#[from] reqwest::Error),
     #[error("origin did not begin its answer in time")]
     FirstByte,
@@ -40,6 +41,15 @@ impl OriginError {
             Self::Http(_) | Self::TooLong(_) => StatusCode::BAD_GATEWAY,
         }
     }
+}
+
+/// What the library's own text leaves out: "connection refused" and the like.
+fn reason(error: &reqwest::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| (*cause).source());
+    causes
+        .last()
+        .map(|cause| format!(": {cause}"))
+        .unwrap_or_default()
 }
 
 /// A client of the CDN. Cheap to clone.
@@ -149,6 +159,24 @@ mod tests {
             assert_eq!(read(bad), None, "{bad}");
         }
         assert_eq!(content_range(&HeaderMap::new()), None);
+    }
+
+    #[tokio::test]
+    async fn an_error_says_what_the_system_said() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        drop(listener);
+        let second = Duration::from_secs(1);
+        let origin = Origin::new(Timeouts {
+            connect: second,
+            first_byte: second,
+            stall: second,
+        });
+        let asked = origin
+            .unwrap()
+            .open(Method::GET, &url, None, HeaderMap::new());
+        let said = asked.await.unwrap_err().to_string();
+        assert!(said.contains(&url) && said.contains("refused"), "{said}");
     }
 
     #[test]
