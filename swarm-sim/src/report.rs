@@ -9,7 +9,11 @@ use crate::{
     histogram::Histogram,
     measure::{HOPS_MAX, Metrics, REASONS, Second, mean, quantile},
     options::Options,
-    world::{Outcome, catalog::Catalog, node::Played},
+    world::{
+        ORIGIN_US, Outcome,
+        catalog::{Catalog, Place},
+        node::Played,
+    },
 };
 
 /// How viewers fared.
@@ -272,7 +276,7 @@ impl Report {
     fn copies_of(&self, metrics: &Metrics) -> f64 {
         let catalog = Catalog::new(self.options.ladder_bps(), self.options.segment_us());
         let (mut bytes, mut lens) = (0u64, 0u64);
-        for (place, fetched) in &metrics.cdn_by_segment {
+        for (place, fetched) in whole_segments(&self.options, metrics) {
             bytes += fetched;
             lens += u64::from(catalog.len(place.rendition()));
         }
@@ -323,6 +327,34 @@ pub(crate) const FAN_OUT: usize = 4;
 /// The piece and the way from viewer to viewer in the bound by time.
 const PIECE_BITS: f64 = 65_536.0 * 8.0;
 const WAY_S: f64 = 0.04;
+
+/// Segments with the bytes that the CDN was asked for: those for which viewers ask within the measured time.
+/// Of others some has been fetched before it, or would have been after it. In a run too short for any: all.
+pub(crate) fn whole_segments(options: &Options, metrics: &Metrics) -> Vec<(Place, u64)> {
+    let all = || {
+        metrics
+            .cdn_by_segment
+            .iter()
+            .map(|(place, bytes)| (*place, *bytes))
+    };
+    let latency_us = (options.latency_s * 1e6) as u64;
+    let whole: Vec<_> = all()
+        .filter(|(place, _)| {
+            let at_us = published_us(options, *place);
+            at_us >= options.measure_from_us() && at_us + latency_us <= options.end_us()
+        })
+        .collect();
+    if whole.is_empty() {
+        all().collect()
+    } else {
+        whole
+    }
+}
+
+/// When a segment is published, in microseconds from the start of the run; 0 for those from before.
+pub(crate) fn published_us(options: &Options, place: Place) -> u64 {
+    ((place.seq() + 1) * options.segment_us()).saturating_sub(ORIGIN_US)
+}
 
 /// How long one hop of a piece takes.
 pub(crate) fn hop_s(options: &Options, upload_bps: f64) -> f64 {
@@ -406,4 +438,32 @@ fn busiest(seconds: &[Second]) -> &[Second] {
 fn peak_mbps(seconds: &[Second]) -> f64 {
     let bytes: u64 = busiest(seconds).iter().map(|s| s.cdn_bytes).sum();
     bytes as f64 * 8.0 / PEAK_S as f64 / 1e6
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn copies_are_counted_of_segments_that_are_asked_for_within_the_measured_time() {
+        let mut options = Options::scenario("evening-match").expect("it is known");
+        (options.segment_s, options.latency_s) = (4.0, 10.0);
+        (options.minutes, options.measure_from_s) = (2.0, 60.0);
+        let published_at = |at_s: u64| Place::new(0, 0, (ORIGIN_US / 1_000_000 + at_s) / 4 - 1);
+        let mut metrics = Metrics::default();
+        for at_s in [56, 60, 108, 112] {
+            let place = published_at(at_s);
+            assert_eq!(published_us(&options, place), at_s * 1_000_000);
+            metrics.cdn_by_segment.insert(place, at_s);
+        }
+        let bytes = |options: &Options| {
+            let segments = whole_segments(options, &metrics);
+            let mut bytes: Vec<u64> = segments.into_iter().map(|(_, bytes)| bytes).collect();
+            bytes.sort_unstable();
+            bytes
+        };
+        assert_eq!(bytes(&options), [60, 108]);
+        options.minutes = 0.25;
+        assert_eq!(bytes(&options), [56, 60, 108, 112], "too short for any");
+    }
 }

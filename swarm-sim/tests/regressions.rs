@@ -277,8 +277,8 @@ fn the_page_is_whole_and_every_lost_percent_has_a_reason() {
         "CDN copies of a segment, by",
         "Offload by the seconds that peers have",
         "by viewers passed through",
-        "Start-up in ms",
-        "Stall ratio in hundredths",
+        "Start-up, by percentile",
+        "Stalled share of the time",
         "duplicates",
         "scenario = \"",
     ] {

@@ -32,13 +32,17 @@ pub(super) fn announcement(args: &SimulateArgs, options: &Options) -> Result<Str
     } else {
         String::new()
     };
-    Ok(format!(
+    let mut text = format!(
         "simulating {}: seed {}{more}, commit {COMMIT}\n  replay: {}\n  options: {}\n",
         options.scenario,
         options.seed,
         args.replay(options),
         serde_json::to_string(options)?
-    ))
+    );
+    for (name, at_s) in options.never_begins() {
+        let _ = writeln!(text, "  the run ends before `{name}` begins, at {at_s} s");
+    }
+    Ok(text)
 }
 
 /// A few lines on how a run went.

@@ -60,7 +60,9 @@ const FIGURES: &[Figure] = &[
         let (ours, theirs) = (&r.quality, &r.quality_cdn_only);
         format!("{:.4}; {:.4}", ours.never_started, theirs.never_started)
     }),
-    ("Wasted bytes", |r| format!("{:.4}", r.bytes_wasted_ratio)),
+    ("Wasted bytes, of all from peers", |r| {
+        format!("{:.4}", r.bytes_wasted_ratio)
+    }),
     ("Bad pieces dropped; played", |r| {
         format!("{}; {}", r.bad_pieces_seen, r.bad_pieces_played)
     }),

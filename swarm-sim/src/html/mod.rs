@@ -10,9 +10,9 @@ use crate::{
     cli::COMMIT,
     histogram::Histogram,
     measure::{Second, mean},
-    report::{FAN_OUT, Report, hop_s, window_s},
+    report::{FAN_OUT, Report, hop_s, published_us, whole_segments, window_s},
 };
-use plot::{Line, plot};
+use plot::{Line, Titles, plot};
 
 const HEAD: &str = "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\">\
     <meta name=\"viewport\" content=\"width=device-width\"><title>Shoal simulation</title><style>\
@@ -58,7 +58,8 @@ fn over_time(page: &mut String, report: &Report) {
         Line::new("with peers", rates(ours)),
         Line::new("CDN only", rates(theirs)),
     ];
-    plot(page, "CDN egress, Mbit/s, by second", &egress);
+    let titles = over_seconds("CDN egress, by second", "Mbit/s");
+    plot(page, &titles, &egress);
     let count = ours.len().min(theirs.len());
     let flat = |name, value: f64| Line::new(name, vec![(0.0, value), (count as f64, value)]);
     let offload = [
@@ -68,18 +69,28 @@ fn over_time(page: &mut String, report: &Report) {
         flat("bound by NATs", report.offload_bound_reach),
         flat("bound by time", report.offload_bound_delay),
     ];
-    plot(page, "Offload by second, and its bounds", &offload);
+    let titles = over_seconds("Offload by second, and its bounds", "share (mean of 10 s)");
+    plot(page, &titles, &offload);
     let copies = Line::new("copies", copies_by_segment(report));
-    plot(
-        page,
+    let titles = over_seconds(
         "CDN copies of a segment, by the second of its publication",
-        &[copies],
+        "copies",
     );
+    plot(page, &titles, &[copies]);
     let audience = [
         Line::new("viewers", by_second(ours, |s| f64::from(s.audience))),
         Line::new("stalled", by_second(ours, |s| f64::from(s.stalled))),
     ];
-    plot(page, "Viewers, by second", &audience);
+    plot(
+        page,
+        &over_seconds("Viewers, by second", "viewers"),
+        &audience,
+    );
+}
+
+const fn over_seconds(plot: &'static str, y: &'static str) -> Titles {
+    let x = "seconds from the start";
+    Titles { plot, x, y }
 }
 
 fn by_second(seconds: &[Second], value: impl Fn(&Second) -> f64) -> Vec<(f64, f64)> {
@@ -107,20 +118,21 @@ fn offloads(ours: &[Second], theirs: &[Second]) -> Vec<(f64, f64)> {
 /// Over all channels and renditions.
 fn copies_by_segment(report: &Report) -> Vec<(f64, f64)> {
     let segment_us = report.options.segment_us();
-    let mut segments: Vec<_> = report.metrics.cdn_by_segment.iter().collect();
+    let mut segments = whole_segments(&report.options, &report.metrics);
     segments.sort_by_key(|(place, _)| (place.seq(), place.channel(), place.rendition()));
     let ladder = report.options.ladder_bps();
     let mut points: Vec<(f64, f64)> = Vec::new();
     for alike in segments.chunk_by(|a, b| a.0.seq() == b.0.seq()) {
-        let bytes: u64 = alike.iter().map(|(_, bytes)| **bytes).sum();
+        let bytes: u64 = alike.iter().map(|(_, bytes)| bytes).sum();
         let len = |bps: u64| bps as f64 / 8.0 * segment_us as f64 / 1e6;
         let lens: f64 = alike
             .iter()
             .map(|(place, _)| len(ladder[usize::from(place.rendition())]))
             .sum();
-        let published_us = (alike[0].0.seq() + 1) * segment_us;
-        let at_s = published_us.saturating_sub(crate::world::ORIGIN_US) as f64 / 1e6;
-        points.push((at_s, bytes as f64 / lens));
+        points.push((
+            published_us(&report.options, alike[0].0) as f64 / 1e6,
+            bytes as f64 / lens,
+        ));
     }
     points
 }
@@ -134,7 +146,7 @@ fn bounds_and_hops(page: &mut String, report: &Report) {
         (window_s, bounds::frontier(window_s, hop_s, FAN_OUT).1)
     });
     let frontier = [
-        Line::new("most that the time allows", points.collect()),
+        Line::new("most that time allows", points.collect()),
         Line::new(
             "this run",
             vec![(reached_s, 0.0), (reached_s, report.offload.max(0.0))],
@@ -144,7 +156,12 @@ fn bounds_and_hops(page: &mut String, report: &Report) {
             vec![(0.0, report.offload_bound), (most_s, report.offload_bound)],
         ),
     ];
-    plot(page, "Offload by the seconds that peers have", &frontier);
+    let titles = Titles {
+        plot: "Offload by the seconds that peers have",
+        x: "seconds from a segment's appearance until it must be there",
+        y: "share",
+    };
+    plot(page, &titles, &frontier);
     let delay = |share: f64| {
         let hops = report.metrics.hop_us.iter().enumerate();
         let seen = hops.filter(|(_, hop)| hop.total() > 0);
@@ -155,38 +172,41 @@ fn bounds_and_hops(page: &mut String, report: &Report) {
         Line::new("median", delay(0.5)),
         Line::new("95 %", delay(0.95)),
     ];
-    plot(
-        page,
-        "From publication to arrival, ms, by viewers passed through",
-        &hops,
-    );
+    let titles = Titles {
+        plot: "From publication to arrival, by viewers passed through",
+        x: "viewers passed through",
+        y: "ms",
+    };
+    plot(page, &titles, &hops);
 }
 
 fn distributions(page: &mut String, report: &Report) {
-    let pair = |values: &[Vec<u64>; 2]| {
+    let pair = |values: &[Vec<u64>; 2], unit: f64| {
         [
-            Line::new("with peers", quantiles(&values[0])),
-            Line::new("CDN only", quantiles(&values[1])),
+            Line::new("with peers", quantiles(&values[0], unit)),
+            Line::new("CDN only", quantiles(&values[1], unit)),
         ]
     };
-    plot(
-        page,
-        "Start-up in ms, by percentile of viewers",
-        &pair(&report.startups),
-    );
-    plot(
-        page,
-        "Stall ratio in hundredths of a percent, by percentile",
-        &pair(&report.stall_ratios),
-    );
+    let by_percentile = |plot, y| Titles {
+        plot,
+        x: "percentile",
+        y,
+    };
+    let titles = by_percentile("Start-up, by percentile of visits", "ms");
+    plot(page, &titles, &pair(&report.startups, 1.0));
+    let titles = by_percentile("Stalled share of the time, by percentile of visits", "%");
+    plot(page, &titles, &pair(&report.stall_ratios, 0.01));
     let ready = Line::new("with peers", spread(&report.metrics.ready_us));
-    let title = "From publication until a viewer has the segment, ms, by percentile";
-    plot(page, title, &[ready]);
+    let title = "From publication until a viewer has the segment, by percentile";
+    plot(page, &by_percentile(title, "ms"), &[ready]);
 }
 
-fn quantiles(sorted: &[u64]) -> Vec<(f64, f64)> {
+fn quantiles(sorted: &[u64], unit: f64) -> Vec<(f64, f64)> {
     let last = sorted.len().saturating_sub(1);
-    let at = |percent: usize| sorted.get(last * percent / 100).copied().unwrap_or(0) as f64;
+    let at = |percent: usize| {
+        let value = sorted.get(last * percent / 100).copied().unwrap_or(0);
+        value as f64 * unit
+    };
     (0..=99)
         .map(|percent| (percent as f64, at(percent)))
         .collect()

@@ -44,7 +44,7 @@ impl Options {
         );
         ensure!(
             self.minutes > 0.0 && self.minutes <= 600.0,
-            "minutes: up to 600"
+            "minutes: more than 0, up to 600"
         );
         ensure!(
             self.bitrate_mbps * self.segment_s <= 500.0,
@@ -64,6 +64,20 @@ impl Options {
         );
         self.check_faults()?;
         self.check_shares()
+    }
+
+    /// What would begin after the end of the run, and when, in seconds: most of such a scenario is missing.
+    pub(crate) fn never_begins(&self) -> Vec<(&'static str, f64)> {
+        let arrivals = self.arrivals.iter().filter(|arrival| arrival.share > 0.0);
+        let mut times: Vec<_> = arrivals.map(|arrival| ("arrivals", arrival.at_s)).collect();
+        times.extend(self.exit.iter().map(|exit| ("exit", exit.at_s)));
+        times.extend(self.cdn.slow.map(|slow| ("cdn.slow", slow.0)));
+        let partition = self.faults.partition;
+        times.extend(partition.map(|period| ("faults.partition", period.0)));
+        let down = self.faults.tracker_down;
+        times.extend(down.map(|period| ("faults.tracker_down", period.0)));
+        times.retain(|(_, at_s)| *at_s >= self.minutes * 60.0);
+        times
     }
 
     /// What is to heal must break before.
@@ -149,6 +163,23 @@ impl Options {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_short_run_never_comes_to_is_named() {
+        let never = |scenario: &str, minutes: f64| {
+            let mut options = Options::scenario(scenario).unwrap();
+            options.minutes = minutes;
+            let names = options.never_begins().into_iter().map(|(name, _)| name);
+            names.collect::<Vec<_>>()
+        };
+        assert_eq!(never("slow-cdn", 1.0), ["cdn.slow"]);
+        assert_eq!(never("goal-spike", 1.0), ["arrivals"]);
+        assert_eq!(never("mass-exit", 1.0), ["exit"]);
+        for (name, _) in crate::SCENARIOS {
+            let minutes = Options::scenario(name).unwrap().minutes;
+            assert_eq!(never(name, minutes), [""; 0], "{name}");
+        }
+    }
 
     #[test]
     fn senseless_values_are_refused_by_name() {
