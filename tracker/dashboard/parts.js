@@ -8,9 +8,11 @@ export function showTiles(element, tiles) {
 }
 
 export function showTrafficLegend(element, now) {
-  const item = (colour, text, bps) =>
-    make("li", {}, make("i", { style: { background: colour } }), text, make("b", {}, now ? rate(bps) : "–"));
-  element.replaceChildren(item("#c7d3e2", "without P2P", now?.all), item(CDN, "CDN now", now?.cdn), item(P2P, "carried by viewers", now?.p2p));
+  const item = (look, text, bps) => make("li", {}, make("i", look), text, make("b", {}, now ? rate(bps) : "–"));
+  const filled = (colour) => ({ style: { background: colour } });
+  element.replaceChildren(
+    item({ class: "line" }, "without P2P", now?.all), item(filled(CDN), "CDN now", now?.cdn),
+    item(filled(P2P), "carried by viewers", now?.p2p));
 }
 
 /** Lines as `{name, count, colour}`, the longest first. */

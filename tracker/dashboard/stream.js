@@ -85,7 +85,9 @@ export class StreamView {
     }));
     showShares(this.$("isps"), few(isps));
     showShares(this.$("countries"), few(countries));
-    const distances = Object.entries(DISTANCES).map(([name, colour]) => ({ name, colour, count: detail.distances[name] ?? 0 }));
+    const distances = Object.entries(DISTANCES).map(([name, colour]) => ({
+      name: name === "isp" ? "ISP" : name, colour, count: detail.distances[name] ?? 0,
+    }));
     showShares(this.$("distances"), distances);
     const nats = Object.entries(detail.nats).map(([name, count]) => ({ name, count, colour: name === "blocked" ? "#ff6b7a" : "#7b8a9c" }));
     showShares(this.$("nats"), nats.toSorted((a, b) => b.count - a.count));
@@ -108,7 +110,10 @@ export class StreamView {
     }
     const item = (colour, text) => make("li", {}, make("i", { style: { background: colour } }), text);
     const colours = few(detail.isps.filter((isp) => isp.key !== "other").map((isp) => [ofIsp(isp.key), isp.name || (isp.key === "0" ? "not known" : `AS ${isp.key}`)]));
-    const rims = chosen ? [item(CDN, "from the CDN")] : [item(P2P, "rim: from viewers"), item(CDN, "rim: from the CDN")];
+    const shape = (kind, text) => make("li", {}, make("i", { class: kind }), text);
+    const rims = chosen
+      ? [item(CDN, "from the CDN"), shape("round", "browser"), shape("hexagon", "native")]
+      : [item(P2P, "rim: from viewers"), item(CDN, "rim: from the CDN")];
     this.$("mesh-legend").replaceChildren(...colours.map((colour) => item(...colour)), ...rims);
   }
 
