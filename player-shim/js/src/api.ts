@@ -43,7 +43,7 @@ export interface ShoalOptions {
    * Changes the requests for segments, as `xhrSetup` does for the player's own: credentials, headers.
    */
   request?: (url: string, init: RequestInit) => RequestInit;
-  /** Knobs of the machine by name, as in `docs/ARCHITECTURE.md`. For experiments. */
+  /** Knobs of the machine by name, as `player-shim/src/policy.rs` lists them. For experiments. */
   policy?: Record<string, number | boolean>;
   /** Where messages for developers go. Default: warnings to the console. */
   log?: (level: "debug" | "warn", message: string) => void;
