@@ -10,11 +10,11 @@
 //! - `connection` speaks with one viewer: limits, decoding, admission.
 //! - `shard` owns the directory; everything reaches it through one bounded channel.
 //! - `outgoing` is the bounded queue between the shard and one connection.
-//! - `entrance` leads connections in: PROXY protocol, TLS. `lobby` bounds those that are nobody's yet.
+//! - `entrance` leads connections in: PROXY protocol, TLS; whom proxies pass on, the crate `callers` knows. `lobby`
+//!   bounds those that are nobody's yet.
 //! - `admission` says who may join: tokens, the operator's back end.
 //! - `networks` knows ISPs and places: the operator's rules, MMDB files.
 //! - `reload` reads files again when they change. `listed` are the streams and swarms that are served.
-//! - `address` finds a viewer's address behind trusted proxies.
 //! - `api` is what operators see and do.
 //! - `dashboard` is the page that shows it; its files are in `dashboard/`.
 //! - `cluster` makes several nodes one tracker.
