@@ -7,7 +7,7 @@ use swarm_core::id::{PeerId, StreamId};
 use tokio::time::Instant;
 
 /// For how long they are refused; as long as WebTorrent viewers.
-const KICKED_FOR: Duration = Duration::from_secs(600);
+pub(crate) const KICKED_FOR: Duration = Duration::from_secs(600);
 /// What is remembered at most: further ones are sent away, and may come again.
 const KICKED_MAX: usize = 2_000;
 
@@ -80,18 +80,47 @@ impl Outcast {
 pub(crate) struct Kicked(HashMap<Mark, (Instant, Option<Mark>)>);
 
 impl Kicked {
-    pub(crate) fn add(&mut self, who: &Identity, now: Instant) {
+    /// A viewer is not let in for as long, at most [`KICKED_FOR`], or for as long as was said before.
+    pub(crate) fn add(&mut self, who: &Identity, left: Duration, now: Instant) {
         if self.0.len() >= KICKED_MAX {
             self.0.retain(|_, (until, _)| *until > now);
         }
+        let until = now + left.min(KICKED_FOR);
         let [name, other] = who.marks();
         for (mark, with) in [(name, other), (other, None)] {
-            if let Some(mark) = mark
-                && self.0.len() < KICKED_MAX
-            {
-                self.0.insert(mark, (now + KICKED_FOR, with));
+            let Some(mark) = mark else {
+                continue;
+            };
+            if let Some(known) = self.0.get_mut(&mark) {
+                *known = (until.max(known.0), with);
+            } else if self.0.len() < KICKED_MAX {
+                self.0.insert(mark, (until, with));
             }
         }
+    }
+
+    /// All who are not let in, and for how long yet, in no order.
+    pub(crate) fn in_force(&self, now: Instant) -> impl Iterator<Item = (Identity, Duration)> {
+        self.0.iter().filter_map(move |(mark, (until, other))| {
+            let Mark::Name(peer) = *mark else {
+                return None;
+            };
+            let left = until.checked_duration_since(now)?;
+            let mut who = Identity {
+                peer,
+                bearer: None,
+                address: 0,
+                stream: StreamId([0; 16]),
+            };
+            match *other {
+                Some(Mark::Bearer(bearer)) => who.bearer = Some(bearer),
+                Some(Mark::Address(address, stream)) => {
+                    (who.address, who.stream) = (address, stream);
+                }
+                _ => {}
+            }
+            Some((who, left))
+        })
     }
 
     /// Lets a viewer in again that was sent away under this name. What it shares with others who were
@@ -133,13 +162,13 @@ mod tests {
     fn who_was_sent_away_is_known_again_for_a_while() {
         let now = Instant::now();
         let mut kicked = Kicked::default();
-        kicked.add(&viewer(1, 5, 77), now);
+        kicked.add(&viewer(1, 5, 77), KICKED_FOR, now);
         let there = |who| kicked.contains(&who, now);
         assert!(there(viewer(1, 0, 0)), "by its name");
         assert!(there(viewer(2, 5, 78)), "by its token");
         assert!(!there(viewer(2, 6, 77)), "another one behind its address");
         assert!(!kicked.contains(&viewer(1, 5, 77), now + KICKED_FOR));
-        kicked.add(&viewer(9, 0, 99), now);
+        kicked.add(&viewer(9, 0, 99), KICKED_FOR, now);
         assert!(kicked.contains(&viewer(8, 0, 99), now), "by its address");
         let elsewhere = Identity {
             stream: StreamId([4; 16]),
@@ -153,7 +182,7 @@ mod tests {
         let now = Instant::now();
         let mut kicked = Kicked::default();
         for who in [viewer(1, 5, 77), viewer(2, 5, 78), viewer(3, 0, 79)] {
-            kicked.add(&who, now);
+            kicked.add(&who, KICKED_FOR, now);
         }
         assert!(!kicked.lift(PeerId(4), now), "it was not sent away");
         assert!(kicked.lift(PeerId(3), now));
@@ -176,14 +205,48 @@ mod tests {
     }
 
     #[test]
+    fn another_node_learns_who_is_kept_out_and_for_how_long_yet() {
+        let (now, minute) = (Instant::now(), Duration::from_secs(60));
+        let mut kicked = Kicked::default();
+        let all = [viewer(1, 5, 77), viewer(2, 5, 78), viewer(3, 0, 79)];
+        for (minutes, who) in (0..).zip(&all) {
+            kicked.add(who, KICKED_FOR, now + minutes * minute);
+        }
+        let later = now + 8 * minute;
+        let mut learned = Kicked::default();
+        for (who, left) in kicked.in_force(later) {
+            learned.add(&who, left, later);
+        }
+        for (minutes, who) in (0..).zip(&all) {
+            let over = now + KICKED_FOR + minutes * minute;
+            let name = viewer(who.peer.0, 0, 0);
+            for known in [&kicked, &learned] {
+                assert!(known.contains(&name, over - Duration::from_nanos(1)));
+                assert!(!known.contains(&name, over));
+            }
+        }
+        // Of two with one token, the later counts; others are known by their address.
+        let end = now + KICKED_FOR + minute;
+        assert!(learned.contains(&viewer(9, 5, 0), end - Duration::from_nanos(1)));
+        assert!(!learned.contains(&viewer(9, 5, 0), end));
+        assert!(learned.contains(&viewer(9, 0, 79), end));
+        // What holds longer is not made shorter, nor anything longer than it may be.
+        learned.add(&all[2], minute, later);
+        assert!(learned.contains(&all[2], later + 3 * minute));
+        learned.add(&all[0], Duration::MAX, later);
+        assert!(!learned.contains(&all[0], later + KICKED_FOR));
+        assert_eq!(kicked.in_force(later + KICKED_FOR).count(), 0);
+    }
+
+    #[test]
     fn what_is_remembered_is_bounded() {
         let now = Instant::now();
         let mut kicked = Kicked::default();
         for peer in 1..=2 * KICKED_MAX as u64 {
-            kicked.add(&viewer(peer, 0, 0), now);
+            kicked.add(&viewer(peer, 0, 0), KICKED_FOR, now);
         }
         assert_eq!(kicked.0.len(), KICKED_MAX);
-        kicked.add(&viewer(u64::MAX, 0, 0), now + KICKED_FOR);
+        kicked.add(&viewer(u64::MAX, 0, 0), KICKED_FOR, now + KICKED_FOR);
         assert!(kicked.contains(&viewer(u64::MAX, 0, 0), now + KICKED_FOR));
         assert_eq!(kicked.0.len(), 1);
     }

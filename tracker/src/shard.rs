@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     config::Config,
     farewell::{Farewell, Goodbye, Places},
-    kicked::{BearerMark, Identity, Kicked},
+    kicked::{BearerMark, Identity, KICKED_FOR, Kicked},
     metrics::Counters,
     names::Names,
     sink::Sink,
@@ -60,8 +60,8 @@ pub(crate) enum Command {
     Drain(Option<Duration>),
     /// Ends a viewer's stay. Who it is, if it was there.
     Kick(PeerId, oneshot::Sender<Option<Identity>>),
-    /// A viewer that was kicked elsewhere: it is not let in here either.
-    Bar(Identity),
+    /// A viewer that was kicked elsewhere: it is not let in here either, for as long.
+    Bar(Identity, Duration),
     /// Lets a viewer in again that was kicked. Whether it was.
     Lift(PeerId, oneshot::Sender<bool>),
     /// What addresses have used of what they may learn, at another node.
@@ -239,7 +239,7 @@ impl Shard {
             }
             // Whoever asked may be gone by now; then nobody misses the answer.
             Command::Kick(peer, answer) => drop(answer.send(self.kick(peer))),
-            Command::Bar(who) => self.kicked.add(&who, time::Instant::now()),
+            Command::Bar(who, left) => self.kicked.add(&who, left, time::Instant::now()),
             Command::Lift(peer, answer) => {
                 let lifted = self.kicked.lift(peer, time::Instant::now());
                 let _ = answer.send(lifted);
@@ -381,7 +381,7 @@ impl Shard {
             address: viewer.map_or(0, |viewer| viewer.network().address),
             stream: self.stream_of(peer),
         };
-        self.kicked.add(&who, time::Instant::now());
+        self.kicked.add(&who, KICKED_FOR, time::Instant::now());
         let code = RefusalCode::NotServed;
         self.carry_out(&Action::Refuse { conn, code }, &[]);
         self.tell(Input::Left(conn), &[]);

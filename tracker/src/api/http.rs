@@ -179,7 +179,6 @@ const fn end_drain(node: String) -> Question {
 
 /// Asks this node and all others, and makes one answer of it.
 async fn answer_question(context: &Arc<Context>, question: &Question) -> Answer {
-    let stopping = || text(StatusCode::SERVICE_UNAVAILABLE, "stopping\n");
     let Some(reply) = ask_all(context, question).await else {
         return stopping();
     };
@@ -196,17 +195,30 @@ async fn answer_question(context: &Arc<Context>, question: &Question) -> Answer 
         Reply::Viewer(Some(found)) => json(&found),
         Reply::Swarms(swarms) => json(&swarms.shown()),
         Reply::Swarm(found) => found.map_or_else(no_viewers, |found| json(&found)),
-        // The next node that runs its stream, or lets it in, is to know, too.
-        Reply::Kicked(Some(who)) => match ask_all(context, &Question::Bar(who)).await {
-            Some(_) => text(StatusCode::OK, "done\n"),
-            None => stopping(),
-        },
+        Reply::Kicked(Some(who)) => bar(context, &Question::Bar(who)).await,
         Reply::Viewer(None) | Reply::Kicked(None) | Reply::Done(false) => {
             text(StatusCode::NOT_FOUND, "no such viewer or node\n")
         }
         // Nodes alone ask what was told.
-        Reply::Told(_) | Reply::Done(true) => text(StatusCode::OK, "done\n"),
+        Reply::Told(_) | Reply::Done(true) => match question.clone() {
+            Question::KickFrom { swarm, viewer } => {
+                bar(context, &Question::BarFrom { swarm, viewer }).await
+            }
+            _ => text(StatusCode::OK, "done\n"),
+        },
     }
+}
+
+/// Who was sent away is not to come back: the next node that runs its stream, or lets it in, is to know, too.
+async fn bar(context: &Arc<Context>, who: &Question) -> Answer {
+    match ask_all(context, who).await {
+        Some(_) => text(StatusCode::OK, "done\n"),
+        None => stopping(),
+    }
+}
+
+fn stopping() -> Answer {
+    text(StatusCode::SERVICE_UNAVAILABLE, "stopping\n")
 }
 
 fn argument<'a>(query: &'a str, name: &str) -> Option<&'a str> {

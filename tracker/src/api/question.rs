@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     cluster::Asked,
-    kicked::Outcast,
+    kicked::{KICKED_FOR, Outcast},
     metrics::Counters,
     server::Context,
     shard::{Command, Sight},
@@ -58,6 +58,11 @@ pub(super) enum Question {
     Kick(String),
     /// Who was kicked by another node is not to come back by this one.
     Bar(Outcast),
+    /// The same of a WebTorrent viewer, in one swarm.
+    BarFrom {
+        swarm: String,
+        viewer: String,
+    },
     /// Lets a viewer in again that was kicked.
     Lift(String),
     /// WebTorrent viewers: their swarms, one of them, and the end of one viewer's stay there.
@@ -104,6 +109,7 @@ async fn answer_here(context: &Arc<Context>, question: &Question) -> Option<Repl
         | Question::Bar(_)
         | Question::Lift(_)
         | Question::KickFrom { .. }
+        | Question::BarFrom { .. }
         | Question::LiftFrom { .. } => send_away(context, question).await,
         Question::Swarms => Some(Reply::Swarms(SwarmList::new(context.webtorrent.lines()))),
         Question::Swarm(hex) => {
@@ -150,7 +156,8 @@ async fn send_away(context: &Arc<Context>, question: &Question) -> Option<Reply>
         Question::Bar(who) => {
             let who = who.identity();
             if let Some(who) = who {
-                context.shard.send(Command::Bar(who)).await.ok()?;
+                let bar = Command::Bar(who, KICKED_FOR);
+                context.shard.send(bar).await.ok()?;
             }
             Some(Reply::Done(who.is_some()))
         }
@@ -168,6 +175,13 @@ async fn send_away(context: &Arc<Context>, question: &Question) -> Option<Reply>
                 tracing::info!(swarm, viewer, "kicked");
             }
             Some(Reply::Done(kicked))
+        }
+        Question::BarFrom { swarm, viewer } => {
+            let named = id20_of(swarm).zip(id20_of(viewer));
+            if let Some((hash, id)) = named {
+                context.webtorrent.bar((hash.0, id.0), u32::MAX);
+            }
+            Some(Reply::Done(named.is_some()))
         }
         Question::LiftFrom { swarm, viewer } => {
             let named = id20_of(swarm).zip(id20_of(viewer));
@@ -254,6 +268,7 @@ fn see(sight: &Sight<'_>, question: &Question, node: &str) -> Reply {
         | Question::Swarms
         | Question::Swarm(_)
         | Question::KickFrom { .. }
+        | Question::BarFrom { .. }
         | Question::LiftFrom { .. } => Reply::Done(false),
     }
 }

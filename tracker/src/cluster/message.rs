@@ -1,6 +1,7 @@
 //! What nodes say to each other: `docs/protocol/cluster.md`. Bytes that come from NATS are read
 //! like those of viewers: bounded, and refused without harm.
 
+pub(super) mod barred;
 pub(super) mod spent;
 #[cfg(test)]
 mod tests;
@@ -18,6 +19,7 @@ use swarm_core::{
 
 use super::members::{BIG_MAX, Hello, NAME_LEN_MAX, NodeId, SPLITS_MAX};
 use crate::{kicked::BearerMark, shard::Join, sink::Sink};
+use barred::Barred;
 use words::GuestWords;
 
 /// The version that this node speaks; others are not understood.
@@ -42,6 +44,7 @@ const TELL: u8 = 0x21;
 const CLOSE: u8 = 0x22;
 const UNKNOWN: u8 = 0x23;
 const GUEST: u8 = 0x31;
+const BARRED: u8 = 0x41;
 
 /// A viewer's connection, as the node that holds it names it. `turn` grows with every owner that
 /// it is given to, so that words from earlier ones are known as such.
@@ -97,6 +100,8 @@ pub(super) enum Entry<'a> {
     Unknown(Remote),
     /// Of a WebTorrent viewer's connection, as the node that holds it names it.
     Guest(u64, GuestWords<'a>),
+    /// To a node that has just come: who is not to be let in.
+    Barred(Barred),
 }
 
 impl Broadcast {
@@ -236,6 +241,10 @@ impl<'a> Entry<'a> {
                 );
                 words.encode(&mut out);
             }
+            Self::Barred(barred) => {
+                head(BARRED, &Remote { conn: 0, turn: 0 });
+                barred.encode(&mut out);
+            }
         }
         *message = out.into_vec();
     }
@@ -267,6 +276,7 @@ impl<'a> Entry<'a> {
                 Ok(words) => Self::Guest(conn, words),
                 Err(error) => return Ok(Some(Err(error))),
             },
+            BARRED => Self::Barred(Barred::decode(reader)?),
             kind => return Err(DecodeError::UnknownKind(kind)),
         })))
     }

@@ -22,7 +22,7 @@ pub use config::{ClusterConfig, SplitBy};
 pub(crate) use guests::Guests;
 pub(crate) use link::{Asked, Peers, Standing};
 pub(crate) use members::NodeId;
-pub(crate) use message::words::{GUEST_TEXT_LEN_MAX, GuestWords};
+pub(crate) use message::words::{GUEST_TEXT_LEN_MAX, GuestMember, GuestWords};
 
 use std::sync::Arc;
 

@@ -1,6 +1,7 @@
 //! Brings viewers and the owners of their streams together, wherever either is. No socket: what is
 //! to be sent is collected, and sent by `link`.
 
+mod barring;
 mod heartbeat;
 mod owning;
 mod spending;
@@ -30,6 +31,7 @@ use super::{
 use crate::{
     config::Config,
     farewell::{Farewell, Goodbye, Places},
+    kicked::Kicked,
     metrics::Counters,
     shard::{Command, Join},
     sink::Sink,
@@ -89,6 +91,8 @@ pub(super) struct Router {
     goodbye: Goodbye,
     swarms: Swarms,
     spending: Spending,
+    /// What the shard knows, too, for nodes that come later.
+    kicked: Kicked,
     counters: Arc<Counters>,
     to_shard: Vec<Command>,
     to_nodes: BTreeMap<NodeId, Vec<u8>>,
@@ -137,6 +141,7 @@ impl Router {
             heartbeat_at_ms: 0,
             swarms,
             spending: Spending::default(),
+            kicked: Kicked::default(),
             counters,
             to_shard: Vec::new(),
             to_nodes: BTreeMap::new(),
@@ -215,6 +220,11 @@ impl Router {
             Command::Left(conn) => self.handle_end(conn, Command::Left(conn), Entry::Left),
             Command::Lost(conn) => self.handle_end(conn, Command::Lost(conn), Entry::Lost),
             Command::Drain(over) => self.handle_drain(over),
+            Command::Bar(who, left) => self.bar(who, left),
+            Command::Lift(peer, answer) => {
+                self.kicked.lift(peer, Instant::now());
+                self.to_shard.push(Command::Lift(peer, answer));
+            }
             other => self.to_shard.push(other),
         }
     }
@@ -229,6 +239,7 @@ impl Router {
                     tracing::info!(%node, %name, "a node has joined the cluster");
                     self.say_hello();
                     self.spending.tell_all_again();
+                    self.tell_barred(node);
                 }
                 if changed {
                     self.places.set_nodes(self.members.places());
@@ -408,6 +419,7 @@ impl Router {
                     local.sink.close();
                 }
             }
+            Entry::Barred(barred) => self.handle_barred(barred),
             Entry::Guest(conn, words) => self.swarms.facade.on_words(from, conn, words),
             Entry::Unknown(remote) => {
                 let now_ms = self.now_ms();

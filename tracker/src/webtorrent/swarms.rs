@@ -270,10 +270,26 @@ impl<L: Clone> Swarms<L> {
         if swarm.by_id.is_empty() {
             self.swarms.remove(&info_hash);
         }
-        if self.kicked.len() < KICKED_MAX {
-            self.kicked.insert((info_hash, id), now_s + KICKED_S);
-        }
+        self.bar(now_s, (info_hash, id), KICKED_S);
         Some(link)
+    }
+
+    /// Refuses a viewer for as long, or for as long as it is refused already.
+    pub(super) fn bar(&mut self, now_s: u32, member: (InfoHash, Id20), left_s: u32) {
+        let until_s = now_s + left_s.min(KICKED_S);
+        if let Some(known_s) = self.kicked.get_mut(&member) {
+            *known_s = until_s.max(*known_s);
+        } else if self.kicked.len() < KICKED_MAX {
+            self.kicked.insert(member, until_s);
+        }
+    }
+
+    /// Viewers that are refused, and for how many seconds yet, in no order.
+    pub(super) fn barred(&self, now_s: u32) -> Vec<((InfoHash, Id20), u32)> {
+        let left = |until_s: u32| until_s.checked_sub(now_s).filter(|left_s| *left_s > 0);
+        let all = self.kicked.iter();
+        all.filter_map(|(member, until_s)| Some((*member, left(*until_s)?)))
+            .collect()
     }
 
     /// Ends the refusal of a viewer that was kicked. Whether there was one.

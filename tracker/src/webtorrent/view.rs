@@ -8,6 +8,7 @@ use super::{
     messages::{Id20, InfoHash, failure_parts},
     swarm::{Swarm, Viewer},
 };
+use crate::cluster::GuestMember;
 
 /// Close code of a connection that is not wanted (RFC 6455 section 7.4.1).
 const POLICY_VIOLATION: u16 = 1008;
@@ -144,6 +145,21 @@ impl Facade {
             link.close_with(POLICY_VIOLATION);
         }
         kicked.is_some()
+    }
+
+    /// A viewer that was kicked at another node is not let in here either, for as long, in seconds.
+    pub(crate) fn bar(&self, (hash, id): GuestMember, left_s: u32) {
+        let hash = Id20(hash);
+        self.swarms(hash)
+            .bar(self.now_s(), (hash, Id20(id)), left_s);
+    }
+
+    /// All viewers that are not let in, and for how many seconds yet.
+    pub(crate) fn barred(&self) -> Vec<(GuestMember, u32)> {
+        let now_s = self.now_s();
+        let all = (0..SHARDS).flat_map(|shard| self.lock(shard).barred(now_s));
+        all.map(|((hash, id), left_s)| ((hash.0, id.0), left_s))
+            .collect()
     }
 
     /// Lets a viewer in again that was kicked. Whether it was.

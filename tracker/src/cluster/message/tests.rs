@@ -1,4 +1,5 @@
 use super::*;
+use crate::kicked::Identity;
 use swarm_core::{
     directory::ConnId,
     id::TrackId,
@@ -76,6 +77,19 @@ fn entries() -> Vec<Entry<'static>> {
         ),
         Entry::Guest(0, GuestWords::Close { code: 1008 }),
         Entry::Guest(8, GuestWords::Probe),
+        Entry::Barred(Barred::Viewer {
+            who: Identity {
+                peer: PeerId(u64::MAX),
+                bearer: BearerMark::new(3),
+                address: u128::MAX - 9,
+                stream: StreamId([7; 16]),
+            },
+            left_ms: 600_000,
+        }),
+        Entry::Barred(Barred::Guest {
+            member: ([4; 20], [0xfe; 20]),
+            left_s: u32::MAX,
+        }),
     ]
 }
 

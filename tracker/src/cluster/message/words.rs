@@ -125,11 +125,11 @@ impl<'a> GuestWords<'a> {
     }
 }
 
-fn encode_member((info_hash, peer_id): &GuestMember, out: &mut Writer) {
+pub(super) fn encode_member((info_hash, peer_id): &GuestMember, out: &mut Writer) {
     out.bytes(info_hash);
     out.bytes(peer_id);
 }
 
-fn decode_member(reader: &mut Reader<'_>) -> Result<GuestMember, DecodeError> {
+pub(super) fn decode_member(reader: &mut Reader<'_>) -> Result<GuestMember, DecodeError> {
     Ok((reader.array()?, reader.array()?))
 }

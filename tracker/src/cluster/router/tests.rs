@@ -1,6 +1,7 @@
 use super::*;
 use crate::{
-    cluster::{Output, Visitor, Words, guests::Guests, members::Hello},
+    cluster::{Output, Visitor, Words, guests::Guests, members::Hello, message::barred::Barred},
+    kicked::Identity,
     reload::Reloader,
     webtorrent::Facade,
 };
@@ -174,4 +175,65 @@ fn a_viewer_for_which_its_owner_has_no_room_is_turned_away() {
         ),
         "{refusals:?}"
     );
+}
+
+#[test]
+fn a_node_that_comes_is_told_whom_to_turn_away_and_for_how_long_yet() {
+    let (mut router, ..) = router(&Config::default());
+    let who = Identity {
+        peer: PeerId(7),
+        bearer: None,
+        address: 77,
+        stream: StreamId([3; 16]),
+    };
+    let viewer = Barred::Viewer {
+        who,
+        left_ms: 90_000,
+    };
+    let guest = Barred::Guest {
+        member: ([1; 20], [2; 20]),
+        left_s: 90,
+    };
+    let mut bytes = message::begin(OTHER);
+    for barred in [viewer, guest] {
+        Entry::Barred(barred).encode(&mut bytes);
+    }
+    router.handle_message(&bytes);
+    let commands = router.take_commands();
+    assert!(
+        matches!(commands[..], [Command::Bar(told, left)] if told == who && left.as_secs() == 90)
+    );
+    let third = NodeId(3);
+    let hello = Broadcast::Hello(Hello {
+        node: third,
+        ..Hello::default()
+    });
+    // It is told once: not with each of its hellos.
+    for expected in [2, 0] {
+        router.handle_broadcast(&hello.encode());
+        let mut told = Vec::new();
+        for message in router.take_messages() {
+            let Outgoing::To(node, bytes) = message else {
+                continue;
+            };
+            assert_eq!(node, third);
+            let (_, mut reader) = message::open(&bytes).unwrap();
+            while let Some(entry) = Entry::next(&mut reader).unwrap() {
+                let Ok(Entry::Barred(barred)) = entry else {
+                    panic!("{entry:?}");
+                };
+                told.push(barred);
+            }
+        }
+        assert_eq!(told.len(), expected);
+        for barred in told {
+            match barred {
+                Barred::Viewer { who: told, left_ms } => {
+                    assert_eq!(told, who);
+                    assert!((1..=90_000).contains(&left_ms), "{left_ms}");
+                }
+                Barred::Guest { .. } => assert_eq!(barred, guest),
+            }
+        }
+    }
 }

@@ -68,4 +68,56 @@ async fn a_kicked_viewer_does_not_come_back_by_another_node() {
         eventually("it is refused", async || again.heard().closed).await;
         assert!(again.heard().refused && again.heard().name.is_none());
     }
+    // So do those that come later, and those that hear of it from these alone.
+    for _ in 0..2 {
+        nodes.push(Node::start(config.clone()));
+        all_meet(&nodes, 3).await;
+        nodes.remove(0).stop().await;
+        all_meet(&nodes, 2).await;
+    }
+    for node in &nodes {
+        comes_in_vain(async || come(node, &anna).await).await;
+        for token in [&bert, &token_of("cleo")] {
+            let viewer = come(node, token).await;
+            eventually("a welcome", async || viewer.heard().name.is_some()).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_that_were_apart_tell_each_other_whom_they_have_sent_away() {
+    let mut nats = Nats::start().await;
+    let nodes = start_nodes(&trusting(&nats), 2).await;
+    nats.kill();
+    for node in &nodes {
+        eventually("it is alone", async || node.nodes().await == 1).await;
+    }
+    let homes = ["198.51.100.1", "198.51.100.2"].map(|home| [("x-forwarded-for", home)]);
+    for (node, home) in nodes.iter().zip(&homes) {
+        let viewer = Roamer::join_from(node, None, home).await;
+        let path = format!("/api/viewers/{}/kick", viewer.name());
+        assert_eq!(node.post(&path, "").await, 200);
+        eventually("it is turned away", async || viewer.heard().closed).await;
+    }
+    nats.revive().await;
+    all_meet(&nodes, 2).await;
+    for node in &nodes {
+        for home in &homes {
+            comes_in_vain(async || Roamer::come(node, join(), home).await).await;
+        }
+    }
+    Roamer::join_from(&nodes[0], None, &[("x-forwarded-for", "198.51.100.3")]).await;
+}
+
+/// A viewer tries until it is refused: what the node is told of it may be on its way.
+async fn comes_in_vain(come: impl AsyncFn() -> Roamer) {
+    eventually("it is refused", async || {
+        let again = come().await;
+        eventually("an answer", async || {
+            again.heard().closed || again.heard().name.is_some()
+        })
+        .await;
+        again.heard().refused && again.heard().name.is_none()
+    })
+    .await;
 }

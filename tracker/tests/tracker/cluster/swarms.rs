@@ -82,7 +82,17 @@ impl Client {
         self.send(message).await;
     }
 
+    /// What it hears beside counts: the answer to a question that it gave up may come later.
     async fn next(&mut self) -> Value {
+        loop {
+            let heard = self.hear().await;
+            if heard["action"] != "scrape" {
+                return heard;
+            }
+        }
+    }
+
+    async fn hear(&mut self) -> Value {
         loop {
             let next = timeout(PATIENCE, self.socket.next()).await;
             match next.expect("a message in time") {
@@ -108,7 +118,7 @@ impl Client {
     async fn count(&mut self) -> Option<u64> {
         self.send(json!({"action": "scrape", "info_hash": HASH}))
             .await;
-        let heard = timeout(ANSWER_TIME_MAX, self.next()).await.ok()?;
+        let heard = timeout(ANSWER_TIME_MAX, self.hear()).await.ok()?;
         assert_eq!(heard["action"], "scrape", "{heard}");
         heard["files"][HASH]["incomplete"].as_u64()
     }
@@ -124,6 +134,10 @@ pub(super) fn trusting(nats: &Nats) -> Config {
 
 fn peer(name: &str) -> String {
     format!("-PM0203-{name:0>12}")
+}
+
+fn hex_of(text: &str) -> String {
+    text.bytes().map(|byte| format!("{byte:02x}")).collect()
 }
 
 async fn all_count(clients: &mut [Client], expected: u64) {
@@ -291,6 +305,37 @@ async fn webtorrent_viewers_are_apart_without_nats_and_meet_when_it_is_back() {
     assert_eq!(clients[0].next().await["incomplete"], 2);
     assert_eq!(clients[1].take_offer().await.0, "anna");
     assert_eq!(clients[0].next().await["answer"]["type"], "answer");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_kicked_webtorrent_viewer_is_refused_whichever_node_runs_its_swarm_then() {
+    let nats = Nats::start().await;
+    let mut nodes = start_nodes(&trusting(&nats), 2).await;
+    let path = |name| {
+        format!(
+            "/api/swarms/{HASH_HEX}/viewers/{}/kick",
+            hex_of(&peer(name))
+        )
+    };
+    let anna = Client::enter(&nodes[0], "anna", "198.51.100.1").await;
+    assert_eq!(nodes[1].post(&path("anna"), "").await, 200);
+    assert_eq!(nodes[1].post(&path("anna"), "").await, 404);
+    drop(anna);
+    // Either of the two runs the swarm when the other is gone; at last one that came later does.
+    nodes.push(Node::start(trusting(&nats)));
+    all_meet(&nodes, 3).await;
+    for left in [2, 1] {
+        nodes.remove(0).stop().await;
+        all_meet(&nodes, left).await;
+        for node in &nodes {
+            let mut again = Client::connect(node, "anna", "198.51.100.1").await;
+            again.announce(&[]).await;
+            let heard = again.next().await;
+            assert!(heard["failure reason"].is_string(), "{heard}");
+        }
+    }
+    assert_eq!(nodes[0].delete(&path("anna")).await, 200);
+    Client::enter(&nodes[0], "anna", "198.51.100.1").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
