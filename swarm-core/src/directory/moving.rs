@@ -137,13 +137,14 @@ impl Directory {
         froms.sort_unstable();
         froms.dedup();
         for from in froms {
-            self.take_movers_out(from, to, home);
+            self.take_movers_out(from, &movers, home);
         }
         self.recount_moved(&movers, to);
     }
 
-    /// Takes those out of a group who are members of `to` by now, which is at home in `home`.
-    fn take_movers_out(&mut self, from: Key, to: Key, home: Place) {
+    /// Takes those out of a group who have moved from it, to one that is at home in `home`. Those who stay
+    /// are not looked at: each is as far away as main memory.
+    fn take_movers_out(&mut self, from: Key, movers: &[(Key, Key)], home: Place) {
         let Some(g) = self.groups.get_mut(from) else {
             return;
         };
@@ -153,12 +154,14 @@ impl Directory {
         swarm.unindex_group(g.home, g.members.len(), from);
         let (viewers, old_home, mut upload_kbps) = (&self.viewers, g.home, 0);
         g.remove_members(|member| {
-            let mover = viewers.get(member.key).filter(|v| v.group == Some(to));
-            if let Some(v) = mover {
-                upload_kbps += u64::from(v.upload_kbps);
+            let has_moved = movers.contains(&(member.key, from));
+            if has_moved {
+                upload_kbps += viewers
+                    .get(member.key)
+                    .map_or(0, |v| u64::from(v.upload_kbps));
                 change_home(swarm, member, old_home, home);
             }
-            mover.is_some()
+            has_moved
         });
         g.upload_kbps = g.upload_kbps.saturating_sub(upload_kbps);
         if g.members.is_empty() {

@@ -521,13 +521,17 @@ impl Directory {
         let Some(v) = self.viewers.get(viewer) else {
             return;
         };
+        let linked = v.meetings.count_up();
+        let spare = linked.saturating_sub(usize::from(self.policy.links_target));
+        // Before any of them is looked at: nearly nobody has some to spare, and each is far away in memory.
+        if spare == 0 {
+            return;
+        }
         let leftover = |m: &Meeting| {
             let other = self.viewers.get(m.with);
             !m.long && other.is_some_and(|o| o.group != v.group && o.swarm() == v.swarm())
         };
         let leftovers: Vec<Key> = v.meetings.iter().filter(leftover).map(|m| m.with).collect();
-        let linked = v.meetings.count_up();
-        let spare = linked.saturating_sub(usize::from(self.policy.links_target));
         let excess = leftovers.len().saturating_sub(LEFTOVERS_MAX).min(spare);
         for other in leftovers.into_iter().take(excess) {
             self.dissolve(viewer, other);

@@ -10,9 +10,9 @@ use crate::time::Instant;
 
 /// Introductions that a viewer takes from its address's ration at once.
 const LEASE: u8 = 16;
-/// Where less is left of an address's ration, they are taken one by one: nobody shall wait for what
-/// others hold and do not use.
-const LEASE_FROM: u32 = 1_024;
+/// Where less is left of an address's ration for each of its viewers, they are taken one by one: nobody
+/// shall wait for what others hold and do not use.
+const LEASE_FROM: u32 = 64;
 pub(super) const HOUR_MS: u64 = 3_600_000;
 /// Addresses without a viewer above which those whose ration is whole again are forgotten.
 const IDLE_MIN: usize = 512;
@@ -227,11 +227,8 @@ impl AddressRations {
         };
         let rate = shared.rate(rate, self.each);
         shared.ration.earn(rate, now);
-        let most = if shared.ration.left < LEASE_FROM {
-            1
-        } else {
-            LEASE
-        };
+        let is_plenty = shared.ration.left >= LEASE_FROM.saturating_mul(shared.holders);
+        let most = if is_plenty { LEASE } else { 1 };
         let taken = u32::from(most).min(shared.ration.left);
         shared.ration.left -= taken;
         if let Some(one) = one {
@@ -403,6 +400,25 @@ mod tests {
         assert_eq!((used, most), (rate.burst, LEASE));
         rations.release(stays, LEASE, rate);
         assert!(rations.has_some(stays, rate, now));
+    }
+
+    #[test]
+    fn a_viewer_takes_several_at_once_where_none_of_its_household_misses_them() {
+        let rate = Rate {
+            burst: 256,
+            per_hour: 0,
+        };
+        let now = Instant::from_millis(1_000);
+        for (viewers, expected) in [(1, LEASE), (4, LEASE), (5, 1), (400, 1)] {
+            let mut rations = AddressRations::new();
+            let held: Vec<_> = (0..viewers).map(|_| rations.hold(7, rate, now)).collect();
+            assert_eq!(rations.lease(held[0], rate, now), expected, "{viewers}");
+            let mut taken = u32::from(expected);
+            while rations.has_some(held[0], rate, now) {
+                taken += u32::from(rations.lease(held[0], rate, now));
+            }
+            assert_eq!(taken, rate.burst);
+        }
     }
 
     #[test]

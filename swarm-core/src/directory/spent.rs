@@ -13,6 +13,9 @@ const TELL_FROM: u8 = 128;
 const TELL_STEP: u8 = 15;
 /// Addresses that are remembered; further ones are not.
 const KNOWN_MAX: usize = 65_536;
+/// Where there are as many, those that have earned all again are looked for this often, in milliseconds:
+/// no single introduction pays for all of them.
+const SWEEP_MS: u64 = 10_000;
 
 /// What an address has used of what it may learn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,11 +43,17 @@ struct Known {
 
 /// What is known of addresses that have used much. `one` is what an address with one viewer may have.
 #[derive(Debug, Default)]
-pub(super) struct SpentAddresses(BTreeMap<u128, Known>);
+pub(super) struct SpentAddresses {
+    known: BTreeMap<u128, Known>,
+    swept_at: Option<Instant>,
+}
 
 impl SpentAddresses {
     pub(super) const fn new() -> Self {
-        Self(BTreeMap::new())
+        Self {
+            known: BTreeMap::new(),
+            swept_at: None,
+        }
     }
 
     /// An address has used so much here.
@@ -77,7 +86,7 @@ impl SpentAddresses {
             Some(since) if known.own.at >= since => known.own.still_used(one, now),
             Some(_) => 0,
         };
-        let spent = self.0.iter().map(|(address, known)| Spent {
+        let spent = self.known.iter().map(|(address, known)| Spent {
             address: *address,
             used: used(known),
         });
@@ -85,22 +94,30 @@ impl SpentAddresses {
     }
 
     fn known(&self, address: u128) -> Known {
-        self.0.get(&address).copied().unwrap_or(Known::NOTHING)
+        self.known.get(&address).copied().unwrap_or(Known::NOTHING)
     }
 
     fn set(&mut self, spent: Spent, one: Rate, now: Instant, of: fn(&mut Known) -> &mut Used) {
-        let is_new = !self.0.contains_key(&spent.address);
-        if is_new && self.0.len() >= KNOWN_MAX {
-            self.0.retain(|_, known| known.still_used(one, now) > 0);
+        let is_new = !self.known.contains_key(&spent.address);
+        if is_new && self.known.len() >= KNOWN_MAX {
+            self.sweep(one, now);
         }
-        if is_new && self.0.len() >= KNOWN_MAX {
+        if is_new && self.known.len() >= KNOWN_MAX {
             return;
         }
-        let known = self.0.entry(spent.address).or_insert(Known::NOTHING);
+        let known = self.known.entry(spent.address).or_insert(Known::NOTHING);
         *of(known) = Used {
             share: spent.used,
             at: now,
         };
+    }
+
+    fn sweep(&mut self, one: Rate, now: Instant) {
+        let is_due = |at: Instant| now.ms_since(at) >= SWEEP_MS;
+        if self.swept_at.is_none_or(is_due) {
+            self.swept_at = Some(now);
+            self.known.retain(|_, known| known.still_used(one, now) > 0);
+        }
     }
 }
 
@@ -186,10 +203,17 @@ mod tests {
         for address in 1..=KNOWN_MAX as u128 + 10 {
             known.hear(spent(address, 200), ONE, at(0));
         }
-        assert_eq!(known.0.len(), KNOWN_MAX);
+        assert_eq!(known.known.len(), KNOWN_MAX);
+        // Those that can be forgotten are not looked for with each that there is no room for.
+        let due_ms = SWEEP_MS + 1;
+        for (ms, swept_ms) in [(0, 0), (SWEEP_MS - 1, 0), (due_ms, due_ms)] {
+            known.hear(spent(u128::MAX, 200), ONE, at(ms));
+            assert_eq!(known.swept_at, Some(at(swept_ms)));
+            assert_eq!(known.left(u128::MAX, ONE, at(ms)), ALL);
+        }
         known.hear(spent(1, 255), ONE, at(0));
         assert_eq!(known.left(1, ONE, at(0)), 0);
         known.hear(spent(u128::MAX, 200), ONE, at(HOUR_MS / 2 + HOUR_MS / 3));
-        assert_eq!(known.0.len(), 2, "what is earned again is forgotten");
+        assert_eq!(known.known.len(), 2, "what is earned again is forgotten");
     }
 }
