@@ -159,6 +159,13 @@ impl<'a> ViewerView<'a> {
         self.directory.now.ms_since(self.viewer.joined_at)
     }
 
+    /// The group of each viewer that it has a link with.
+    pub fn linked_groups(&self) -> impl Iterator<Item = u32> + use<'a> {
+        let Self { directory, viewer } = *self;
+        let up = viewer.meetings.iter().filter(|m| m.up);
+        up.filter_map(|m| Some(directory.viewers.get(m.with)?.group?.0))
+    }
+
     /// Those it is introduced to.
     pub fn pairs(&self) -> impl Iterator<Item = PairView> + use<'a> {
         let Self { directory, viewer } = *self;

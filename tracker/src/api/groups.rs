@@ -1,7 +1,7 @@
 //! The groups of a stream, and how they are linked.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use swarm_core::{directory::ViewerView, id::StreamId};
@@ -64,35 +64,23 @@ impl Groups {
     pub(super) fn read(sight: &Sight<'_>, stream: StreamId, node: &str) -> Option<Self> {
         let view = sight.directory.stream(stream)?;
         let mut groups: BTreeMap<u32, Gathered> = BTreeMap::new();
-        let mut group_of = HashMap::new();
+        let mut bridges: BTreeMap<(u32, u32), u32> = BTreeMap::new();
         let mut truncated = view.viewers > VIEWERS_MAX;
         for viewer in sight.directory.viewers(stream).take(VIEWERS_MAX) {
-            let Some(group) = viewer.group() else {
+            let Some(mine) = viewer.group() else {
                 continue;
             };
-            group_of.insert(viewer.peer(), group);
-            if groups.len() >= GROUPS_MAX && !groups.contains_key(&group) {
+            if groups.len() >= GROUPS_MAX && !groups.contains_key(&mine) {
                 truncated = true;
                 continue;
             }
-            groups.entry(group).or_default().add(&viewer);
-        }
-        let mut bridges: BTreeMap<(u32, u32), u32> = BTreeMap::new();
-        for viewer in sight.directory.viewers(stream).take(VIEWERS_MAX) {
-            let Some(mine) = group_of.get(&viewer.peer()).copied() else {
-                continue;
-            };
-            for pair in viewer.pairs().filter(|pair| pair.up) {
-                match group_of.get(&pair.peer).copied() {
-                    Some(theirs) if theirs == mine => {
-                        if let Some(group) = groups.get_mut(&mine) {
-                            group.group.links_up += 1;
-                        }
-                    }
-                    Some(theirs) if mine < theirs => {
-                        *bridges.entry((mine, theirs)).or_default() += 1;
-                    }
-                    _ => {}
+            let gathered = groups.entry(mine).or_default();
+            gathered.add(&viewer);
+            for theirs in viewer.linked_groups() {
+                if theirs == mine {
+                    gathered.group.links_up += 1;
+                } else if mine < theirs {
+                    *bridges.entry((mine, theirs)).or_default() += 1;
                 }
             }
         }

@@ -3,6 +3,7 @@
 //! - `http` checks who asks, and turns paths into questions.
 //! - `question` is answered by the shard of each node; `merge` makes one answer of all nodes'.
 //! - `stream`, `groups` and `mesh` look at one stream: from afar, and closer.
+//! - `tally` counts what viewers have in common, for `stream`.
 //! - `swarms` are those of WebTorrent viewers.
 //!
 //! An answer has a bounded size whatever the audience: lists are cut, large streams are sampled.
@@ -14,6 +15,7 @@ mod question;
 mod stream;
 mod summary;
 mod swarms;
+mod tally;
 #[cfg(test)]
 mod tests;
 

@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 use serde::{Deserialize, Serialize};
 use swarm_core::{directory::ViewerView, id::StreamId, wire::tracker::ViewerFlags};
 
-use super::{Counts, Rates, Share, country_name, distance_name, nat_name, summary::Stream};
+use super::{Counts, Rates, Share, summary::Stream, tally::Tally};
 use crate::{listed::Listed, shard::Sight};
 
 /// Viewers that are looked at; of a larger audience every second, third, … one, and counts are
@@ -65,9 +65,13 @@ impl Detail {
         let step = view.viewers.div_ceil(SAMPLE_MAX).max(1);
         let mut detail = Self::new(Stream::new(stream, view.viewers, &view.totals));
         detail.sampled = step as u64;
+        let mut tally = Tally::default();
         for viewer in sight.directory.viewers(stream).step_by(step) {
-            detail.add(&viewer, sight);
+            detail.add(&viewer, &mut tally);
         }
+        (detail.nats, detail.distances) = (tally.nats(), tally.distances());
+        (detail.countries, detail.tracks) = (tally.countries(), tally.tracks());
+        detail.isps = tally.isps(sight);
         detail.multiply(step as u64);
         detail.cut();
         Some(detail)
@@ -128,8 +132,8 @@ impl Detail {
         }
     }
 
-    fn add(&mut self, viewer: &ViewerView<'_>, sight: &Sight<'_>) {
-        let (status, network, rates) = (viewer.status(), viewer.network(), Rates::of(viewer));
+    fn add(&mut self, viewer: &ViewerView<'_>, tally: &mut Tally) {
+        let (status, rates) = (viewer.status(), Rates::of(viewer));
         let has = |flag| u64::from(viewer.flags().has(flag));
         self.connected += u64::from(viewer.connected());
         self.native += has(ViewerFlags::NATIVE);
@@ -139,12 +143,11 @@ impl Detail {
         self.cdn_kbps += rates.cdn_kbps;
         self.up_kbps += rates.up_kbps;
         self.stalling += u64::from(status.stalls > 0);
-        *self.nats.entry(nat_name(viewer.nat()).into()).or_default() += 1;
+        tally.add(viewer, rates);
         // Each viewer tells its own half of a link; halves are put together at the end.
         for pair in viewer.pairs() {
             if pair.up {
-                let name = distance_name(pair.distance);
-                *self.distances.entry(name.into()).or_default() += 1;
+                tally.add_link(pair.distance);
                 self.links_up += 1;
             } else {
                 self.links_pending += 1;
@@ -154,19 +157,6 @@ impl Detail {
             self.buffer_ms.add(status.buffer_ms);
             self.lag_ms.add(status.lag_ms);
         }
-        let share = |key: String, name: String| Share {
-            key,
-            name,
-            viewers: 1,
-            p2p_kbps: rates.p2p_kbps,
-            cdn_kbps: rates.cdn_kbps,
-        };
-        let country = country_name(network.country);
-        add_share(&mut self.countries, share(country.clone(), country));
-        let isp = sight.isps.get(&network.asn).cloned().unwrap_or_default();
-        add_share(&mut self.isps, share(network.asn.to_string(), isp));
-        let track = viewer.track().to_string();
-        add_share(&mut self.tracks, share(track.clone(), track));
     }
 
     /// Makes of what was looked at what there is.

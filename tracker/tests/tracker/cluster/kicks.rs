@@ -69,12 +69,7 @@ async fn a_kicked_viewer_does_not_come_back_by_another_node() {
         assert!(again.heard().refused && again.heard().name.is_none());
     }
     // So do those that come later, and those that hear of it from these alone.
-    for _ in 0..2 {
-        nodes.push(Node::start(config.clone()));
-        all_meet(&nodes, 3).await;
-        nodes.remove(0).stop().await;
-        all_meet(&nodes, 2).await;
-    }
+    replace(&mut nodes, &config).await;
     for node in &nodes {
         comes_in_vain(async || come(node, &anna).await).await;
         for token in [&bert, &token_of("cleo")] {
@@ -107,6 +102,16 @@ async fn nodes_that_were_apart_tell_each_other_whom_they_have_sent_away() {
         }
     }
     Roamer::join_from(&nodes[0], None, &[("x-forwarded-for", "198.51.100.3")]).await;
+}
+
+/// Puts new nodes in the place of two, one after the other.
+async fn replace(nodes: &mut Vec<Node>, config: &Config) {
+    for _ in 0..2 {
+        nodes.push(Node::start(config.clone()));
+        all_meet(nodes, 3).await;
+        nodes.remove(0).stop().await;
+        all_meet(nodes, 2).await;
+    }
 }
 
 /// A viewer tries until it is refused: what the node is told of it may be on its way.
