@@ -3,6 +3,7 @@
 //! The server has the first core and nothing else, the load the last one. What counts is the
 //! server's CPU time, so a load generator that is too slow spoils nothing.
 
+mod dashboard;
 mod directory;
 mod pool;
 mod servers;
@@ -34,6 +35,9 @@ pub(crate) struct Args {
     joins: usize,
     #[arg(long, default_value_t = 5_000)]
     joins_per_s: u32,
+    /// Viewers of one stream that the dashboard looks at.
+    #[arg(long, default_value_t = 10_000)]
+    watched: usize,
     /// Seconds of each measurement.
     #[arg(long, default_value_t = 8)]
     seconds: u64,
@@ -43,6 +47,9 @@ pub(crate) struct Args {
     /// Measure only ours.
     #[arg(long)]
     alone: bool,
+    /// Measure only the dashboard.
+    #[arg(long)]
+    only_dashboard: bool,
     /// Leave the directory machine with its million viewers out.
     #[arg(long)]
     no_directory: bool,
@@ -67,6 +74,11 @@ struct Stay {
 pub(crate) fn run(args: &Args) -> Result<Report> {
     let mut report = Report::new("tracker");
     let bench = Bench::new(args.shoal.as_deref())?;
+    if args.only_dashboard {
+        step_aside()?;
+        report_dashboard(&mut report, &bench, args)?;
+        return Ok(report);
+    }
     if !args.no_directory {
         directory::run(&mut report)?;
     }
@@ -94,6 +106,7 @@ pub(crate) fn run(args: &Args) -> Result<Report> {
     }
     report_webtorrent(&mut report, &shown);
     report_joins(&mut report, &bench, args)?;
+    report_dashboard(&mut report, &bench, args)?;
     report_tls(&mut report, &bench, args)?;
     Ok(report)
 }
@@ -248,6 +261,37 @@ fn report_joins(report: &mut Report, bench: &Bench, args: &Args) -> Result<()> {
         ),
     ] {
         report.add(format!("Shoal: {name}"), unit, better, value, &[]);
+    }
+    Ok(())
+}
+
+/// The dashboard's answers, and what joins notice of them.
+fn report_dashboard(report: &mut Report, bench: &Bench, args: &Args) -> Result<()> {
+    let server = bench.start(Kind::Shoal, Setup::Usual)?;
+    let watched = dashboard::run(&server, args.watched)?;
+    let mut add = |name: &str, unit, value| {
+        let name = format!("{} viewers in a stream: {name}", args.watched);
+        report.add(name, unit, Better::Less, value, &[]);
+    };
+    for (when, p99_ms, share) in [
+        ("nobody looks", watched.alone_ms_p99, watched.alone_share),
+        (
+            "three pages look",
+            watched.watched_ms_p99,
+            watched.watched_share,
+        ),
+    ] {
+        add(
+            &format!("join to first introduction, p99, {when}"),
+            "ms",
+            p99_ms,
+        );
+        add(&format!("server CPU, {when}"), "% of a core", share * 100.0);
+    }
+    for (what, slowest_ms, usual_ms, longest_kib) in watched.answers {
+        add(&format!("dashboard's {what}, slowest"), "ms", slowest_ms);
+        add(&format!("dashboard's {what}, median"), "ms", usual_ms);
+        add(&format!("dashboard's {what}, longest"), "KiB", longest_kib);
     }
     Ok(())
 }

@@ -25,6 +25,7 @@ const TICKS_PER_S: f64 = 100.0;
 /// No quota is in the way of a load that comes from one address.
 const SHOAL_CONFIG: &str = "
 fake_networks = true
+public_api = true
 stun.listen = '127.0.0.1:0'
 [swarm]
 introductions_burst = 65535

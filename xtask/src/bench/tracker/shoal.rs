@@ -15,8 +15,8 @@ const SETTLE_TIME: Duration = Duration::from_secs(3);
 const JOIN: u8 = 0x01;
 const VERSION: u8 = 0x01;
 const WELCOME: u8 = 0x81;
-const INTRODUCE: u8 = 0x82;
-const REFUSED: u8 = 0x86;
+pub(crate) const INTRODUCE: u8 = 0x82;
+pub(crate) const REFUSED: u8 = 0x86;
 
 pub(crate) struct Joins {
     /// Joins that one core's time is enough for, in a second.
@@ -51,7 +51,7 @@ pub(crate) fn run(server: &Server, count: usize, rate: u32) -> Result<Joins> {
     while until.is_none_or(|until| Instant::now() < until) {
         while next < count && began + step * next as u32 <= Instant::now() {
             joined_at[next] = Some(Instant::now());
-            pool.send(next, &join(next))?;
+            pool.send(next, &join((next % STREAMS) as u8 + 1))?;
             next += 1;
         }
         pool.turn(
@@ -96,9 +96,10 @@ pub(crate) fn run(server: &Server, count: usize, rate: u32) -> Result<Joins> {
     })
 }
 
-fn join(viewer: usize) -> Vec<u8> {
+/// Joins the stream whose 16 bytes are all this one.
+pub(crate) fn join(stream: u8) -> Vec<u8> {
     let mut message = vec![JOIN, VERSION];
-    message.extend_from_slice(&[(viewer % STREAMS) as u8 + 1; 16]);
+    message.extend_from_slice(&[stream; 16]);
     // Track, flags, NAT (open), upload, no name to resume, no token.
     message.extend_from_slice(&1_u32.to_be_bytes());
     message.extend_from_slice(&[0, 1]);
