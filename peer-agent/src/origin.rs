@@ -171,10 +171,9 @@ mod tests {
             connect: second,
             first_byte: second,
             stall: second,
-        });
-        let asked = origin
-            .unwrap()
-            .open(Method::GET, &url, None, HeaderMap::new());
+        })
+        .unwrap();
+        let asked = origin.open(Method::GET, &url, None, HeaderMap::new());
         let said = asked.await.unwrap_err().to_string();
         assert!(said.contains(&url) && said.contains("refused"), "{said}");
     }

@@ -147,7 +147,7 @@ fn junk_buys_no_credit() {
 /// A piece comes once: what is asked of another is called back from who was to push it.
 #[test]
 fn little_comes_twice() {
-    let report = simulate("evening-match", |options| options.viewers = 60);
+    let report = simulate("evening-match", |options| options.viewers = 120);
     assert!(
         report.bytes_wasted_ratio < 0.03,
         "{}",
