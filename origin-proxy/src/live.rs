@@ -119,7 +119,8 @@ impl Proxy {
             self.distrust_beside(target, &track, text);
         }
         if low_latency.is_some() {
-            due.extend(self.note_parts(&stream, target, &track));
+            let is_awaited = target.is_blocking() || self.lives.is_awaited(&target.key, text);
+            due.extend(self.note_parts(&stream, target, &track, is_awaited));
         }
         let hold = plan_hold(self.config.records.record_hold_ms_max, low_latency);
         self.hold_for(&stream, due, hold).await;

@@ -144,14 +144,15 @@ impl Proxy {
         }
     }
 
-    /// Notes the parts of a track. Returns those whose records are to be made: of what is there, and of the newest
-    /// one if this is what viewers who play parts wait for. They are about to ask for it, and share it from the
+    /// Notes the parts of a track, whose playlist viewers wait for if it `is_awaited`. Returns those whose records are
+    /// to be made: of what is there, and of the newest one if it is what viewers who play parts wait for. They are about to ask for it, and share it from the
     /// beginning if the playlist that lists it has its tag.
     pub(crate) fn note_parts(
         &self,
         stream: &Stream,
         target: &Target,
         track: &Track,
+        is_awaited: bool,
     ) -> Vec<(Name, Target)> {
         let parts = &track.parts;
         let of_segments = source_of(target, track);
@@ -176,10 +177,10 @@ impl Proxy {
         let (listed, _) = self.note_listed(stream, target, source, era, segments);
         let before_newest = listed.iter().rev().nth(1);
         let are_played = || before_newest.is_some_and(|(_, place)| self.is_there(place));
-        let is_awaited = target.is_blocking() && (ends_within_segment(parts) || are_played());
+        let is_played = is_awaited && (ends_within_segment(parts) || are_played());
         let newest = listed.len().saturating_sub(1);
         let is_due = |(index, (name, place)): &(usize, (Name, Target))| {
-            let is_fetched_ahead = is_awaited && *index == newest && !stream.has_failed(*name);
+            let is_fetched_ahead = is_played && *index == newest && !stream.has_failed(*name);
             stream.record_of(*name).is_none() && (is_fetched_ahead || self.is_there(place))
         };
         let due = listed.into_iter().enumerate().filter(is_due);

@@ -10,7 +10,7 @@ pub(crate) mod delta;
 pub(crate) mod reload;
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock,
         atomic::{AtomicBool, Ordering},
@@ -62,6 +62,14 @@ struct Live {
     askers: Mutex<Askers>,
     /// Somebody waits.
     is_wanted: Notify,
+    /// What viewers wait for, and how many of them.
+    wishes: Mutex<BTreeMap<Directives, usize>>,
+}
+
+/// What one viewer waits for. It is no more when this is dropped.
+struct Wish<'l> {
+    live: &'l Live,
+    directives: Directives,
 }
 
 /// What a viewer asked for, without directives, and its headers.
@@ -138,6 +146,18 @@ impl Lives {
             versions: live.versions.subscribe(),
             is_hint,
         })
+    }
+
+    /// Whether anybody is about to get the playlist `text` because it has what they have asked for, by the key of it
+    /// without directives.
+    pub(crate) fn is_awaited(&self, key: &str, text: &str) -> bool {
+        if !self.is_any.load(Ordering::Relaxed) {
+            return false;
+        }
+        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+        let live = table.playlists.get(key).cloned();
+        drop(table);
+        live.is_some_and(|live| live.is_awaited(&Edge::read(text)))
     }
 
     /// Publishes `version` of the playlist `target`. Returns the playlist, if it is new.
@@ -218,6 +238,7 @@ impl Live {
                 good: asker,
             }),
             is_wanted: Notify::new(),
+            wishes: Mutex::default(),
         }
     }
 
@@ -232,6 +253,23 @@ impl Live {
     fn on_asked(&self, target: Target, headers: HeaderMap) {
         self.askers().last = Arc::new((target, headers));
         self.is_wanted.notify_one();
+    }
+
+    fn wish(&self, directives: Directives) -> Wish<'_> {
+        *self.wishes().entry(directives).or_default() += 1;
+        Wish {
+            live: self,
+            directives,
+        }
+    }
+
+    fn is_awaited(&self, edge: &Edge) -> bool {
+        let wishes = self.wishes();
+        wishes.keys().any(|wish| wish.is_met_by(edge))
+    }
+
+    fn wishes(&self) -> MutexGuard<'_, BTreeMap<Directives, usize>> {
+        self.wishes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn askers(&self) -> MutexGuard<'_, Askers> {
@@ -252,6 +290,18 @@ impl Live {
             askers.last = asker.clone();
         }
         None
+    }
+}
+
+impl Drop for Wish<'_> {
+    fn drop(&mut self) {
+        let mut wishes = self.live.wishes();
+        if let Some(count) = wishes.get_mut(&self.directives) {
+            *count -= 1;
+            if *count == 0 {
+                wishes.remove(&self.directives);
+            }
+        }
     }
 }
 
@@ -365,6 +415,7 @@ async fn wait(
     versions: &mut watch::Receiver<Arc<Version>>,
     directives: Directives,
 ) -> Result<(Arc<Version>, bool), Failure> {
+    let _wish = live.wish(directives);
     // While nobody waited, nobody asked the origin.
     let part = Duration::from_millis(live.edge().part_target_ms);
     let mut confirmed = live.confirmed.subscribe();

@@ -28,7 +28,7 @@ pub(crate) struct Edge {
 }
 
 /// The delivery directives of a request.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Directives {
     /// `_HLS_msn`, and `_HLS_part` if it is there.
     wanted: Option<(u64, Option<u64>)>,
@@ -131,6 +131,12 @@ impl Directives {
         }
         let wanted = segment.map(|segment| (segment, part));
         Ok(Self { wanted, is_delta })
+    }
+
+    /// Whether they name something that a playlist has which ends at `edge`.
+    pub(crate) fn is_met_by(&self, edge: &Edge) -> bool {
+        let has = |(segment, part)| edge.has(segment, part);
+        self.wanted.is_some_and(has)
     }
 
     /// What to do when the playlist ends at `edge`.

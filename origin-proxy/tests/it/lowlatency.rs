@@ -117,7 +117,7 @@ async fn blocking_reloads_are_one_request_for_each_key() {
 }
 
 /// The parts that `text` has tags of.
-fn tagged(text: &str) -> Vec<&str> {
+pub(crate) fn tagged(text: &str) -> Vec<&str> {
     let lines = text.lines().zip(text.lines().skip(1));
     let tagged = lines.filter(|(line, _)| line.starts_with(tags::PART_TAG));
     tagged

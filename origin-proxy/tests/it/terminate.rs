@@ -11,7 +11,7 @@ use live_source::LiveSource;
 use tokio::{net::TcpListener, sync::watch};
 
 use crate::{
-    lowlatency::{bare, list},
+    lowlatency::{bare, list, tagged},
     support::{HLS, Origin, Proxy, header, respond, segment},
 };
 
@@ -229,6 +229,36 @@ async fn an_announced_part_is_asked_for_once_it_is_listed() {
         assert_eq!(answer.bytes().await.unwrap(), segment(9, 3000));
     }
     assert_eq!(proxy.origin.count(path), 1);
+}
+
+#[tokio::test]
+async fn the_newest_part_has_its_tag_when_those_who_wait_here_hear_of_it() {
+    // A playlist is held for a quarter of a part, which is as long as playlists are held at most; and half of one
+    // goes by after a change before the origin is asked again.
+    let patient = |parts| low_latency(parts).replace("PART-TARGET=0.5", "PART-TARGET=1.6");
+    let (proxy, edge) = live(5).await;
+    edge.send_replace(patient(5));
+    for part in 5..7 {
+        let path = format!("/live/v/part-{}.{}.m4s", part / 2, part % 2);
+        proxy.origin.put(&path, &[], segment(part, 20_000));
+    }
+    let count = |part: &str| proxy.origin.count(&format!("/live/v/part-{part}.m4s"));
+    let wait = async |parts: u64, wanted: &str| {
+        let path = format!("{INDEX}?{wanted}");
+        let publish = async {
+            polled(&proxy, 1).await;
+            edge.send_replace(patient(parts));
+        };
+        tokio::join!(proxy.text(&path), publish).0
+    };
+    proxy.text(INDEX).await;
+    // Who wants whole segments waits for the last part of each.
+    let text = wait(6, "_HLS_msn=2&_HLS_part=1").await;
+    assert_eq!((tagged(&text), count("2.1")), (vec![], 0));
+    let text = wait(7, "_HLS_msn=3&_HLS_part=0").await;
+    assert_eq!(tagged(&text), ["part-3.0.m4s"]);
+    proxy.get("/live/v/part-3.0.m4s").await;
+    assert_eq!((count("2.1"), count("3.0")), (0, 1));
 }
 
 #[tokio::test]
