@@ -86,6 +86,10 @@ pub(crate) fn bounded(value: Option<&HeaderValue>) -> Option<(u64, u64)> {
     }
 }
 
+/// Ranges that end there or later stand for all that an object will have (RFC 8673 section 2.1): 2^53 - 1 is what
+/// players say who count in floating point.
+pub(crate) const VERY_FAR: u64 = (1 << 53) - 1;
+
 /// The value of `Content-Range` for the bytes from `first` to `end` of an object that is still being made.
 pub(crate) fn content_range_so_far(first: u64, end: u64) -> HeaderValue {
     let text = format!("bytes {first}-{}/*", end.saturating_sub(1));

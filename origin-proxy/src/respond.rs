@@ -14,7 +14,7 @@ use crate::{
     error::Failure,
     object::{Flight, Head, Object, is_whole},
     range::{
-        Multipart, Ranges, bounded, content_range, content_range_so_far, plan_ranges,
+        Multipart, Ranges, VERY_FAR, bounded, content_range, content_range_so_far, plan_ranges,
         unsatisfied_range,
     },
     upstream::VIA,
@@ -110,12 +110,14 @@ fn multipart(
 
 /// The byte (exclusive) that an object of unknown length must have come to before `asked` can be answered with
 /// a range of it: parts of low-latency HLS are sent at the full speed of the link (draft-pantos-hls-rfc8216bis
-/// section 6.2.6). None if that is another matter.
+/// section 6.2.6). Of one that goes on for as long as the object grows, its first byte is enough (RFC 8673 section
+/// 2.2). None if that is another matter.
 pub(crate) fn end_to_wait_for(head: &Head, asked: &Asked<'_>) -> Option<u64> {
     let is_open = head.len.is_none() && asked.method == Method::GET;
     let is_wanted = is_open && conditions::is_range_wanted(asked.headers, &head.headers);
     let range = is_wanted.then(|| bounded(asked.headers.get(header::RANGE)));
-    range.flatten().map(|(_, end)| end)
+    let (first, end) = range.flatten()?;
+    Some(if end < VERY_FAR { end } else { first + 1 })
 }
 
 /// The answer with an object that is still coming. `None` if that takes the whole object: wait for its
@@ -150,7 +152,8 @@ pub(crate) fn growing(
                 None => content_range_so_far(first, end),
             };
             headers.insert(header::CONTENT_RANGE, content_range);
-            (StatusCode::PARTIAL_CONTENT, first, Some(end))
+            let end = Some(end).filter(|end| *end < VERY_FAR);
+            (StatusCode::PARTIAL_CONTENT, first, end)
         }
         Ranges::Many(_) | Ranges::Unsatisfiable => return None,
     };

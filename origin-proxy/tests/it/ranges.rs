@@ -240,10 +240,9 @@ async fn ask_part(proxy: &Proxy, part: usize) -> reqwest::Response {
     proxy.get_with(SEGMENT, &[("range", &value)]).await
 }
 
-#[tokio::test]
-async fn parts_that_are_ranges_come_while_their_segment_is_made() {
+/// A proxy whose origin sends the segment as it is given to it, without a length.
+async fn growing() -> (Proxy, tokio::sync::mpsc::Sender<Bytes>) {
     let proxy = Proxy::start().await;
-    let whole = segment(4, 4 * LEN);
     let (parts, queue) = tokio::sync::mpsc::channel(4);
     let queue = Arc::new(Mutex::new(Some(queue)));
     proxy.origin.on(SEGMENT, move |_| {
@@ -254,6 +253,52 @@ async fn parts_that_are_ranges_come_while_their_segment_is_made() {
         });
         async move { respond::<&str>(200, &[], Body::from_stream(chunks)) }
     });
+    (proxy, parts)
+}
+
+#[tokio::test]
+async fn a_range_that_goes_on_for_ever_comes_as_its_segment_grows() {
+    let (proxy, parts) = growing().await;
+    let whole = segment(4, 3 * LEN);
+    let chunk = |part: usize| Bytes::from(whole[part * LEN..(part + 1) * LEN].to_vec());
+    proxy.origin.put(INDEX, &[HLS], with_ranged_parts(1));
+    proxy.text(INDEX).await;
+    parts.send(chunk(0)).await.unwrap();
+    // So Shaka asks for the part that is announced.
+    let value = format!("bytes={LEN}-9007199254740991");
+    let ranged = [("range", value.as_str())];
+    let asked = proxy.get_with(SEGMENT, &ranged);
+    let (mut answer, sent) = tokio::join!(asked, parts.send(chunk(1)));
+    sent.unwrap();
+    assert_eq!(answer.status(), 206);
+    let expected = format!("bytes {LEN}-9007199254740991/*");
+    assert_eq!(header(&answer, "content-range"), expected);
+    assert_eq!(header(&answer, "content-length"), "");
+    let mut next = async || {
+        let mut part = Vec::new();
+        while part.len() < LEN {
+            part.extend_from_slice(&answer.chunk().await.unwrap().unwrap());
+        }
+        part
+    };
+    assert_eq!(next().await, chunk(1));
+    parts.send(chunk(2)).await.unwrap();
+    assert_eq!(next().await, chunk(2));
+    drop(parts);
+    assert_eq!(answer.chunk().await.unwrap(), None);
+    // From here on its length is known.
+    proxy.get(SEGMENT).await.bytes().await.unwrap();
+    let answer = proxy.get_with(SEGMENT, &ranged).await;
+    let expected = format!("bytes {LEN}-{}/{}", 3 * LEN - 1, 3 * LEN);
+    assert_eq!(header(&answer, "content-range"), expected);
+    assert_eq!(answer.bytes().await.unwrap(), &whole[LEN..]);
+    assert_eq!(proxy.origin.count(SEGMENT), 1);
+}
+
+#[tokio::test]
+async fn parts_that_are_ranges_come_while_their_segment_is_made() {
+    let (proxy, parts) = growing().await;
+    let whole = segment(4, 4 * LEN);
     for part in 0..3 {
         let range = part * LEN..(part + 1) * LEN;
         parts
