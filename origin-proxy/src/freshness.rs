@@ -71,8 +71,11 @@ impl CacheControl {
         let texts = values.filter_map(|value| value.to_str().ok());
         for directive in texts.flat_map(|text| text.split(',')) {
             let (name, value) = directive.split_once('=').unwrap_or((directive, ""));
-            // What cannot be read is as good as 0: asking once too often does no harm.
-            let seconds = || Some(value.trim().trim_matches('"').parse().unwrap_or(0));
+            // What cannot be read is as good as 0: asking once too often does no harm. Of several the first one counts
+            // (section 4.2.1).
+            let first = |known: &mut Option<u64>| {
+                known.get_or_insert_with(|| value.trim().trim_matches('"').parse().unwrap_or(0));
+            };
             match name.trim().to_ascii_lowercase().as_str() {
                 "no-store" => out.no_store = true,
                 // With names of fields, too: none of them is left out, so nothing is shared.
@@ -80,10 +83,10 @@ impl CacheControl {
                 "public" => out.public = true,
                 "no-cache" => out.no_cache = true,
                 "must-revalidate" | "proxy-revalidate" => out.must_revalidate = true,
-                "max-age" => out.max_age_s = seconds(),
-                "s-maxage" => out.shared_max_age_s = seconds(),
-                "stale-while-revalidate" => out.stale_while_revalidate_s = seconds(),
-                "stale-if-error" => out.stale_if_error_s = seconds(),
+                "max-age" => first(&mut out.max_age_s),
+                "s-maxage" => first(&mut out.shared_max_age_s),
+                "stale-while-revalidate" => first(&mut out.stale_while_revalidate_s),
+                "stale-if-error" => first(&mut out.stale_if_error_s),
                 _ => {}
             }
         }
@@ -384,6 +387,13 @@ mod tests {
                 60,
             ),
             (&[("cache-control", "max-age=many")][..], 0),
+            (
+                &[
+                    ("cache-control", "max-age=10, s-maxage=20"),
+                    ("cache-control", "max-age=600, s-maxage=600"),
+                ][..],
+                20,
+            ),
             (&[("cache-control", "max-age=10"), ("age", "40")][..], 0),
             (
                 &[sent, ("expires", "Sun, 06 Nov 1994 08:50:37 GMT")][..],
