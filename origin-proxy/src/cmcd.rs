@@ -54,7 +54,7 @@ impl Cmcd {
     fn take(&mut self, text: &str) {
         for pair in split_unquoted(text) {
             let (key, value) = pair.split_once('=').unwrap_or((pair, "true"));
-            let number = || value.trim().parse().ok();
+            let number = || least_number(value);
             match key.trim() {
                 "bl" => self.buffer_ms = number(),
                 "mtp" => self.throughput_kbps = number(),
@@ -68,6 +68,20 @@ impl Cmcd {
             }
         }
     }
+}
+
+/// A number, or the least one of a list of version 2, which has one for each kind of media: `(2100;v 1800;a)`.
+fn least_number(value: &str) -> Option<u64> {
+    let value = value.trim();
+    let Some(list) = value
+        .strip_prefix('(')
+        .and_then(|list| list.strip_suffix(')'))
+    else {
+        return value.parse().ok();
+    };
+    let items = list.split_ascii_whitespace();
+    let numbers = items.map(|item| item.split(';').next().unwrap_or(item).parse().ok());
+    numbers.collect::<Option<Vec<u64>>>()?.into_iter().min()
 }
 
 /// The parts between commas that are not within quotes.
@@ -131,6 +145,21 @@ mod tests {
         );
         assert_eq!(Cmcd::read(None, &headers), Some(expected));
         assert_eq!(Cmcd::read(Some("cmcd=1"), &HeaderMap::new()), None);
+    }
+
+    #[test]
+    fn of_lists_the_least_counts() {
+        for (text, buffer_ms) in [
+            ("bl=2100", Some(2100)),
+            ("bl=(2100;v%201800;a)", Some(1800)),
+            ("bl=(2100)", Some(2100)),
+            ("bl=()", None),
+            ("bl=(2100;v%20much;a)", None),
+            ("bl=2100;v)", None),
+        ] {
+            let read = Cmcd::read(Some(&format!("CMCD={text}")), &HeaderMap::new());
+            assert_eq!(read.unwrap().buffer_ms, buffer_ms, "{text}");
+        }
     }
 
     #[test]
