@@ -295,6 +295,35 @@ fn echo() -> Origin {
 }
 
 #[tokio::test]
+async fn heads_that_are_too_large_are_refused_and_others_go_on() {
+    let edge = Edge::start(|config| config.limits.header_bytes_max = 16_384).await;
+    edge.origin.put("/vod/a", &[], "a");
+    let big = "x".repeat(20_000);
+    let client = edge.client().build().unwrap();
+    let asked = client.get(edge.url("/vod/a"));
+    let answer = asked.try_clone().unwrap().header("x", &big).send().await;
+    let answer = answer.unwrap();
+    assert_eq!(
+        (answer.version(), answer.status().as_u16()),
+        (http::Version::HTTP_2, 431)
+    );
+    assert_eq!(asked.send().await.unwrap().status(), 200);
+    let (mut requests, _driven) = connect_http3(&edge).await;
+    let large = http3_get(&edge, "/vod/b").header("x", &big);
+    // A client that knows the bound already does not even send it.
+    if let Ok(mut stream) = requests.send_request(large.body(()).unwrap()).await {
+        let _ = stream.finish().await;
+        let answer = tokio::time::timeout(LONG, stream.recv_response()).await;
+        if let Ok(answer) = answer.expect("an answer or an end") {
+            assert_eq!(answer.status(), 431);
+        }
+    }
+    let plain = http3_get(&edge, "/vod/a").body(()).unwrap();
+    assert_eq!(ask_http3(&mut requests, plain).await.0.status(), 200);
+    assert_eq!(edge.origin.asked(), ["/vod/a"]);
+}
+
+#[tokio::test]
 async fn http3_cannot_smuggle() {
     let edge = Edge::start_before(echo(), |config| config.limits.body_bytes_max = 1000).await;
     for (method, len) in [("GET", "38"), ("POST", "3"), ("POST", "300"), ("POST", "0")] {
