@@ -15,11 +15,18 @@ const SEGMENT_S = 2;
 const WINDOW_SEGMENTS = 20;
 /** How far behind the edge pages play. No fault lasts so long, on a machine that is half as fast as it should be. */
 const BEHIND_S = 12;
+/** Segments that one fault spoils, at most. */
+const SEGMENT_FAULTS_MAX = 8;
 const PAGES = [
   ["hls.js", "hls", { liveSyncDuration: BEHIND_S, liveMaxLatencyDuration: 3 * BEHIND_S }],
   ["Shaka", "dash", {
     manifest: { defaultPresentationDelay: BEHIND_S, dash: { ignoreSuggestedPresentationDelay: true } },
-    streaming: { bufferingGoal: BEHIND_S },
+    streaming: {
+      bufferingGoal: BEHIND_S,
+      // By default it makes two attempts. All that a fault hits can be attempts at one segment; then it says that this
+      // is fatal, and goes on nevertheless, since it is live. More attempts with pauses that grow would take too long.
+      retryParameters: { maxAttempts: SEGMENT_FAULTS_MAX + 1, backoffFactor: 1 },
+    },
   }],
   ["dash.js", "dash", { streaming: { delay: { liveDelay: BEHIND_S } } }],
 ];
@@ -35,7 +42,7 @@ const FAULTS = {
   "it stalls": hits({ stall: { after_bytes: 1000 } }, 3),
   "it cuts segments short": hits({ truncate: { after_bytes: 1000 } }, 4),
   "it breaks connections": hits({ truncate: { after_bytes: 0 } }, 6, "any"),
-  "it has a burst of errors": hits({ status: { code: 503 } }, 8, "any"),
+  "it has a burst of errors": hits({ status: { code: 503 } }, SEGMENT_FAULTS_MAX, "any"),
 };
 const FROZEN_S = 2 * SEGMENT_S;
 /** The proxy has older ones no longer. */
