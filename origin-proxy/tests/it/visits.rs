@@ -180,6 +180,53 @@ async fn an_answer_that_does_not_fit_into_the_socket_comes_whole() {
     assert_eq!(proxy.origin.count("/long"), 1);
 }
 
+/// What the kernel holds for the viewer at `client` that the viewer has not acknowledged, in bytes, when it takes no
+/// more.
+#[cfg(target_os = "linux")]
+async fn held_for(client: SocketAddr) -> usize {
+    let look = || {
+        let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+        let is_client = |field: &str| field.ends_with(&format!(":{:04X}", client.port()));
+        let queue = table.lines().find_map(|line| {
+            let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+            is_client(fields[2]).then(|| fields[4].split(':').next().unwrap().to_owned())
+        });
+        queue.map_or(0, |queue| usize::from_str_radix(&queue, 16).unwrap())
+    };
+    let mut before = 0;
+    loop {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let now = look();
+        if now > 0 && now == before {
+            return now;
+        }
+        before = now;
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn the_kernel_holds_so_much_for_a_viewer_and_no_more() {
+    const LEN: usize = 16 << 20;
+    const BUFFER: usize = 128 << 10;
+    let mut held = Vec::new();
+    // What no kernel grants is not set.
+    for send_buffer_bytes in [BUFFER, 1 << 30] {
+        let proxy = start(|config| config.limits.send_buffer_bytes = send_buffer_bytes).await;
+        proxy.origin.put("/long", &KEPT, vec![7; LEN]);
+        proxy.get("/long").await.bytes().await.unwrap();
+        let mut socket = TcpStream::connect(proxy.address).await.unwrap();
+        let address = socket.local_addr().unwrap();
+        socket.write_all(get("/long").as_bytes()).await.unwrap();
+        held.push(held_for(address).await);
+        let mut body = Vec::new();
+        while body.len() < LEN {
+            assert!(socket.read_buf(&mut body).await.unwrap() > 0);
+        }
+    }
+    assert!(held[0] <= 2 * BUFFER && held[1] > 2 * BUFFER, "{held:?}");
+}
+
 #[tokio::test]
 async fn connections_end_as_viewers_want() {
     let proxy = start(|_| {}).await;
