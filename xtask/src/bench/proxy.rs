@@ -35,6 +35,9 @@ pub(crate) struct Args {
     /// Measure these viewers alone.
     #[arg(long)]
     only_live: bool,
+    /// Measure one object by one version of HTTP alone, such as `1 MB, HTTP/1.1`.
+    #[arg(long, value_name = "FIGURE", conflicts_with = "only_live")]
+    only: Option<String>,
     /// Measure the examples `edge` and `h3load` in this folder instead of an optimised build.
     #[arg(long, value_name = "FOLDER")]
     programs: Option<PathBuf>,
@@ -63,6 +66,9 @@ pub(crate) fn run(args: &Args) -> Result<Report> {
     if !args.only_live {
         report_objects(args, &mut report, &origin, &programs)?;
     }
+    if args.only.is_some() {
+        return Ok(report);
+    }
     // What the servers keep of other objects is no part of what viewers of a live stream cost.
     let servers = servers::start_all(origin.address(), &programs)?;
     report_live(args, &mut report, &servers, &origin)?;
@@ -78,6 +84,10 @@ fn report_objects(
     let servers = servers::start_all(origin.address(), programs)?;
     for (label, path, len, pace) in OBJECTS {
         for version in [Version::Http1, Version::Http2] {
+            let name = format!("{label}, {}", version.name());
+            if args.only.as_ref().is_some_and(|only| *only != name) {
+                continue;
+            }
             let load = Load {
                 path,
                 version,
@@ -86,10 +96,12 @@ fn report_objects(
                 pace,
             };
             let rounds = measure(args, &servers, &load)?;
-            let name = format!("{label}, {}", version.name());
             let latency = format!("99th percentile at {pace}/s a connection");
             report_load(report, &name, len, &servers, &rounds, &latency);
         }
+    }
+    if args.only.is_some() {
+        return Ok(());
     }
     report_http3(args, report, &servers[0], programs)?;
     report_cold(args, report, &servers)
