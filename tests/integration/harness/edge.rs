@@ -2,7 +2,7 @@
 
 use std::net::UdpSocket;
 
-use live_source::LiveSource;
+use live_source::{Faults, LiveSource};
 use tempfile::TempDir;
 use tokio::{net::TcpListener, sync::oneshot};
 
@@ -12,6 +12,7 @@ use crate::part::{Part, listen};
 #[derive(Debug)]
 pub struct Edge {
     source: Part,
+    faults: Faults,
     proxy: Part,
     secure_port: u16,
     folder: TempDir,
@@ -20,7 +21,16 @@ pub struct Edge {
 impl Edge {
     /// Starts both. The proxy signs, and speaks every version of HTTP.
     pub async fn start(source: live_source::Config) -> Self {
+        Self::start_with(source, |_| {}).await
+    }
+
+    /// The same with other settings of the proxy.
+    pub async fn start_with(
+        source: live_source::Config,
+        change: impl FnOnce(&mut origin_proxy::Config),
+    ) -> Self {
         let live = LiveSource::new(source).expect("the clip can be published");
+        let faults = live.faults();
         let source = Part::start(listen().await, |listener, stopped| async move {
             let stopped = async { _ = stopped.await };
             live.run(listener, stopped)
@@ -44,6 +54,7 @@ impl Edge {
         ] {
             std::fs::write(folder.path().join(name), text).expect("the folder can be written to");
         }
+        change(&mut config);
         let (tls, quic) = same_port().await;
         let secure_port = tls
             .local_addr()
@@ -63,6 +74,7 @@ impl Edge {
         let proxy = Part::start(listen().await, start);
         Self {
             source,
+            faults,
             proxy,
             secure_port,
             folder,
@@ -72,6 +84,11 @@ impl Edge {
     /// `path` at the source itself.
     pub fn at_origin(&self, path: &str) -> String {
         format!("http://{}{path}", self.source.addr)
+    }
+
+    /// How the source misbehaves.
+    pub fn faults(&self) -> &Faults {
+        &self.faults
     }
 
     /// `path` at the proxy, without TLS.

@@ -29,7 +29,7 @@ pub(crate) async fn run(program: &str, arguments: &[&str]) -> Result<(Vec<u8>, S
     }
 }
 
-async fn curl(arguments: &[&str]) -> Vec<u8> {
+pub(crate) async fn curl(arguments: &[&str]) -> Vec<u8> {
     let base = ["--silent", "--show-error", "--fail", "--max-time", "20"];
     let arguments = [&base, arguments].concat();
     let (out, _) = run("curl", &arguments).await.expect("curl succeeds");
@@ -55,7 +55,16 @@ async fn versions_of_curl() -> Vec<(&'static str, &'static str)> {
 
 /// The newest segment that a media playlist lists.
 async fn newest_segment(edge: &Edge, track: &str) -> String {
-    let playlist = curl(&[&edge.plain(&format!("/live/{track}/index.m3u8"))]).await;
+    newest_in(&edge.plain(&playlist_of(track)), track).await
+}
+
+pub(crate) fn playlist_of(track: &str) -> String {
+    format!("/live/{track}/index.m3u8")
+}
+
+/// The newest segment of the media playlist at `url`.
+pub(crate) async fn newest_in(url: &str, track: &str) -> String {
+    let playlist = curl(&[url]).await;
     let text = String::from_utf8(playlist).expect("a playlist is text");
     let last = text
         .lines()

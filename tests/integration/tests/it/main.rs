@@ -3,6 +3,7 @@
 mod clients;
 mod drain;
 mod elsewhere;
+mod faulty_origin;
 mod hostile_peer;
 mod never_worse;
 mod players;
