@@ -217,8 +217,8 @@ impl Config {
         {
             return wrong("limits must not be 0");
         }
-        if !matches!(limits.send_buffer_bytes, 0 | 16_384..=1_073_741_824) {
-            return wrong("limits.send_buffer_bytes must be 0, or from 16384 to 1073741824");
+        if !matches!(limits.unsent_bytes_max, 0 | 16_384..=1_073_741_824) {
+            return wrong("limits.unsent_bytes_max must be 0, or from 16384 to 1073741824");
         }
         if self.timeouts.request_head_ms == 0 || self.timeouts.request_body_ms == 0 {
             return wrong("timeouts.request_head_ms and timeouts.request_body_ms must not be 0");
@@ -538,7 +538,7 @@ mod tests {
             ("trusted_proxies = [\"10.0.0.0/99\"]", "trusted_proxies"),
             ("[admin]\nmetrics_for_operators = true", "admin.token"),
             ("[limits]\npassing_max = 0", "limits"),
-            ("[limits]\nsend_buffer_bytes = 1", "send_buffer_bytes"),
+            ("[limits]\nunsent_bytes_max = 1", "unsent_bytes_max"),
             ("[timeouts]\nrequest_head_ms = 0", "request_head_ms"),
             (
                 "[upstream]\nheaders_drop = [\"x y\"]",

@@ -8,7 +8,6 @@ use std::{
 
 use callers::{Peer, Proxies};
 use http::HeaderValue;
-use socket2::{Domain, Socket, Type};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -76,15 +75,12 @@ pub async fn run_on(
     // Ends with this function.
     let mut chores = chores(&proxy);
     let mut doors = JoinSet::new();
-    let send_buffer_bytes = plan_send_buffer(proxy.config.limits.send_buffer_bytes);
     let new_door = |tls: Option<TlsAcceptor>, alt_svc| Door {
         proxy: proxy.clone(),
         connections: connections.clone(),
         host: Host::new(proxy.clone(), stop.clone(), alt_svc),
         tls,
         head: Duration::from_millis(proxy.config.timeouts.request_head_ms),
-        send: Duration::from_millis(proxy.config.timeouts.send_ms),
-        send_buffer_bytes,
     };
     if let Some(listener) = listeners.plain {
         doors.spawn(serve(listener, new_door(None, None), stop.clone(), drain));
@@ -197,10 +193,6 @@ struct Door {
     tls: Option<TlsAcceptor>,
     /// For what comes before HTTP.
     head: Duration,
-    /// For a viewer to acknowledge something.
-    send: Duration,
-    /// See [`plan_send_buffer`].
-    send_buffer_bytes: Option<usize>,
 }
 
 impl Door {
@@ -272,7 +264,7 @@ async fn serve(listener: TcpListener, door: Door, stop: CancellationToken, drain
                 continue;
             }
         };
-        prepare(&socket, &door);
+        prepare(&socket, &door.proxy.config);
         if door.proxy.entrance.proxies.announces(address.ip()) {
             let announced = announced(door.clone(), socket, address.ip(), permit, open.clone());
             let stop = stop.clone();
@@ -287,39 +279,23 @@ async fn serve(listener: TcpListener, door: Door, stop: CancellationToken, drain
 }
 
 /// Sets what is to hold for a viewer's connection.
-fn prepare(socket: &TcpStream, door: &Door) {
+#[cfg_attr(not(target_os = "linux"), allow(unused_variables))]
+fn prepare(socket: &TcpStream, config: &Config) {
     // Small answers, playlists above all, must not wait for acknowledgements.
     let _ = socket.set_nodelay(true);
-    let socket = socket2::SockRef::from(socket);
-    if let Some(bytes) = door.send_buffer_bytes {
-        let _ = socket.set_send_buffer_size(bytes);
-    }
-    // Whoever takes nothing must not keep a place for ever (RFC 5482, tcp(7)).
     #[cfg(target_os = "linux")]
-    let _ = socket.set_tcp_user_timeout(Some(door.send));
-}
-
-/// How much the kernel may hold for each viewer, in bytes; none if that is its own business. That is more than most
-/// have on their way at a time, and what it frees it takes again, while the processor's caches still have it: copying
-/// answers into memory that has not been used for long takes the better part of what they cost.
-fn plan_send_buffer(bytes: usize) -> Option<usize> {
-    if bytes == 0 {
-        return None;
+    {
+        let socket = socket2::SockRef::from(socket);
+        // Whoever takes nothing must not keep a place for ever (RFC 5482, tcp(7)).
+        let send_ms = config.timeouts.send_ms;
+        let _ = socket.set_tcp_user_timeout(Some(Duration::from_millis(send_ms)));
+        // What the kernel has sent it frees, and takes again while the processor's caches still have it: copying
+        // answers into memory that has not been used for long takes the better part of what they cost. What is on its
+        // way may grow as far viewers need it (tcp(7), TCP_NOTSENT_LOWAT).
+        if config.limits.unsent_bytes_max > 0 {
+            let _ = socket.set_tcp_notsent_lowat(config.limits.unsent_bytes_max);
+        }
     }
-    let probe = Socket::new(Domain::IPV4, Type::STREAM, None).ok()?;
-    probe.set_send_buffer_size(bytes).ok()?;
-    // Less would hold up viewers who are far away. With a bound of the kernel's own it grows as they need it.
-    // Linux tells what it takes in all, which is twice that (socket(7)).
-    let in_all = if cfg!(target_os = "linux") { 2 } else { 1 };
-    let granted = probe.send_buffer_size().ok()? / in_all;
-    if granted < bytes {
-        tracing::warn!(
-            granted,
-            "environment grants less than `limits.send_buffer_bytes`, which is ignored: raise net.core.wmem_max"
-        );
-        return None;
-    }
-    Some(bytes)
 }
 
 /// A viewer's place among all.

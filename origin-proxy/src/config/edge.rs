@@ -58,9 +58,9 @@ pub struct LimitsConfig {
     pub flights_max: usize,
     /// Answers for one viewer each that are being sent at the same time.
     pub passing_max: usize,
-    /// What the kernel may hold of the answers to one viewer over TCP that have not arrived, in bytes; 0 leaves it to
-    /// the kernel, which allows megabytes.
-    pub send_buffer_bytes: usize,
+    /// What the kernel may hold of the answers to one viewer over TCP beyond what is on its way, in bytes; 0 leaves it
+    /// to the kernel, which allows megabytes.
+    pub unsent_bytes_max: u32,
     /// Largest head of a viewer's request, in bytes.
     pub header_bytes_max: usize,
     /// Longest path and query of a viewer's request, in bytes.
@@ -306,7 +306,7 @@ impl Default for LimitsConfig {
             requests_per_s_per_address_max: 0,
             flights_max: 1024,
             passing_max: 1024,
-            send_buffer_bytes: 512 * 1024,
+            unsent_bytes_max: 256 * 1024,
             header_bytes_max: 32_768,
             target_bytes_max: 8192,
             body_bytes_max: 0,
