@@ -35,7 +35,7 @@ pub(crate) struct Args {
     /// Measure these viewers alone.
     #[arg(long)]
     only_live: bool,
-    /// Measure one object by one version of HTTP alone, such as `1 MB, HTTP/1.1`.
+    /// Measure one object by one version of HTTP alone, such as `1 MB, HTTP/1.1`, or `cold` ones alone.
     #[arg(long, value_name = "FIGURE", conflicts_with = "only_live")]
     only: Option<String>,
     /// Measure the examples `edge` and `h3load` in this folder instead of an optimised build.
@@ -50,7 +50,9 @@ const OBJECTS: [(&str, &str, f64, u32); 2] = [
     ("4 KB", "/object/4096", 4096.0, 300),
     ("1 MB", "/object/1048576", 1_048_576.0, 10),
 ];
-/// Objects that no cache has, for the time to the first byte.
+/// What `--only` calls objects that no cache has.
+const COLD: &str = "cold";
+/// So many of them, for the time to the first byte.
 const COLD_OBJECTS: usize = 100;
 const WARM_UP_REQUESTS: usize = 3;
 
@@ -100,11 +102,13 @@ fn report_objects(
             report_load(report, &name, len, &servers, &rounds, &latency);
         }
     }
-    if args.only.is_some() {
-        return Ok(());
+    if args.only.is_none() {
+        report_http3(args, report, &servers[0], programs)?;
     }
-    report_http3(args, report, &servers[0], programs)?;
-    report_cold(args, report, &servers)
+    if args.only.as_ref().is_none_or(|only| only == COLD) {
+        report_cold(args, report, &servers)?;
+    }
+    Ok(())
 }
 
 /// What each server did in each round.
