@@ -141,6 +141,10 @@ impl Player {
                 self.started = true;
                 self.playing = true;
                 self.startup_us = Some(now - self.joined_at);
+            } else if self.end == self.position {
+                // It came after its time: playing begins elsewhere.
+                let live = (now - self.latency_us) / self.segment_us;
+                self.next_seq = Some(live.max(seq + 1));
             }
             return;
         }

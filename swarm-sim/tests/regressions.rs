@@ -75,6 +75,22 @@ fn what_stays_within_a_site_does_not_cross_its_line() {
     assert!(report.stall_ratio < 0.01, "{}", report.stall_ratio);
 }
 
+/// Everybody at the site opens the stream within twenty seconds, and the site's line carries a quarter of it: whoever
+/// asked for all of it alone would wait for ever, as the twin's viewers do.
+#[test]
+fn a_site_whose_line_is_overrun_divides_what_comes() {
+    let report = simulate("lan-campus", |options| {
+        options.viewers = 120;
+        (options.minutes, options.measure_from_s) = (2.0, 60.0);
+        options.access.campus_sites = 2;
+        options.access.campus_wan_mbps = 75.0;
+    });
+    let (ours, twins) = (report.stall_ratio, report.stall_ratio_cdn_only);
+    assert!(twins > 0.5, "{twins}");
+    assert!(ours < twins / 3.0, "{ours} of {twins}");
+    assert!(report.offload > 0.5, "{}", report.offload);
+}
+
 #[test]
 fn a_crowd_is_measured_by_itself() {
     let report = simulate("flash-crowd", |options| {

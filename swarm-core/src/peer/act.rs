@@ -10,7 +10,7 @@ use super::{
     neighbour::Neighbour,
     plan::{self, Ask, Plan, View},
     remotes::Row,
-    rendezvous,
+    rendezvous, scarcity,
     segment::Segment,
     transfers::Fetch,
     upload,
@@ -219,6 +219,7 @@ impl Peer {
 
     fn carry_out_plans(&mut self, index: usize, out: &mut Outbox) {
         let (policy, estimate) = (Arc::clone(&self.policy), self.estimate.clone());
+        self.look_for_scarcity(index, out);
         let view = self.view(index, &policy, &estimate);
         let stripe_count = view.stripe_count;
         if view.held_elsewhere != 0 {
@@ -312,6 +313,7 @@ impl Peer {
                 most => most.saturating_sub(self.outstanding_all()),
             },
             has_begun: self.has_begun(),
+            is_scarce: self.is_scarce(),
             is_pushed: self.may_be_pushed(),
             stripe_count: segment.work().ranks_for.1.max(1),
             len_expected: self.len_expected(segment),
@@ -447,9 +449,11 @@ impl Peer {
         self.skip(index, bits, out);
         let segment = &self.segments[index];
         let range = run.and_then(|run| segment.range_of(run));
+        let judged_at = self.now.plus_ms(scarcity::judged_after_ms(segment));
         self.fetch_count = self.fetch_count.wrapping_add(1);
         let id = FetchId(self.fetch_count);
         let name = segment.name;
+        self.segments[index].wake_at(judged_at);
         self.fetches.reserve_exact(1);
         self.fetches.push(Fetch {
             id,
@@ -458,6 +462,8 @@ impl Peer {
             whole: range.is_none(),
             seeding,
             arrived: self.cdn_arrived,
+            brought: 0,
+            since: self.now,
         });
         out.push(Action::FetchCdn {
             fetch: id,

@@ -29,6 +29,15 @@ impl Estimate {
         self.on_sample(bytes, ttfb_ms, goodput_bps(bytes, ttfb_ms, total_ms));
     }
 
+    /// A fetch was given up because the rest came from elsewhere, after `bytes` and this long.
+    pub(super) fn on_cancelled(&mut self, bytes: u64, total_ms: u64) {
+        self.on_sample(
+            bytes,
+            self.ttfb_ms(),
+            goodput_bps(bytes, self.ttfb_ms(), total_ms),
+        );
+    }
+
     fn on_sample(&mut self, bytes: u64, ttfb_ms: u64, sample: u64) {
         self.ttfb_ms = match self.ttfb_ms {
             0 => ttfb_ms.max(1),

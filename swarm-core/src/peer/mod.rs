@@ -22,6 +22,7 @@ mod promises;
 mod pulls;
 mod remotes;
 mod rendezvous;
+mod scarcity;
 mod segment;
 #[cfg(test)]
 mod tests;
@@ -133,6 +134,8 @@ struct Player {
     careful_until: Option<Instant>,
     /// It has what there was when it came: it has asked for the newest segment, or has much ahead.
     caught_up: bool,
+    /// The CDN brings less than is played, and neighbours held no more.
+    scarce: bool,
     asked_at: Option<Instant>,
     /// It has asked for segments that it plays while they arrive.
     is_progressive: bool,
@@ -213,6 +216,7 @@ impl Peer {
                 careful: false,
                 careful_until: None,
                 caught_up: false,
+                scarce: false,
                 asked_at: None,
                 is_progressive: false,
             },
@@ -464,6 +468,10 @@ impl Peer {
     }
 
     fn should_be_careful(&self) -> bool {
+        if self.player.scarce {
+            // What is slow is the CDN, for all.
+            return false;
+        }
         if self
             .player
             .careful_until
@@ -484,7 +492,7 @@ impl Peer {
     }
 
     /// The average of a track's segments that are known: one part with a keyframe is several times the others.
-    fn bitrate_bps(&self, track: TrackId) -> u64 {
+    pub(super) fn bitrate_bps(&self, track: TrackId) -> u64 {
         let known = self.segments.iter().filter(|s| s.track == Some(track));
         let (bytes, ms) = known.fold((0, 0), |(bytes, ms), segment| match segment.content {
             Some(content) => (
@@ -500,7 +508,8 @@ impl Peer {
     /// fetched for others.
     fn has_begun(&self) -> bool {
         let segments = self.stats.segments;
-        (self.player.caught_up && segments > 0) || segments >= BEGUN_SEGMENTS
+        let has_begun = (self.player.caught_up && segments > 0) || segments >= BEGUN_SEGMENTS;
+        has_begun || self.player.scarce
     }
 
     /// Media ahead of the playhead by now.

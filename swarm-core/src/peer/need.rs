@@ -78,6 +78,8 @@ pub struct Waiting {
     pub missing: Option<u64>,
     /// When what to do about them is decided anew at the latest, whatever else happens.
     pub plan_at: Option<Instant>,
+    /// The CDN brings less than is played: the group has a segment's duration to bring its parts.
+    pub is_scarce: bool,
 }
 
 impl Peer {
@@ -90,6 +92,7 @@ impl Peer {
                 .content
                 .map(|_| segment.full() & !segment.have & !segment.pulled()),
             plan_at: segment.plan_at,
+            is_scarce: self.is_scarce(),
         })
     }
 

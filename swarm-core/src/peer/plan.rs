@@ -106,6 +106,8 @@ pub(super) struct View<'a> {
     pub(super) pulls_max: u32,
     /// Whether this viewer plays: before, only what its player asks for is asked of neighbours.
     pub(super) has_begun: bool,
+    /// Whether the CDN brings less than is played, and what it brings is divided.
+    pub(super) is_scarce: bool,
     /// Whether neighbours push to this viewer.
     pub(super) is_pushed: bool,
     /// Stripes that the segment is divided into.
@@ -305,6 +307,7 @@ mod tests {
             turn: 0,
             pulls_max: u32::MAX,
             has_begun: true,
+            is_scarce: false,
             is_pushed: true,
             stripe_count: 4,
             len_expected: 16 * 65_536,

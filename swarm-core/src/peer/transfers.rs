@@ -35,8 +35,11 @@ pub(super) struct Fetch {
     pub(super) whole: bool,
     /// Made for the group: goes on when the player loses interest, and what it brings is pushed.
     pub(super) seeding: bool,
-    /// What had come from the CDN when it was made.
+    /// What had come from the CDN when it was made, and when that was.
     pub(super) arrived: u64,
+    pub(super) since: Instant,
+    /// Bytes of pieces that it has brought so far.
+    pub(super) brought: u32,
 }
 
 impl Peer {
@@ -112,9 +115,12 @@ impl Peer {
         }
         let was_pulled = !theirs.is_empty() || !elsewhere.is_empty();
         match source {
-            Source::Cdn(_) => {
+            Source::Cdn(id) => {
                 let len = segment.len_of(bits);
                 self.cdn_arrived += u64::from(len);
+                if let Some(fetch) = self.fetches.iter_mut().find(|fetch| fetch.id == id) {
+                    fetch.brought = fetch.brought.saturating_add(len);
+                }
                 segment.bytes_cdn = segment.bytes_cdn.saturating_add(len);
             }
             Source::Peer(slot) => {
@@ -137,6 +143,9 @@ impl Peer {
         self.announce_soon(index, is_whole);
         if is_whole {
             self.segments[index].settle();
+            if let Source::Peer(_) = source {
+                self.cancel_fetches(index, out);
+            }
         }
     }
 
@@ -258,10 +267,14 @@ impl Peer {
         let Some(index) = found else { return };
         match outcome {
             FetchOutcome::Verified => {
-                let beside = self.cdn_arrived.saturating_sub(fetch.arrived + bytes);
+                let mut beside = self.cdn_arrived.saturating_sub(fetch.arrived + bytes);
+                if fetch.whole {
+                    beside += u64::from(self.segments[index].bytes_p2p);
+                }
                 self.estimate
                     .on_fetch_beside(beside, bytes, ttfb_ms, total_ms);
                 self.segments[index].fetch_failures = 0;
+                self.look_for_plenty(index);
             }
             FetchOutcome::Unverified => {
                 self.estimate.on_fetch(bytes, ttfb_ms, total_ms);

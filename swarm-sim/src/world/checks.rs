@@ -193,8 +193,9 @@ impl Part {
             LATE_US
         };
         let dry_at = now + live.player.buffer_us();
-        let latest = dry_at.saturating_sub(entry.viewer.cdn_rtt_us);
-        if let Err(what) = looked_after(live, &asked, segment, latest.max(now) + late_us) {
+        let latest = dry_at.saturating_sub(entry.viewer.cdn_rtt_us).max(now);
+        let latest = (latest + late_us, now + self.options.segment_us() + late_us);
+        if let Err(what) = looked_after(live, &asked, segment, latest) {
             let left_s = (dry_at - now) as f64 / 1e6;
             self.broken(node, &|| {
                 format!("{what}, {left_s} s before its buffer is empty")
@@ -243,12 +244,12 @@ impl Part {
 }
 
 /// Whether what a request lacks is on its way from the CDN, or was asked of neighbours, or is planned for until
-/// `latest`; if not, what is wrong.
+/// `latest` (the second while the CDN is scarce); if not, what is wrong.
 fn looked_after(
     live: &Live,
     asked: &Asked,
     segment: &Segment,
-    latest: u64,
+    latest: (u64, u64),
 ) -> Result<(), &'static str> {
     let by_player = Asker::Player(asked.request);
     if live.fetches.iter().any(|fetch| fetch.asker == by_player) {
@@ -265,6 +266,11 @@ fn looked_after(
     if is_in_order || is_covered || (waiting.missing.is_none() && coming != 0) {
         return Ok(());
     }
+    let latest = if waiting.is_scarce {
+        latest.0.max(latest.1)
+    } else {
+        latest.0
+    };
     match waiting.plan_at.map(|at| at.as_micros()) {
         Some(at) if at <= latest && live.wakes.is_any() => Ok(()),
         Some(_) => Err("has pieces that nobody fetches, and looks after them too late"),

@@ -38,6 +38,9 @@ const ALONE_NEEDS: u64 = 2;
 const ALONE_MS_MIN: u64 = 2000;
 /// So many neighbours bring about as much as the CDN in the same time, by estimate.
 const HELPERS: u64 = 8;
+/// While the CDN is scarce, the backstop takes about so many bytes at a time, and looks again after this long.
+const SCARCE_LEN: u32 = 64 * 1024;
+const SCARCE_AGAIN_MS: u64 = 500;
 /// The backstop looks again after this long.
 const BACKSTOP_AGAIN_MS: u64 = 60;
 
@@ -52,6 +55,9 @@ pub(in crate::peer) fn backstop(segment: &Segment, view: &View<'_>, buffer_ms: u
     let missing = segment.full() & !segment.have & !view.fetching;
     if view.fetching_whole || (segment.content.is_some() && missing == 0) {
         return plan;
+    }
+    if view.is_scarce && segment.content.is_some() {
+        return backstop_scarce(segment, view, &need);
     }
     let slack_ms = deadline.ms_since(view.now);
     let window_ms = slack_ms + view.now.ms_since(segment.known_at);
@@ -99,6 +105,39 @@ pub(in crate::peer) fn backstop(segment: &Segment, view: &View<'_>, buffer_ms: u
     if segment.len_of(under_way) <= most / 2 {
         plan.fetch.extend(from_the_end(segment, missing, most));
     }
+    plan
+}
+
+/// What the player needs while the CDN brings less than is played: the group has a segment's duration to bring it, and
+/// what is missing then is fetched a little at a time. All fetch over the same line, so each begins elsewhere; whoever
+/// plays while it arrives, at the beginning.
+fn backstop_scarce(segment: &Segment, view: &View<'_>, need: &Need) -> Plan {
+    let mut plan = Plan::default();
+    let patient_until = segment.known_at.plus_ms(segment.duration_ms.into());
+    let patient_until = patient_until.max(need.at);
+    if view.now < patient_until {
+        plan.wake_at(patient_until);
+        return plan;
+    }
+    plan.wake_at(view.now.plus_ms(SCARCE_AGAIN_MS));
+    if view.fetching & !segment.have != 0 {
+        return plan;
+    }
+    let missing = segment.full() & !segment.have;
+    let begin = match need.spread_ms {
+        0 => segment.full().count_ones() * u32::from(view.turn) / 256,
+        _ => 0,
+    };
+    let later = missing & u64::MAX << begin;
+    let from = if later == 0 { missing } else { later };
+    let mut run = runs(from, PIECES_MAX as usize)
+        .first()
+        .copied()
+        .unwrap_or(0);
+    while segment.len_of(run) > SCARCE_LEN && run.count_ones() > 1 {
+        run &= !(1 << run.ilog2());
+    }
+    plan.fetch.push(run);
     plan
 }
 
@@ -336,6 +375,33 @@ mod tests {
         assert!(!plan(&segment, 8000, |_| {}).is_fetch());
         let later = |view: &mut View<'_>| view.now = NOW.plus_ms(4000);
         assert!(plan(&segment, 8000, later).whole);
+    }
+
+    #[test]
+    fn while_the_cdn_is_scarce_the_group_has_time_and_then_each_begins_elsewhere() {
+        let mut segment = found(0);
+        segment.requests[0].deadline = NOW;
+        let scarce = |ms, turn, fetching| {
+            plan(&segment, 0, |view| {
+                (view.is_scarce, view.turn, view.fetching) = (true, turn, fetching);
+                view.now = NOW.plus_ms(ms);
+            })
+        };
+        let early = scarce(0, 0, 0);
+        assert_eq!(
+            (early.is_fetch(), early.wake),
+            (false, Some(NOW.plus_ms(4000)))
+        );
+        assert_eq!(scarce(4000, 0, 0).fetch, [0x0001], "one piece");
+        assert_eq!(scarce(4000, 128, 0).fetch, [0x0100]);
+        assert_eq!(scarce(4000, 255, 0).fetch, [0x8000]);
+        assert!(!scarce(4000, 0, 0b1).is_fetch(), "that is still coming");
+        segment.requests[0].grain_ms = 500;
+        let in_order = plan(&segment, 0, |view| {
+            (view.is_scarce, view.turn) = (true, 255);
+            view.now = NOW.plus_ms(4000);
+        });
+        assert_eq!(in_order.fetch, [0x0001], "it is played in order");
     }
 
     #[test]

@@ -21,6 +21,8 @@ pub(in crate::peer) const CAREFUL_AHEAD_MS_MIN: u64 = 2000;
 /// pieces wait for each other, and else.
 pub(in crate::peer) const PULL_TIMEOUT_MS: u64 = 2000;
 pub(in crate::peer) const PULL_AGAIN_MS: u64 = 800;
+/// Pieces that neighbours are asked for at the same time while the CDN sends the whole segment.
+const RACE_PIECES_MAX: u32 = 8;
 /// With less time than this to the moment of the backstop, promises are not waited for.
 const URGENT_MS: u64 = 900;
 /// How old a segment may be before pieces that others hold by now are asked of them: this long and as
@@ -60,7 +62,8 @@ pub(in crate::peer) fn pull<'a>(
     row: &Row,
     outstanding: impl Fn(Slot) -> u32,
 ) -> Pulls {
-    let missing = segment.full() & !segment.have & !view.fetching & !segment.pulled() & view.held;
+    let coming = view.fetching & !raced(segment, view);
+    let missing = segment.full() & !segment.have & !coming & !segment.pulled() & view.held;
     if !(segment.is_wanted() || (segment.fresh && view.has_begun)) || missing == 0 {
         return Pulls::default();
     }
@@ -95,6 +98,32 @@ pub(in crate::peer) fn pull<'a>(
         });
     pulls.asks = share_out(holders.collect(), missing, view.pulls_max);
     pulls
+}
+
+/// Those pieces that neighbours may bring before a fetch of the whole segment does, which the player waits for: the last
+/// ones, for it brings the first ones first, and few where little is left. Whoever plays while it arrives needs the first
+/// ones, and the line for them.
+fn raced(segment: &Segment, view: &View<'_>) -> u64 {
+    let is_raced = view.fetching_whole && view.need.is_some_and(|need| need.spread_ms == 0);
+    if !is_raced || !segment.is_wanted() {
+        return 0;
+    }
+    let missing = segment.full() & !segment.have;
+    let most = (missing.count_ones() / 2).clamp(1, RACE_PIECES_MAX);
+    let offered = missing & view.offered & !segment.pulled();
+    let mut rest = offered;
+    for _ in segment.pulled().count_ones()..most {
+        rest &= !last_of(rest);
+    }
+    offered & !rest
+}
+
+/// The highest of these bits.
+const fn last_of(bits: u64) -> u64 {
+    match bits.checked_ilog2() {
+        Some(last) => 1 << last,
+        None => 0,
+    }
 }
 
 /// Those of the missing pieces that are needed so soon that no push is waited for.
@@ -228,6 +257,7 @@ mod tests {
             estimate::Estimate,
             neighbour::LinkState,
             policy::Policy,
+            pulls::Pull,
             remotes::Remotes,
             segment::{Claim, Request},
         },
@@ -236,6 +266,12 @@ mod tests {
     const PUSHER: Slot = Slot(1);
     const HOLDER: Slot = Slot(2);
     const RTT_MS: u16 = 60;
+    const PULL: Pull = Pull {
+        slot: HOLDER,
+        held: true,
+        bits: 0,
+        asked: NOW,
+    };
 
     /// The first piece was to be pushed, and is late; somebody else holds it.
     fn late() -> Segment {
@@ -277,6 +313,32 @@ mod tests {
         slot: HOLDER,
         bits: 0b1,
     }];
+
+    #[test]
+    fn neighbours_race_the_cdn_from_the_end_for_what_the_player_waits_for() {
+        let segment = segment();
+        let (policy, estimate) = (Policy::default(), Estimate::default());
+        let race = |segment: &Segment| {
+            let view = View {
+                fetching_whole: true,
+                offered: u64::MAX,
+                ..usual(segment, &policy, &estimate)
+            };
+            raced(segment, &view)
+        };
+        assert_eq!(race(&segment), 0, "nobody waits for it");
+        let mut asked = segment.clone();
+        asked.requests.push(REQUEST);
+        assert_eq!(race(&asked), 0xff00);
+        asked.have = 0x00ff;
+        assert_eq!(race(&asked), 0xf000, "few where little is left");
+        let bits = 0xf000;
+        asked.work_mut().pulls.push(Pull { bits, ..PULL });
+        assert_eq!(race(&asked), 0, "as many are on their way");
+        asked.work_mut().pulls.clear();
+        (asked.requests[0].grain_ms, asked.duration_ms) = (500, 4000);
+        assert_eq!(race(&asked), 0, "it is played in order");
+    }
 
     #[test]
     fn what_is_late_is_called_back_before_another_is_asked() {
