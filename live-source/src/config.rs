@@ -14,6 +14,9 @@ const PADDING_BYTES_MAX: usize = 16 << 20;
 const UNIX_MS_MAX: u64 = 253_402_300_799_000;
 const RUNGS_MAX: usize = 8;
 
+/// The default settings as a documented TOML file, for `--print-config`.
+pub const DEFAULT_TOML: &str = include_str!("../default.toml");
+
 /// Everything that can be set on a live source. Each field may be left out.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -251,6 +254,39 @@ mod tests {
         assert!(toml::from_str::<Config>("segment_msec = 4000").is_err());
         let text = toml::to_string(&Config::default()).unwrap();
         assert_eq!(toml::from_str::<Config>(&text).unwrap(), Config::default());
+    }
+
+    #[test]
+    fn the_printed_file_is_the_default_and_explains_every_setting() {
+        let printed: Config = toml::from_str(DEFAULT_TOML).unwrap();
+        assert_eq!(printed, Config::default());
+        let full = Config {
+            start_unix_ms: Some(1),
+            already_run_ms: Some(1),
+            ..Config::default()
+        };
+        let all = toml::Table::try_from(full).unwrap();
+        let faults = all["faults"].as_table().unwrap().keys();
+        for key in all.keys().chain(faults) {
+            let is_it = |line: &str| {
+                let line = line.trim_start_matches(['#', '[']);
+                let line = line.strip_prefix("faults.").unwrap_or(line);
+                line.strip_prefix(key.as_str())
+                    .is_some_and(|rest| rest.starts_with([' ', ']']))
+            };
+            assert!(DEFAULT_TOML.lines().any(is_it), "{key} is not explained");
+        }
+        // What is commented out can be used as it stands.
+        let lines = DEFAULT_TOML.lines();
+        let used: Vec<&str> = lines
+            .map(|line| match line.strip_prefix('#') {
+                Some(rest) if !rest.starts_with(' ') && !rest.starts_with("already") => rest,
+                _ => line,
+            })
+            .collect();
+        let used: Config = toml::from_str(&used.join("\n")).unwrap();
+        used.validate().unwrap();
+        assert_eq!(used.faults.rules.len(), 1);
     }
 
     #[test]

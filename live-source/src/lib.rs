@@ -40,7 +40,7 @@ mod server;
 mod stats;
 mod timeline;
 
-pub use config::{Config, Input, Rung};
+pub use config::{Config, DEFAULT_TOML, Input, Rung};
 pub use error::Error;
 pub use faults::{Fault, FaultPlan, Faults, Rule, Target};
 pub use server::{LiveSource, run};

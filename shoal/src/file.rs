@@ -12,10 +12,10 @@ use crate::{Failure, commands::print};
 pub(crate) struct FileArgs {
     /// Settings, a TOML file.
     #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
+    pub(crate) config: Option<PathBuf>,
     /// Print the default settings with their documentation, and end.
     #[arg(long)]
-    print_config: bool,
+    pub(crate) print_config: bool,
 }
 
 impl FileArgs {

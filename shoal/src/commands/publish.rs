@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use live_source::{Config, Input};
+use live_source::{Config, DEFAULT_TOML, Input};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -31,25 +31,18 @@ pub(crate) struct Args {
     /// Publish DASH with low latency: segments can be fetched while they are made.
     #[arg(long)]
     ll_dash: bool,
-    /// Length of a segment in seconds, even, 2 to 10.
-    #[arg(long, value_name = "SECONDS")]
+    /// Length of a segment in seconds: 2, 4, 6, 8 or 10.
+    #[arg(long, value_name = "SECONDS", value_parser = parse_segment_s)]
     segment_s: Option<u64>,
-    /// Settings, a TOML file.
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Print the default settings, and end.
-    #[arg(long)]
-    print_config: bool,
+    #[command(flatten)]
+    settings: file::FileArgs,
 }
 
 pub(crate) async fn run(args: Args, stop: CancellationToken) -> Result<(), Failure> {
-    if args.print_config {
-        let text = toml::to_string(&Config::default()).map_err(Failure::of)?;
-        print(&format!("# Documented at `live_source::Config`.\n{text}"));
-        return Ok(());
-    }
     let listen = args.listen;
-    let config = config_of(args)?;
+    let Some(config) = config_of(args)? else {
+        return Ok(());
+    };
     let (hls, dash) = (config.hls, config.dash);
     let source = live_source::LiveSource::new(config)?;
     let listener = bind(listen).await?;
@@ -62,19 +55,24 @@ pub(crate) async fn run(args: Args, stop: CancellationToken) -> Result<(), Failu
     Ok(source.run(listener, stop.cancelled_owned()).await?)
 }
 
-fn config_of(args: Args) -> Result<Config, Failure> {
-    let mut config: Config = file::settings(args.config.as_deref())?;
-    file::set(&mut config.input, args.file.map(Input::File));
-    file::set(
-        &mut config.segment_ms,
-        args.segment_s.map(|s| s.saturating_mul(1000)),
-    );
-    let (hls, dash) = (args.hls || args.ll_hls, args.dash || args.ll_dash);
-    if hls || dash {
-        (config.hls, config.dash) = (hls, dash);
-        (config.ll_hls, config.ll_dash) = (args.ll_hls, args.ll_dash);
+fn config_of(args: Args) -> Result<Option<Config>, Failure> {
+    let change = |config: &mut Config| {
+        file::set(&mut config.input, args.file.map(Input::File));
+        file::set(&mut config.segment_ms, args.segment_s.map(|s| s * 1000));
+        let (hls, dash) = (args.hls || args.ll_hls, args.dash || args.ll_dash);
+        if hls || dash {
+            (config.hls, config.dash) = (hls, dash);
+            (config.ll_hls, config.ll_dash) = (args.ll_hls, args.ll_dash);
+        }
+    };
+    args.settings.load(DEFAULT_TOML, change, Config::validate)
+}
+
+fn parse_segment_s(text: &str) -> Result<u64, &'static str> {
+    match text.parse() {
+        Ok(seconds @ (2 | 4 | 6 | 8 | 10)) => Ok(seconds),
+        _ => Err("must be 2, 4, 6, 8 or 10"),
     }
-    Ok(config)
 }
 
 #[cfg(test)]
@@ -90,9 +88,15 @@ mod tests {
             dash: false,
             ll_dash: false,
             segment_s: None,
-            config: None,
-            print_config: false,
+            settings: file::FileArgs {
+                config: None,
+                print_config: false,
+            },
         }
+    }
+
+    fn config_of(args: Args) -> Config {
+        super::config_of(args).unwrap().unwrap()
     }
 
     #[test]
@@ -100,15 +104,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("source.toml");
         std::fs::write(&path, "dash = false\nsegment_ms = 4000").unwrap();
-        let with_file = Args {
-            config: Some(path),
-            ..args()
-        };
+        let mut with_file = args();
+        with_file.settings.config = Some(path);
         let config = config_of(Args {
             segment_s: Some(6),
             ..with_file
-        })
-        .unwrap();
+        });
         assert_eq!(
             (config.hls, config.dash, config.segment_ms),
             (true, false, 6000)
@@ -117,14 +118,12 @@ mod tests {
             dash: true,
             file: Some("a.mp4".into()),
             ..args()
-        })
-        .unwrap();
+        });
         assert_eq!((config.hls, config.dash), (false, true));
         let low = config_of(Args {
             ll_hls: true,
             ..args()
-        })
-        .unwrap();
+        });
         assert_eq!(
             (low.hls, low.ll_hls, low.dash, low.ll_dash),
             (true, true, false, false)
