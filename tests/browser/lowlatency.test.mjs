@@ -1,6 +1,6 @@
 // Low-latency HLS and DASH from `shoal publish`, played by hls.js, Shaka and dash.js: from there, and at
 // the same time through an origin-proxy that signs. Once more through one whose origin holds no request back, so
-// that the low latency is the proxy's.
+// that the low latency is the proxy's, and once where parts are byte ranges of segments that grow.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -26,11 +26,15 @@ let source;
 let proxy;
 let simple;
 let proxyOfSimple;
+let sourceOfRanges;
+let proxyOfRanges;
 const openPlayer = stage(async (keep) => {
   source = await keep(startSource(["--ll-hls", "--ll-dash"]));
   proxy = await keep(startProxy(source.url));
   simple = await keep(startSimpleOrigin(source.url));
   proxyOfSimple = await keep(startProxy(simple.url));
+  sourceOfRanges = await keep(startSource(["--ll-hls"], "part_byteranges = true"));
+  proxyOfRanges = await keep(startProxy(sourceOfRanges.url));
 });
 
 /** What was new between two readings. */
@@ -71,17 +75,21 @@ async function watch(player, kind, stream, name, isRight) {
   assertPlayed(start, end, `${player} ${name}`);
   assert.deepEqual(end.errors.filter((error) => error.endsWith("fatal=true")), []);
   assert.deepEqual(viewer.complaints, []);
-  const requests = since(start, end, "requests").filter((url) => !url.includes("/init"));
-  assert.ok(requests.length > 10 && requests.every(isRight), `${player} asks for ${requests.slice(-5)}`);
+  const isMedia = (url) => !url.includes("/init");
+  const requests = since(start, end, "requests").filter(isMedia);
+  assert.ok(requests.length > 10 && requests.every((url) => isRight(url)), `${player} asks for ${requests.slice(-5)}`);
+  const got = since(start, end, "segments").filter(({ url }) => isMedia(url));
+  assert.ok(got.length > 10 && got.every(({ url, range }) => isRight(url, range)), `${player} gets ${JSON.stringify(got.slice(-5))}`);
   return { latencyS: median(since(start, end, "latencies")), ageS: median(since(start, end, "arrivals")) };
 }
 
 const isPart = (url) => url.includes("/part-");
 const isSegment = (url) => url.includes("/seg-");
+const isRange = (url, range = "0-") => isSegment(url) && range !== "";
 
-async function assertAsNear({ player, kind, isRight, compared, edge }) {
+async function assertAsNear({ player, kind, isRight, compared, edge, from = source }) {
   const [direct, proxied] = await Promise.all([
-    watch(player, kind, source[kind], "without the proxy", isRight),
+    watch(player, kind, from[kind], "without the proxy", isRight),
     watch(player, kind, edge[kind], "through the proxy", isRight),
   ]);
   console.log(`${player} ${kind}: direct`, direct, "proxied", proxied);
@@ -107,4 +115,13 @@ for (const [player, kind, isRight, compared] of [
 test("hls.js is as near where the origin holds no request back and the proxy does", { timeout: 200_000 }, async () => {
   await assertAsNear({ player: "hls.js", kind: "hls", isRight: isPart, compared: COMPARED, edge: proxyOfSimple });
   assert.deepEqual(simple.misled, []);
+});
+
+test("hls.js and Shaka are as near where parts are ranges of their segments", { timeout: 200_000 }, async () => {
+  const of = { kind: "hls", from: sourceOfRanges, edge: proxyOfRanges };
+  await Promise.all([
+    assertAsNear({ ...of, player: "hls.js", isRight: isRange, compared: COMPARED }),
+    // It asks for a segment from its first part on, and gets the others as they are made.
+    assertAsNear({ ...of, player: "Shaka", isRight: isSegment, compared: COMPARED_WITHOUT_SYNC }),
+  ]);
 });
