@@ -14,7 +14,7 @@ pub use self::edge::{
     AcmeConfig, AdminConfig, CertificateConfig, CorsConfig, DiskConfig, LimitsConfig, LogConfig,
     LowLatencyConfig, SteeringConfig, TimeoutsConfig, TlsConfig, UpstreamConfig,
 };
-use crate::{Error, path_tokens::PathTokens, rules::Rules};
+use crate::{Error, rules::Rules, target::sites};
 
 mod edge;
 
@@ -252,8 +252,8 @@ impl Config {
             .try_for_each(CorsConfig::check)?;
         self.upstream.dropped()?;
         self.upstream.added()?;
+        sites(self)?;
         Rules::read(&self.rules)?;
-        PathTokens::read(&self.path_tokens, self.cache.stale_if_error_s)?;
         if self.upstream.failures_max == 0 {
             return wrong("upstream.failures_max must not be 0");
         }
@@ -530,6 +530,12 @@ mod tests {
     fn mistakes_are_named() {
         for (text, named) in [
             ("orign = \"\"", "orign"),
+            ("origin = \"http://a/?b\"", "without a query"),
+            ("origin_backups = [\"a:80\"]", "origin_backups"),
+            (
+                "[[hosts]]\norigin = \"ftp://a\"\nnames = [\"a\"]",
+                "hosts.origin",
+            ),
             ("[limits]\nheader_bytes_max = 1", "header_bytes_max"),
             ("[[streams]]\nname = \"a\"\nprefix = \"live\"", "prefix"),
             ("[tls]\nlisten = \"0.0.0.0:443\"", "certificate_file"),

@@ -2,6 +2,7 @@
 
 use std::{
     borrow::Cow,
+    fmt,
     sync::{Arc, OnceLock},
 };
 
@@ -149,6 +150,14 @@ pub(crate) fn sites(config: &Config) -> Result<Vec<Site>, Error> {
     Ok(sites)
 }
 
+impl Config {
+    /// Scheme, host and port of the first origin, for people: its address may have a password in it.
+    pub fn origin_name(&self) -> String {
+        let url = Url::parse(&self.origin);
+        url.map_or_else(|_| String::new(), |url| url.origin().ascii_serialization())
+    }
+}
+
 /// `sites`, with figures for each origin.
 pub(crate) fn measured(sites: Vec<Site>, metrics: &Metrics) -> Vec<Site> {
     for base in sites.iter().flat_map(|site| &site.bases) {
@@ -179,12 +188,15 @@ impl Site {
         tokens: &Arc<PathTokens>,
         manners: Manners,
     ) -> Result<Self, Error> {
-        let wrong = || Error::Config("origin must be an http or https URL".into());
+        let table = if index == 0 { "" } else { "hosts." };
+        let backups = backups.iter().map(|backup| ("origin_backups", &**backup));
         let mut bases = Vec::new();
-        for text in std::iter::once(origin).chain(backups.iter().map(String::as_str)) {
-            let url = Url::parse(text).map_err(|_| wrong())?;
+        for (setting, text) in std::iter::once(("origin", origin)).chain(backups) {
+            let form = "an origin is a URL with http:// or https://, without a query";
+            let what = format!("{table}{setting}: {form}");
+            let url = Url::parse(text).map_err(|_| Error::Config(what.clone()))?;
             if !matches!(url.scheme(), "http" | "https") || url.query().is_some() {
-                return Err(wrong());
+                return Err(Error::Config(what));
             }
             let health = Health::new(&config.upstream);
             let figures = OnceLock::new();
@@ -339,6 +351,12 @@ impl Site {
     }
 }
 
+impl fmt::Debug for Base {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name())
+    }
+}
+
 impl Base {
     /// Where this origin has `target`.
     pub(crate) fn url(&self, target: &Target) -> Url {
@@ -391,6 +409,19 @@ mod tests {
         assert_eq!(
             origin.bases[0].url(&target).as_str(),
             format!("http://o.example:9/base{uri}")
+        );
+    }
+
+    #[test]
+    fn an_origin_is_named_without_its_password() {
+        let config = Config {
+            origin: "https://me:secret@o.example/base".into(),
+            ..Config::default()
+        };
+        assert_eq!(config.origin_name(), "https://o.example");
+        assert_eq!(
+            sites(&config).unwrap()[0].bases[0].name(),
+            "https://o.example"
         );
     }
 

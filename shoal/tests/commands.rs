@@ -50,8 +50,8 @@ fn printed_configurations_parse_back_to_the_defaults() {
     );
     let peer: peer_agent::Config = toml::from_str(&stdout(&["peer", "--print-config"])).unwrap();
     assert_eq!(peer, peer_agent::Config::default());
-    let source = toml::from_str::<live_source::Config>(&stdout(&["publish", "--print-config"]));
-    assert_eq!(source.unwrap(), live_source::Config::default());
+    let source = stdout(&["publish", "--print-config"]);
+    assert_eq!(source, live_source::DEFAULT_TOML);
 }
 
 #[test]
@@ -96,6 +96,9 @@ fn mistakes_end_with_code_2_and_one_line_that_names_them() {
     let file = folder.path().join("wrong.toml");
     std::fs::write(&file, "listn = 1").unwrap();
     let file = file.to_str().unwrap();
+    let three = folder.path().join("three.toml");
+    std::fs::write(&three, "hls = true\nsegment_ms = 3000").unwrap();
+    let three = three.to_str().unwrap();
     for (args, named) in [
         (vec!["tracker", "--config", file], "listn"),
         (
@@ -106,6 +109,14 @@ fn mistakes_end_with_code_2_and_one_line_that_names_them() {
         (
             vec!["publish", "no-such-file.mp4", "--listen", "127.0.0.1:0"],
             "no-such-file.mp4",
+        ),
+        (
+            vec!["publish", "--config", three, "--listen", "127.0.0.1:0"],
+            "three.toml, line 2: configuration: segment_ms must",
+        ),
+        (
+            vec!["origin-proxy", "--origin", "127.0.0.1:8080"],
+            "origin: an origin is a URL",
         ),
         (vec!["keygen", "--public-of", "short"], "key"),
         (vec!["simulate", "--scenario", "nope"], "evening-match"),
@@ -119,6 +130,19 @@ fn mistakes_end_with_code_2_and_one_line_that_names_them() {
             "{args:?}: {said}"
         );
         assert!(output.stdout.is_empty());
+    }
+}
+
+#[test]
+fn a_flag_that_is_wrong_is_named_itself() {
+    for seconds in ["3", "0", "12", "two", "18446744073709551615"] {
+        let output = shoal(&["publish", "--segment-s", seconds]);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(
+            said.contains("'--segment-s <SECONDS>': must be 2, 4, 6, 8 or 10"),
+            "{said}"
+        );
     }
 }
 

@@ -41,7 +41,8 @@ pub(crate) async fn run(args: Args, stop: CancellationToken) -> Result<(), Failu
     let listener = bind(config.listen).await?;
     let signs = config.signing_key.is_some() || config.signing_key_file.is_some();
     let listen = listener.local_addr().unwrap_or(config.listen);
-    tracing::info!(%listen, origin = config.origin, signs, "origin-proxy");
+    let origin = config.origin_name();
+    tracing::info!(%listen, origin, signs, "origin-proxy");
     if let Some(listen) = config.tls.listen {
         tracing::info!(%listen, http3 = config.tls.http3, "origin-proxy with TLS");
     }
