@@ -33,7 +33,7 @@ use rustls_platform_verifier::{BuilderVerifierExt, Verifier};
 use tower_service::Service;
 use url::Url;
 
-use crate::{Config, Error, error::Failure, redirects::Hops};
+use crate::{Config, Error, error::Failure, health::Aspect, redirects::Hops, target::Base};
 
 /// Silent connections that are kept for each origin.
 const POOL_IDLE_MAX: usize = 256;
@@ -47,6 +47,8 @@ const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
 /// The most that is read at once in HTTP/1.1, in bytes, and the longest head of an answer. hyper reads twice before anything
 /// goes on: with 64 KB the first byte of what is not cached took half as long again, with its own 400 KB twice.
 const READ_LEN_MAX: usize = 16 * 1024;
+/// hyper allows no more than 100 lines besides.
+const HEAD_TOO_LONG: &str = "the head of its answer is too long (16 KB and 100 lines at most)";
 const REASON_LEN_MAX: usize = 120;
 
 /// The client side of the proxy. Cheap to clone.
@@ -66,6 +68,8 @@ pub(crate) struct Response {
     url: Url,
     /// What has led to it.
     pub(crate) hops: Hops,
+    /// The origin that the end of its body says something of, and of what.
+    pub(crate) base: Option<(Arc<Base>, Aspect)>,
 }
 
 /// Why there is no answer.
@@ -152,6 +156,7 @@ impl Client {
             body,
             url: url.clone(),
             hops: Hops::default(),
+            base: None,
         })
     }
 }
@@ -273,6 +278,10 @@ fn blame(error: &(dyn StdError + 'static)) -> Failure {
     let mut reason = error;
     while let Some(source) = reason.source() {
         reason = source;
+    }
+    let hyper = reason.downcast_ref::<hyper::Error>();
+    if hyper.is_some_and(hyper::Error::is_parse_too_large) {
+        return Failure::Origin(HEAD_TOO_LONG.into());
     }
     let io = reason.downcast_ref::<io::Error>();
     if io.is_some_and(|io| io.kind() == io::ErrorKind::TimedOut) {

@@ -402,7 +402,7 @@ fn pass_on(
     let scope = proxy.scope_of(target).clone();
     let state = (proxy.clone(), response, place, scope);
     let body = stream::try_unfold(state, |(proxy, mut response, place, scope)| async move {
-        let chunk = proxy.upstream.next(&mut response).await?;
+        let chunk = proxy.upstream.next_for_one(&mut response).await?;
         let len = chunk.as_ref().map_or(0, Bytes::len) as u64;
         proxy.metrics.origin_bytes.increment(len);
         scope.origin_bytes.increment(len);

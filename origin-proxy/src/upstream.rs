@@ -13,6 +13,7 @@ use crate::{
     Config, Error,
     client::{Client, Response, Trouble},
     error::Failure,
+    health::Aspect,
     metrics::Metrics,
     object::end_to_end,
     proxy::Proxy,
@@ -21,6 +22,9 @@ use crate::{
     trace::continue_trace,
     vary::UNSEEN,
 };
+
+/// How long a body is read to find out whether an origin is up.
+const READ_OUT_MAX: Duration = Duration::from_secs(30);
 
 /// Who asks origins.
 pub(crate) struct Upstream {
@@ -71,6 +75,7 @@ impl Upstream {
         let bases = plan_order(&site.bases, |base| base.health.is_up());
         self.try_others(&bases, &ask, metrics);
         let is_idempotent = ask.method.is_idempotent();
+        let head = Aspect::head_of(&ask.target.path);
         let mut last = Failure::Internal("a host without origins");
         for (index, base) in bases.iter().enumerate() {
             let is_last = index + 1 == bases.len();
@@ -79,18 +84,19 @@ impl Upstream {
             }
             match self.ask_one(base, &ask, metrics).await {
                 Ok(response) if response.status().is_server_error() => {
-                    note_failure(base, response.status().as_str());
+                    note_failure(base, head, response.status().as_str());
                     if is_last || !is_idempotent {
                         return Ok(response);
                     }
                 }
-                Ok(response) => {
-                    base.health.on_success();
+                Ok(mut response) => {
+                    base.health.on_success(head);
+                    response.base = Some((Arc::clone(base), head.body()));
                     return Ok(response);
                 }
                 Err(trouble) => {
                     metrics.origin_failures.increment(1);
-                    note_failure(base, &trouble.failure.to_string());
+                    note_failure(base, head, &trouble.failure.to_string());
                     if !is_idempotent && !trouble.is_unsent {
                         return Err(trouble.failure);
                     }
@@ -109,27 +115,36 @@ impl Upstream {
         if !is_first_up || ask.method != Method::GET || ask.is_blocking {
             return;
         }
-        for base in bases.iter().filter(|base| base.health.is_try_due()) {
+        let head = Aspect::head_of(&ask.target.path);
+        for base in bases.iter().filter(|base| base.health.is_try_due(head)) {
             metrics.origin_requests.increment(1);
             base.count(|figures| figures.requests.increment(1));
             let (client, patience) = (self.client.clone(), self.first_byte);
+            let stall = self.stall;
             let (base, failures) = (Arc::clone(base), metrics.origin_failures.clone());
             let (url, mut headers) = (base.url(ask.target), ask.headers.clone());
             headers.extend(self.added.clone());
+            // That nothing has changed says nothing of bodies.
+            headers.remove(header::IF_NONE_MATCH);
+            headers.remove(header::IF_MODIFIED_SINCE);
             tokio::spawn(async move {
                 let answer = client.send(Method::GET, &url, headers, Bytes::new());
                 let answer = tokio::time::timeout(patience, answer).await;
                 match answer.unwrap_or(Err(Trouble::LATE)) {
                     Ok(response) if response.status().is_server_error() => {
-                        note_failure(&base, response.status().as_str());
+                        note_failure(&base, head, response.status().as_str());
                     }
-                    Ok(_) => {
-                        tracing::info!(origin = base.name(), "origin is up again");
-                        base.health.on_success();
+                    Ok(mut response) => {
+                        base.health.on_success(head);
+                        response.base = Some((Arc::clone(&base), head.body()));
+                        read_out(response, stall).await;
+                        if base.health.is_up() {
+                            tracing::info!(origin = base.name(), "origin is up again");
+                        }
                     }
                     Err(trouble) => {
                         failures.increment(1);
-                        note_failure(&base, &trouble.failure.to_string());
+                        note_failure(&base, head, &trouble.failure.to_string());
                     }
                 }
             });
@@ -250,10 +265,18 @@ impl Upstream {
         }
     }
 
-    /// The next bytes of an answer; `None` at its end.
+    /// The next bytes of an answer; `None` at its end. How it ends says how the origin does.
     pub(crate) async fn next(&self, response: &mut Response) -> Result<Option<Bytes>, Failure> {
-        let chunk = tokio::time::timeout(self.stall, response.chunk()).await;
-        chunk.unwrap_or(Err(Failure::OriginTimeout))
+        next(response, self.stall).await
+    }
+
+    /// The same of an answer that a viewer may take slowly: then the origin may be the one who gives up.
+    pub(crate) async fn next_for_one(
+        &self,
+        response: &mut Response,
+    ) -> Result<Option<Bytes>, Failure> {
+        response.base = None;
+        next(response, self.stall).await
     }
 
     /// A whole body of at most `len_max` bytes.
@@ -315,11 +338,30 @@ pub(crate) fn is_beyond_reading(response: &Response) -> bool {
     len.is_some_and(|len| len > PLAYLIST_LEN_MAX as u64)
 }
 
-fn note_failure(base: &Base, reason: &str) {
+fn note_failure(base: &Base, aspect: Aspect, reason: &str) {
     base.count(|figures| figures.failures.increment(1));
-    if base.health.on_failure() {
-        tracing::warn!(origin = base.name(), reason, "origin counts as down");
+    if base.health.on_failure(aspect) {
+        tracing::warn!(origin = base.name(), failed_at = ?aspect, reason, "origin counts as down");
     }
+}
+
+/// The next bytes of `response`, which come within `stall`.
+async fn next(response: &mut Response, stall: Duration) -> Result<Option<Bytes>, Failure> {
+    let chunk = tokio::time::timeout(stall, response.chunk()).await;
+    let chunk = chunk.unwrap_or(Err(Failure::OriginTimeout));
+    match (&chunk, &response.base) {
+        (Ok(None), Some((base, body))) => base.health.on_success(*body),
+        (Err(failure), Some((base, body))) => note_failure(base, *body, &failure.to_string()),
+        _ => {}
+    }
+    chunk
+}
+
+/// Takes in what nobody wants, to know whether bodies come to an end.
+async fn read_out(mut response: Response, stall: Duration) {
+    let all = async { while let Ok(Some(_)) = next(&mut response, stall).await {} };
+    // One that takes longer says nothing.
+    let _ = tokio::time::timeout(READ_OUT_MAX, all).await;
 }
 
 /// The end of an answer without length, chunks or frames is no different from a broken connection:

@@ -89,7 +89,7 @@ pub struct UpstreamConfig {
     pub root_file: Option<PathBuf>,
     /// How often a request is sent again whose connection failed before any answer.
     pub retries_max: usize,
-    /// Failures in a row after which an origin counts as down.
+    /// Failures after which an origin counts as down, with nothing of their kind between them that went well.
     pub failures_max: u32,
     /// How often an origin that is down is tried again, in milliseconds.
     pub down_ms: u64,

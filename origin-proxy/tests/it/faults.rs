@@ -201,18 +201,25 @@ async fn another_origin_steps_in_and_the_first_one_comes_back() {
     backup.put("/vod/a", &[("cache-control", "no-cache")], "backup");
     let backup_url = format!("http://{}", backup.clone().serve().await);
     let origin = Origin::default();
-    let proxy = Proxy::start_with(origin.clone(), |config| {
-        config.origin_backups = vec![backup_url];
-        config.upstream.failures_max = 2;
-        config.upstream.down_ms = 300;
-    })
-    .await;
     origin.on("/vod/a", |_| async { respond::<&str>(503, &[], "down") });
+    let start = |down_ms| {
+        let backup_url = backup_url.clone();
+        Proxy::start_with(origin.clone(), move |config| {
+            config.origin_backups = vec![backup_url];
+            config.upstream.failures_max = 2;
+            config.upstream.down_ms = down_ms;
+        })
+    };
+    let patient = start(86_400_000).await;
     for _ in 0..4 {
-        assert_eq!(proxy.text("/vod/a").await, "backup");
+        assert_eq!(patient.text("/vod/a").await, "backup");
     }
     assert_eq!(origin.count("/vod/a"), 2, "not asked while it is down");
-    assert_eq!(proxy.get("/readyz").await.status(), 200);
+    assert_eq!(patient.get("/readyz").await.status(), 200);
+    let proxy = start(300).await;
+    for _ in 0..2 {
+        assert_eq!(proxy.text("/vod/a").await, "backup");
+    }
     origin.put("/vod/a", &[("cache-control", "no-cache")], "first");
     let back = async {
         while proxy.text("/vod/a").await != "first" {

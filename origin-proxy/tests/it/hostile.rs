@@ -132,6 +132,37 @@ async fn an_origin_that_is_away_or_silent_is_named() {
 }
 
 #[tokio::test]
+async fn an_origin_whose_heads_are_too_long_is_told_so_and_another_steps_in() {
+    let origin = Origin::default();
+    let value = |len: usize| "x".repeat(len);
+    origin.put("/vod/fine", &[("x-long", &value(15_000))], "fine");
+    origin.put("/vod/long", &[("x-long", &value(17_000))], "long");
+    let lines: Vec<(String, String)> = (0..101).map(|n| (format!("x-{n}"), "1".into())).collect();
+    origin.on("/vod/lines", move |_| {
+        let answer = crate::support::respond(200, &lines, "lines");
+        async move { answer }
+    });
+    let proxy = Proxy::start_with(origin, |_| {}).await;
+    assert_eq!(proxy.text("/vod/fine").await, "fine");
+    for path in ["/vod/long", "/vod/lines"] {
+        let answer = proxy.get(path).await;
+        assert_eq!(answer.status(), 502);
+        let text = answer.text().await.unwrap();
+        let expected =
+            "origin failed: the head of its answer is too long (16 KB and 100 lines at most)\n";
+        assert_eq!(text, expected);
+    }
+    let backup = Origin::default();
+    backup.put("/vod/long", &[], "backup");
+    let backup_url = format!("http://{}", backup.serve().await);
+    let url = format!("http://{}", proxy.origin.clone().serve().await);
+    let proxy = Proxy::before(Origin::default(), &url, |config| {
+        config.origin_backups = vec![backup_url];
+    });
+    assert_eq!(proxy.await.text("/vod/long").await, "backup");
+}
+
+#[tokio::test]
 async fn an_answer_without_a_certain_end_is_not_kept() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());

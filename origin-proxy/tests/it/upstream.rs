@@ -13,7 +13,7 @@ use std::{
 use bytes::Bytes;
 use futures_util::future::join_all;
 use http_body_util::Full;
-use hyper::{Response, service::service_fn};
+use hyper::{Response, header::HeaderValue, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo},
     server::conn::auto,
@@ -21,6 +21,9 @@ use hyper_util::{
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use crate::support::{Origin, Proxy};
+
+/// What has a head that is too long.
+const LONG: &str = "/vod/long";
 
 /// An origin of both versions that has everything, and how many connections it has had.
 async fn counting() -> (SocketAddr, Arc<AtomicUsize>) {
@@ -36,8 +39,14 @@ async fn counting() -> (SocketAddr, Arc<AtomicUsize>) {
             tokio::spawn(async move {
                 let answer = service_fn(async |request: hyper::Request<_>| {
                     let _: &hyper::body::Incoming = request.body();
-                    let body = format!("{:?} {}", request.version(), request.uri().path());
-                    Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(body))))
+                    let path = request.uri().path();
+                    let body = format!("{:?} {path}", request.version());
+                    let mut answer = Response::new(Full::new(Bytes::from(body)));
+                    if path == LONG {
+                        let value = HeaderValue::try_from("x".repeat(17_000)).unwrap();
+                        answer.headers_mut().insert("x-long", value);
+                    }
+                    Ok::<_, Infallible>(answer)
                 });
                 let builder = auto::Builder::new(TokioExecutor::new());
                 let _ = builder.serve_connection(TokioIo::new(socket), answer).await;
@@ -71,6 +80,24 @@ async fn connections_are_kept_and_http2_needs_one() {
             assert_eq!(count.load(Ordering::Relaxed), 1, "all at once, by one");
         }
     }
+}
+
+#[tokio::test]
+async fn a_head_that_is_too_long_ends_no_connection_of_http2() {
+    let (address, count) = counting().await;
+    let proxy = Proxy::before(Origin::default(), &format!("http://{address}"), |config| {
+        config.upstream.http2_prior_knowledge = true;
+    })
+    .await;
+    for number in 0..3 {
+        let long = proxy.get(LONG).await;
+        assert_eq!(long.status(), 502);
+        let text = long.text().await.unwrap();
+        assert!(text.starts_with("origin failed: "), "{text}");
+        let path = format!("/vod/{number}");
+        assert_eq!(proxy.text(&path).await, format!("HTTP/2.0 {path}"));
+    }
+    assert_eq!(count.load(Ordering::Relaxed), 1);
 }
 
 #[tokio::test]
