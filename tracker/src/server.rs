@@ -89,7 +89,7 @@ pub(crate) struct Context {
     pub(crate) open: bool,
     pub(crate) bearers: Arc<Bearers>,
     /// What operators were told a moment ago.
-    pub(crate) answers: tokio::sync::Mutex<api::Answers>,
+    pub(crate) answers: api::Answers,
     /// What other nodes are to know of the webhooks that were sent.
     told: Mutex<webhooks::Told>,
     pub(crate) entrance: Entrance,
@@ -195,7 +195,7 @@ async fn serve(
         addresses: Addresses::new(config.limits.clone()),
         connections: Arc::new(Semaphore::new(config.limits.connections_max as usize)),
         bearers: Bearers::new(&config.limits),
-        answers: tokio::sync::Mutex::default(),
+        answers: api::Answers::default(),
         told: Mutex::default(),
         entrance,
         node: Node::new(&config, cluster.as_ref(), id),

@@ -36,7 +36,7 @@ pub use io::{Action, ConnId, Input, Joined, Outbox, Timer, Wakeup};
 pub use place::{Location, Network, P2pMode, Place};
 pub use policy::Policy;
 pub use spent::Spent;
-pub use view::{PairView, StreamView, ViewerView};
+pub use view::{PairView, Seat, StreamView, ViewerView};
 pub use viewer::Totals;
 
 use alloc::{

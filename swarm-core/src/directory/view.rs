@@ -1,6 +1,7 @@
 //! What the directory shows to dashboards, metrics and tests.
 
 use alloc::collections::BTreeSet;
+use core::ops::Bound;
 
 use super::{
     Directory,
@@ -36,7 +37,13 @@ pub struct StreamView {
 pub struct ViewerView<'a> {
     directory: &'a Directory,
     viewer: &'a Viewer,
+    seat: Seat,
 }
+
+/// A viewer's place in the order in which [`Directory::viewers`] has them: whoever looks at a few at a time
+/// goes on from there. Given out again when its viewer has gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seat(Key);
 
 /// One pair of viewers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,9 +92,38 @@ impl Directory {
 
     /// The viewers of a stream.
     pub fn viewers(&self, stream: StreamId) -> impl Iterator<Item = ViewerView<'_>> + '_ {
-        let keys = self.streams.get(&stream).into_iter();
-        keys.flat_map(|entry| entry.viewers.iter())
+        self.viewers_after(stream, None, 1)
+    }
+
+    /// Every `step`th viewer of a stream after this seat, or from the first one on. Who sat in the seat may
+    /// have gone meanwhile.
+    pub fn viewers_after(
+        &self,
+        stream: StreamId,
+        seat: Option<Seat>,
+        step: usize,
+    ) -> impl Iterator<Item = ViewerView<'_>> + '_ {
+        let from = seat.map_or(Bound::Unbounded, |seat| Bound::Excluded(seat.0));
+        let skipped = if seat.is_some() { step - 1 } else { 0 };
+        let entry = self.streams.get(&stream).into_iter();
+        entry
+            .flat_map(move |entry| entry.viewers.range((from, Bound::Unbounded)))
+            .skip(skipped)
+            .step_by(step)
             .filter_map(|key| self.view(*key))
+    }
+
+    /// The viewers of a group of a stream; none if that has no such group.
+    pub fn group_viewers(
+        &self,
+        stream: StreamId,
+        group: u32,
+    ) -> impl Iterator<Item = ViewerView<'_>> + '_ {
+        let group = self.groups.get(Key(group));
+        let group = group.filter(|group| group.swarm.0 == stream).into_iter();
+        group
+            .flat_map(|group| &group.members)
+            .filter_map(|member| self.view(member.key))
     }
 
     /// A viewer by its name.
@@ -99,6 +135,7 @@ impl Directory {
         Some(ViewerView {
             directory: self,
             viewer: self.viewers.get(key)?,
+            seat: Seat(key),
         })
     }
 }
@@ -107,6 +144,11 @@ impl<'a> ViewerView<'a> {
     /// Its name.
     pub const fn peer(&self) -> PeerId {
         self.viewer.peer
+    }
+
+    /// Where to go on after it.
+    pub const fn seat(&self) -> Seat {
+        self.seat
     }
 
     /// Whether its connection is there; else it may come back.
@@ -161,14 +203,18 @@ impl<'a> ViewerView<'a> {
 
     /// The group of each viewer that it has a link with.
     pub fn linked_groups(&self) -> impl Iterator<Item = u32> + use<'a> {
-        let Self { directory, viewer } = *self;
+        let Self {
+            directory, viewer, ..
+        } = *self;
         let up = viewer.meetings.iter().filter(|m| m.up);
         up.filter_map(|m| Some(directory.viewers.get(m.with)?.group?.0))
     }
 
     /// Those it is introduced to.
     pub fn pairs(&self) -> impl Iterator<Item = PairView> + use<'a> {
-        let Self { directory, viewer } = *self;
+        let Self {
+            directory, viewer, ..
+        } = *self;
         viewer.meetings.iter().filter_map(move |m| {
             let other = directory.viewers.get(m.with)?;
             Some(PairView {

@@ -4,9 +4,12 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use swarm_core::{directory::ViewerView, id::StreamId};
+use swarm_core::{
+    directory::{Seat, ViewerView},
+    id::StreamId,
+};
 
-use super::{Rates, country_name, offload};
+use super::{Rates, country_name, offload, question::Reply, survey::Survey};
 use crate::shard::Sight;
 
 /// Groups in one answer.
@@ -60,52 +63,104 @@ struct Gathered {
     places: BTreeMap<([u8; 2], u32), u32>,
 }
 
-impl Groups {
-    pub(super) fn read(sight: &Sight<'_>, stream: StreamId, node: &str) -> Option<Self> {
-        let view = sight.directory.stream(stream)?;
-        let mut groups: BTreeMap<u32, Gathered> = BTreeMap::new();
-        let mut bridges: BTreeMap<(u32, u32), u32> = BTreeMap::new();
-        let mut truncated = view.viewers > VIEWERS_MAX;
-        for viewer in sight.directory.viewers(stream).take(VIEWERS_MAX) {
-            let Some(mine) = viewer.group() else {
-                continue;
-            };
-            if groups.len() >= GROUPS_MAX && !groups.contains_key(&mine) {
-                truncated = true;
-                continue;
-            }
-            let gathered = groups.entry(mine).or_default();
-            gathered.add(&viewer);
-            for theirs in viewer.linked_groups() {
-                if theirs == mine {
-                    gathered.group.links_up += 1;
-                } else if mine < theirs {
-                    *bridges.entry((mine, theirs)).or_default() += 1;
-                }
-            }
-        }
-        // Those of groups that are not listed lead nowhere.
-        let bridges = bridges
-            .into_iter()
-            .filter(|((a, b), _)| groups.contains_key(a) && groups.contains_key(b))
-            .map(|((a, b), links)| Bridge {
-                node: node.to_owned(),
-                a,
-                b,
-                links,
-            })
-            .collect();
-        let finish = |(number, gathered): (u32, Gathered)| gathered.finish(node, number, sight);
-        let mut answer = Self {
-            stream: stream.to_string(),
-            groups: groups.into_iter().map(finish).collect(),
-            bridges,
-            truncated,
-        };
-        answer.shorten();
-        Some(answer)
+/// A stream whose groups are being gathered.
+pub(super) struct GroupsSurvey {
+    stream: StreamId,
+    node: String,
+    seat: Option<Seat>,
+    /// Viewers that were looked at.
+    viewers: usize,
+    groups: BTreeMap<u32, Gathered>,
+    /// Links that are up between two groups, the lower number first.
+    bridges: BTreeMap<(u32, u32), u32>,
+    truncated: bool,
+}
+
+impl GroupsSurvey {
+    /// `None` if the stream has no viewers.
+    pub(super) fn begin(sight: &Sight<'_>, stream: StreamId, node: &str) -> Option<Self> {
+        sight.directory.stream(stream)?;
+        Some(Self {
+            stream,
+            node: node.to_owned(),
+            seat: None,
+            viewers: 0,
+            groups: BTreeMap::new(),
+            bridges: BTreeMap::new(),
+            truncated: false,
+        })
     }
 
+    fn add(&mut self, viewer: &ViewerView<'_>) {
+        let Some(mine) = viewer.group() else {
+            return;
+        };
+        if self.groups.len() >= GROUPS_MAX && !self.groups.contains_key(&mine) {
+            self.truncated = true;
+            return;
+        }
+        let gathered = self.groups.entry(mine).or_default();
+        gathered.add(viewer);
+        for theirs in viewer.linked_groups() {
+            if theirs == mine {
+                gathered.group.links_up += 1;
+            } else if mine < theirs {
+                *self.bridges.entry((mine, theirs)).or_default() += 1;
+            }
+        }
+    }
+}
+
+impl Survey for GroupsSurvey {
+    fn go_on(&mut self, sight: &Sight<'_>, most: usize) -> bool {
+        if self.viewers >= VIEWERS_MAX {
+            self.truncated = true;
+            return false;
+        }
+        let before = self.viewers;
+        let viewers = sight.directory.viewers_after(self.stream, self.seat, 1);
+        for viewer in viewers.take(most) {
+            self.add(&viewer);
+            self.seat = Some(viewer.seat());
+            self.viewers += 1;
+        }
+        self.viewers == before + most
+    }
+
+    fn finish(self: Box<Self>, sight: &Sight<'_>) -> Reply {
+        let Self {
+            groups,
+            bridges,
+            mut truncated,
+            ..
+        } = *self;
+        // Those of groups that are not listed lead nowhere.
+        let listed = |(a, b): &(u32, u32)| groups.contains_key(a) && groups.contains_key(b);
+        let mut bridges: Vec<_> = bridges.into_iter().filter(|(of, _)| listed(of)).collect();
+        // The heaviest stay, before they get names.
+        if bridges.len() > BRIDGES_MAX {
+            truncated = true;
+            bridges.sort_by_key(|(_, links)| Reverse(*links));
+            bridges.truncate(BRIDGES_MAX);
+        }
+        let bridge = |((a, b), links)| Bridge {
+            node: self.node.clone(),
+            a,
+            b,
+            links,
+        };
+        let finish =
+            |(number, gathered): (u32, Gathered)| gathered.finish(&self.node, number, sight);
+        Reply::Groups(Some(Groups {
+            stream: self.stream.to_string(),
+            groups: groups.into_iter().map(finish).collect(),
+            bridges: bridges.into_iter().map(bridge).collect(),
+            truncated,
+        }))
+    }
+}
+
+impl Groups {
     pub(super) fn merge(&mut self, other: Self) {
         self.groups.extend(other.groups);
         self.bridges.extend(other.bridges);

@@ -2,12 +2,14 @@
 
 use serde::{Deserialize, Serialize};
 use swarm_core::{
-    directory::ViewerView,
+    directory::{Seat, ViewerView},
     id::{PeerId, StreamId},
     wire::tracker::ViewerFlags,
 };
 
-use super::{Rates, country_name, distance_name, nat_name, summary::Stream};
+use super::{
+    Rates, country_name, distance_name, nat_name, question::Reply, summary::Stream, survey::Survey,
+};
 use crate::shard::Sight;
 
 /// Viewers in one answer.
@@ -84,36 +86,70 @@ struct Neighbour {
     long: bool,
 }
 
-impl Mesh {
+/// A mesh that is being looked at.
+pub(super) struct MeshSurvey {
+    stream: StreamId,
+    /// Of this group alone, which is small: it is looked at at once.
+    group: Option<u32>,
+    seat: Option<Seat>,
+    mesh: Box<Mesh>,
+}
+
+impl MeshSurvey {
     /// The mesh of a stream, or of one of its groups; `None` if it has no viewers.
-    pub(super) fn read(sight: &Sight<'_>, stream: StreamId, group: Option<u32>) -> Option<Self> {
+    pub(super) fn begin(sight: &Sight<'_>, stream: StreamId, group: Option<u32>) -> Option<Self> {
         let view = sight.directory.stream(stream)?;
-        let wanted = |viewer: &ViewerView<'_>| group.is_none() || viewer.group() == group;
-        let all = sight.directory.viewers(stream).filter(wanted);
-        let mut all: Vec<ViewerView<'_>> = all.take(VIEWERS_MAX + 1).collect();
-        let truncated = all.len() > VIEWERS_MAX;
-        all.truncate(VIEWERS_MAX);
-        let mut links_up = Vec::new();
-        for viewer in &all {
-            let me = viewer.peer();
-            let mine = viewer.pairs().filter(|pair| pair.up && me < pair.peer);
-            links_up.extend(mine.map(|pair| Link {
-                a: me.to_string(),
-                b: pair.peer.to_string(),
-                distance: distance_name(pair.distance).into(),
-                rtt_ms: pair.rtt_ms,
-                long: pair.long,
-            }));
-        }
-        let truncated = truncated || links_up.len() > LINKS_MAX;
-        links_up.truncate(LINKS_MAX);
-        Some(Self {
+        let mesh = Mesh {
             stream: stream.to_string(),
             totals: Stream::new(stream, view.viewers, &view.totals),
-            viewers: all.iter().map(|v| Viewer::new(v, sight)).collect(),
-            links_up,
-            truncated,
+            viewers: Vec::new(),
+            links_up: Vec::new(),
+            truncated: false,
+        };
+        Some(Self {
+            stream,
+            group,
+            seat: None,
+            mesh: Box::new(mesh),
         })
+    }
+}
+
+impl Survey for MeshSurvey {
+    fn go_on(&mut self, sight: &Sight<'_>, most: usize) -> bool {
+        if let Some(group) = self.group {
+            let members = sight.directory.group_viewers(self.stream, group);
+            members.for_each(|viewer| self.mesh.add(&viewer, sight));
+            return false;
+        }
+        let before = self.mesh.viewers.len();
+        let viewers = sight.directory.viewers_after(self.stream, self.seat, 1);
+        for viewer in viewers.take(most) {
+            self.mesh.add(&viewer, sight);
+            self.seat = Some(viewer.seat());
+        }
+        let len = self.mesh.viewers.len();
+        len == before + most && len <= VIEWERS_MAX
+    }
+
+    fn finish(mut self: Box<Self>, _: &Sight<'_>) -> Reply {
+        self.mesh.shorten();
+        Reply::Mesh(Some(self.mesh))
+    }
+}
+
+impl Mesh {
+    fn add(&mut self, viewer: &ViewerView<'_>, sight: &Sight<'_>) {
+        let me = viewer.peer();
+        let mine = viewer.pairs().filter(|pair| pair.up && me < pair.peer);
+        self.links_up.extend(mine.map(|pair| Link {
+            a: me.to_string(),
+            b: pair.peer.to_string(),
+            distance: distance_name(pair.distance).into(),
+            rtt_ms: pair.rtt_ms,
+            long: pair.long,
+        }));
+        self.viewers.push(Viewer::new(viewer, sight));
     }
 
     pub(super) fn merge(&mut self, other: Self) {
@@ -121,6 +157,11 @@ impl Mesh {
         self.viewers.extend(other.viewers);
         self.links_up.extend(other.links_up);
         self.truncated |= other.truncated;
+        self.shorten();
+    }
+
+    /// Keeps to the limits.
+    fn shorten(&mut self) {
         self.truncated |= self.viewers.len() > VIEWERS_MAX || self.links_up.len() > LINKS_MAX;
         self.links_up.truncate(LINKS_MAX);
         self.viewers.truncate(VIEWERS_MAX);

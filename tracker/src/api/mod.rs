@@ -3,6 +3,7 @@
 //! - `http` checks who asks, and turns paths into questions.
 //! - `question` is answered by the shard of each node; `merge` makes one answer of all nodes'.
 //! - `stream`, `groups` and `mesh` look at one stream: from afar, and closer.
+//! - `survey` lets joins through while it looks at a large stream.
 //! - `tally` counts what viewers have in common, for `stream`.
 //! - `swarms` are those of WebTorrent viewers.
 //!
@@ -14,6 +15,7 @@ mod mesh;
 mod question;
 mod stream;
 mod summary;
+mod survey;
 mod swarms;
 mod tally;
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -11,10 +11,11 @@ use swarm_core::id::{PeerId, StreamId};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    groups::Groups,
-    mesh::{Mesh, Neighbourhood},
-    stream::Detail,
+    groups::{Groups, GroupsSurvey},
+    mesh::{Mesh, MeshSurvey, Neighbourhood},
+    stream::{Detail, DetailSurvey},
     summary::{CENSUS_MAX, Node, STREAMS_MAX, Stream, Streams},
+    survey::{self, Progress},
     swarms::SwarmList,
 };
 use crate::{
@@ -30,7 +31,7 @@ use crate::{
 /// The shard looks at its directory for one part in so many of its time, at each question.
 const LOOKING_SHARE: u32 = 50;
 /// Longest time that an answer holds, and what is not worth to be kept.
-const HELD_MAX: Duration = Duration::from_secs(2);
+const HELD_MAX: Duration = Duration::from_secs(1);
 const HELD_MIN: Duration = Duration::from_millis(50);
 /// Answers that are kept at the same time.
 const ANSWERS_MAX: usize = 64;
@@ -194,65 +195,89 @@ async fn send_away(context: &Arc<Context>, question: &Question) -> Option<Reply>
 
 /// What the shard sees, or has seen a moment ago.
 async fn look_again(context: &Arc<Context>, question: &Question) -> Option<Reply> {
-    let mut answers = context.answers.lock().await;
-    let now = Instant::now();
-    if let Some(reply) = answers.get(question, now) {
+    let answers = &context.answers;
+    if let Some(reply) = answers.get(question, Instant::now()) {
         return Some(reply);
     }
-    let (asked, node) = (question.clone(), context.node.id.clone());
-    let seen = look(context, move |sight| {
-        let began = Instant::now();
-        (see(sight, &asked, &node), began.elapsed())
-    });
-    let (reply, took) = seen.await?;
+    let turn = match question.is_large() {
+        true => Some(answers.turn.lock().await),
+        false => None,
+    };
+    // Whoever had the turn before may have asked the same.
+    if turn.is_some()
+        && let Some(reply) = answers.get(question, Instant::now())
+    {
+        return Some(reply);
+    }
+    let (reply, took) = survey::answer(context, question).await?;
     answers.keep(question, &reply, took, Instant::now());
     Some(reply)
 }
 
-/// Answers that are given again for a moment. Viewers wait while the shard looks closely at a large
-/// stream, and each page that shows it asks every two seconds: so an answer holds for as long as makes
-/// looking a small part of the shard's time, and one question at a time is asked.
+/// Answers that are given again for a moment. Looking closely at a large stream takes long, and each page
+/// that shows it asks every two seconds: so an answer holds for as long as makes looking a small part of the
+/// shard's time, and one question of the kind at a time is asked.
 #[derive(Debug, Default)]
-pub(crate) struct Answers(HashMap<Question, (Instant, Reply)>);
+pub(crate) struct Answers {
+    kept: Mutex<HashMap<Question, (Instant, Reply)>>,
+    /// Had while a large question is asked.
+    turn: tokio::sync::Mutex<()>,
+}
 
 impl Answers {
     fn get(&self, question: &Question, now: Instant) -> Option<Reply> {
-        let (until, reply) = self.0.get(question)?;
+        let kept = self.lock();
+        let (until, reply) = kept.get(question)?;
         (*until > now).then(|| reply.clone())
     }
 
     /// `took` is how long the shard was busy with it.
-    fn keep(&mut self, question: &Question, reply: &Reply, took: Duration, now: Instant) {
+    fn keep(&self, question: &Question, reply: &Reply, took: Duration, now: Instant) {
         let holds = (took * LOOKING_SHARE).min(HELD_MAX);
         if holds < HELD_MIN {
             return;
         }
-        self.0.retain(|_, (until, _)| *until > now);
-        if self.0.len() < ANSWERS_MAX {
-            self.0
-                .insert(question.clone(), (now + holds, reply.clone()));
+        let mut kept = self.lock();
+        kept.retain(|_, (until, _)| *until > now);
+        if kept.len() < ANSWERS_MAX {
+            kept.insert(question.clone(), (now + holds, reply.clone()));
         }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Question, (Instant, Reply)>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// What the shard can answer by looking.
-fn see(sight: &Sight<'_>, question: &Question, node: &str) -> Reply {
+impl Question {
+    /// Whether all viewers of a stream are looked at for it.
+    const fn is_large(&self) -> bool {
+        matches!(
+            self,
+            Self::Stream(_) | Self::Groups(_) | Self::Mesh { group: None, .. }
+        )
+    }
+}
+
+/// What the shard can answer by looking: at once, or what is to be gone on with.
+pub(super) fn see(sight: &Sight<'_>, question: &Question, node: &str) -> Progress {
     let stream = |hex: &str| StreamId::from_hex(hex);
-    match question {
+    let reply = match question {
         Question::Streams => Reply::Streams(Streams::read(sight.directory, STREAMS_MAX)),
         Question::Census => Reply::Streams(Streams::read(sight.directory, CENSUS_MAX)),
         Question::Stream(hex) => {
-            let detail = stream(hex).and_then(|id| Detail::read(sight, id));
-            Reply::Stream(detail.map(Box::new))
+            let survey = stream(hex).and_then(|id| DetailSurvey::begin(sight, id));
+            return survey.map_or(Progress::Done(Reply::Stream(None)), Progress::begun);
         }
         Question::Groups(hex) => {
-            Reply::Groups(stream(hex).and_then(|id| Groups::read(sight, id, node)))
+            let survey = stream(hex).and_then(|id| GroupsSurvey::begin(sight, id, node));
+            return survey.map_or(Progress::Done(Reply::Groups(None)), Progress::begun);
         }
         Question::Mesh {
             stream: hex, group, ..
         } => {
-            let mesh = stream(hex).and_then(|id| Mesh::read(sight, id, *group));
-            Reply::Mesh(mesh.map(Box::new))
+            let survey = stream(hex).and_then(|id| MeshSurvey::begin(sight, id, *group));
+            return survey.map_or(Progress::Done(Reply::Mesh(None)), Progress::begun);
         }
         Question::Viewer(peer) => {
             let found = peer_of(peer).and_then(|peer| Neighbourhood::read(sight, peer));
@@ -270,7 +295,8 @@ fn see(sight: &Sight<'_>, question: &Question, node: &str) -> Reply {
         | Question::KickFrom { .. }
         | Question::BarFrom { .. }
         | Question::LiftFrom { .. } => Reply::Done(false),
-    }
+    };
+    Progress::Done(reply)
 }
 
 impl Reply {
@@ -431,7 +457,7 @@ mod tests {
     #[test]
     fn what_took_long_to_find_out_is_said_again_for_a_while_and_nothing_else() {
         let now = Instant::now();
-        let mut answers = Answers::default();
+        let answers = Answers::default();
         let large = Question::Groups("large".into());
         let ms = Duration::from_millis;
         answers.keep(&Question::Streams, &Reply::Done(true), ms(0), now);
@@ -445,6 +471,6 @@ mod tests {
             let question = Question::Stream(number.to_string());
             answers.keep(&question, &Reply::Done(true), ms(10), now);
         }
-        assert_eq!(answers.0.len(), ANSWERS_MAX);
+        assert_eq!(answers.lock().len(), ANSWERS_MAX);
     }
 }

@@ -3,9 +3,13 @@
 use std::cmp::Reverse;
 
 use serde::{Deserialize, Serialize};
-use swarm_core::{directory::ViewerView, id::StreamId, wire::tracker::ViewerFlags};
+use swarm_core::{
+    directory::{Seat, ViewerView},
+    id::StreamId,
+    wire::tracker::ViewerFlags,
+};
 
-use super::{Counts, Rates, Share, summary::Stream, tally::Tally};
+use super::{Counts, Rates, Share, question::Reply, summary::Stream, survey::Survey, tally::Tally};
 use crate::{listed::Listed, shard::Sight};
 
 /// Viewers that are looked at; of a larger audience every second, third, … one, and counts are
@@ -55,26 +59,63 @@ struct Histogram {
     counts: Vec<u64>,
 }
 
-impl Detail {
-    pub(super) const fn has_viewers(&self) -> bool {
-        self.totals.viewers > 0
-    }
+/// A stream that is being looked at.
+pub(super) struct DetailSurvey {
+    stream: StreamId,
+    /// Every so many viewers one is looked at.
+    step: usize,
+    seat: Option<Seat>,
+    detail: Detail,
+    tally: Tally,
+}
 
-    pub(super) fn read(sight: &Sight<'_>, stream: StreamId) -> Option<Self> {
+impl DetailSurvey {
+    /// `None` if it has no viewers.
+    pub(super) fn begin(sight: &Sight<'_>, stream: StreamId) -> Option<Self> {
         let view = sight.directory.stream(stream)?;
         let step = view.viewers.div_ceil(SAMPLE_MAX).max(1);
-        let mut detail = Self::new(Stream::new(stream, view.viewers, &view.totals));
+        let mut detail = Detail::new(Stream::new(stream, view.viewers, &view.totals));
         detail.sampled = step as u64;
-        let mut tally = Tally::default();
-        for viewer in sight.directory.viewers(stream).step_by(step) {
-            detail.add(&viewer, &mut tally);
+        Some(Self {
+            stream,
+            step,
+            seat: None,
+            detail,
+            tally: Tally::default(),
+        })
+    }
+}
+
+impl Survey for DetailSurvey {
+    fn go_on(&mut self, sight: &Sight<'_>, most: usize) -> bool {
+        let viewers = sight
+            .directory
+            .viewers_after(self.stream, self.seat, self.step);
+        let mut count = 0;
+        for viewer in viewers.take(most) {
+            self.detail.add(&viewer, &mut self.tally);
+            self.seat = Some(viewer.seat());
+            count += 1;
         }
+        count == most
+    }
+
+    fn finish(self: Box<Self>, sight: &Sight<'_>) -> Reply {
+        let Self {
+            mut detail, tally, ..
+        } = *self;
         (detail.nats, detail.distances) = (tally.nats(), tally.distances());
         (detail.countries, detail.tracks) = (tally.countries(), tally.tracks());
         detail.isps = tally.isps(sight);
-        detail.multiply(step as u64);
+        detail.multiply(self.step as u64);
         detail.cut();
-        Some(detail)
+        Reply::Stream(Some(Box::new(detail)))
+    }
+}
+
+impl Detail {
+    pub(super) const fn has_viewers(&self) -> bool {
+        self.totals.viewers > 0
     }
 
     /// Gives the stream the operator's name.

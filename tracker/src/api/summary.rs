@@ -4,7 +4,7 @@ use std::{cmp::Reverse, collections::BTreeMap, sync::atomic::Ordering};
 
 use serde::{Deserialize, Serialize};
 use swarm_core::{
-    directory::{Directory, Totals},
+    directory::{Directory, StreamView, Totals},
     id::StreamId,
 };
 
@@ -85,10 +85,17 @@ impl Node {
 impl Streams {
     /// Those with the most viewers, at most `max`.
     pub(super) fn read(directory: &Directory, max: usize) -> Self {
-        let streams = directory.streams();
-        let streams = streams.map(|s| Stream::new(s.stream, s.viewers, &s.totals));
-        let streams: Vec<Stream> = streams.collect();
-        let count = streams.len();
+        let mut all: Vec<StreamView> = directory.streams().collect();
+        let count = all.len();
+        // Texts are made of those that are told alone: others may wait.
+        if count > max {
+            all.select_nth_unstable_by_key(max, |s| (Reverse(s.viewers), s.stream));
+            all.truncate(max);
+        }
+        let streams = all
+            .iter()
+            .map(|s| Stream::new(s.stream, s.viewers, &s.totals));
+        let streams = streams.collect();
         Self { streams, count }.cut(max)
     }
 

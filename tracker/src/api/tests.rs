@@ -9,7 +9,10 @@ use swarm_core::{
     wire::tracker::{LinkOutcome, Nat, Status, ViewerFlags},
 };
 
-use super::{groups::Groups, mesh::Mesh, stream::Detail};
+use super::{
+    question::{Question, Reply, see},
+    survey::{Progress, VIEWERS_A_LOOK},
+};
 use crate::{fake, shard::Sight};
 
 const VIEWERS: u64 = 10_000;
@@ -79,6 +82,35 @@ fn told<T: serde::Serialize>(answer: &T) -> serde_json::Value {
     serde_json::from_str(&text).unwrap()
 }
 
+/// What is answered, after as many looks as it takes; between them `meanwhile` happens.
+fn ask(
+    question: &Question,
+    directory: &mut Directory,
+    meanwhile: &mut dyn FnMut(&mut Directory),
+) -> serde_json::Value {
+    let none = BTreeMap::new();
+    let mut progress = None;
+    loop {
+        let sight = Sight {
+            directory,
+            isps: &none,
+            sites: &none,
+        };
+        let next = match progress.take() {
+            None => see(&sight, question, "here"),
+            Some(so_far) => Progress::next(so_far, &sight),
+        };
+        match next {
+            Progress::Done(Reply::Stream(found)) => return told(&found),
+            Progress::Done(Reply::Groups(found)) => return told(&found),
+            Progress::Done(Reply::Mesh(found)) => return told(&found),
+            Progress::Done(other) => panic!("{other:?}"),
+            so_far => progress = Some(so_far),
+        }
+        meanwhile(directory);
+    }
+}
+
 fn sum(list: &serde_json::Value, of: &str) -> u64 {
     let list = list.as_array().unwrap();
     list.iter().map(|entry| entry[of].as_u64().unwrap()).sum()
@@ -86,27 +118,59 @@ fn sum(list: &serde_json::Value, of: &str) -> u64 {
 
 #[test]
 fn ten_thousand_viewers_are_told_of_whole_and_in_little() {
-    let (directory, none) = (audience(), BTreeMap::new());
-    let sight = Sight {
-        directory: &directory,
-        isps: &BTreeMap::new(),
-        sites: &none,
-    };
-    let detail = told(&Detail::read(&sight, STREAM).unwrap());
+    let mut directory = audience();
+    let mut ask = |question| ask(&question, &mut directory, &mut |_| ());
+    let detail = ask(Question::Stream(STREAM.to_string()));
     assert_eq!(detail["connected"], VIEWERS);
     assert_eq!(sum(&detail["isps"], "viewers"), VIEWERS);
     assert_eq!(sum(&detail["countries"], "viewers"), VIEWERS);
 
-    let groups = told(&Groups::read(&sight, STREAM, "here").unwrap());
+    let groups = ask(Question::Groups(STREAM.to_string()));
     assert_eq!(sum(&groups["groups"], "viewers"), VIEWERS);
     assert!(sum(&groups["groups"], "links_up") > VIEWERS);
+    let mesh = |group| Question::Mesh {
+        stream: STREAM.to_string(),
+        group,
+        node: None,
+    };
     for group in groups["groups"].as_array().unwrap() {
         let number = group["group"].as_u64().unwrap() as u32;
-        let mesh = told(&Mesh::read(&sight, STREAM, Some(number)).unwrap());
+        let mesh = ask(mesh(Some(number)));
         assert_eq!(mesh["truncated"], false);
         let viewers = mesh["viewers"].as_array().unwrap().len();
         assert_eq!(viewers as u64, group["viewers"].as_u64().unwrap());
     }
-    let mesh = told(&Mesh::read(&sight, STREAM, None).unwrap());
+    let mesh = ask(mesh(None));
     assert_eq!(mesh["truncated"], true);
+}
+
+#[test]
+fn others_have_their_turn_while_a_large_stream_is_looked_at() {
+    let (mut directory, mut turns, mut outbox) = (audience(), 0, Outbox::new());
+    for question in [
+        Question::Stream(STREAM.to_string()),
+        Question::Groups(STREAM.to_string()),
+    ] {
+        let before = turns;
+        let audience = directory.viewers_len() as u64;
+        // Somebody leaves and somebody comes at each turn, often to a seat that was left.
+        let answer = ask(&question, &mut directory, &mut |directory| {
+            turns += 1;
+            let (gone, come) = (ConnId(turns * 60), join(VIEWERS + turns));
+            let now = Instant::from_micros(20_000_000 + turns);
+            directory.handle(now, Input::Left(gone), &mut outbox);
+            directory.handle(now, Input::Joined(&come), &mut outbox);
+            outbox.clear();
+        });
+        let taken = turns - before;
+        assert!(taken >= VIEWERS / VIEWERS_A_LOOK as u64);
+        let viewers = match &answer["groups"] {
+            serde_json::Value::Null => answer["connected"].as_u64().unwrap(),
+            groups => sum(groups, "viewers"),
+        };
+        assert!(
+            viewers.abs_diff(audience) <= taken,
+            "{viewers} of {audience}"
+        );
+    }
 }
