@@ -34,6 +34,9 @@ pub(crate) const COMMANDS_MAX: usize = 4096;
 const TURN_MAX: usize = 256;
 /// Names of ISPs, and of sites, that are remembered for the API.
 const ISPS_MAX: usize = 100_000;
+/// Viewers that have lost their connections from which on those that are not expected any more are looked
+/// for.
+const LOST_MIN: usize = 1_024;
 /// Longest name that is remembered, in bytes.
 const ISP_LEN_MAX: usize = 100;
 
@@ -108,6 +111,32 @@ struct Conn {
     outgoing: Sink,
 }
 
+/// The tokens of viewers that have lost their connections and may come back.
+#[derive(Default)]
+struct Lost {
+    bearers: HashMap<PeerId, BearerMark>,
+    /// Those who are not expected any more are forgotten when there are as many.
+    forget_at: usize,
+}
+
+impl Lost {
+    fn add(&mut self, peer: PeerId, bearer: Option<BearerMark>, directory: &Directory) {
+        let Some(bearer) = bearer else {
+            return;
+        };
+        if self.bearers.len() >= self.forget_at {
+            let is_away = |peer: PeerId| directory.viewer(peer).is_some_and(|v| !v.connected());
+            self.bearers.retain(|peer, _| is_away(*peer));
+            self.forget_at = LOST_MIN + 2 * self.bearers.len();
+        }
+        self.bearers.insert(peer, bearer);
+    }
+
+    fn bearer(&self, peer: PeerId) -> Option<BearerMark> {
+        self.bearers.get(&peer).copied()
+    }
+}
+
 pub(crate) struct Shard {
     config: Arc<Config>,
     names: Names,
@@ -116,6 +145,7 @@ pub(crate) struct Shard {
     started: time::Instant,
     outbox: Outbox,
     conns: HashMap<ConnId, Conn>,
+    lost: Lost,
     isps: BTreeMap<u32, String>,
     sites: BTreeMap<u32, String>,
     goodbye: Goodbye,
@@ -142,6 +172,7 @@ impl Shard {
             started: time::Instant::now(),
             outbox: Outbox::new(),
             conns: HashMap::new(),
+            lost: Lost::default(),
             isps: BTreeMap::new(),
             sites: BTreeMap::new(),
             farewell: None,
@@ -222,7 +253,9 @@ impl Shard {
             }
             Command::Lost(conn) => {
                 self.tell(Input::Lost(conn), &[]);
-                self.conns.remove(&conn);
+                if let Some(conn) = self.conns.remove(&conn) {
+                    self.lost.add(conn.peer, conn.bearer, &self.directory);
+                }
             }
             Command::Release(conns) => {
                 for conn in &conns {
@@ -371,31 +404,29 @@ impl Shard {
         }
     }
 
+    /// Ends the stay of a viewer that is here, or that has lost its connection and may come back.
     fn kick(&mut self, peer: PeerId) -> Option<Identity> {
         let conn = self.conns.iter().find(|(_, conn)| conn.peer == peer);
-        let (conn, bearer) = conn.map(|(number, conn)| (*number, conn.bearer))?;
+        let conn = conn.map(|(number, conn)| (*number, conn.bearer));
         let viewer = self.directory.viewer(peer);
+        if conn.is_none() && viewer.is_none() {
+            return None;
+        }
         let who = Identity {
             peer,
-            bearer,
+            bearer: conn.map_or_else(|| self.lost.bearer(peer), |(_, bearer)| bearer),
             address: viewer.map_or(0, |viewer| viewer.network().address),
-            stream: self.stream_of(peer),
+            stream: viewer.map_or(StreamId([0; 16]), |viewer| viewer.stream()),
         };
         self.kicked.add(&who, KICKED_FOR, time::Instant::now());
-        let code = RefusalCode::NotServed;
-        self.carry_out(&Action::Refuse { conn, code }, &[]);
-        self.tell(Input::Left(conn), &[]);
+        if let Some((conn, _)) = conn {
+            let code = RefusalCode::NotServed;
+            self.carry_out(&Action::Refuse { conn, code }, &[]);
+            self.tell(Input::Left(conn), &[]);
+        } else {
+            self.tell(Input::Forget(peer), &[]);
+        }
         Some(who)
-    }
-
-    /// Slow, and asked for kicks alone.
-    fn stream_of(&self, peer: PeerId) -> StreamId {
-        let is_there = |stream: &StreamId| {
-            let mut viewers = self.directory.viewers(*stream);
-            viewers.any(|viewer| viewer.peer() == peer)
-        };
-        let mut streams = self.directory.streams().map(|view| view.stream);
-        streams.find(is_there).unwrap_or(StreamId([0; 16]))
     }
 
     fn send_some_away(&mut self) {

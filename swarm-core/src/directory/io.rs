@@ -75,6 +75,8 @@ pub enum Input<'a> {
     Left(ConnId),
     /// A connection is gone without a goodbye: the viewer may come back.
     Lost(ConnId),
+    /// The place that is kept for a viewer whose connection is lost is given up.
+    Forget(PeerId),
 }
 
 /// Something to be done by the driver, in order.

@@ -174,6 +174,7 @@ impl Directory {
                 }
             }
             Input::Lost(conn) => self.handle_lost(conn),
+            Input::Forget(peer) => self.handle_forget(peer),
         }
         self.flush(out);
     }
@@ -380,6 +381,14 @@ impl Directory {
             v.conn = None;
         }
         self.expect(viewer, self.policy.linger_ms);
+    }
+
+    fn handle_forget(&mut self, peer: PeerId) {
+        let viewer = self.names.get(&peer).copied();
+        let is_away = |viewer: &Key| self.viewers.get(*viewer).is_some_and(|v| v.conn.is_none());
+        if let Some(viewer) = viewer.filter(is_away) {
+            self.remove_viewer(viewer);
+        }
     }
 
     /// Removes a viewer and tells those it was introduced to.

@@ -156,6 +156,11 @@ impl<'a> ViewerView<'a> {
         self.viewer.conn.is_some()
     }
 
+    /// The stream it watches.
+    pub const fn stream(&self) -> StreamId {
+        self.viewer.stream
+    }
+
     /// The track it plays.
     pub const fn track(&self) -> TrackId {
         self.viewer.track

@@ -3,6 +3,7 @@
 use super::*;
 use serde_json::Value;
 use swarm_core::wire::tracker::LinkOutcome;
+use tracker::tokens::Claims;
 
 const BEARER: &str = "Authorization: Bearer secret\r\n";
 
@@ -181,6 +182,62 @@ async fn a_kicked_viewer_does_not_come_back_under_another_name() {
     }
     at("198.51.100.2").await.join(&join()).await;
     tracker.stop().await;
+}
+
+#[tokio::test]
+async fn a_viewer_that_lost_its_connection_and_may_come_back_is_kicked_too() {
+    let (folder, mint) = admission::issuer();
+    let tracker = start(Config {
+        admin_token: Some("secret".into()),
+        ..admission::with_tokens(&folder)
+    })
+    .await;
+    let (tokens, mut viewers) = ([1, 2].map(|n| mint_for(&mint, n)), Vec::new());
+    for token in &tokens {
+        let (token, mut viewer) = (token.as_bytes(), tracker.connect().await);
+        let (name, secret, _) = viewer.join(&Join { token, ..join() }).await;
+        viewers.push((viewer, name, secret));
+    }
+    let (mut other, ..) = viewers.pop().unwrap();
+    let (viewer, name, secret) = viewers.pop().unwrap();
+    assert_eq!(other.introduction().await.peer, name);
+    drop(viewer);
+    let path = format!("/api/viewers/{name}");
+    let away = async { while tracker.api(&path).await["viewer"]["connected"] == true {} };
+    timeout(PATIENCE, away).await.expect("it is missed");
+    let path = format!("{path}/kick");
+    assert_eq!(tracker.post(&path, "").await.0, 200);
+    let bytes = other.next().await.unwrap();
+    assert_eq!(
+        TrackerMsg::decode(&bytes),
+        Ok(TrackerMsg::Gone { peer: name })
+    );
+    assert_eq!(tracker.post(&path, "").await.0, 404);
+    // Neither under its name nor by its token.
+    let resume = Some((name, secret));
+    for (token, resume) in [(&tokens[1], resume), (&tokens[0], None)] {
+        let (token, mut again) = (token.as_bytes(), tracker.connect().await);
+        let joins = Join {
+            token,
+            resume,
+            ..join()
+        };
+        again.send(&ViewerMsg::Join(joins)).await;
+        again.expect_refusal(RefusalCode::NotServed).await;
+    }
+    let mut third = tracker.connect().await;
+    let token = mint_for(&mint, 3);
+    let token = token.as_bytes();
+    third.join(&Join { token, ..join() }).await;
+    tracker.stop().await;
+}
+
+/// A token of somebody's.
+fn mint_for(mint: &impl Fn(Claims) -> String, number: u8) -> String {
+    mint(Claims {
+        sub: Some(format!("viewer {number}")),
+        ..admission::claims()
+    })
 }
 
 #[tokio::test]

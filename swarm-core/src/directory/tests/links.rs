@@ -172,6 +172,25 @@ fn signals_pass_only_between_introduced_viewers() {
 }
 
 #[test]
+fn a_viewer_that_is_away_is_given_up_where_it_is_not_to_come_back() {
+    let mut world = World::new(Policy::default());
+    let peers = world.join_many(3, network(1, 0, 0));
+    world.link_all();
+    world.handle(Input::Forget(peers[0]));
+    assert_eq!(world.directory.viewers_len(), 3, "it is here");
+    world.handle(Input::Lost(world.conn(peers[0])));
+    world.told.clear();
+    world.handle(Input::Forget(peers[0]));
+    let peer = peers[0];
+    let gone = [1, 2].map(|other| Action::Gone {
+        conn: world.conn(peers[other]),
+        peer,
+    });
+    assert_eq!(world.told, gone);
+    assert_eq!(world.directory.viewers_len(), 2);
+}
+
+#[test]
 fn a_viewer_that_comes_back_keeps_its_name_place_and_links() {
     let mut world = World::new(Policy::default());
     let peers = world.join_many(3, network(1, 0, 0));
