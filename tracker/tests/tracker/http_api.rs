@@ -1,5 +1,7 @@
 //! What operators and dashboards see.
 
+use std::collections::BTreeSet;
+
 use super::*;
 use swarm_core::wire::tracker::LinkOutcome;
 
@@ -65,6 +67,71 @@ async fn the_mesh_shows_viewers_links_and_sums() {
     let streams: serde_json::Value = serde_json::from_str(&body).unwrap();
     assert_eq!(streams["streams"][0]["stream"], STREAM.to_string());
     assert_eq!(streams["streams"][0]["viewers"], 2);
+    tracker.stop().await;
+}
+
+/// What stands in backticks in the first cells of the table with this head.
+fn named_in_table<'a>(page: &'a str, head: &str) -> BTreeSet<&'a str> {
+    let (_, table) = page.split_once(head).expect("the table is there");
+    let rows = table.lines().skip(2).take_while(|row| row.starts_with('|'));
+    let cells = rows.filter_map(|row| row.split('|').nth(1));
+    let names = cells.flat_map(|cell| cell.split('`').skip(1).step_by(2));
+    names.filter_map(|name| name.split('{').next()).collect()
+}
+
+#[tokio::test]
+async fn the_manuals_name_the_metrics_that_there_are() {
+    let tracker = start(config()).await;
+    let (_, _, body) = tracker.get("/metrics", "").await;
+    let lines = || {
+        body.lines()
+            .filter_map(|line| line.strip_prefix("shoal_tracker_"))
+    };
+    let there: BTreeSet<&str> = lines()
+        .filter_map(|line| line.split([' ', '{']).next())
+        .collect();
+    let reasons = lines().filter_map(|line| line.strip_prefix("refusals_total{why=\""));
+    let reasons: BTreeSet<&str> = reasons.filter_map(|rest| rest.split('"').next()).collect();
+
+    let manuals = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/operating");
+    let read = |page: &str| std::fs::read_to_string(format!("{manuals}/{page}")).unwrap();
+    let (watching, webtorrent) = (read("watching.md"), read("webtorrent.md"));
+    let of_webtorrent = named_in_table(&webtorrent, "| metric | says |");
+    let of_webtorrent = of_webtorrent
+        .iter()
+        .map(|name| format!("webtorrent_{name}"));
+    let all = named_in_table(&watching, "| metric | says |");
+    let all: BTreeSet<String> = all
+        .into_iter()
+        .map(str::to_owned)
+        .chain(of_webtorrent)
+        .collect();
+    let known: BTreeSet<String> = there.iter().copied().map(str::to_owned).collect();
+    let differ: Vec<_> = all.symmetric_difference(&known).collect();
+    assert!(
+        differ.is_empty(),
+        "named or there, and not both: {differ:?}"
+    );
+    assert_eq!(
+        named_in_table(&watching, "| `why` | refused are |"),
+        reasons
+    );
+
+    // In alerts, and wherever else a manual asks for one.
+    let mut asked_for = 0;
+    for page in std::fs::read_dir(manuals).unwrap() {
+        let text = std::fs::read_to_string(page.unwrap().path()).unwrap();
+        for rest in text.split("shoal_tracker_").skip(1) {
+            let is_name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+            let name = rest.split(|c| !is_name(c)).next().unwrap_or_default();
+            // What all names of a kind begin with.
+            if !name.is_empty() && !name.ends_with('_') {
+                assert!(there.contains(name), "{name}");
+                asked_for += 1;
+            }
+        }
+    }
+    assert!(asked_for > 10, "{asked_for}");
     tracker.stop().await;
 }
 
