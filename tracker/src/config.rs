@@ -214,6 +214,8 @@ pub struct LimitsConfig {
     /// Bytes that wait for a slow reader. Above half of it signals are dropped; when it is full the
     /// connection is closed.
     pub queue_bytes_max: u32,
+    /// Bytes that wait for all slow readers of one address, in the same way.
+    pub queue_bytes_per_address_max: u32,
     /// Connections at the same time that are no viewer's, or not yet; more wait to be accepted.
     pub requests_max: u32,
     /// Such connections of one address (IPv6: of one /64); more are closed. Those of trusted proxies
@@ -280,6 +282,11 @@ impl Config {
         }
         if (self.limits.queue_bytes_max as usize) < 2 * limits::TRACKER_FRAME_LEN_MAX {
             return wrong("limits.queue_bytes_max must be at least 16384");
+        }
+        if self.limits.queue_bytes_per_address_max < self.limits.queue_bytes_max {
+            return wrong(
+                "limits.queue_bytes_per_address_max must not be less than limits.queue_bytes_max",
+            );
         }
         let longest = self
             .webtorrent
@@ -506,6 +513,7 @@ impl Default for LimitsConfig {
             signals_burst: 600,
             signals_per_s: 50,
             queue_bytes_max: 65_536,
+            queue_bytes_per_address_max: 4 << 20,
             requests_max: 16_384,
             requests_per_address_max: 256,
             request_head_ms: 10_000,

@@ -97,7 +97,8 @@ impl Visit {
             message_len_max: TRACKER_FRAME_LEN_MAX as u32,
             queue_bytes_max: limits.queue_bytes_max,
         };
-        let mut socket = Socket::new(upgraded, limits, &self.context.sockets, self.conn.0);
+        let (sockets, backlog) = (&self.context.sockets, self.held.backlog());
+        let mut socket = Socket::new(upgraded, limits, sockets, self.conn.0, backlog);
         async move { self.stay(&mut socket, caller).await }
     }
 

@@ -18,6 +18,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::{Control, Data, OpC
 
 use crate::{
     clock,
+    quota::Backlog,
     socket::{
         Ended, Limits,
         flush::Flusher,
@@ -41,6 +42,8 @@ struct Queue {
     bytes: Vec<u8>,
     /// How many of them are written.
     written: usize,
+    /// How many of the others its address is charged with. Only where the network took less than there is.
+    counted: u32,
     /// The flusher knows of it.
     dirty: bool,
     /// The network took less than there is: the connection's task writes the rest.
@@ -61,6 +64,7 @@ pub(crate) struct Outgoing {
     task: AtomicWaker,
     flusher: Arc<Flusher>,
     bytes_max: u32,
+    backlog: Option<Backlog>,
     ping_ms: u32,
     heard_ms: AtomicU32,
     pinged_ms: AtomicU32,
@@ -69,7 +73,13 @@ pub(crate) struct Outgoing {
 }
 
 impl Outgoing {
-    pub(crate) fn new(wire: Wire, flusher: Arc<Flusher>, limits: Limits) -> Arc<Self> {
+    /// With a `backlog` what waits is also part of what may wait for its address.
+    pub(crate) fn new(
+        wire: Wire,
+        flusher: Arc<Flusher>,
+        limits: Limits,
+        backlog: Option<Backlog>,
+    ) -> Arc<Self> {
         let now_ms = clock::now_ms();
         Arc::new(Self {
             wire: Mutex::new(wire),
@@ -77,6 +87,7 @@ impl Outgoing {
             task: AtomicWaker::new(),
             flusher,
             bytes_max: limits.queue_bytes_max,
+            backlog,
             ping_ms: limits.ping_ms,
             heard_ms: AtomicU32::new(now_ms),
             pinged_ms: AtomicU32::new(now_ms),
@@ -219,6 +230,7 @@ impl Outgoing {
                 }
             }
         }
+        self.count(&mut queue, 0, false);
     }
 
     /// For the connection's task: writes what the network did not take before. Pending unless the
@@ -233,7 +245,11 @@ impl Outgoing {
             match self.poll_drain(&mut queue, cx) {
                 Poll::Ready(Ok(())) => queue.blocked = false,
                 Poll::Ready(Err(_)) => queue.broken = true,
-                Poll::Pending => return Poll::Pending,
+                Poll::Pending => {}
+            }
+            self.count(&mut queue, 0, false);
+            if queue.blocked && !queue.broken {
+                return Poll::Pending;
             }
         }
         if queue.broken {
@@ -278,12 +294,19 @@ impl Outgoing {
         if droppable && waiting > self.bytes_max as usize / 2 {
             return false;
         }
-        if waiting > self.bytes_max as usize {
+        let has_room = self.count(&mut queue, len, droppable);
+        if droppable && !has_room {
+            self.count(&mut queue, 0, false);
+            return false;
+        }
+        if waiting > self.bytes_max as usize || !has_room {
             *queue = Queue {
                 closing: true,
                 overflowed: true,
+                counted: queue.counted,
                 ..Queue::default()
             };
+            self.count(&mut queue, 0, false);
             drop(queue);
             self.task.wake();
             return false;
@@ -304,6 +327,16 @@ impl Outgoing {
         true
     }
 
+    /// Charges the address with what waits, and `more` that is to wait. Whether it has room for it.
+    fn count(&self, queue: &mut Queue, more: usize, droppable: bool) -> bool {
+        let waiting = match queue.blocked && !queue.broken {
+            true => queue.bytes.len() - queue.written + more,
+            false => 0,
+        };
+        let backlog = self.backlog.as_ref();
+        backlog.is_none_or(|backlog| backlog.count(&mut queue.counted, waiting, droppable))
+    }
+
     /// Taken after the queue's lock, never before it.
     fn wire(&self) -> MutexGuard<'_, Wire> {
         self.wire.lock().unwrap_or_else(PoisonError::into_inner)
@@ -311,6 +344,15 @@ impl Outgoing {
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Outgoing {
+    fn drop(&mut self) {
+        if let Some(backlog) = &self.backlog {
+            let queue = self.queue.get_mut().unwrap_or_else(PoisonError::into_inner);
+            backlog.count(&mut queue.counted, 0, false);
+        }
     }
 }
 
@@ -337,11 +379,20 @@ mod tests {
     };
 
     use super::*;
+    use crate::{config::LimitsConfig, quota::Addresses};
 
     const PING_MS: u32 = 1_000;
 
     /// A connection, and the other end of it.
     async fn pair(queue_bytes_max: u32) -> (Arc<Outgoing>, Arc<Flusher>, TcpStream) {
+        pair_of(queue_bytes_max, None).await
+    }
+
+    /// The same of an address.
+    async fn pair_of(
+        queue_bytes_max: u32,
+        backlog: Option<Backlog>,
+    ) -> (Arc<Outgoing>, Arc<Flusher>, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let there = TcpStream::connect(listener.local_addr().unwrap())
             .await
@@ -353,7 +404,7 @@ mod tests {
             queue_bytes_max,
             ..Limits::default()
         };
-        let outgoing = Outgoing::new(Wire::Plain(here), Arc::clone(&flusher), limits);
+        let outgoing = Outgoing::new(Wire::Plain(here), Arc::clone(&flusher), limits, backlog);
         (outgoing, flusher, there)
     }
 
@@ -385,6 +436,42 @@ mod tests {
         outgoing.push(&[4; 45]);
         assert!(outgoing.lock().closing, "a third frame is too much");
         assert_eq!(poll_fn(|cx| outgoing.poll_end(cx)).await, Ended::Slow);
+    }
+
+    #[tokio::test]
+    async fn slow_readers_of_one_address_share_what_may_wait_for_it() {
+        const MOST: usize = 1 << 20;
+        const MESSAGE: [u8; 64 * 1024] = [7; 64 * 1024];
+        let addresses = Addresses::new(LimitsConfig {
+            queue_bytes_per_address_max: MOST as u32,
+            ..LimitsConfig::default()
+        });
+        let held = [1, 1, 1, 2].map(|n| addresses.hold([192, 0, 2, n].into()).unwrap());
+        let mut all = Vec::new();
+        for held in &held {
+            all.push(pair_of(u32::MAX, Some(held.backlog())).await);
+        }
+        // Until the network takes no more, and then until nothing more may wait.
+        let fill = |at: usize| while all[at].0.push_droppable(&MESSAGE) {};
+        let waiting = |at: usize| {
+            let queue = all[at].0.lock();
+            queue.bytes.len() - queue.written
+        };
+        [0, 1, 3].into_iter().for_each(fill);
+        assert!(waiting(0) > MOST / 4 && waiting(0) <= MOST / 2);
+        assert!(waiting(1) <= 2 * MESSAGE.len(), "half is full already");
+        assert!(waiting(3) > MOST / 4, "others are not concerned");
+        // What may not be lost has all of the room; where that is full the connection ends.
+        while !all[1].0.lock().overflowed {
+            assert!(waiting(0) + waiting(1) <= MOST);
+            all[1].0.push(&MESSAGE);
+        }
+        assert!(!all[0].0.lock().closing && !all[3].0.lock().closing);
+        drop(all.swap_remove(0));
+        // The last one is the first now.
+        while all[2].0.push_droppable(&MESSAGE) {}
+        let queue = all[2].0.lock();
+        assert!(queue.bytes.len() - queue.written > MOST / 4, "room again");
     }
 
     #[tokio::test]

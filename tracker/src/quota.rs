@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     net::IpAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Instant,
 };
 
@@ -114,6 +114,8 @@ impl<T> Ring<T> {
 #[derive(Debug)]
 struct Used {
     connections: u32,
+    /// Bytes that wait for its slow readers.
+    queued: u32,
     joins: Bucket,
     bytes: Bucket,
 }
@@ -159,6 +161,14 @@ pub(crate) struct Held {
     key: [u8; 16],
 }
 
+/// What waits for a slow reader, as part of what may wait for all of its address.
+#[derive(Debug)]
+pub(crate) struct Backlog {
+    addresses: Arc<Addresses>,
+    /// As in [`Held`].
+    key: [u8; 16],
+}
+
 impl Addresses {
     pub(crate) fn new(limits: LimitsConfig) -> Arc<Self> {
         Arc::new(Self {
@@ -178,6 +188,7 @@ impl Addresses {
         }
         let entry = used.entries.entry(key).or_insert_with(|| Used {
             connections: 0,
+            queued: 0,
             joins: Bucket::full(self.limits.joins_burst, now),
             bytes: Bucket::full(self.limits.bytes_per_address_burst, now),
         });
@@ -200,6 +211,7 @@ impl Used {
             limits.bytes_per_address_per_s,
         );
         self.connections == 0
+            && self.queued == 0
             && self
                 .joins
                 .is_full(limits.joins_burst, limits.joins_per_s, now)
@@ -223,6 +235,14 @@ impl Held {
         })
     }
 
+    /// For what waits for this connection.
+    pub(crate) fn backlog(&self) -> Backlog {
+        Backlog {
+            addresses: Arc::clone(&self.addresses),
+            key: self.key,
+        }
+    }
+
     /// Whether the address may send so many bytes more.
     fn take_bytes(&self, count: u32, now: Instant) -> bool {
         let limits = &self.addresses.limits;
@@ -236,9 +256,37 @@ impl Held {
             .is_some_and(|entry| entry.bytes.take_many(count, burst, per_s, now))
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Ring<Used>> {
-        let used = &self.addresses.used;
-        used.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Ring<Used>> {
+        lock(&self.addresses)
+    }
+}
+
+fn lock(addresses: &Addresses) -> MutexGuard<'_, Ring<Used>> {
+    let used = &addresses.used;
+    used.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Backlog {
+    /// Counts what waits, in bytes, where `counted` were until now. Whether the address has room for it;
+    /// for what may be lost (`droppable`) there is half of the room. It is counted all the same: whoever
+    /// does not queue it says so by the next count.
+    pub(crate) fn count(&self, counted: &mut u32, waiting: usize, droppable: bool) -> bool {
+        let waiting = u32::try_from(waiting).unwrap_or(u32::MAX);
+        if *counted == waiting {
+            return true;
+        }
+        let mut used = lock(&self.addresses);
+        let key = u128::from_ne_bytes(self.key);
+        let Some(entry) = used.entries.get_mut(&key) else {
+            return true;
+        };
+        entry.queued = entry
+            .queued
+            .saturating_sub(*counted)
+            .saturating_add(waiting);
+        *counted = waiting;
+        let most = self.addresses.limits.queue_bytes_per_address_max;
+        entry.queued <= if droppable { most / 2 } else { most }
     }
 }
 

@@ -481,7 +481,7 @@ mod tests {
             queue_bytes_max: 1000,
             ..Limits::default()
         };
-        Sink::Here(Outgoing::new(wire, flusher, limits))
+        Sink::Here(Outgoing::new(wire, flusher, limits, None))
     }
 
     #[tokio::test]

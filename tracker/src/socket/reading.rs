@@ -17,7 +17,7 @@ use super::{
     frames::{Decoder, Frame},
     io::Wire,
 };
-use crate::outgoing::Outgoing;
+use crate::{outgoing::Outgoing, quota::Backlog};
 
 /// Bytes that are read at once; one buffer for each thread.
 const READ_LEN: usize = 64 * 1024;
@@ -86,9 +86,15 @@ enum Heard {
 
 impl Socket {
     /// `number` says which of the tracker's writers serves it.
-    pub(crate) fn new(upgraded: Upgraded, limits: Limits, sockets: &Sockets, number: u64) -> Self {
+    pub(crate) fn new(
+        upgraded: Upgraded,
+        limits: Limits,
+        sockets: &Sockets,
+        number: u64,
+        backlog: Backlog,
+    ) -> Self {
         let (wire, early) = Wire::of(upgraded);
-        let outgoing = Outgoing::new(wire, sockets.flushers.of(number), limits);
+        let outgoing = Outgoing::new(wire, sockets.flushers.of(number), limits, Some(backlog));
         sockets.watch.add(&outgoing);
         Self {
             outgoing,
@@ -267,7 +273,12 @@ mod tests {
             queue_bytes_max: 1_000,
         };
         let socket = Socket {
-            outgoing: Outgoing::new(Wire::Plain(here), Arc::new(Flusher::default()), limits),
+            outgoing: Outgoing::new(
+                Wire::Plain(here),
+                Arc::new(Flusher::default()),
+                limits,
+                None,
+            ),
             decoder: Decoder::default(),
             message_len_max: limits.message_len_max,
             early: Box::default(),

@@ -31,6 +31,8 @@ pub struct WebTorrentConfig {
     pub offers_max: u8,
     /// Offers that wait for one viewer's answer.
     pub pending_max: u8,
+    /// Offers of all viewers of one address that may wait for an answer; further ones are not passed on.
+    pub pending_per_address_max: u32,
     /// Swarms that one connection may be in.
     pub swarms_per_connection_max: u8,
     /// Viewers of one swarm.
@@ -85,6 +87,7 @@ impl Default for WebTorrentConfig {
             met_s: 1_800,
             offers_max: 20,
             pending_max: 16,
+            pending_per_address_max: 4_000,
             swarms_per_connection_max: 16,
             viewers_per_swarm_max: 200_000,
             message_bytes_max: 65_536,

@@ -93,6 +93,7 @@ impl Facade {
         let addresses = Arc::new(Mutex::new(Addresses::new(
             swarm.address_introductions_burst,
             swarm.address_introductions_per_hour,
+            config.webtorrent.pending_per_address_max,
         )));
         let viewers_min = config.privacy.viewers_min;
         let mut seed = [0; 8];

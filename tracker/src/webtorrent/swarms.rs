@@ -200,6 +200,10 @@ impl<L: Clone> Swarms<L> {
         }
         swarm.on_answered(key, offerer);
         let offerer = swarm.get(offerer).ok_or(Refusal::NoSuchOffer)?;
+        let addresses = self.addresses.lock();
+        addresses
+            .unwrap_or_else(PoisonError::into_inner)
+            .on_answered(offerer.guest.network.address, now_s);
         Ok(offerer.guest.link.clone())
     }
 
@@ -395,6 +399,7 @@ impl Matching<'_> {
         if viewer.allowance < 1.0
             || viewer.partners >= self.config.partners_max
             || !self.addresses.has_some(address, self.now_s)
+            || !self.addresses.may_offer(address, self.now_s)
         {
             return None;
         }
@@ -473,6 +478,7 @@ impl Matching<'_> {
         };
         self.addresses
             .on_met(address(from), address(to), self.now_s);
+        self.addresses.on_offered(address(from), self.now_s);
     }
 }
 

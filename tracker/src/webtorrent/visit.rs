@@ -101,7 +101,8 @@ impl Visit {
             message_len_max: config.webtorrent.message_bytes_max,
             queue_bytes_max: config.limits.queue_bytes_max,
         };
-        let mut socket = Socket::new(upgraded, limits, &self.context.sockets, self.conn);
+        let (sockets, backlog) = (&self.context.sockets, self.held.backlog());
+        let mut socket = Socket::new(upgraded, limits, sockets, self.conn, backlog);
         let mut known = self.get_to_know(&socket);
         async move { self.stay(&mut socket, &mut known).await }
     }

@@ -1,6 +1,7 @@
 //! What clients that behave can rely on.
 
 use super::*;
+use futures_util::future::select_all;
 
 #[tokio::test]
 async fn offers_and_answers_go_to_whom_they_are_for() {
@@ -91,6 +92,45 @@ async fn answers_to_nothing_go_nowhere() {
     a.expect_silence().await;
     b.expect_silence().await;
     assert_eq!(tracker.metric("webtorrent_answers_refused_total").await, 6);
+    tracker.stop().await;
+}
+
+#[tokio::test]
+async fn offers_of_one_address_wait_for_answers_up_to_a_number() {
+    let tracker = start(with(WebTorrentConfig {
+        pending_per_address_max: 2,
+        ..WebTorrentConfig::default()
+    }))
+    .await;
+    let mut others = Vec::new();
+    for name in ["a", "b", "c", "d", "e"] {
+        let mut other = tracker.connect_from("198.51.100.9").await;
+        other.send(&announce(name, &[])).await;
+        other.next().await;
+        others.push((name, other));
+    }
+    let mut first = tracker.connect_from("198.51.100.1").await;
+    first.send(&announce("x", &["o1", "o2", "o3"])).await;
+    first.next().await;
+    let mut second = tracker.connect_from("198.51.100.1").await;
+    second.send(&announce("y", &["o4"])).await;
+    second.next().await;
+    let passed_on = async || tracker.metric("webtorrent_offers_total").await;
+    assert_eq!(passed_on().await, 2);
+    // Where one is answered there is room for another.
+    let heard = others.iter_mut().map(|(_, other)| Box::pin(other.next()));
+    let (offer, at, _) = select_all(heard).await;
+    let (name, other) = &mut others[at];
+    let id = offer["offer_id"].as_str().unwrap();
+    other.send(&answer(name, "x", id)).await;
+    assert_eq!(first.next().await["peer_id"], peer(name));
+    second.send(&announce("y", &["o5", "o6"])).await;
+    second.next().await;
+    assert_eq!(passed_on().await, 3);
+    let mut elsewhere = tracker.connect_from("198.51.100.2").await;
+    elsewhere.send(&announce("z", &["o7", "o8"])).await;
+    elsewhere.next().await;
+    assert_eq!(passed_on().await, 5, "others are not concerned");
     tracker.stop().await;
 }
 

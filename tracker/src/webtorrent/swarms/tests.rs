@@ -36,7 +36,7 @@ fn guest(number: u64, asn: u32, country: &[u8; 2]) -> Guest<u64> {
 
 /// Addresses that may learn of as many others.
 fn addresses(burst: u32) -> Arc<Mutex<Addresses>> {
-    Arc::new(Mutex::new(Addresses::new(burst, 3_600)))
+    Arc::new(Mutex::new(Addresses::new(burst, 3_600, u32::MAX)))
 }
 
 fn swarms_with(config: WebTorrentConfig) -> Swarms<u64> {
