@@ -441,7 +441,7 @@ mod tests {
     #[tokio::test]
     async fn slow_readers_of_one_address_share_what_may_wait_for_it() {
         const MOST: usize = 1 << 20;
-        const MESSAGE: [u8; 64 * 1024] = [7; 64 * 1024];
+        static MESSAGE: [u8; 64 * 1024] = [7; 64 * 1024];
         let addresses = Addresses::new(LimitsConfig {
             queue_bytes_per_address_max: MOST as u32,
             ..LimitsConfig::default()
