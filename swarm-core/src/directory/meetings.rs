@@ -36,8 +36,16 @@ impl Meeting {
     }
 }
 
-/// The pairs of one viewer, the oldest first. What is looked at most is first, and whom it has met is
-/// searched without the rest.
+/// Whom a viewer has met, and the note of it: side by side, since every newcomer is noted with a dozen
+/// viewers that are each as far away as main memory.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+struct Met {
+    with: Key,
+    note: u32,
+}
+
+/// The pairs of one viewer, the oldest first. What is looked at most is first.
 #[derive(Debug)]
 #[repr(C)]
 pub(super) struct Meetings {
@@ -45,8 +53,7 @@ pub(super) struct Meetings {
     up: u32,
     long: u32,
     len: u32,
-    with: [Key; NEIGHBOURS_MAX],
-    notes: [u32; NEIGHBOURS_MAX],
+    met: [Met; NEIGHBOURS_MAX],
 }
 
 const _: () = assert!(NEIGHBOURS_MAX <= u32::BITS as usize);
@@ -57,8 +64,10 @@ impl Default for Meetings {
             up: 0,
             long: 0,
             len: 0,
-            with: [Key(0); NEIGHBOURS_MAX],
-            notes: [0; NEIGHBOURS_MAX],
+            met: [Met {
+                with: Key(0),
+                note: 0,
+            }; NEIGHBOURS_MAX],
         }
     }
 }
@@ -81,25 +90,26 @@ impl Meetings {
     }
 
     pub(super) fn contains(&self, other: Key) -> bool {
-        self.known().contains(&other)
+        self.known().iter().any(|met| met.with == other)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = Meeting> {
-        self.known()
-            .iter()
-            .zip(&self.notes)
-            .enumerate()
-            .map(|(at, (with, note))| Meeting {
-                with: *with,
-                up: self.up >> at & 1 == 1,
-                long: self.long >> at & 1 == 1,
-                note: *note,
-            })
+        let met = self.known().iter().enumerate();
+        met.map(|(at, met)| Meeting {
+            with: met.with,
+            up: self.up >> at & 1 == 1,
+            long: self.long >> at & 1 == 1,
+            note: met.note,
+        })
     }
 
     /// Whom it has met, as of this moment.
     pub(super) fn keys(&self) -> impl Iterator<Item = Key> + use<> {
-        self.with.into_iter().take(self.len())
+        let mut with = [Key(0); NEIGHBOURS_MAX];
+        for (with, met) in with.iter_mut().zip(self.known()) {
+            *with = met.with;
+        }
+        with.into_iter().take(self.len())
     }
 
     /// Adds a pair that was introduced `since_ms` after the directory began, or that both say to be up.
@@ -108,8 +118,8 @@ impl Meetings {
         let at = self.len();
         debug_assert!(at < NEIGHBOURS_MAX, "room was made sure of");
         if at < NEIGHBOURS_MAX {
-            self.with[at] = with;
-            self.notes[at] = if up { OWN_WORD } else { since_ms };
+            let note = if up { OWN_WORD } else { since_ms };
+            self.met[at] = Met { with, note };
             self.up |= u32::from(up) << at;
             self.long |= u32::from(long) << at;
             self.len += 1;
@@ -121,8 +131,7 @@ impl Meetings {
         let Some(at) = self.position(other) else {
             return false;
         };
-        self.with.copy_within(at + 1..self.len as usize, at);
-        self.notes.copy_within(at + 1..self.len as usize, at);
+        self.met.copy_within(at + 1..self.len as usize, at);
         self.up = without_bit(self.up, at);
         self.long = without_bit(self.long, at);
         self.len -= 1;
@@ -135,15 +144,19 @@ impl Meetings {
         let at = self.position(with)?;
         let news = self.up >> at & 1 == 0;
         self.up |= 1 << at;
-        let mut word = if news { 0 } else { self.notes[at] & OWN_WORD };
+        let mut word = if news {
+            0
+        } else {
+            self.met[at].note & OWN_WORD
+        };
         if own {
             word = OWN_WORD;
         }
         let rtt_ms = match rtt_ms {
-            0 if !news => self.notes[at] as u16,
+            0 if !news => self.met[at].note as u16,
             known => known,
         };
-        self.notes[at] = u32::from(rtt_ms) | word;
+        self.met[at].note = u32::from(rtt_ms) | word;
         Some(news)
     }
 
@@ -153,11 +166,11 @@ impl Meetings {
     }
 
     fn position(&self, other: Key) -> Option<usize> {
-        self.known().iter().position(|with| *with == other)
+        self.known().iter().position(|met| met.with == other)
     }
 
-    fn known(&self) -> &[Key] {
-        &self.with[..self.len().min(NEIGHBOURS_MAX)]
+    fn known(&self) -> &[Met] {
+        &self.met[..self.len().min(NEIGHBOURS_MAX)]
     }
 }
 
