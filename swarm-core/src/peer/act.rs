@@ -73,11 +73,11 @@ impl Peer {
         let segment = &mut self.segments[index];
         let idle = is_paused && !segment.is_wanted();
         let is_needed = segment.fresh || segment.is_wanted();
-        if segment.is_complete() || idle || !is_needed || segment.track.is_none() {
+        if segment.is_complete() || idle || !is_needed || segment.track().is_none() {
             return;
         }
-        segment.planned_at = now;
-        if let Some(at) = segment.fetch_not_before.filter(|at| *at > now) {
+        segment.work_mut().planned_at = now;
+        if let Some(at) = segment.work().fetch_not_before.filter(|at| *at > now) {
             segment.wake_at(at);
         }
         if segment.cdn_only {
@@ -118,7 +118,10 @@ impl Peer {
             .fetches
             .iter()
             .any(|f| f.name == segment.name && f.whole);
-        let may_fetch = segment.fetch_not_before.is_none_or(|at| at <= self.now);
+        let may_fetch = segment
+            .work()
+            .fetch_not_before
+            .is_none_or(|at| at <= self.now);
         if segment.is_wanted() && !is_fetched && may_fetch {
             self.fetch(index, None, false, out);
         }
@@ -127,7 +130,7 @@ impl Peer {
     /// This viewer's place in the order of seeders, if the group has changed since.
     fn update_ranks(&mut self, index: usize) {
         let segment = &self.segments[index];
-        let track = segment.track;
+        let track = segment.track();
         let seeding = self.neighbours.masks(track).seeding.count_ones() as usize;
         let segment = &self.segments[index];
         let me = (
@@ -160,7 +163,7 @@ impl Peer {
         let others = self
             .neighbours
             .iter()
-            .filter(|n| n.shares(segment.push_track));
+            .filter(|n| n.shares(segment.push_track()));
         let others = others.map(|n| (Some(n.slot), n.peer, n.status.weight));
         let members: Vec<_> = others
             .chain([(None, me, self.status_weight().max(1))])
@@ -169,9 +172,9 @@ impl Peer {
         let chosen = rendezvous::distributors(&members, segment.name, pieces);
         let segment = &mut self.segments[index];
         segment.may_push = true;
-        let work = segment.work_mut();
-        work.handed.retain(|(piece, _)| bits >> piece & 1 == 0);
-        work.brought |= bits;
+        let duty = segment.duty_mut();
+        duty.handed.retain(|(piece, _)| bits >> piece & 1 == 0);
+        duty.brought |= bits;
         let mut passers = Vec::with_capacity(bits.count_ones() as usize);
         for (piece, chosen) in chosen.into_iter().enumerate() {
             let (slot, peer, _) = members[usize::from(chosen)];
@@ -180,8 +183,8 @@ impl Peer {
             }
             passers.push(peer.tag());
             match slot {
-                Some(slot) => work.handed.push((piece as u8, slot)),
-                None => work.mine |= 1 << piece,
+                Some(slot) => duty.handed.push((piece as u8, slot)),
+                None => duty.mine |= 1 << piece,
             }
         }
         Division { bits, passers }
@@ -191,19 +194,17 @@ impl Peer {
     /// everybody.
     pub(super) fn plan_pushes(&mut self, index: usize, bits: u64) {
         let segment = &mut self.segments[index];
-        if !self.allowance.is_open() || segment.push_track.is_none() {
+        if !self.allowance.is_open() || segment.push_track().is_none() {
             return;
         }
-        if let Some(work) = segment.work_if_any() {
-            work.seeded |= bits & work.mine;
-            segment.may_push |= bits & segment.work().mine != 0;
+        if let Some(duty) = segment.duty_if_any() {
+            duty.seeded |= bits & duty.mine;
+            let mut handed = duty.handed.iter();
+            let is_handed = handed.any(|(piece, _)| bits >> piece & 1 == 1);
+            let is_mine = bits & duty.mine != 0;
+            segment.may_push |= is_mine;
+            self.upload_stale |= is_handed || is_mine;
         }
-        let is_handed = segment
-            .work()
-            .handed
-            .iter()
-            .any(|(piece, _)| bits >> piece & 1 == 1);
-        self.upload_stale |= is_handed || bits & segment.work().mine != 0;
         let row = segment.id().and_then(|id| self.remotes.row(id));
         self.upload_stale |= row.is_some_and(Row::any_wants);
     }
@@ -226,7 +227,10 @@ impl Peer {
             self.segments[index].note_seen(view.held_elsewhere, stripe_count, self.now);
         }
         let segment = &self.segments[index];
-        let may_fetch = segment.fetch_not_before.is_none_or(|at| at <= self.now);
+        let may_fetch = segment
+            .work()
+            .fetch_not_before
+            .is_none_or(|at| at <= self.now);
         let (seed, backstop) = if may_fetch {
             let buffer_ms = self.buffer_ms();
             (
@@ -281,7 +285,7 @@ impl Peer {
     }
 
     fn view<'a>(&mut self, index: usize, policy: &'a Policy, estimate: &'a Estimate) -> View<'a> {
-        let masks = self.neighbours.masks(self.segments[index].track);
+        let masks = self.neighbours.masks(self.segments[index].track());
         let segment = &self.segments[index];
         let fetches = self
             .fetches
@@ -329,10 +333,10 @@ impl Peer {
 
     /// Fetches for the player that are under way, of this segment and of those before it.
     pub(super) fn fetches_before(&self, index: usize) -> usize {
-        let (track, seq) = (self.segments[index].track, self.segments[index].seq);
+        let (track, seq) = (self.segments[index].track(), self.segments[index].seq);
         let is_before = |f: &&Fetch| {
             let of = self.segments.iter().find(|s| s.name == f.name);
-            of.is_some_and(|s| s.track == track && s.seq <= seq)
+            of.is_some_and(|s| s.track() == track && s.seq <= seq)
         };
         self.fetches
             .iter()
@@ -343,13 +347,16 @@ impl Peer {
 
     fn len_expected(&self, segment: &Segment) -> u64 {
         let lens = || {
-            let of_track = self.segments.iter().filter(|s| s.track == segment.track);
+            let of_track = self
+                .segments
+                .iter()
+                .filter(|s| s.track() == segment.track());
             of_track
-                .filter_map(|s| s.content)
+                .filter_map(Segment::content)
                 .map(|content| content.len)
                 .max()
         };
-        let known = segment.content.map(|content| content.len).or_else(lens);
+        let known = segment.content().map(|content| content.len).or_else(lens);
         let guess = u64::from(segment.duration_ms) * BITRATE_BPS_UNKNOWN / 8000;
         known.map_or(guess, u64::from)
     }
@@ -396,7 +403,6 @@ impl Peer {
     /// Asks bridges for pieces that the group has not got; they are pushed on as they come.
     fn relay(&mut self, index: usize, mut bits: u64, out: &mut Outbox) {
         let segment = &mut self.segments[index];
-        segment.work_mut().relayed |= bits;
         let row = segment.id().and_then(|id| self.remotes.row(id));
         let bridges = self.neighbours.ready().filter(|n| n.bridge);
         let holds = bridges.map(|n| {
@@ -434,7 +440,7 @@ impl Peer {
             return;
         }
         let segment = &mut self.segments[index];
-        segment.fetch_not_before = None;
+        segment.work_mut().fetch_not_before = None;
         let bits = run.unwrap_or(segment.full());
         let overlaps = segment
             .work()
@@ -518,13 +524,14 @@ impl Peer {
         if self.neighbours.roomy_slots() == self.neighbours.ready_slots() {
             for segment in &mut self.segments {
                 let have = segment.have;
-                let Some(work) = segment.work.as_deref_mut().filter(|_| segment.may_push) else {
+                let may_push = segment.may_push;
+                let Some(duty) = segment.duty_if_any().filter(|_| may_push) else {
                     continue;
                 };
-                work.seeded = 0;
-                work.handed.retain(|(piece, _)| have >> piece & 1 == 0);
-                if work.handed.is_empty() {
-                    work.handed = Vec::new();
+                duty.seeded = 0;
+                duty.handed.retain(|(piece, _)| have >> piece & 1 == 0);
+                if duty.handed.is_empty() {
+                    duty.handed = Vec::new();
                     segment.may_push = false;
                 }
             }

@@ -1,5 +1,7 @@
 //! How much a viewer may still upload: its cap, as an average over a few seconds.
 
+use alloc::vec::Vec;
+
 use crate::time::Instant;
 
 /// The cap holds over every span of this length. Segments come in bursts and are wanted soon: a cap over
@@ -19,18 +21,29 @@ pub(super) struct Allowance {
     newest: u64,
     /// A piece larger than a whole span's allowance is paid for until then.
     paid_at: Instant,
-    /// Bytes sent in the last parts of time: part `n` is at `n % PARTS`.
-    sent: [u32; PARTS],
+    /// Bytes sent in the last parts of time, without those in which nothing was, oldest first. Most viewers
+    /// send in one of four.
+    sent: Vec<u32>,
+    /// Those parts: bit `i` is the `i`th before the newest.
+    used: u128,
 }
+
+/// Places for parts are set aside by as many, and given back beyond twice as many.
+const SENT_STEP: usize = 4;
 
 impl Allowance {
     pub(super) const fn new() -> Self {
         Self {
             bps: 0,
-            sent: [0; PARTS],
+            sent: Vec::new(),
+            used: 0,
             newest: 0,
             paid_at: Instant::ORIGIN,
         }
+    }
+
+    pub(super) const fn heap_bytes(&self) -> usize {
+        self.sent.capacity() * size_of::<u32>()
     }
 
     pub(super) const fn set_rate(&mut self, bps: u64) {
@@ -64,38 +77,56 @@ impl Allowance {
         if excess > 0 {
             self.paid_at = now.plus_ms(u64::from(bytes) * 8000 / self.bps);
         }
-        let part = &mut self.sent[(self.newest % PARTS as u64) as usize];
-        *part = part.saturating_add(bytes);
+        self.note(bytes);
         Ok(())
+    }
+
+    /// So much is sent in the newest part.
+    fn note(&mut self, bytes: u32) {
+        match self.sent.last_mut().filter(|_| self.used & 1 == 1) {
+            Some(part) => *part = part.saturating_add(bytes),
+            None => {
+                if self.sent.len() == self.sent.capacity() {
+                    self.sent.reserve_exact(SENT_STEP);
+                }
+                self.sent.push(bytes);
+                self.used |= 1;
+            }
+        }
     }
 
     fn advance(&mut self, now: Instant) {
         let newest = (now.as_micros() / 1000 / PART_MS).max(self.newest);
         let passed = (newest - self.newest).min(PARTS as u64);
-        for part in 1..=passed {
-            self.sent[((newest + 1 - part) % PARTS as u64) as usize] = 0;
-        }
         self.newest = newest;
+        self.used = self.used << passed & ((1 << PARTS) - 1);
+        let gone = self.sent.len() - self.used.count_ones() as usize;
+        self.sent.drain(..gone);
+        if self.sent.capacity() > self.sent.len() + 2 * SENT_STEP {
+            self.sent.shrink_to(self.sent.len() + SENT_STEP);
+        }
     }
 
     /// When the oldest `bytes` of what was sent no longer count.
     fn freed_at(&self, bytes: u64) -> Instant {
-        let oldest = self.newest + 1;
-        let mut freed = 0;
-        for age in 0..PARTS as u64 {
-            freed += u64::from(self.sent[((oldest + age) % PARTS as u64) as usize]);
+        let (mut freed, mut used, mut last) = (0, self.used, 0);
+        for part in &self.sent {
+            last = (u128::BITS - 1 - used.leading_zeros()).into();
+            used &= !(1 << last);
+            freed += u64::from(*part);
             if freed >= bytes {
-                return Instant::from_millis((oldest + age) * PART_MS);
+                break;
             }
         }
-        Instant::from_millis((oldest + PARTS as u64) * PART_MS)
+        Instant::from_millis((self.newest + PARTS as u64 - last) * PART_MS)
     }
 }
+
+const _: () = assert!(PARTS < u128::BITS as usize);
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use alloc::vec::Vec;
 
     /// Sends as much as is let through for ten minutes: when, and how much.
     fn greedy(bps: u64, len: u32) -> Vec<(u64, u64)> {

@@ -106,7 +106,7 @@ impl Peer {
             } else {
                 &mut segment.unannounced
             };
-            let (true, Some(id)) = (core::mem::take(news), segment.content.map(|c| c.id)) else {
+            let (true, Some(id)) = (core::mem::take(news), segment.id()) else {
                 continue;
             };
             if !segment.has_record {

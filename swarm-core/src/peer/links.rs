@@ -7,6 +7,7 @@ use super::{
     io::{Action, Event, Outbox},
     neighbour::{LinkState, Neighbour, Told},
     policy::CloseReason,
+    segment::Segment,
     tracker_link::{Introducing, send},
 };
 use crate::{
@@ -38,9 +39,9 @@ impl Peer {
     /// The track that the viewer is grouped by: the one with the largest segments, the video.
     pub(super) fn main_track(&self) -> TrackId {
         let size = |track: TrackId| {
-            let of_track = self.segments.iter().filter(|s| s.track == Some(track));
+            let of_track = self.segments.iter().filter(|s| s.track() == Some(track));
             of_track
-                .filter_map(|s| s.content)
+                .filter_map(Segment::content)
                 .map(|content| content.len)
                 .max()
                 .unwrap_or(0)
@@ -261,23 +262,13 @@ impl Peer {
             }));
         }
         for segment in &mut self.segments {
-            let lost = segment.handed_to(slot);
-            let Some(work) = segment.work_if_any() else {
-                continue;
-            };
-            work.pulls.retain(|pull| pull.slot != slot);
-            for claim in work.claims.iter_mut().filter(|claim| claim.slot == slot) {
-                claim.until = claim.until.min(now);
-                // The slot may be given to somebody who has promised nothing.
-                claim.slot = Slot(u8::MAX);
+            let have = segment.have;
+            if let Some(duty) = segment.duty_if_any() {
+                duty.forget_slot(slot, have);
             }
-            work.handed.retain(|(piece, passer)| {
-                work.mine |= if *passer == slot { 1 << piece } else { 0 };
-                *passer != slot
-            });
-            work.seeded |= lost;
-            work.pushers.retain(|(_, pusher)| *pusher != slot);
-            work.upstream.retain(|(bridge, _)| *bridge != slot);
+            if let Some(work) = segment.work_if_any() {
+                work.forget_slot(slot, now);
+            }
         }
         self.remotes.forget_slot(slot);
         self.forget_promises(slot);
@@ -405,11 +396,11 @@ impl Peer {
             }
             let row = self.remotes.entry(*id, true);
             row.update(slot, |cell| cell.on_have(*bits));
-            let is_listed = self.segments[index].track.is_some();
+            let is_listed = self.segments[index].track().is_some();
             // Before, it is not known who is to have it, and what was sent would be sent again.
             if is_listed && is_complete && bits & full == full {
                 let known = &mut self.segments[index];
-                let mask = self.neighbours.masks(known.track).playing;
+                let mask = self.neighbours.masks(known.track()).playing;
                 if self.remotes.forget_if_done(*id, full, mask) {
                     known.stop_pushing();
                 }
@@ -421,7 +412,7 @@ impl Peer {
         if let Some(row) = self.remotes.row_mut(pieces.segment) {
             row.update(slot, |cell| cell.have &= !pieces.bits);
         }
-        let rejected = |s: &&mut super::Segment| s.id() == Some(pieces.segment);
+        let rejected = |s: &&mut Segment| s.id() == Some(pieces.segment);
         if let Some(segment) = self.segments.iter_mut().find(rejected) {
             if let Some(work) = segment.work_if_any() {
                 work.ask_no_more(pieces.bits, |pull| pull.slot == slot);

@@ -10,6 +10,7 @@ mod allowance;
 mod announce;
 mod cells;
 mod demand;
+mod duty;
 mod estimate;
 mod io;
 mod links;
@@ -398,6 +399,8 @@ impl Peer {
             + self.remotes.heap_bytes()
             + self.promises_heap_bytes()
             + self.fetches.capacity() * size_of::<Fetch>()
+            + self.allowance.heap_bytes()
+            + self.announced.heap_bytes()
             + self.tracker.heap_bytes()
     }
 
@@ -438,7 +441,10 @@ impl Peer {
         let dry_at = now.plus_ms(u64::from(buffer_ms));
         for segment in &mut self.segments {
             let released_ms = segment.released_ms();
-            for request in &mut segment.requests {
+            let Some(work) = segment.work_if_any() else {
+                continue;
+            };
+            for request in &mut work.requests {
                 if request.grain_ms == 0 {
                     request.deadline = request.deadline.max(dry_at);
                     continue;
@@ -460,7 +466,12 @@ impl Peer {
     /// Whether what the player waits for does not come, whatever comes meanwhile for others.
     fn is_starved(&self) -> bool {
         let waits = |segment: &Segment| {
-            let since = segment.requests.iter().map(|request| request.since).min();
+            let since = segment
+                .work()
+                .requests
+                .iter()
+                .map(|request| request.since)
+                .min();
             let most_ms = STARVED_MS_MIN.max(2 * u64::from(segment.duration_ms));
             since.is_some_and(|since| self.now.ms_since(since) > most_ms)
         };
@@ -493,8 +504,8 @@ impl Peer {
 
     /// The average of a track's segments that are known: one part with a keyframe is several times the others.
     pub(super) fn bitrate_bps(&self, track: TrackId) -> u64 {
-        let known = self.segments.iter().filter(|s| s.track == Some(track));
-        let (bytes, ms) = known.fold((0, 0), |(bytes, ms), segment| match segment.content {
+        let known = self.segments.iter().filter(|s| s.track() == Some(track));
+        let (bytes, ms) = known.fold((0, 0), |(bytes, ms), segment| match segment.content() {
             Some(content) => (
                 bytes + u64::from(content.len),
                 ms + u64::from(segment.duration_ms),

@@ -42,11 +42,18 @@ impl Need {
 impl Segment {
     /// When its pieces are needed, if the player has asked for it.
     pub(super) fn need(&self) -> Option<Need> {
-        let first = self.requests.iter().min_by_key(|r| r.deadline)?;
-        let grains = self.requests.iter().map(|request| request.grain_ms);
+        if !self.is_wanted() {
+            return None;
+        }
+        let first = self.work().requests.iter().min_by_key(|r| r.deadline)?;
+        let grains = self.work().requests.iter().map(|request| request.grain_ms);
         // Whoever takes only the whole segment needs all of it at once.
         let grain_ms = grains.min().unwrap_or(0).min(self.duration_ms);
-        let is_progressive = self.requests.iter().all(|request| request.grain_ms > 0);
+        let is_progressive = self
+            .work()
+            .requests
+            .iter()
+            .all(|request| request.grain_ms > 0);
         Some(Need {
             at: first.deadline,
             spread_ms: if is_progressive {
@@ -85,11 +92,11 @@ pub struct Waiting {
 impl Peer {
     /// What a request waits for; `None` if it is answered already, or was never the swarm's.
     pub fn waiting(&self, request: RequestId) -> Option<Waiting> {
-        let has = |segment: &&Segment| segment.requests.iter().any(|r| r.id == request);
+        let has = |segment: &&Segment| segment.work().requests.iter().any(|r| r.id == request);
         let segment = self.segments.iter().find(has)?;
         Some(Waiting {
             missing: segment
-                .content
+                .id()
                 .map(|_| segment.full() & !segment.have & !segment.pulled()),
             plan_at: segment.plan_at,
             is_scarce: self.is_scarce(),
@@ -103,11 +110,13 @@ impl Peer {
         if segment.is_wanted() {
             return segment.need();
         }
-        if !self.has_begun() || segment.content.is_none() || self.fetches_before(index) > 0 {
+        if !self.has_begun() || !segment.is_known() || self.fetches_before(index) > 0 {
             return None;
         }
         let before = self.segments.iter().find(|s| {
-            s.track == segment.track && s.seq.checked_add(1) == Some(segment.seq) && s.is_wanted()
+            s.track() == segment.track()
+                && s.seq.checked_add(1) == Some(segment.seq)
+                && s.is_wanted()
         })?;
         let need = before.need().filter(|need| need.spread_ms > 0)?;
         Some(Need {
@@ -128,16 +137,19 @@ impl Peer {
     /// Hands the player what has arrived in order, if it plays while segments arrive.
     pub(super) fn release_pieces(&mut self, index: usize, out: &mut Outbox) {
         let segment = &mut self.segments[index];
-        let (Some(content), false) = (segment.content, segment.is_complete()) else {
+        let (Some(id), false) = (segment.id(), segment.is_complete()) else {
             return;
         };
         let pieces = segment.released();
-        for request in &mut segment.requests {
+        let Some(work) = segment.work_if_any() else {
+            return;
+        };
+        for request in &mut work.requests {
             if request.grain_ms > 0 && u32::from(request.released) < pieces {
                 request.released = pieces as u8;
                 out.push(Action::Release {
                     request: request.id,
-                    segment: content.id,
+                    segment: id,
                     pieces: pieces as u8,
                 });
             }
@@ -150,7 +162,7 @@ mod tests {
     use super::*;
     use crate::{
         id::{Name, SegmentId},
-        peer::segment::Request,
+        peer::duty::Request,
         timeline::Content,
     };
 
@@ -166,7 +178,7 @@ mod tests {
         });
         segment.duration_ms = 4000;
         for grain_ms in grains_ms {
-            segment.requests.push(Request {
+            segment.add_request(Request {
                 id: RequestId(1),
                 since: Instant::ORIGIN,
                 deadline: AT,

@@ -1,5 +1,7 @@
 //! One of the viewers that this one is linked with.
 
+use alloc::boxed::Box;
+
 use super::timeline::Tracks;
 use crate::{
     id::{PeerId, Slot, TrackId},
@@ -18,24 +20,42 @@ pub(super) enum LinkState {
     Ready,
 }
 
-/// What counts of a [`PeerStatus`].
-#[derive(Clone, Copy, Debug, Default)]
+/// What counts of a [`PeerStatus`]. Nearly everybody plays one track: several are elsewhere.
+#[derive(Clone, Debug, Default)]
 pub(super) struct Told {
     pub(super) weight: u16,
-    pub(super) tracks: Tracks,
+    is_any: bool,
+    first: TrackId,
+    several: Option<Box<Tracks>>,
 }
 
 impl Told {
     pub(super) fn of(status: &PeerStatus) -> Self {
+        let tracks = status.tracks.as_slice();
         Self {
             weight: status.weight,
-            tracks: Tracks::told(&status.tracks),
+            is_any: !tracks.is_empty(),
+            first: tracks.first().copied().unwrap_or_default(),
+            several: (tracks.len() > 1).then(|| Box::new(Tracks::told(tracks))),
+        }
+    }
+
+    /// The tracks that it plays.
+    pub(super) fn tracks(&self) -> &[TrackId] {
+        match &self.several {
+            Some(tracks) => tracks.ids(),
+            None if self.is_any => core::slice::from_ref(&self.first),
+            None => &[],
         }
     }
 
     /// The weight, and the tracks.
     pub(super) fn words(&self) -> (u16, &[TrackId]) {
-        (self.weight, self.tracks.ids())
+        (self.weight, self.tracks())
+    }
+
+    pub(super) fn heap_bytes(&self) -> usize {
+        self.several.as_deref().map_or(0, size_of_val)
     }
 }
 
@@ -186,7 +206,7 @@ impl Neighbour {
     }
 
     pub(super) fn plays(&self, track: Option<TrackId>) -> bool {
-        self.is_ready() && track.is_some_and(|track| self.status.tracks.ids().contains(&track))
+        self.is_ready() && track.is_some_and(|track| self.status.tracks().contains(&track))
     }
 
     /// Whether it shares the work on a track's segments: it plays it, is of the group, and keeps its

@@ -13,9 +13,6 @@ use crate::{
 /// enough.
 const REMOTE_SEEN_MAX: u32 = 8;
 
-/// Places for links are set aside by as many.
-const LINKS_STEP: usize = 2;
-
 /// Bytes that may wait in a link's transport before the next piece is handed to it, so that control
 /// messages never queue for long, and bursts fit the shallow buffers of relays (coturn's sockets lose what
 /// is beyond 64 KiB, and what is lost takes seconds to come again).
@@ -136,7 +133,8 @@ impl Masks {
 
 impl Neighbours {
     pub(super) fn heap_bytes(&self) -> usize {
-        self.list.capacity() * size_of::<Neighbour>()
+        let told = self.list.iter().map(|n| n.status.heap_bytes());
+        self.list.capacity() * size_of::<Neighbour>() + told.sum::<usize>()
     }
 
     pub(super) fn iter(&self) -> core::slice::Iter<'_, Neighbour> {
@@ -246,7 +244,7 @@ impl Neighbours {
         let slot = Slot(free as u8);
         self.places[free] = self.list.len() as u8;
         if self.list.len() == self.list.capacity() {
-            self.list.reserve_exact(LINKS_STEP);
+            self.list.reserve_exact(1);
         }
         let neighbour = Neighbour::new(slot, peer, native, now);
         self.links.note(&neighbour);
@@ -261,8 +259,8 @@ impl Neighbours {
         self.links.forget(slot);
         self.places[usize::from(slot.0)] = FREE;
         let removed = self.list.remove(index);
-        if self.list.capacity() >= self.list.len() + 2 * LINKS_STEP {
-            self.list.shrink_to(self.list.len() + LINKS_STEP);
+        if self.list.capacity() > self.list.len() + 1 {
+            self.list.shrink_to(self.list.len() + 1);
         }
         for (place, neighbour) in self.list.iter().enumerate().skip(index) {
             self.places[usize::from(neighbour.slot.0)] = place as u8;
@@ -370,7 +368,7 @@ mod tests {
                 assert_eq!(neighbours.by_tag(n.peer.tag(), u32::MAX), first);
                 assert_eq!(neighbours.by_tag(n.peer.tag(), 0), None);
             }
-            assert!(neighbours.list.capacity() <= neighbours.list.len() + 2 * LINKS_STEP);
+            assert!(neighbours.list.capacity() <= neighbours.list.len() + 1);
         }
     }
 

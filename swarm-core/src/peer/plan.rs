@@ -121,7 +121,7 @@ pub(super) struct View<'a> {
 /// Into how many stripes a segment is divided among `seeders`: a power of two, so that views of
 /// the group that differ by a few members still agree.
 pub(super) fn stripe_count(segment: &Segment, seeders: usize, policy: &Policy) -> u32 {
-    let Some(content) = segment.content else {
+    let Some(content) = segment.content() else {
         return 1;
     };
     let by_length = content.len / policy.stripe_len_min.max(1);
@@ -140,14 +140,14 @@ pub(super) fn seed(segment: &Segment, view: &View<'_>) -> Plan {
     }
     let covered = segment.have | view.fetching | (view.held & !view.held_elsewhere);
     let covered = covered | segment.pulled();
-    let stripe_len = segment.content.map_or(0, |content| content.len) / view.stripe_count;
+    let stripe_len = segment.content().map_or(0, |content| content.len) / view.stripe_count;
     let delay_ms =
         u64::from(view.policy.rank_delay_ms).max(100) + view.estimate.cdn_ms(u64::from(stripe_len));
     for stripe in 0..view.stripe_count {
         let rank = rank(segment, view, stripe);
         let bits = segment.stripe_bits(stripe, view.stripe_count);
         let mut missing = bits & !covered;
-        if segment.content.is_some() && missing == 0 {
+        if segment.is_known() && missing == 0 {
             continue;
         }
         let elsewhere = missing & view.held_elsewhere;
@@ -174,11 +174,7 @@ pub(super) fn seed(segment: &Segment, view: &View<'_>) -> Plan {
         if rank == NEVER {
             continue;
         }
-        let claim_bits = if segment.content.is_some() {
-            bits
-        } else {
-            u64::MAX
-        };
+        let claim_bits = if segment.is_known() { bits } else { u64::MAX };
         let base = segment
             .claimed_until(claim_bits)
             .unwrap_or(segment.known_at);
@@ -187,7 +183,7 @@ pub(super) fn seed(segment: &Segment, view: &View<'_>) -> Plan {
             .plus_ms(u64::from(rank) * delay_ms);
         if due > view.now {
             plan.wake_at(due);
-        } else if segment.content.is_none() {
+        } else if !segment.is_known() {
             plan.whole = true;
         } else {
             plan.fetch.extend(runs(missing, 1));
@@ -200,7 +196,7 @@ pub(super) fn seed(segment: &Segment, view: &View<'_>) -> Plan {
 /// This viewer's place in the order of seeders of a stripe. Who sees little of the group takes itself for
 /// the first of it too often, and leaves the order while there is time for others to come first.
 fn rank(segment: &Segment, view: &View<'_>, stripe: u32) -> u8 {
-    let is_known = segment.content.is_some();
+    let is_known = segment.is_known();
     if view.is_remote && is_known && margin_ms(segment, view, stripe) >= REMOTE_MARGIN_MS_MIN {
         return NEVER;
     }
@@ -216,7 +212,7 @@ pub(super) fn draw(first: PeerId, name: Name, stripe: usize) -> u8 {
 /// How long a group waits for others to bring a stripe before it asks the CDN: not at all if it is
 /// its turn to be first, or if there is no time to spare.
 fn hold_ms(segment: &Segment, view: &View<'_>, stripe: u32) -> u64 {
-    if !view.has_bridges || segment.content.is_none() {
+    if !view.has_bridges || !segment.is_known() {
         return 0;
     }
     let drawn = u64::from(segment.work().draws[stripe as usize]) * 100;
@@ -236,7 +232,7 @@ fn margin_ms(segment: &Segment, view: &View<'_>, stripe: u32) -> u64 {
     let first = segment
         .stripe_bits(stripe, view.stripe_count)
         .trailing_zeros();
-    let stripe_pace_ms = match segment.spread_ms {
+    let stripe_pace_ms = match segment.spread_ms() {
         0 => view.pace_ms,
         _ => view.pace_ms * IN_ORDER_PACE_PERCENT / 100,
     };
@@ -249,8 +245,8 @@ mod tests {
     use crate::{
         id::{RequestId, SegmentId, Slot},
         peer::{
+            duty::{Claim, Request},
             pulls::Pull,
-            segment::{Claim, Request},
         },
         timeline::Content,
     };
@@ -374,7 +370,7 @@ mod tests {
     #[test]
     fn a_lone_viewer_seeds_nothing_and_its_player_gets_the_cdn_at_once() {
         let mut segment = segment();
-        segment.requests.push(REQUEST);
+        segment.add_request(REQUEST);
         let (seed, backstop) = check(&segment, |view| view.companions = 0);
         assert_eq!(seed, Plan::default());
         assert!(backstop.whole);
@@ -384,7 +380,7 @@ mod tests {
     fn the_backstop_waits_for_the_latest_safe_moment_and_takes_only_what_is_missing() {
         let mut segment = segment();
         segment.have = 0xff00;
-        segment.requests.push(REQUEST);
+        segment.add_request(REQUEST);
         let (_, early) = check(&segment, |_| {});
         assert!(!early.is_fetch());
         let moment = early.wake.expect("it is armed");
@@ -396,7 +392,7 @@ mod tests {
     #[test]
     fn who_has_not_begun_to_play_waits_for_nobody() {
         let mut segment = segment();
-        segment.requests.push(REQUEST);
+        segment.add_request(REQUEST);
         assert!(!check(&segment, |_| {}).1.is_fetch());
         let (_, hasty) = check(&segment, |view| view.has_begun = false);
         assert!(hasty.whole);
@@ -405,9 +401,9 @@ mod tests {
     /// A request of a player that takes half a second at a time of 16 s.
     fn played_while_it_arrives(deadline: Instant) -> Segment {
         let mut segment = segment();
-        (segment.duration_ms, segment.spread_ms) = (16_000, 16_000);
+        (segment.duration_ms, segment.is_progressive) = (16_000, true);
         segment.window_ms = 2000;
-        segment.requests.push(Request {
+        segment.add_request(Request {
             deadline,
             grain_ms: 500,
             ..REQUEST
@@ -451,7 +447,7 @@ mod tests {
     fn an_old_segment_that_nobody_holds_is_fetched_when_it_is_wanted() {
         let mut segment = segment();
         segment.fresh = false;
-        segment.requests.push(REQUEST);
+        segment.add_request(REQUEST);
         assert!(check(&segment, |_| {}).1.whole);
         let (_, held) = check(&segment, |view| view.held = 0xffff);
         assert!(!held.is_fetch());

@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use super::{Peer, io::Outbox, plan::Ask, segment::Claim};
+use super::{Peer, duty::Claim, io::Outbox, plan::Ask};
 use crate::{
     id::{Name, Slot},
     limits::STRIPES_MAX,
@@ -132,14 +132,14 @@ impl Peer {
         }
         let count = u32::from(promise.stripe_count);
         let claimed = (0..count).filter(|stripe| promise.stripes >> stripe & 1 == 1);
-        let bits = match segment.content {
+        let bits = match segment.id() {
             None => u64::MAX,
             Some(_) if promise.bits != 0 => promise.bits,
             Some(_) => claimed.fold(0, |bits, stripe| bits | segment.stripe_bits(stripe, count)),
         };
         let len = u64::from(segment.len_of(bits));
         let (slot, made) = (promise.slot, promise.made);
-        let least_ms = (u64::from(segment.window_ms) + u64::from(segment.spread_ms) / 2)
+        let least_ms = (u64::from(segment.window_ms) + u64::from(segment.spread_ms()) / 2)
             * CLAIM_WINDOW_PERCENT
             / 100;
         let usual_ms = 2 * self.estimate.cdn_ms(len) + CLAIM_GRACE_MS;
@@ -252,7 +252,10 @@ impl Peer {
         let upstream = &mut segment.work_mut().upstream;
         match upstream.iter_mut().find(|(slot, _)| *slot == promise.slot) {
             Some((_, bits)) => *bits |= promise.bits,
-            None => upstream.push((promise.slot, promise.bits)),
+            None => {
+                upstream.reserve_exact(1);
+                upstream.push((promise.slot, promise.bits));
+            }
         }
         self.touch_segment(index);
     }

@@ -5,9 +5,10 @@ use alloc::vec::Vec;
 
 use super::{
     Peer,
+    duty::Work,
     io::Outbox,
     plan::{self, Ask, View},
-    segment::{Segment, Work},
+    segment::Segment,
 };
 use crate::{
     id::Slot,

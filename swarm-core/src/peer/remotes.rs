@@ -15,7 +15,7 @@ use crate::{
 /// Rows of segments that this viewer has not heard of otherwise: neighbours may be ahead.
 const UNKNOWN_MAX: usize = 8;
 /// Rows are set aside by as many.
-const ROWS_STEP: usize = 2;
+const ROWS_STEP: usize = 1;
 /// Copies of a piece are counted up to this number.
 pub(super) const COPIES_MAX: u32 = 24;
 /// Binary digits of the number of neighbours.
@@ -82,9 +82,7 @@ impl Row {
     /// what that is in its cell.
     pub(super) fn update(&mut self, slot: Slot, change: impl FnOnce(&mut Cell)) {
         let index = usize::from(slot.0) % NEIGHBOURS_MAX;
-        let mut cell = self.cells.get(index);
-        change(&mut cell);
-        self.cells.put(index, cell);
+        let cell = self.cells.update(index, change);
         self.wanting &= !(1 << index);
         self.wanting |= u32::from(cell.wants() != 0) << index;
     }
@@ -92,7 +90,8 @@ impl Row {
     /// Pieces that those in each set of slots (a bit each) say they hold.
     pub(super) fn held_by<const N: usize>(&self, sets: [u32; N]) -> [u64; N] {
         let mut held = [0; N];
-        for slot in slots_of(sets.iter().fold(0, |all, set| all | set)) {
+        let asked = sets.iter().fold(0, |all, set| all | set);
+        for slot in slots_of(asked & self.cells.holders()) {
             let have = self.have(slot);
             for (held, set) in held.iter_mut().zip(sets) {
                 *held |= if set >> slot.0 & 1 == 1 { have } else { 0 };
@@ -109,9 +108,7 @@ impl Row {
     /// How many neighbours have each piece, or were sent it.
     pub(super) fn copies(&self) -> Copies {
         let mut copies = Copies::default();
-        for cell in self.cells.iter() {
-            copies.add(cell.have | cell.sent);
-        }
+        self.cells.each_copy(|bits| copies.add(bits));
         copies
     }
 
@@ -235,9 +232,7 @@ impl Remotes {
             row.recorded &= !bit;
             row.wanting &= !bit;
             let index = usize::from(slot.0) % NEIGHBOURS_MAX;
-            if row.cells.get(index) != Cell::default() {
-                row.cells.put(index, Cell::default());
-            }
+            row.cells.update(index, |cell| *cell = Cell::default());
         }
     }
 

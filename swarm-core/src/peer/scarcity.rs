@@ -32,14 +32,14 @@ impl Peer {
             return;
         };
         let is_judged = since.plus_ms(judged_after_ms(segment)) <= self.now;
-        if !is_judged || segment.content.is_none() || self.neighbours.ready_slots() == 0 {
+        if !is_judged || !segment.is_known() || self.neighbours.ready_slots() == 0 {
             return;
         }
         let missing = segment.full() & !segment.have;
         if missing.count_ones() * 2 <= segment.full().count_ones() {
             return;
         }
-        let masks = self.neighbours.masks(segment.track);
+        let masks = self.neighbours.masks(segment.track());
         let row = segment.id().and_then(|id| self.remotes.row(id));
         let [offered] = row.map_or([0], |row| row.held_by([masks.seeding | masks.giving]));
         if missing & !offered == 0 {
@@ -49,13 +49,14 @@ impl Peer {
         self.cancel_fetches(index, out);
         // The order of seeders begins anew.
         let segment = &mut self.segments[index];
-        (segment.known_at, segment.began_ms, segment.fresh) = (self.now, None, true);
+        (segment.known_at, segment.fresh) = (self.now, true);
+        segment.work_mut().began_ms = None;
         self.touch_all();
     }
 
     /// A fetch is done: whether the CDN keeps up again with what is played.
     pub(super) fn look_for_plenty(&mut self, index: usize) {
-        let track = self.segments[index].track;
+        let track = self.segments[index].track();
         let played_bps = track.map_or(0, |track| self.bitrate_bps(track));
         if self.player.scarce && self.estimate.cdn_bps() >= played_bps * PLENTY_PERCENT / 100 {
             (self.player.scarce, self.player.caught_up) = (false, true);

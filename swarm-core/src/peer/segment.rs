@@ -2,7 +2,7 @@
 
 use alloc::{boxed::Box, vec::Vec};
 
-use super::pulls::{Pull, Recall};
+use super::duty::{Duty, Request, Work};
 use crate::{
     id::{Name, RequestId, SegmentId, Slot, TrackId},
     limits::{PIECES_MAX, STRIPES_MAX},
@@ -14,218 +14,118 @@ use crate::{
 /// What neighbours say is planned for at most this often.
 const PLAN_GAP_MS: u64 = 50;
 
-/// A request of the player that waits for its segment.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Request {
-    pub(super) id: RequestId,
-    pub(super) since: Instant,
-    /// When the player runs dry without it.
-    pub(super) deadline: Instant,
-    /// Media that the player takes at a time while the segment arrives; 0 if it waits for all of it.
-    pub(super) grain_ms: u32,
-    /// Pieces that it was handed.
-    pub(super) released: u8,
-}
-
-/// A neighbour has said that it fetches these pieces and will push them.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Claim {
-    pub(super) slot: Slot,
-    pub(super) bits: u64,
-    /// Those of them that this viewer passes on to everybody when they come from that neighbour: from
-    /// another one they come to everybody already.
-    pub(super) mine: u64,
-    /// Believed until then; moved on by every piece that keeps the promise.
-    pub(super) until: Instant,
-    /// Some of it has come.
-    pub(super) kept: bool,
-}
-
-/// What is under way for a segment: who brings it to whom.
-#[derive(Clone, Debug)]
-pub(super) struct Work {
-    /// Pieces that this viewer passes on to everybody, as whoever brings them into the group says.
-    pub(super) mine: u64,
-    /// Those of them that are there and still to be sent to somebody.
-    pub(super) seeded: u64,
-    /// Pieces that this viewer brings into the group, each with the slot of the one who passes it on.
-    pub(super) handed: Vec<(u8, Slot)>,
-    /// Pieces that this viewer brings into the group.
-    pub(super) brought: u64,
-    /// Pieces that this viewer asked of bridges for the group.
-    pub(super) relayed: u64,
-    pub(super) claims: Vec<Claim>,
-    /// The slots, a bit each, of those who have broken a promise about it.
-    pub(super) struck: u32,
-    /// Missing pieces that a neighbour is to push here, each with the neighbour's slot; one for a piece.
-    pub(super) pushers: Vec<(u8, Slot)>,
-    /// What bridges bring into their groups.
-    pub(super) upstream: Vec<(Slot, u64)>,
-    pub(super) pulls: Vec<Pull>,
-    pub(super) recalled: Recall,
-    /// This viewer's place in the order of seeders for each stripe, and for which view of the
-    /// group and how many stripes it was computed.
-    pub(super) ranks: [u8; STRIPES_MAX as usize],
-    pub(super) ranks_for: (u32, u32),
-    /// What was drawn for the group, for each stripe: the least, of 256, begin.
-    pub(super) draws: [u8; STRIPES_MAX as usize],
-    /// When each stripe was first seen at a bridge, in milliseconds after `known_at`, and 1 more.
-    pub(super) seen_ms: [u16; STRIPES_MAX as usize],
-}
-
-impl Work {
-    pub(super) const NONE: Self = Self {
-        mine: 0,
-        seeded: 0,
-        handed: Vec::new(),
-        brought: 0,
-        relayed: 0,
-        claims: Vec::new(),
-        struck: 0,
-        pushers: Vec::new(),
-        upstream: Vec::new(),
-        pulls: Vec::new(),
-        recalled: Recall::NONE,
-        ranks: [super::rendezvous::NEVER; STRIPES_MAX as usize],
-        ranks_for: (u32::MAX, 0),
-        draws: [0; STRIPES_MAX as usize],
-        seen_ms: [0; STRIPES_MAX as usize],
-    };
-
-    /// The segment's content is known, or another one than before (`is_other`).
-    fn on_content(&mut self, is_other: bool) {
-        (self.seeded, self.relayed) = (0, 0);
-        self.handed.clear();
-        if is_other {
-            // What was promised was the other content.
-            self.claims.clear();
-            self.pushers.clear();
-            self.mine = 0;
-            self.upstream.clear();
-        }
-        self.pulls.clear();
-        self.ranks_for = (u32::MAX, 0);
-    }
-
-    /// A neighbour has promised something; few do for one segment.
-    pub(super) fn add_claim(&mut self, claim: Claim) {
-        self.claims.reserve_exact(1);
-        self.claims.push(claim);
-    }
-
-    /// The slots, a bit each, of those who are handed something.
-    pub(super) fn passers(&self) -> u32 {
-        let bit = |slot: Slot| 1u32.checked_shl(slot.0.into()).unwrap_or(0);
-        let slots = self.handed.iter().map(|(_, slot)| bit(*slot));
-        slots.fold(0, |slots, slot| slots | slot)
-    }
-
-    /// Those whom `which` accepts are no longer asked for these pieces.
-    pub(super) fn ask_no_more(&mut self, bits: u64, which: impl Fn(&Pull) -> bool) {
-        for pull in self.pulls.iter_mut().filter(|pull| which(pull)) {
-            pull.bits &= !bits;
-        }
-        self.pulls.retain(|pull| pull.bits != 0);
-    }
-
-    fn heap_bytes(&self) -> usize {
-        size_of::<Self>()
-            + self.claims.capacity() * size_of::<Claim>()
-            + self.pulls.capacity() * size_of::<Pull>()
-            + self.upstream.capacity() * size_of::<(Slot, u64)>()
-            + (self.handed.capacity() + self.pushers.capacity()) * size_of::<(u8, Slot)>()
-    }
-}
-
 static IDLE: Work = Work::NONE;
+static FREE: Duty = Duty::NONE;
 
-/// One segment: what is known of it, and what is there.
+/// How a viewer has come to know a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Listing {
+    /// Neighbours are ahead: no playlist of this viewer lists it yet. It may be of any of its tracks.
+    Unlisted,
+    /// The same, and the viewer plays only one track.
+    Guessed,
+    Listed,
+}
+
+/// One segment: what is known of it, and what is there. Most lie behind the playhead, whole: what matters for
+/// the others alone is in [`Duty`] and [`Work`].
 #[derive(Clone, Debug)]
 pub(super) struct Segment {
     pub(super) name: Name,
-    /// `None` until a playlist of this viewer lists it: neighbours may be ahead.
-    pub(super) track: Option<TrackId>,
-    /// Whose neighbours it is pushed to: `track`, or the only one there is while that is not known.
-    pub(super) push_track: Option<TrackId>,
     pub(super) seq: u64,
-    pub(super) duration_ms: u32,
     pub(super) known_at: Instant,
+    /// Of its content, like the three lengths and `epoch`; none of them says anything while `pieces` is 0.
+    id: SegmentId,
+    /// Verified pieces in the store.
+    pub(super) have: u64,
+    duty: Option<Box<Duty>>,
+    /// When its plan may change by itself.
+    pub(super) plan_at: Option<Instant>,
+    len: u32,
+    piece_len: u32,
+    epoch: u32,
+    track: TrackId,
+    pub(super) duration_ms: u32,
     /// Media ahead of the playhead at that time, in milliseconds: about how long this viewer can
     /// do without the segment.
     pub(super) window_ms: u32,
-    /// Over how long the player needs its pieces after that, if it plays while they arrive.
-    pub(super) spread_ms: u32,
-    /// When the first piece came, in milliseconds after `known_at`.
-    pub(super) began_ms: Option<u32>,
+    pub(super) bytes_p2p: u32,
+    /// How many pieces the content is; 0 while that is unknown.
+    pub(super) pieces: u8,
+    listing: Listing,
+    /// It is played while it arrives.
+    pub(super) is_progressive: bool,
     /// Appeared while this viewer was watching: to be seeded. Older ones are there already, at
     /// the neighbours or not at all.
     pub(super) fresh: bool,
+    /// There are requests for it: asked of all segments on every occasion.
+    is_wanted: bool,
     /// No record vouches for it: the CDN's alone.
     pub(super) cdn_only: bool,
-    pub(super) content: Option<Content>,
-    /// How many pieces that is; 0 while it is unknown.
-    pub(super) pieces: u8,
-    /// Something of it may be there that is to be sent unasked. Where not, nobody need look at `work` for it.
+    /// Something of it may be there that is to be sent unasked. Where not, nobody need look at `duty` for it.
     pub(super) may_push: bool,
     /// Whether a verified record is stored, without which nothing may be passed on.
     pub(super) has_record: bool,
-    /// Verified pieces in the store.
-    pub(super) have: u64,
-    pub(super) requests: Vec<Request>,
-    /// Most segments lie behind the playhead, and nothing is under way for them.
-    pub(super) work: Option<Box<Work>>,
-    pub(super) bytes_p2p: u32,
-    pub(super) bytes_cdn: u32,
-    pub(super) delivered: bool,
     /// The have-map has changed since it was announced.
     pub(super) unannounced: bool,
     /// Parts of the segment of which the bridges have heard, and whether there are new ones.
     pub(super) bridged: u8,
     pub(super) bridge_news: bool,
-    pub(super) fetch_failures: u8,
-    /// No fetch before then, after a failed one.
-    pub(super) fetch_not_before: Option<Instant>,
     /// Something that plans look at has changed since the last one.
     pub(super) stale: bool,
-    /// When it was planned last.
-    pub(super) planned_at: Instant,
-    /// When its plan may change by itself.
-    pub(super) plan_at: Option<Instant>,
 }
 
 impl Segment {
     pub(super) fn new(name: Name, now: Instant) -> Self {
         Self {
             name,
-            track: None,
-            push_track: None,
             seq: 0,
-            duration_ms: 0,
             known_at: now,
+            id: SegmentId(0),
+            have: 0,
+            duty: None,
+            plan_at: None,
+            len: 0,
+            piece_len: 0,
+            epoch: 0,
+            track: TrackId(0),
+            duration_ms: 0,
             window_ms: 0,
-            spread_ms: 0,
-            began_ms: None,
-            fresh: false,
-            cdn_only: false,
-            content: None,
+            bytes_p2p: 0,
             pieces: 0,
+            listing: Listing::Unlisted,
+            is_progressive: false,
+            fresh: false,
+            is_wanted: false,
+            cdn_only: false,
             may_push: false,
             has_record: false,
-            have: 0,
-            requests: Vec::new(),
-            work: None,
-            bytes_p2p: 0,
-            bytes_cdn: 0,
-            delivered: false,
             unannounced: false,
             bridged: 0,
             bridge_news: false,
-            fetch_failures: 0,
-            fetch_not_before: None,
             stale: true,
-            planned_at: Instant::ORIGIN,
-            plan_at: None,
         }
+    }
+
+    /// The track of the playlist that lists it, if one does.
+    pub(super) fn track(&self) -> Option<TrackId> {
+        (self.listing == Listing::Listed).then_some(self.track)
+    }
+
+    /// Whose neighbours it is pushed to: its track, or the only one there is while that is not known.
+    pub(super) fn push_track(&self) -> Option<TrackId> {
+        (self.listing != Listing::Unlisted).then_some(self.track)
+    }
+
+    /// A playlist lists it. Whether that is news.
+    pub(super) fn list(&mut self, track: TrackId) -> bool {
+        self.track = track;
+        core::mem::replace(&mut self.listing, Listing::Listed) != Listing::Listed
+    }
+
+    /// Nothing lists it, but this is the only track there is.
+    pub(super) const fn guess(&mut self, track: TrackId) {
+        (self.track, self.listing) = (track, Listing::Guessed);
     }
 
     /// Has it planned at `at`, or earlier if that is intended already.
@@ -235,38 +135,82 @@ impl Segment {
 
     /// Has it planned soon: news from neighbours come in bursts.
     pub(super) fn touch(&mut self) {
-        self.wake_at(self.planned_at.plus_ms(PLAN_GAP_MS));
+        self.wake_at(self.work().planned_at.plus_ms(PLAN_GAP_MS));
     }
 
     /// Bytes outside of the struct itself.
     pub(super) fn heap_bytes(&self) -> usize {
-        let work = self.work.as_deref().map_or(0, Work::heap_bytes);
-        self.requests.capacity() * size_of::<Request>() + work
+        self.duty.as_deref().map_or(0, Duty::heap_bytes)
+    }
+
+    /// What this viewer does for it.
+    pub(super) fn duty(&self) -> &Duty {
+        self.duty.as_deref().unwrap_or(&FREE)
+    }
+
+    /// The same, for something to be added to it or changed.
+    pub(super) fn duty_mut(&mut self) -> &mut Duty {
+        self.duty.get_or_insert_with(|| Box::new(Duty::NONE))
+    }
+
+    /// The same if there is anything.
+    pub(super) fn duty_if_any(&mut self) -> Option<&mut Duty> {
+        self.duty.as_deref_mut()
     }
 
     /// What is under way.
     pub(super) fn work(&self) -> &Work {
-        self.work.as_deref().unwrap_or(&IDLE)
+        self.duty().work.as_deref().unwrap_or(&IDLE)
     }
 
     /// The same, for something to be added to it or changed.
     pub(super) fn work_mut(&mut self) -> &mut Work {
-        self.work.get_or_insert_with(|| Box::new(Work::NONE))
+        let work = &mut self.duty_mut().work;
+        work.get_or_insert_with(|| Box::new(Work::NONE))
     }
 
     /// The same if there is anything.
     pub(super) fn work_if_any(&mut self) -> Option<&mut Work> {
-        self.work.as_deref_mut()
+        self.duty.as_deref_mut()?.work.as_deref_mut()
     }
 
     /// It lies behind, and is whole: nothing is under way for it any more.
     pub(super) fn rest(&mut self) {
-        self.work = None;
-        self.may_push = false;
+        self.duty = None;
+        (self.may_push, self.is_wanted) = (false, false);
+    }
+
+    /// What is known of its bytes.
+    pub(super) fn content(&self) -> Option<Content> {
+        self.is_known().then_some(Content {
+            id: self.id,
+            len: self.len,
+            piece_len: self.piece_len,
+            epoch: self.epoch,
+        })
+    }
+
+    /// Whether its content is known.
+    pub(super) const fn is_known(&self) -> bool {
+        self.pieces != 0
     }
 
     pub(super) fn id(&self) -> Option<SegmentId> {
-        self.content.map(|content| content.id)
+        self.is_known().then_some(self.id)
+    }
+
+    /// Bytes of it that have come from the CDN.
+    pub(super) fn bytes_cdn(&self) -> u32 {
+        self.len_of(self.have).saturating_sub(self.bytes_p2p)
+    }
+
+    /// Over how long the player needs its pieces after `window_ms`.
+    pub(super) const fn spread_ms(&self) -> u32 {
+        if self.is_progressive {
+            self.duration_ms
+        } else {
+            0
+        }
     }
 
     /// All pieces; none while the content is unknown.
@@ -275,17 +219,17 @@ impl Segment {
     }
 
     pub(super) fn is_complete(&self) -> bool {
-        self.content.is_some() && self.have == self.full()
+        self.is_known() && self.have == self.full()
     }
 
-    pub(super) fn is_wanted(&self) -> bool {
-        !self.requests.is_empty()
+    pub(super) const fn is_wanted(&self) -> bool {
+        self.is_wanted
     }
 
     /// When this viewer needs it, as far as it knows: who waits for its own segment should not wait
     /// for what others push beyond that.
     pub(super) fn is_too_late_to_push(&self, now: Instant) -> bool {
-        let until_ms = u64::from(self.window_ms) + u64::from(self.spread_ms);
+        let until_ms = u64::from(self.window_ms) + u64::from(self.spread_ms());
         self.window_ms > 0 && now.ms_since(self.known_at) >= until_ms
     }
 
@@ -301,26 +245,57 @@ impl Segment {
         }
     }
 
+    /// The player asks for it.
+    pub(super) fn add_request(&mut self, request: Request) {
+        let requests = &mut self.work_mut().requests;
+        requests.reserve_exact(1);
+        requests.push(request);
+        self.is_wanted = true;
+    }
+
+    /// Whoever made this request does not wait any longer.
+    pub(super) fn drop_request(&mut self, id: RequestId) {
+        if let Some(work) = self.work_if_any() {
+            work.requests.retain(|request| request.id != id);
+            self.is_wanted = !self.work().requests.is_empty();
+        }
+    }
+
+    /// Those who wait for it do so no longer.
+    pub(super) fn take_requests(&mut self) -> Vec<Request> {
+        self.is_wanted = false;
+        let work = self.work_if_any();
+        work.map_or_else(Vec::new, |work| core::mem::take(&mut work.requests))
+    }
+
     /// Everything is there: who was to bring it, and who was asked, matters no more.
     pub(super) fn settle(&mut self) {
-        if let Some(work) = self.work_if_any() {
-            (work.claims, work.upstream) = (Vec::new(), Vec::new());
-            (work.pulls, work.pushers) = (Vec::new(), Vec::new());
+        let is_wanted = self.is_wanted;
+        let Some(duty) = &mut self.duty else { return };
+        match duty.work.as_deref_mut().filter(|_| is_wanted) {
+            Some(work) => {
+                (work.claims, work.upstream) = (Vec::new(), Vec::new());
+                (work.pulls, work.pushers) = (Vec::new(), Vec::new());
+            }
+            None => duty.work = None,
+        }
+        if duty.is_idle() {
+            self.duty = None;
         }
     }
 
     /// Nobody waits for pushes any more.
     pub(super) fn stop_pushing(&mut self) {
-        if let Some(work) = self.work_if_any() {
-            work.seeded = 0;
-            work.handed = Vec::new();
+        if let Some(duty) = self.duty_if_any() {
+            duty.seeded = 0;
+            duty.handed = Vec::new();
         }
         self.may_push = false;
     }
 
     /// How many bytes these pieces are.
     pub(super) fn len_of(&self, bits: u64) -> u32 {
-        let Some(content) = self.content else {
+        let Some(content) = self.content() else {
             return 0;
         };
         let bits = bits & self.full();
@@ -337,17 +312,14 @@ impl Segment {
 
     /// The pieces, of those to be handed on, that the neighbour in `slot` passes on.
     pub(super) fn handed_to(&self, slot: Slot) -> u64 {
-        let to = self
-            .work()
-            .handed
-            .iter()
-            .filter(|(_, passer)| *passer == slot);
+        let handed = self.duty().handed.iter();
+        let to = handed.filter(|(_, passer)| *passer == slot);
         to.fold(0, |bits, (piece, _)| bits | 1 << piece) & self.have
     }
 
     /// The pieces of stripe `stripe` of `count`: a contiguous run.
     pub(super) fn stripe_bits(&self, stripe: u32, count: u32) -> u64 {
-        let Some(content) = self.content else {
+        let Some(content) = self.content() else {
             return 0;
         };
         let pieces = piece_count(content.len, content.piece_len);
@@ -358,7 +330,7 @@ impl Segment {
 
     /// First byte and length of a contiguous run of pieces; `None` if it is the whole segment.
     pub(super) fn range_of(&self, run: u64) -> Option<(u32, u32)> {
-        let content = self.content?;
+        let content = self.content()?;
         if run == self.full() {
             return None;
         }
@@ -368,20 +340,19 @@ impl Segment {
     /// Takes over what a playlist or record says of the content. Returns the content that it
     /// replaces, if that is another one.
     pub(super) fn set_content(&mut self, content: Content) -> Option<Content> {
-        match self.content {
+        match self.content() {
             Some(old) if old.id == content.id => None,
             Some(old) if old.epoch > content.epoch => None,
             old => {
-                self.content = Some(content);
+                (self.id, self.epoch) = (content.id, content.epoch);
+                (self.len, self.piece_len) = (content.len, content.piece_len);
                 let pieces = piece_count(content.len, content.piece_len);
-                self.pieces = pieces.min(PIECES_MAX) as u8;
+                self.pieces = pieces.clamp(1, PIECES_MAX) as u8;
                 self.has_record = false;
-                self.have = 0;
-                (self.bytes_p2p, self.bytes_cdn) = (0, 0);
-                self.delivered = false;
+                (self.have, self.bytes_p2p) = (0, 0);
                 self.stale = true;
-                if let Some(work) = self.work_if_any() {
-                    work.on_content(old.is_some());
+                if let Some(duty) = self.duty_if_any() {
+                    duty.on_content(old.is_some());
                 }
                 old
             }
@@ -392,7 +363,7 @@ impl Segment {
     /// knows; 0 if it knows nothing.
     pub(super) fn window_ms_of(&self, piece: u32) -> u64 {
         let count = self.full().count_ones().max(1);
-        let after_ms = u64::from(self.spread_ms) * u64::from(piece) / u64::from(count);
+        let after_ms = u64::from(self.spread_ms()) * u64::from(piece) / u64::from(count);
         match self.window_ms {
             0 => 0,
             window_ms => u64::from(window_ms) + after_ms,
@@ -407,7 +378,7 @@ impl Segment {
 
     /// Those of `bits` that should have been pushed by now.
     pub(super) fn late(&self, bits: u64, now: Instant) -> u64 {
-        if self.spread_ms == 0 || self.window_ms == 0 {
+        if self.spread_ms() == 0 || self.window_ms == 0 {
             // All pieces are at the same time.
             return if self.late_at(0) <= now { bits } else { 0 };
         }
@@ -438,7 +409,8 @@ impl Segment {
 
     /// When the first piece came; until then, when the segment became known.
     pub(super) fn began_at(&self) -> Instant {
-        self.known_at.plus_ms(self.began_ms.unwrap_or(0).into())
+        let began_ms = self.work().began_ms;
+        self.known_at.plus_ms(began_ms.unwrap_or(0).into())
     }
 
     /// When the last promise for any of `bits` ran out or will.

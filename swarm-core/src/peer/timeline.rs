@@ -4,8 +4,9 @@ use alloc::vec::Vec;
 
 use super::{
     Peer,
+    duty::Request,
     io::{Action, Outbox},
-    segment::{Request, Segment},
+    segment::Segment,
 };
 use crate::{
     id::{Name, RequestId, TrackId},
@@ -17,9 +18,6 @@ use crate::{
 const UNLISTED_MS_MAX: u64 = 30_000;
 /// How many of them are kept.
 const UNLISTED_MAX: usize = 16;
-
-/// Places for segments are set aside by as many.
-const SEGMENTS_STEP: usize = 2;
 
 /// What neighbours have of a whole segment is remembered until as many newer ones are listed.
 const ROWS_KEPT: u64 = 3;
@@ -101,24 +99,17 @@ impl Peer {
             None => {
                 self.make_room(out);
                 self.set_segment_aside();
-                self.segments.push(Segment {
-                    fresh,
-                    window_ms,
-                    ..Segment::new(info.name, now)
-                });
+                let mut segment = Segment::new(info.name, now);
+                (segment.fresh, segment.window_ms) = (fresh, window_ms);
+                self.segments.push(segment);
                 self.segments.len() - 1
             }
         };
         let segment = &mut self.segments[index];
-        let is_new = segment.track.replace(track).is_none();
-        segment.push_track = Some(track);
+        let is_new = segment.list(track);
         segment.seq = info.seq;
         segment.duration_ms = info.duration_ms;
-        segment.spread_ms = if self.player.is_progressive {
-            info.duration_ms
-        } else {
-            0
-        };
+        segment.is_progressive = self.player.is_progressive;
         let content = info.content.filter(Content::is_valid);
         if let Some(replaced) = content.and_then(|content| segment.set_content(content)) {
             segment.fresh = true;
@@ -152,13 +143,13 @@ impl Peer {
             let is_old = segment.seq.saturating_add(ROWS_KEPT) <= last && segment.is_complete();
             if let Some(id) = segment
                 .id()
-                .filter(|_| is_old && segment.track == Some(track))
+                .filter(|_| is_old && segment.track() == Some(track))
             {
                 segment.rest();
                 self.remotes.forget_if_quiet(id);
             }
         }
-        self.evict_where(out, |segment| match segment.track {
+        self.evict_where(out, |segment| match segment.track() {
             Some(known) => {
                 let is_listed = || listed.iter().any(|info| info.name == segment.name);
                 let outside = segment.seq < oldest || segment.seq > last;
@@ -179,6 +170,9 @@ impl Peer {
             }
             keep
         });
+        if self.segments.capacity() > self.segments.len() + 1 {
+            self.segments.shrink_to(self.segments.len() + 1);
+        }
     }
 
     /// Makes room for one more segment.
@@ -192,10 +186,10 @@ impl Peer {
         }
     }
 
-    /// There is a place for one more in the list; it grows by few, not by half of what it is.
+    /// There is a place for one more in the list; it grows by one, not by half of what it is.
     fn set_segment_aside(&mut self) {
         if self.segments.len() == self.segments.capacity() {
-            self.segments.reserve_exact(SEGMENTS_STEP);
+            self.segments.reserve_exact(1);
         }
     }
 
@@ -226,7 +220,7 @@ impl Peer {
         let unlisted = self
             .segments
             .iter()
-            .filter(|segment| segment.track.is_none());
+            .filter(|segment| segment.track().is_none());
         if unlisted.clone().count() >= UNLISTED_MAX {
             let oldest = unlisted
                 .min_by_key(|s| (s.known_at, s.seq))
@@ -234,17 +228,12 @@ impl Peer {
             self.forget(oldest, out);
         }
         self.make_room(out);
-        let only_track = match self.tracks.ids() {
-            [only] => Some(*only),
-            _ => None,
-        };
-        let segment = Segment {
-            seq,
-            fresh: true,
-            window_ms: self.window_ms(),
-            push_track: only_track,
-            ..Segment::new(name, self.now)
-        };
+        let mut segment = Segment::new(name, self.now);
+        (segment.seq, segment.fresh) = (seq, true);
+        segment.window_ms = self.window_ms();
+        if let [only] = self.tracks.ids() {
+            segment.guess(*only);
+        }
         self.set_segment_aside();
         self.segments.push(segment);
         Some(self.segments.len() - 1)
@@ -256,13 +245,17 @@ impl Peer {
         let dropped: Vec<Name> = self
             .segments
             .iter()
-            .filter(|s| s.track == Some(track) && !s.is_wanted() && s.have == 0)
+            .filter(|s| s.track() == Some(track) && !s.is_wanted() && s.have == 0)
             .map(|s| s.name)
             .collect();
         for name in dropped {
             self.forget(name, out);
         }
-        for segment in self.segments.iter_mut().filter(|s| s.track == Some(track)) {
+        for segment in self
+            .segments
+            .iter_mut()
+            .filter(|s| s.track() == Some(track))
+        {
             segment.fresh = false;
         }
     }
@@ -276,15 +269,15 @@ impl Peer {
     ) {
         self.player.is_progressive = grain_ms > 0;
         self.player.asked_at = Some(self.now);
-        let waiting: usize = self.segments.iter().map(|s| s.requests.len()).sum();
+        let waiting: usize = self.segments.iter().map(|s| s.work().requests.len()).sum();
         let deadline = self.now.plus_ms(self.buffer_ms());
         let is_usable = self.policy.enabled && self.tracker.stream().is_some();
-        let listed = |s: &Segment| s.name == name && s.track.is_some() && !s.cdn_only;
+        let listed = |s: &Segment| s.name == name && s.track().is_some() && !s.cdn_only;
         let found = self.segments.iter().position(listed);
         match found {
             Some(index) if is_usable && waiting < REQUESTS_MAX => {
                 let segment = &mut self.segments[index];
-                segment.requests.push(Request {
+                segment.add_request(Request {
                     id: request,
                     since: self.now,
                     deadline,
@@ -301,19 +294,19 @@ impl Peer {
     /// Start-up is over when the player asks for what is newest, with time left for a fetch on a bad day.
     fn note_asked(&mut self, index: usize) {
         let segment = &self.segments[index];
-        let len = segment.content.map_or(0, |content| content.len);
-        let is_newer = |s: &Segment| s.track == segment.track && s.seq > segment.seq;
+        let len = segment.content().map_or(0, |content| content.len);
+        let is_newer = |s: &Segment| s.track() == segment.track() && s.seq > segment.seq;
         let is_newest = !self.segments.iter().any(is_newer);
         let has_time = self.buffer_ms() >= self.estimate.cdn_ms_worst(len.into());
         self.player.caught_up |= is_newest && has_time;
     }
 
     pub(super) fn handle_abandoned(&mut self, request: RequestId, out: &mut Outbox) {
-        let has = |segment: &Segment| segment.requests.iter().any(|r| r.id == request);
+        let has = |segment: &Segment| segment.work().requests.iter().any(|r| r.id == request);
         let Some(segment) = self.segments.iter_mut().find(|segment| has(segment)) else {
             return;
         };
-        segment.requests.retain(|r| r.id != request);
+        segment.drop_request(request);
         if segment.is_wanted() {
             return;
         }

@@ -4,10 +4,11 @@ use alloc::vec::Vec;
 
 use super::{
     Peer,
+    duty::Claim,
     estimate::goodput_bps,
     io::{Action, Event, FetchOutcome, Outbox, Payload, Source},
     pulls::Pull,
-    segment::{Claim, Segment},
+    segment::Segment,
 };
 use crate::{
     id::{FetchId, Name, SegmentId, Slot},
@@ -121,7 +122,6 @@ impl Peer {
                 if let Some(fetch) = self.fetches.iter_mut().find(|fetch| fetch.id == id) {
                     fetch.brought = fetch.brought.saturating_add(len);
                 }
-                segment.bytes_cdn = segment.bytes_cdn.saturating_add(len);
             }
             Source::Peer(slot) => {
                 let asked = theirs.iter().find(|pull| pull.held).map(|pull| pull.asked);
@@ -154,9 +154,13 @@ impl Peer {
         let segment = &mut self.segments[index];
         segment.have |= bits;
         segment.unannounced = true;
+        if bits == 0 {
+            // Nothing is under way for what may be whole already.
+            return;
+        }
         let age_ms = self.now.ms_since(segment.known_at);
         let age_ms = age_ms.min(u64::from(u32::MAX)) as u32;
-        let began_ms = *segment.began_ms.get_or_insert(age_ms);
+        let began_ms = *segment.work_mut().began_ms.get_or_insert(age_ms);
         if is_whole && segment.fresh {
             let took_ms = age_ms - began_ms;
             let usual_ms = (self.pace_ms / 4).saturating_mul(3);
@@ -172,12 +176,15 @@ impl Peer {
         segment.bytes_p2p = segment.bytes_p2p.saturating_add(len);
         self.stats.bytes_p2p += u64::from(len);
         let is_handed = |claim: &&Claim| claim.slot == slot || was_pulled;
-        let work = segment.work_mut();
-        let handed = work.claims.iter().filter(is_handed);
-        work.mine |= handed.fold(0, |mine, claim| mine | claim.mine) & bits;
+        let handed = segment.work().claims.iter().filter(is_handed);
+        let mine = handed.fold(0, |mine, claim| mine | claim.mine) & bits;
+        if mine != 0 {
+            segment.duty_mut().mine |= mine;
+        }
         // Whoever passes it on, the promise is being kept.
         let mut keepers = 0u32;
-        for claim in &mut work.claims {
+        let claims = segment.work_if_any().map(|work| &mut work.claims);
+        for claim in claims.into_iter().flatten() {
             if claim.bits & bits != 0 {
                 claim.until = claim.until.max(now.plus_ms(CLAIM_PROGRESS_MS));
                 if !core::mem::replace(&mut claim.kept, true) {
@@ -273,7 +280,9 @@ impl Peer {
                 }
                 self.estimate
                     .on_fetch_beside(beside, bytes, ttfb_ms, total_ms);
-                self.segments[index].fetch_failures = 0;
+                if let Some(work) = self.segments[index].work_if_any() {
+                    work.fetch_failures = 0;
+                }
                 self.look_for_plenty(index);
             }
             FetchOutcome::Unverified => {
@@ -303,13 +312,13 @@ impl Peer {
             return;
         }
         segment.cdn_only = true;
-        segment.bytes_cdn = bytes;
-        let requests = core::mem::take(&mut segment.requests);
+        let requests = segment.take_requests();
         if requests.is_empty() {
             out.push(Action::CancelFetch(fetch.id));
             return;
         }
-        let event = delivered(segment, requests.iter().map(|r| r.since).min(), now);
+        let since = requests.iter().map(|r| r.since).min();
+        let event = delivered(segment, bytes, since, now);
         for request in requests {
             self.stats.segments += 1;
             out.push(Action::Deliver {
@@ -322,15 +331,15 @@ impl Peer {
     }
 
     fn on_fetch_failed(&mut self, index: usize, id: FetchId, out: &mut Outbox) {
-        let segment = &mut self.segments[index];
-        segment.fetch_failures = segment.fetch_failures.saturating_add(1);
-        let shift = u32::from(segment.fetch_failures.min(6)) - 1;
-        segment.fetch_not_before = Some(self.now.plus_ms(FETCH_RETRY_MS << shift));
-        if segment.fetch_failures < FETCH_FAILURES_MAX {
+        let work = self.segments[index].work_mut();
+        work.fetch_failures = work.fetch_failures.saturating_add(1);
+        let shift = u32::from(work.fetch_failures.min(6)) - 1;
+        work.fetch_not_before = Some(self.now.plus_ms(FETCH_RETRY_MS << shift));
+        if work.fetch_failures < FETCH_FAILURES_MAX {
             return;
         }
-        segment.fetch_failures = 0;
-        for request in segment.requests.drain(..) {
+        work.fetch_failures = 0;
+        for request in self.segments[index].take_requests() {
             out.push(Action::Fail {
                 request: request.id,
                 fetch: id,
@@ -345,13 +354,13 @@ impl Peer {
         }
         let now = self.now;
         for segment in &mut self.segments {
-            let Some(content) = segment.content else {
+            let Some(content) = segment.content() else {
                 continue;
             };
             if !segment.is_wanted() || !segment.is_complete() {
                 continue;
             }
-            let requests = core::mem::take(&mut segment.requests);
+            let requests = segment.take_requests();
             let since = requests.iter().map(|request| request.since).min();
             for request in requests {
                 let waited_ms = now.ms_since(request.since).max(1);
@@ -373,19 +382,20 @@ impl Peer {
                     reported_bps,
                 });
             }
-            out.push(Action::Emit(delivered(segment, since, now)));
-            segment.delivered = true;
+            let bytes_cdn = segment.bytes_cdn();
+            out.push(Action::Emit(delivered(segment, bytes_cdn, since, now)));
+            segment.settle();
         }
     }
 }
 
-fn delivered(segment: &Segment, since: Option<Instant>, now: Instant) -> Event {
+fn delivered(segment: &Segment, bytes_cdn: u32, since: Option<Instant>, now: Instant) -> Event {
     Event::Delivered {
         name: segment.name,
-        track: segment.track.unwrap_or_default(),
+        track: segment.track().unwrap_or_default(),
         seq: segment.seq,
         bytes_p2p: segment.bytes_p2p,
-        bytes_cdn: segment.bytes_cdn,
+        bytes_cdn,
         waited_ms: since.map_or(0, |since| {
             now.ms_since(since).min(u64::from(u32::MAX)) as u32
         }),

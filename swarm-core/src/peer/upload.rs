@@ -75,7 +75,7 @@ pub(super) fn plan_next(
             let copies_of =
                 copies_of.get_or_insert_with(|| row.map(Row::copies).unwrap_or_default());
             let (copies, rarest) = copies_of.rarest(bits);
-            let (copies, piece) = match segment.spread_ms {
+            let (copies, piece) = match segment.spread_ms() {
                 0 => (copies, rarest.trailing_zeros()),
                 _ => in_order(copies, bits.trailing_zeros()),
             };
@@ -111,14 +111,14 @@ impl Offer {
     fn of(segment: &Segment, neighbours: &mut Neighbours, now: Instant) -> Self {
         let (mut seeded, mut passers, mut sharers) = (0, 0, 0);
         if segment.may_push {
-            seeded = segment.work().seeded & segment.have;
-            passers = segment.work().passers();
+            seeded = segment.duty().seeded & segment.have;
+            passers = segment.duty().passers();
         }
         if seeded != 0 && segment.is_too_late_to_push(now) {
             seeded = 0;
         }
         if seeded != 0 {
-            sharers = neighbours.masks(segment.push_track).sharing();
+            sharers = neighbours.masks(segment.push_track()).sharing();
         }
         Self {
             seeded,
@@ -142,7 +142,7 @@ impl Offer {
         }
         let wanted = cell.wants() & segment.have;
         if wanted != 0 {
-            let early = wanted & (segment.work().brought | segment.work().mine);
+            let early = wanted & (segment.duty().brought | segment.duty().mine);
             let is_early = early != 0 && is_in(neighbours.bridge_slots());
             return Some(if is_early { (0, early) } else { (1, wanted) });
         }

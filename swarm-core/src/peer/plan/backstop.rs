@@ -53,10 +53,10 @@ pub(in crate::peer) fn backstop(segment: &Segment, view: &View<'_>, buffer_ms: u
     };
     let deadline = need.at;
     let missing = segment.full() & !segment.have & !view.fetching;
-    if view.fetching_whole || (segment.content.is_some() && missing == 0) {
+    if view.fetching_whole || (segment.is_known() && missing == 0) {
         return plan;
     }
-    if view.is_scarce && segment.content.is_some() {
+    if view.is_scarce && segment.is_known() {
         return backstop_scarce(segment, view, &need);
     }
     let slack_ms = deadline.ms_since(view.now);
@@ -64,7 +64,7 @@ pub(in crate::peer) fn backstop(segment: &Segment, view: &View<'_>, buffer_ms: u
     let is_hasty = is_hasty(view, buffer_ms, window_ms);
     let is_held = missing & view.offered != 0;
     let may_wait = view.has_begun || (is_held && !is_hasty);
-    if need.spread_ms > 0 && segment.content.is_some() && may_wait && view.companions > 0 {
+    if need.spread_ms > 0 && segment.is_known() && may_wait && view.companions > 0 {
         return backstop_in_order(segment, view, &need);
     }
     let is_alone = view.companions == 0 && !view.expects_links;
@@ -77,7 +77,7 @@ pub(in crate::peer) fn backstop(segment: &Segment, view: &View<'_>, buffer_ms: u
     } else {
         !is_shared && (is_hasty || !view.expects_links)
     };
-    if is_hopeless || is_at_once || segment.content.is_none() {
+    if is_hopeless || is_at_once || !segment.is_known() {
         let need_ms = need_ms(segment, view, missing, window_ms);
         let may_take_turns = view.companions == 0 && view.has_begun && !is_at_once;
         let turn_at = turn_at(segment, view, window_ms, need_ms);
@@ -143,7 +143,7 @@ fn backstop_scarce(segment: &Segment, view: &View<'_>, need: &Need) -> Plan {
 
 /// All that is missing comes from the CDN, now.
 fn fetch_all(segment: &Segment, view: &View<'_>, need: &Need, missing: u64, plan: &mut Plan) {
-    if segment.content.is_none() || (segment.have == 0 && view.fetching == 0) {
+    if !segment.is_known() || (segment.have == 0 && view.fetching == 0) {
         plan.whole = true;
     } else if need.spread_ms > 0 {
         plan.fetch = in_order(missing);
@@ -245,7 +245,7 @@ fn from_the_end(segment: &Segment, missing: u64, most: u32) -> Option<u64> {
 
 /// How long before its deadline the backstop of a segment fires.
 fn need_ms(segment: &Segment, view: &View<'_>, missing: u64, window_ms: u64) -> u64 {
-    let len = match segment.content {
+    let len = match segment.content() {
         Some(_) => {
             // Most of what neighbours hold or are about to bring will be there in time; while the
             // segment is young, somebody is about to bring everything.
@@ -288,7 +288,7 @@ fn may_come(segment: &Segment, view: &View<'_>, missing: u64) -> bool {
     if segment.fresh {
         return true;
     }
-    if segment.content.is_none() {
+    if !segment.is_known() {
         return false;
     }
     let is_young = view.now.ms_since(segment.known_at) < u64::from(segment.duration_ms);
@@ -299,14 +299,14 @@ fn may_come(segment: &Segment, view: &View<'_>, missing: u64) -> bool {
 mod tests {
     use super::super::tests::{NOW, REQUEST, check_with_buffer, segment};
     use super::*;
-    use crate::peer::segment::Request;
+    use crate::peer::duty::Request;
 
     /// What a newcomer found listed, asked for with so much media ahead.
     fn found(ahead_ms: u64) -> Segment {
         let mut segment = segment();
         (segment.fresh, segment.duration_ms) = (false, 4000);
         let deadline = NOW.plus_ms(ahead_ms);
-        segment.requests.push(Request {
+        segment.add_request(Request {
             deadline,
             ..REQUEST
         });
@@ -353,7 +353,7 @@ mod tests {
         };
         assert!(!next(0x3000).is_fetch(), "that is still coming");
         assert_eq!(next(0xfc03).fetch.len(), 1, "who is slow gets less to do");
-        segment.requests[0].grain_ms = 500;
+        segment.work_mut().requests[0].grain_ms = 500;
         assert!(plan(&segment, 500, newcomer).whole, "it is played in order");
     }
 
@@ -380,7 +380,7 @@ mod tests {
     #[test]
     fn while_the_cdn_is_scarce_the_group_has_time_and_then_each_begins_elsewhere() {
         let mut segment = found(0);
-        segment.requests[0].deadline = NOW;
+        segment.work_mut().requests[0].deadline = NOW;
         let scarce = |ms, turn, fetching| {
             plan(&segment, 0, |view| {
                 (view.is_scarce, view.turn, view.fetching) = (true, turn, fetching);
@@ -396,7 +396,7 @@ mod tests {
         assert_eq!(scarce(4000, 128, 0).fetch, [0x0100]);
         assert_eq!(scarce(4000, 255, 0).fetch, [0x8000]);
         assert!(!scarce(4000, 0, 0b1).is_fetch(), "that is still coming");
-        segment.requests[0].grain_ms = 500;
+        segment.work_mut().requests[0].grain_ms = 500;
         let in_order = plan(&segment, 0, |view| {
             (view.is_scarce, view.turn) = (true, 255);
             view.now = NOW.plus_ms(4000);
@@ -420,7 +420,7 @@ mod tests {
         assert!(last.wake.unwrap() < NOW.plus_ms(4000));
         // All but the last piece are here.
         (segment.duration_ms, segment.have) = (500, 0x7fff);
-        segment.requests[0].deadline = NOW.plus_ms(2000);
+        segment.work_mut().requests[0].deadline = NOW.plus_ms(2000);
         let hurried = plan(&segment, 2000, |view| {
             (view.companions, view.turn) = (0, 255)
         });

@@ -254,12 +254,12 @@ mod tests {
     use crate::{
         id::PeerId,
         peer::{
+            duty::{Claim, Request},
             estimate::Estimate,
             neighbour::LinkState,
             policy::Policy,
             pulls::Pull,
             remotes::Remotes,
-            segment::{Claim, Request},
         },
     };
 
@@ -278,7 +278,7 @@ mod tests {
         let mut segment = segment();
         (segment.duration_ms, segment.window_ms) = (4000, 8000);
         segment.known_at = NOW.minus_ms(5000);
-        segment.began_ms = Some(0);
+        segment.work_mut().began_ms = Some(0);
         let work = segment.work_mut();
         work.claims.push(Claim {
             slot: PUSHER,
@@ -328,7 +328,7 @@ mod tests {
         };
         assert_eq!(race(&segment), 0, "nobody waits for it");
         let mut asked = segment.clone();
-        asked.requests.push(REQUEST);
+        asked.add_request(REQUEST);
         assert_eq!(race(&asked), 0xff00);
         asked.have = 0x00ff;
         assert_eq!(race(&asked), 0xf000, "few where little is left");
@@ -336,7 +336,7 @@ mod tests {
         asked.work_mut().pulls.push(Pull { bits, ..PULL });
         assert_eq!(race(&asked), 0, "as many are on their way");
         asked.work_mut().pulls.clear();
-        (asked.requests[0].grain_ms, asked.duration_ms) = (500, 4000);
+        (asked.work_mut().requests[0].grain_ms, asked.duration_ms) = (500, 4000);
         assert_eq!(race(&asked), 0, "it is played in order");
     }
 
@@ -361,7 +361,7 @@ mod tests {
     #[test]
     fn what_is_needed_at_once_is_asked_of_another_at_once() {
         let mut segment = late();
-        segment.requests.push(Request {
+        segment.add_request(Request {
             deadline: NOW.plus_ms(URGENT_MS),
             ..REQUEST
         });
@@ -384,7 +384,7 @@ mod tests {
     #[test]
     fn what_is_not_late_yet_is_waited_for() {
         let mut segment = late();
-        segment.began_ms = Some(4900);
+        segment.work_mut().began_ms = Some(4900);
         let pulls = plan(&segment);
         assert_eq!((pulls.asks.len(), pulls.recall), (0, None));
         assert!(pulls.wake.is_some_and(|at| at > NOW));
