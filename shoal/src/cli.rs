@@ -117,6 +117,10 @@ mod tests {
             "shoal peer --tracker ws://t/ --stream http://c/a.m3u8 --listen 127.0.0.1:0",
             "shoal peer --stream http://c/a.m3u8 --headless --seconds 5 --json - --p2p false",
             "shoal keygen",
+            // One key of 64 begins so.
+            "shoal keygen --public-of -HVMkhPQRd_YytIWJETTDmnCqiqSNGqkQpeGSMVrNIs",
+            "shoal peer --stream http://c/a.m3u8 --key -HVMkhPQRd_YytIWJETTDmnCqiqSNGqkQpeGSMVrNIs",
+            "shoal token --key a.key --stream -HVMkhPQRd_YytIWJETTDmnCqiqSNGqkQpeGSMVrNIs/news",
             "shoal token --new-key a.key --es256",
             "shoal token --key a.key --stream * --seconds 60 --address 192.0.2.1 --leech",
             "shoal simulate --viewers 9 --bitrate-mbps 5 --segment-s 4 --latency-s 10 --minutes 2 --seed 3 --json -",

@@ -5,7 +5,7 @@ use crate::{Failure, commands::print};
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Print the public half of this secret key instead of making a new pair.
-    #[arg(long, value_name = "SECRET")]
+    #[arg(long, value_name = "SECRET", allow_hyphen_values = true)]
     public_of: Option<String>,
 }
 

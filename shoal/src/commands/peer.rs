@@ -28,7 +28,7 @@ pub(crate) struct Args {
     listen: Option<SocketAddr>,
     /// A key that may sign the stream's segments, as `shoal keygen` prints it or in hexadecimal;
     /// may be repeated. In the place of `public_keys`, and turns `trust_cdn` off.
-    #[arg(long = "key", value_name = "KEY")]
+    #[arg(long = "key", value_name = "KEY", allow_hyphen_values = true)]
     keys: Vec<String>,
     /// What entitles this viewer to join, in the place of `token`.
     #[arg(long, value_name = "TOKEN")]

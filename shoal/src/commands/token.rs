@@ -29,7 +29,12 @@ pub(crate) struct Args {
     key: Option<PathBuf>,
     /// A stream that the token is for: its id (hexadecimal), the origin-proxy's public key and the
     /// stream's name as KEY/NAME, or * for all. May be repeated.
-    #[arg(long, value_name = "STREAM", required_unless_present = "new_key")]
+    #[arg(
+        long,
+        value_name = "STREAM",
+        required_unless_present = "new_key",
+        allow_hyphen_values = true
+    )]
     stream: Vec<String>,
     /// For how many seconds it holds.
     #[arg(long, default_value_t = 3600)]
