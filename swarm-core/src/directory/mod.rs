@@ -16,6 +16,7 @@
 mod grouping;
 mod household;
 mod io;
+mod long_links;
 mod meetings;
 mod moving;
 mod pairing;

@@ -18,10 +18,8 @@ use crate::{
 
 /// Pairs of one viewer; leaves room for those that viewers open on their own.
 const PAIRS_MAX: usize = NEIGHBOURS_MAX - 4;
-/// Random draws to find one viewer of another group.
-const LONG_DRAWS_MAX: usize = 8;
 /// Long links of one viewer, those that others asked for included.
-const LONG_LINKS_MAX: usize = 6;
+pub(super) const LONG_LINKS_MAX: usize = 6;
 /// Further long links of a viewer that most of its group cannot reach.
 const STARVED_LINKS: usize = 4;
 /// Pairs with former members of its group that a viewer keeps.
@@ -161,32 +159,7 @@ impl Directory {
         plan.truncate(missing);
     }
 
-    /// A viewer of another group, drawn at random, and how far it is.
-    fn draw_far(&mut self, viewer: Key) -> Option<(Key, Distance)> {
-        let v = self.viewers.get(viewer)?;
-        let swarm = self.swarms.get(&v.swarm())?;
-        if swarm.groups.len() < 2 {
-            return None;
-        }
-        for _ in 0..LONG_DRAWS_MAX {
-            let index = self.rng.at_most(swarm.groups.len() as u64 - 1);
-            let group = swarm.groups[index as usize];
-            let members = &self.groups.get(group)?.members;
-            let other = &members[self.rng.at_most(members.len() as u64 - 1) as usize];
-            let has_room = |key| {
-                self.viewers
-                    .get(key)
-                    .is_some_and(|o| o.meetings.count_long() < LONG_LINKS_MAX)
-            };
-            if v.group != Some(group) && has_room(other.key) && self.may_meet(viewer, other) {
-                let distance = v.network.distance(&other.network, self.policy.metro_km);
-                return Some((other.key, distance));
-            }
-        }
-        None
-    }
-
-    fn may_meet(&self, a: Key, member: &Member) -> bool {
+    pub(super) fn may_meet(&self, a: Key, member: &Member) -> bool {
         let (Some(v), Some(w)) = (self.viewers.get(a), self.viewers.get(member.key)) else {
             return false;
         };

@@ -265,3 +265,42 @@ fn old_links_are_let_go_in_time_even_if_no_new_one_comes_up() {
     world.pass(31_000);
     assert_eq!(world.pairs(peers[0]).len(), 0);
 }
+
+#[test]
+fn links_between_groups_stay_within_a_site_that_has_several() {
+    let mut world = World::new(Policy::default());
+    let at_site = |site, address| Network {
+        site: Some(site),
+        ..network(1, 0, address)
+    };
+    for i in 0..120_u32 {
+        let address = u128::from(i) + 1;
+        world.join(network(1 + i % 3, 0, 10_000 + address));
+        if i % 2 == 0 {
+            world.join(at_site(8, 20_000 + address));
+        }
+        if i % 12 == 0 {
+            world.join(at_site(9, 30_000 + address));
+        }
+        world.now = world.now.plus_ms(100);
+    }
+    world.link_all();
+    world.pass(60_000);
+    let (mut within, mut across, mut small) = (0, 0, 0);
+    for viewer in world.directory.viewers(STREAM) {
+        let long = viewer.pairs().filter(|pair| pair.long);
+        for other in long.filter_map(|pair| world.directory.viewer(pair.peer)) {
+            let sites = (viewer.network().site, other.network().site);
+            if sites.0 == Some(8) || sites.1 == Some(8) {
+                within += usize::from(sites.0 == sites.1);
+                across += usize::from(sites.0 != sites.1);
+            }
+            small += usize::from(sites == (Some(9), None));
+        }
+    }
+    // The others are from the time when the site had one group.
+    assert!(within > 3 * across, "{within} and {across}");
+    assert!(within > 20, "{within}");
+    assert!(small > 0, "one group alone needs others");
+    world.check_introductions();
+}
