@@ -129,22 +129,30 @@ impl Player {
     pub(crate) fn on_segment(&mut self, now: u64, seq: u64) {
         self.advance(now);
         let start = seq * self.segment_us;
+        let follows = self.position != 0 && self.end == start;
         self.end = start + self.segment_us;
         self.next_seq = Some(seq + 1);
         if !self.started {
-            if self.position == 0 {
+            let behind = now.saturating_sub(self.end + self.latency_us);
+            let is_patient = now - self.joined_at < self.latency_us;
+            if behind > 0 && (is_patient || behind > BEHIND_MAX * self.segment_us) {
+                // It came after its time: playing begins elsewhere.
+                let live = (now - self.latency_us) / self.segment_us;
+                (self.position, self.next_seq) = (self.end, Some(live.max(seq + 1)));
+                return;
+            }
+            if !follows {
                 self.position = start;
             }
-            self.position = self.position.max((now - self.latency_us).min(self.end));
+            // Who has waited for long plays what comes as late as it is, as after a stall.
+            if behind == 0 {
+                self.position = self.position.max(now - self.latency_us);
+            }
             let enough = self.segment_us.min(START_US_MAX);
             if self.end - self.position >= enough {
                 self.started = true;
                 self.playing = true;
                 self.startup_us = Some(now - self.joined_at);
-            } else if self.end == self.position {
-                // It came after its time: playing begins elsewhere.
-                let live = (now - self.latency_us) / self.segment_us;
-                self.next_seq = Some(live.max(seq + 1));
             }
             return;
         }
@@ -240,6 +248,22 @@ mod tests {
         player.on_progress(104 * S, 24, (40, 100));
         assert!(!player.is_stalled(), "a second is there again");
         assert_eq!(player.wants(24), Some(24), "the rest is still to come");
+    }
+
+    #[test]
+    fn it_begins_elsewhere_when_the_first_segment_is_late_and_after_a_while_with_what_there_is() {
+        let mut player = Player::new(100 * S, 4 * S, 10 * S, 0);
+        player.tune_in(100 * S);
+        player.on_segment(103 * S, 22);
+        assert_eq!((player.startup_us, player.next_seq), (None, Some(23)));
+        player.on_segment(111 * S, 23);
+        assert_eq!(player.startup_us, Some(11 * S), "it has waited for long");
+        assert_eq!(player.latency_us(111 * S), Some(19 * S));
+
+        let mut player = Player::new(100 * S, 4 * S, 10 * S, 0);
+        player.tune_in(100 * S);
+        player.on_segment(125 * S, 22);
+        assert_eq!((player.startup_us, player.next_seq), (None, Some(28)));
     }
 
     #[test]
