@@ -302,6 +302,10 @@ impl Peer {
             fetches: self.fetches_before(index),
             fetching: fetches.clone().fold(0, |bits, fetch| bits | fetch.bits),
             fetching_whole: fetches.clone().any(|fetch| fetch.whole),
+            raced: fetches
+                .clone()
+                .filter(|fetch| fetch.is_raced(self.now))
+                .fold(0, |bits, fetch| bits | fetch.bits),
             held: held_here | held_there,
             offered,
             givers: (masks.seeding | masks.giving).count_ones(),
@@ -318,6 +322,7 @@ impl Peer {
             },
             has_begun: self.has_begun(),
             is_scarce: self.is_scarce(),
+            is_careful: self.player.careful,
             is_pushed: self.may_be_pushed(),
             stripe_count: segment.work().ranks_for.1.max(1),
             len_expected: self.len_expected(segment),

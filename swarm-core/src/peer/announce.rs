@@ -11,6 +11,7 @@ use super::{
     neighbours::slots_of,
     plan,
     policy::CloseReason,
+    segment::Segment,
     tracker_link::{Reported, send},
 };
 use crate::{
@@ -215,14 +216,23 @@ impl Peer {
     }
 
     /// How many pieces this viewer may have asked for at the same time when it asks for some of the
-    /// segment at `index`.
+    /// segment at `index`. A thin downlink is for what the player waits for, then for what comes next, and
+    /// not for what lies behind.
     pub(super) fn pulls_max(&self, index: usize) -> u32 {
-        let is_ahead = !self.segments[index].is_wanted();
-        match (self.player.careful, self.player.is_progressive) {
-            (false, _) => u32::MAX,
-            (true, false) => plan::CAREFUL_PULLS_MAX,
-            (true, true) if is_ahead && self.buffer_ms() < plan::CAREFUL_AHEAD_MS_MIN => 0,
-            (true, true) => plan::CAREFUL_IN_ORDER_PULLS_MAX,
+        if !self.player.careful {
+            return u32::MAX;
+        }
+        let segment = &self.segments[index];
+        let is_later = |s: &Segment| s.track() == segment.track() && s.seq > segment.seq;
+        let mut wanted = self.segments.iter().filter(|s| s.is_wanted());
+        let is_short = self.buffer_ms() < plan::CAREFUL_AHEAD_MS_MIN;
+        if !segment.is_wanted() && (is_short || wanted.any(is_later)) {
+            return 0;
+        }
+        if self.player.is_progressive {
+            plan::CAREFUL_IN_ORDER_PULLS_MAX
+        } else {
+            plan::CAREFUL_PULLS_MAX
         }
     }
 

@@ -10,7 +10,7 @@ mod pull;
 pub(super) use backstop::backstop;
 pub(super) use pull::{
     Ask, CAREFUL_AHEAD_MS_MIN, CAREFUL_IN_ORDER_PULLS_MAX, CAREFUL_PULLS_MAX, PULL_AGAIN_MS,
-    PULL_TIMEOUT_MS, patience_ms, pull,
+    PULL_TIMEOUT_MS, last_of, patience_ms, pull,
 };
 
 use alloc::vec::Vec;
@@ -82,6 +82,8 @@ pub(super) struct View<'a> {
     pub(super) fetching: u64,
     /// Whether a fetch of the whole object is under way.
     pub(super) fetching_whole: bool,
+    /// Those of the pieces being fetched that the player waits for, and that neighbours may bring sooner.
+    pub(super) raced: u64,
     /// Pieces that believed neighbours hold.
     pub(super) held: u64,
     /// Those of them that somebody holds who passes something on, and how many such neighbours there are.
@@ -108,6 +110,8 @@ pub(super) struct View<'a> {
     pub(super) has_begun: bool,
     /// Whether the CDN brings less than is played, and what it brings is divided.
     pub(super) is_scarce: bool,
+    /// Whether its downlink is thin, by what it has seen.
+    pub(super) is_careful: bool,
     /// Whether neighbours push to this viewer.
     pub(super) is_pushed: bool,
     /// Stripes that the segment is divided into.
@@ -135,7 +139,8 @@ pub(super) fn stripe_count(segment: &Segment, seeders: usize, policy: &Policy) -
 /// The stripes that this viewer should fetch now for the whole group.
 pub(super) fn seed(segment: &Segment, view: &View<'_>) -> Plan {
     let mut plan = Plan::default();
-    if !segment.fresh || view.companions == 0 || view.fetching_whole {
+    // A thin downlink is for what the player needs: what only other groups have is asked of them as of anybody.
+    if !segment.fresh || view.companions == 0 || view.fetching_whole || view.is_careful {
         return plan;
     }
     let covered = segment.have | view.fetching | (view.held & !view.held_elsewhere);
@@ -291,6 +296,7 @@ mod tests {
             fetches: 0,
             fetching: 0,
             fetching_whole: false,
+            raced: 0,
             held: 0,
             offered: 0,
             givers: 7,
@@ -304,6 +310,7 @@ mod tests {
             pulls_max: u32::MAX,
             has_begun: true,
             is_scarce: false,
+            is_careful: false,
             is_pushed: true,
             stripe_count: 4,
             len_expected: 16 * 65_536,
@@ -387,6 +394,21 @@ mod tests {
         assert!(moment > NOW && moment < NOW.plus_ms(20_000));
         let (_, late) = check(&segment, |view| view.now = moment);
         assert_eq!(late.fetch, [0x00ff]);
+    }
+
+    #[test]
+    fn over_a_thin_downlink_nothing_is_brought_for_others() {
+        let mut segment = segment();
+        segment.work_mut().ranks = [NEVER; 8];
+        segment.known_at = NOW.minus_ms(3000);
+        let elsewhere = |is_careful| {
+            let with = |view: &mut View<'_>| {
+                (view.has_bridges, view.is_careful) = (true, is_careful);
+                view.held_elsewhere = 0xff00;
+            };
+            check(&segment, with).0.relay
+        };
+        assert_eq!((elsewhere(false), elsewhere(true)), (0xff00, 0));
     }
 
     #[test]

@@ -3,18 +3,23 @@
 
 use super::{
     Peer,
-    io::{Action, Outbox},
+    io::{Action, Outbox, Source},
+    plan::last_of,
     segment::Segment,
+    transfers::Fetch,
 };
 
-/// A fetch for the player is judged when it has taken as long as the segment plays, and this.
+/// A fetch for the player is judged when it has taken half as long as the segment plays, and this; of one that is
+/// played while it arrives, as long as it plays.
 const JUDGED_MS_MIN: u64 = 2000;
 /// The CDN is not scarce any more when it gives so much of what is played.
 const PLENTY_PERCENT: u64 = 150;
 
 /// How long after it was made a fetch for the player is judged.
 pub(super) fn judged_after_ms(segment: &Segment) -> u64 {
-    JUDGED_MS_MIN.max(segment.duration_ms.into())
+    let is_in_order = segment.need().is_some_and(|need| need.spread_ms > 0);
+    let parts = if is_in_order { 1 } else { 2 };
+    JUDGED_MS_MIN.max(u64::from(segment.duration_ms) / parts)
 }
 
 impl Peer {
@@ -23,11 +28,11 @@ impl Peer {
         self.player.scarce && self.neighbours.ready_slots() != 0
     }
 
-    /// Gives up what the player waits for if it has taken as long as it plays, not half of it has come, and
+    /// Gives up what the player waits for if not half of it has come in that time, and
     /// neighbours do not hold the rest: they wait for the same bytes. From now on each brings a part.
     pub(super) fn look_for_scarcity(&mut self, index: usize, out: &mut Outbox) {
         let segment = &self.segments[index];
-        let ours = |f: &&super::transfers::Fetch| f.name == segment.name && !f.seeding;
+        let ours = |f: &&Fetch| f.name == segment.name && !f.seeding;
         let Some(since) = self.fetches.iter().filter(ours).map(|f| f.since).min() else {
             return;
         };
@@ -46,7 +51,7 @@ impl Peer {
             return;
         }
         (self.player.scarce, self.player.careful) = (true, false);
-        self.cancel_fetches(index, out);
+        self.cancel_fetches(index, out, |_| true);
         // The order of seeders begins anew.
         let segment = &mut self.segments[index];
         (segment.known_at, segment.fresh) = (self.now, true);
@@ -64,12 +69,30 @@ impl Peer {
         }
     }
 
-    /// Neighbours bring what is being fetched: it is not needed from the CDN.
-    pub(super) fn cancel_fetches(&mut self, index: usize, out: &mut Outbox) {
+    /// What `source` has `sent` was what some fetches were still to bring: they are not needed any more. One that
+    /// has brought its last piece is over by itself.
+    pub(super) fn cancel_brought(
+        &mut self,
+        index: usize,
+        source: Source,
+        sent: u64,
+        out: &mut Outbox,
+    ) {
+        let segment = &self.segments[index];
+        let (have, full) = (segment.have, segment.full());
+        self.cancel_fetches(index, out, |fetch| {
+            let brings = if fetch.whole { full } else { fetch.bits };
+            let ends = source == Source::Cdn(fetch.id) && sent & last_of(brings) != 0;
+            brings & !have == 0 && brings != 0 && !ends
+        });
+    }
+
+    fn cancel_fetches(&mut self, index: usize, out: &mut Outbox, which: impl Fn(&Fetch) -> bool) {
         let segment = &self.segments[index];
         let (now, name) = (self.now, segment.name);
         let beside = u64::from(segment.bytes_p2p);
-        for fetch in self.fetches.extract_if(.., |fetch| fetch.name == name) {
+        let is_gone = |fetch: &mut Fetch| fetch.name == name && which(fetch);
+        for fetch in self.fetches.extract_if(.., is_gone) {
             out.push(Action::CancelFetch(fetch.id));
             let bytes = u64::from(fetch.brought);
             self.stats.bytes_cdn += bytes;
@@ -78,5 +101,90 @@ impl Peer {
                 self.estimate.on_cancelled(bytes + beside, total_ms);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::{sync::Arc, vec::Vec};
+
+    use super::*;
+    use crate::{
+        id::{FetchId, Name, SegmentId, Slot, TrackId},
+        limits::PIECE_LEN_MIN,
+        peer::{Input, Policy},
+        time::Instant,
+        timeline::{Content, SegmentInfo},
+    };
+
+    const NEIGHBOUR: Source = Source::Peer(Slot(1));
+    const SEGMENT: SegmentId = SegmentId(9);
+
+    /// A viewer who is fetching these pieces of a segment of eight, with a fetch for each set.
+    fn fetching(sets: &[u64]) -> Peer {
+        let now = Instant::from_millis(1000);
+        let mut peer = Peer::new(Arc::new(Policy::default()), 1, now);
+        let segments = &[SegmentInfo {
+            name: Name(9),
+            seq: 1,
+            duration_ms: 4000,
+            content: Some(Content {
+                id: SEGMENT,
+                len: 8 * PIECE_LEN_MIN,
+                piece_len: PIECE_LEN_MIN,
+                epoch: 0,
+            }),
+        }];
+        let track = TrackId(7);
+        peer.handle(now, Input::Timeline { track, segments }, &mut Outbox::new());
+        let fetches = sets.iter().zip(1..).map(|(bits, id)| Fetch {
+            id: FetchId(id),
+            name: Name(9),
+            bits: *bits,
+            whole: *bits == 0xff,
+            seeding: false,
+            arrived: 0,
+            since: now,
+            brought: 0,
+        });
+        peer.fetches = fetches.collect();
+        peer
+    }
+
+    /// The fetches that are cancelled when `source` sends these pieces.
+    fn cancelled(peer: &mut Peer, source: Source, bits: u64) -> Vec<u32> {
+        let mut out = Outbox::new();
+        peer.handle_pieces(source, SEGMENT, bits, &mut out);
+        let cancelled = out.actions().iter().filter_map(|action| match action {
+            Action::CancelFetch(FetchId(id)) => Some(*id),
+            _ => None,
+        });
+        cancelled.collect()
+    }
+
+    #[test]
+    fn a_fetch_of_which_nothing_is_missing_any_more_is_cancelled() {
+        let mut peer = fetching(&[0b0011, 0b1100]);
+        assert!(cancelled(&mut peer, NEIGHBOUR, 0b1010).is_empty());
+        assert_eq!(cancelled(&mut peer, NEIGHBOUR, 0b0100), [2]);
+        assert_eq!(peer.fetches.len(), 1);
+    }
+
+    #[test]
+    fn a_fetch_that_brings_its_last_piece_is_over_by_itself() {
+        for sets in [[0b0011], [0xff]] {
+            let mut peer = fetching(&sets);
+            let last = last_of(sets[0]);
+            let fetch = Source::Cdn(FetchId(1));
+            assert!(cancelled(&mut peer, fetch, sets[0] & !last).is_empty());
+            assert!(cancelled(&mut peer, fetch, last).is_empty());
+        }
+    }
+
+    #[test]
+    fn a_fetch_that_meets_what_neighbours_brought_is_cancelled() {
+        let mut peer = fetching(&[0xff]);
+        assert!(cancelled(&mut peer, NEIGHBOUR, 0xf0).is_empty());
+        assert_eq!(cancelled(&mut peer, Source::Cdn(FetchId(1)), 0x0f), [1]);
     }
 }

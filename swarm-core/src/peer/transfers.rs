@@ -43,6 +43,16 @@ pub(super) struct Fetch {
     pub(super) brought: u32,
 }
 
+/// A fetch of a part of a segment is raced when it has taken so long.
+const RACED_AFTER_MS: u64 = 500;
+
+impl Fetch {
+    /// Whether neighbours may bring what it brings.
+    pub(super) fn is_raced(&self, now: Instant) -> bool {
+        self.whole || (!self.seeding && now.ms_since(self.since) >= RACED_AFTER_MS)
+    }
+}
+
 impl Peer {
     pub(super) fn handle_record(&mut self, source: Source, record: &Record, out: &mut Outbox) {
         let content = Content {
@@ -96,6 +106,7 @@ impl Peer {
             return;
         };
         let segment = &mut self.segments[index];
+        let sent = bits;
         let bits = bits & segment.full() & !segment.have;
         let is_whole = bits != 0 && segment.have | bits == segment.full();
         self.note_progress(index, bits, is_whole);
@@ -143,10 +154,8 @@ impl Peer {
         self.announce_soon(index, is_whole);
         if is_whole {
             self.segments[index].settle();
-            if let Source::Peer(_) = source {
-                self.cancel_fetches(index, out);
-            }
         }
+        self.cancel_brought(index, source, sent, out);
     }
 
     /// Pieces of a segment are there: how it comes along.

@@ -23,6 +23,10 @@ pub(in crate::peer) const PULL_TIMEOUT_MS: u64 = 2000;
 pub(in crate::peer) const PULL_AGAIN_MS: u64 = 800;
 /// Pieces that neighbours are asked for at the same time while the CDN sends the whole segment.
 const RACE_PIECES_MAX: u32 = 8;
+/// The same over a thin downlink, where what was asked for comes after what the CDN has sent meanwhile: so it would come
+/// twice where little is left.
+const CAREFUL_RACE_PIECES_MAX: u32 = 2;
+const CAREFUL_RACE_PART: u32 = 5;
 /// With less time than this to the moment of the backstop, promises are not waited for.
 const URGENT_MS: u64 = 900;
 /// How old a segment may be before pieces that others hold by now are asked of them: this long and as
@@ -100,16 +104,21 @@ pub(in crate::peer) fn pull<'a>(
     pulls
 }
 
-/// Those pieces that neighbours may bring before a fetch of the whole segment does, which the player waits for: the last
-/// ones, for it brings the first ones first, and few where little is left. Whoever plays while it arrives needs the first
-/// ones, and the line for them.
+/// Those pieces that neighbours may bring before the fetches do that the player waits for: the last ones, for fetches
+/// bring the first ones first, and few where little is left. Whoever plays while it arrives needs the first ones, and the
+/// line for them.
 fn raced(segment: &Segment, view: &View<'_>) -> u64 {
-    let is_raced = view.fetching_whole && view.need.is_some_and(|need| need.spread_ms == 0);
+    let missing = view.raced & !segment.have;
+    let is_raced = missing != 0 && view.need.is_some_and(|need| need.spread_ms == 0);
     if !is_raced || !segment.is_wanted() {
         return 0;
     }
-    let missing = segment.full() & !segment.have;
-    let most = (missing.count_ones() / 2).clamp(1, RACE_PIECES_MAX);
+    let count = missing.count_ones();
+    let most = if view.is_careful {
+        (count / CAREFUL_RACE_PART).min(CAREFUL_RACE_PIECES_MAX)
+    } else {
+        (count / 2).clamp(1, RACE_PIECES_MAX)
+    };
     let offered = missing & view.offered & !segment.pulled();
     let mut rest = offered;
     for _ in segment.pulled().count_ones()..most {
@@ -119,7 +128,7 @@ fn raced(segment: &Segment, view: &View<'_>) -> u64 {
 }
 
 /// The highest of these bits.
-const fn last_of(bits: u64) -> u64 {
+pub(in crate::peer) const fn last_of(bits: u64) -> u64 {
     match bits.checked_ilog2() {
         Some(last) => 1 << last,
         None => 0,
@@ -318,26 +327,29 @@ mod tests {
     fn neighbours_race_the_cdn_from_the_end_for_what_the_player_waits_for() {
         let segment = segment();
         let (policy, estimate) = (Policy::default(), Estimate::default());
-        let race = |segment: &Segment| {
+        let race = |segment: &Segment, is_careful: bool| {
             let view = View {
-                fetching_whole: true,
+                raced: segment.full(),
                 offered: u64::MAX,
+                is_careful,
                 ..usual(segment, &policy, &estimate)
             };
             raced(segment, &view)
         };
-        assert_eq!(race(&segment), 0, "nobody waits for it");
+        assert_eq!(race(&segment, false), 0, "nobody waits for it");
         let mut asked = segment.clone();
         asked.add_request(REQUEST);
-        assert_eq!(race(&asked), 0xff00);
+        assert_eq!(race(&asked, false), 0xff00);
+        assert_eq!(race(&asked, true), 0xc000, "over a thin downlink");
         asked.have = 0x00ff;
-        assert_eq!(race(&asked), 0xf000, "few where little is left");
+        assert_eq!(race(&asked, false), 0xf000, "few where little is left");
+        assert_eq!(race(&asked, true), 0x8000);
         let bits = 0xf000;
         asked.work_mut().pulls.push(Pull { bits, ..PULL });
-        assert_eq!(race(&asked), 0, "as many are on their way");
+        assert_eq!(race(&asked, false), 0, "as many are on their way");
         asked.work_mut().pulls.clear();
         (asked.work_mut().requests[0].grain_ms, asked.duration_ms) = (500, 4000);
-        assert_eq!(race(&asked), 0, "it is played in order");
+        assert_eq!(race(&asked, false), 0, "it is played in order");
     }
 
     #[test]

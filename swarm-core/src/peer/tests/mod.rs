@@ -354,6 +354,36 @@ fn who_waits_for_long_with_nothing_to_play_is_spared() {
 }
 
 #[test]
+fn a_thin_downlink_is_for_what_the_player_waits_for() {
+    let start = Instant::from_millis(1000);
+    let mut peer = Peer::new(Arc::new(Policy::default()), 1, start);
+    let mut out = Outbox::new();
+    let stream = world::STREAM;
+    peer.handle(start, Input::Join { stream, token: &[] }, &mut out);
+    let listed = [1, 2, 3].map(|seq| SegmentInfo {
+        name: Name(seq),
+        seq,
+        duration_ms: 4000,
+        content: None,
+    });
+    let (track, segments) = (world::TRACK, &listed[..]);
+    peer.handle(start, Input::Timeline { track, segments }, &mut out);
+    let wanted = Input::Wanted {
+        request: RequestId(1),
+        name: Name(2),
+        grain_ms: 0,
+    };
+    peer.handle(start, wanted, &mut out);
+    let most = |peer: &Peer| [0, 1, 2].map(|index| peer.pulls_max(index));
+    assert_eq!(most(&peer), [u32::MAX; 3]);
+    peer.player.careful = true;
+    let some = super::plan::CAREFUL_PULLS_MAX;
+    assert_eq!(most(&peer), [0, some, 0], "it has nothing to play");
+    peer.player.buffer_ms = 3000;
+    assert_eq!(most(&peer), [0, some, some], "there is time for the next");
+}
+
+#[test]
 fn uploads_keep_to_the_cap() {
     let options = Options {
         upload_bps: 1_000_000,
