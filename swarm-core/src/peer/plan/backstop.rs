@@ -225,7 +225,8 @@ fn turn_at(segment: &Segment, view: &View<'_>, window_ms: u64, need_ms: u64) -> 
 /// How much the backstop fetches at a time: what makes up for being late, and keeps the line busy
 /// until the next look.
 fn backstop_len(segment: &Segment, view: &View<'_>, missing: u64, late_ms: u64) -> u32 {
-    let bytes = (late_ms + view.estimate.ttfb_ms()) * view.estimate.cdn_bps() / 8000;
+    let ms = late_ms + view.estimate.ttfb_ms();
+    let bytes = ms.saturating_mul(view.estimate.cdn_bps()) / 8000;
     let least = BACKSTOP_LEN_MIN.max(segment.len_of(missing) / 4);
     u32::try_from(bytes).unwrap_or(u32::MAX).max(least)
 }
@@ -297,9 +298,9 @@ fn may_come(segment: &Segment, view: &View<'_>, missing: u64) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{NOW, REQUEST, check_with_buffer, segment};
+    use super::super::tests::{NOW, REQUEST, check_with_buffer, segment, usual};
     use super::*;
-    use crate::peer::duty::Request;
+    use crate::peer::{duty::Request, estimate::Estimate, policy::Policy};
 
     /// What a newcomer found listed, asked for with so much media ahead.
     fn found(ahead_ms: u64) -> Segment {
@@ -315,6 +316,16 @@ mod tests {
 
     fn plan(segment: &Segment, buffer_ms: u64, with: impl FnOnce(&mut View<'_>)) -> Plan {
         check_with_buffer(segment, buffer_ms, with).1
+    }
+
+    #[test]
+    fn whatever_a_driver_has_measured_a_length_follows_from_it() {
+        let (policy, mut estimate) = (Policy::default(), Estimate::default());
+        let most = u64::from(u32::MAX);
+        estimate.on_fetch(most, most, 0);
+        let segment = segment();
+        let view = usual(&segment, &policy, &estimate);
+        assert_eq!(backstop_len(&segment, &view, 0xffff, most), u32::MAX);
     }
 
     #[test]
@@ -355,6 +366,16 @@ mod tests {
         assert_eq!(next(0xfc03).fetch.len(), 1, "who is slow gets less to do");
         segment.work_mut().requests[0].grain_ms = 500;
         assert!(plan(&segment, 500, newcomer).whole, "it is played in order");
+    }
+
+    #[test]
+    fn whatever_a_driver_has_measured_a_length_follows_from_it() {
+        let (policy, mut estimate) = (Policy::default(), Estimate::default());
+        let most = u64::from(u32::MAX);
+        estimate.on_fetch(most, most, 0);
+        let segment = segment();
+        let view = usual(&segment, &policy, &estimate);
+        assert_eq!(backstop_len(&segment, &view, 0xffff, most), u32::MAX);
     }
 
     #[test]
