@@ -18,7 +18,6 @@ use super::{
 use crate::{
     id::{FetchId, SegmentId, Slot},
     limits::FETCHES_MAX,
-    time::Instant,
     wire::peer::{Division, PeerMsg},
 };
 
@@ -46,26 +45,19 @@ impl Peer {
     /// Plans the segments of which something has changed, or whose time has come.
     fn plan_segments(&mut self, out: &mut Outbox) {
         let now = self.now;
-        let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
         let is_stale = core::mem::take(&mut self.plans_stale);
-        if is_due(self.plan_at) {
+        if self.plan_at.is_some_and(|at| at <= now) {
             self.expire_pulls(out);
         } else if !is_stale {
             return;
         }
         let is_paused = self.is_paused();
         for index in 0..self.segments.len() {
-            let segment = &mut self.segments[index];
-            if segment.stale || is_due(segment.plan_at) {
-                (segment.stale, segment.plan_at) = (false, None);
+            if self.segments[index].take_due(now) {
                 self.plan_segment(index, is_paused, out);
             }
         }
-        self.plan_at = self
-            .segments
-            .iter()
-            .filter_map(|segment| segment.plan_at)
-            .min();
+        self.plan_at = self.segments.iter().filter_map(Segment::plan_at).min();
     }
 
     fn plan_segment(&mut self, index: usize, is_paused: bool, out: &mut Outbox) {
@@ -80,7 +72,7 @@ impl Peer {
         if let Some(at) = segment.work().fetch_not_before.filter(|at| *at > now) {
             segment.wake_at(at);
         }
-        if segment.cdn_only {
+        if segment.duty().cdn_only {
             return self.fetch_unshared(index, out);
         }
         self.update_ranks(index);
@@ -94,13 +86,7 @@ impl Peer {
 
     /// Has every segment planned again that is not complete.
     pub(super) fn touch_all(&mut self) {
-        for segment in self
-            .segments
-            .iter_mut()
-            .filter(|segment| !segment.is_complete())
-        {
-            segment.stale = true;
-        }
+        self.segments.iter_mut().for_each(Segment::spoil);
         self.plans_stale = true;
     }
 
@@ -108,7 +94,7 @@ impl Peer {
     pub(super) fn touch_segment(&mut self, index: usize) {
         let segment = &mut self.segments[index];
         segment.touch();
-        self.plan_at = self.plan_at.into_iter().chain(segment.plan_at).min();
+        self.plan_at = self.plan_at.into_iter().chain(segment.plan_at()).min();
     }
 
     /// A segment that no record vouches for comes from the CDN, whole, when it is wanted.
@@ -275,7 +261,7 @@ impl Peer {
         if !backstop.is_fetch() {
             return;
         }
-        let missing = segment.full() & !segment.have & !view.fetching;
+        let missing = segment.full() & !segment.have() & !view.fetching;
         let (name, missing) = (segment.name, segment.len_of(missing));
         if view.companions > 0 {
             self.stats.backstops += 1;
@@ -394,7 +380,7 @@ impl Peer {
     /// Divides a segment that this viewer is bringing into the group, now that its content is known.
     pub(super) fn claim_again(&mut self, index: usize, out: &mut Outbox) {
         let segment = &self.segments[index];
-        let (name, bits) = (segment.name, segment.full() & !segment.have);
+        let (name, bits) = (segment.name, segment.full() & !segment.have());
         let division = self.divide(index, bits);
         let claim = PeerMsg::Claim {
             name,
@@ -528,11 +514,11 @@ impl Peer {
     fn forget_pushed(&mut self) {
         if self.neighbours.roomy_slots() == self.neighbours.ready_slots() {
             for segment in &mut self.segments {
-                let have = segment.have;
                 let may_push = segment.may_push;
                 let Some(duty) = segment.duty_if_any().filter(|_| may_push) else {
                     continue;
                 };
+                let have = duty.have;
                 duty.seeded = 0;
                 duty.handed.retain(|(piece, _)| have >> piece & 1 == 0);
                 if duty.handed.is_empty() {

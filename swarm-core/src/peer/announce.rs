@@ -11,7 +11,7 @@ use super::{
     neighbours::slots_of,
     plan,
     policy::CloseReason,
-    segment::Segment,
+    segment::{BRIDGES, GROUP, Segment},
     tracker_link::{Reported, send},
 };
 use crate::{
@@ -98,16 +98,14 @@ impl Peer {
     fn send_haves(&mut self, to_bridges: bool, out: &mut Outbox) {
         let mut entries = Vec::new();
         let bridges = self.neighbours.bridge_slots();
-        let theirs = if to_bridges { bridges } else { !bridges };
+        let (whom, theirs) = match to_bridges {
+            true => (BRIDGES, bridges),
+            false => (GROUP, !bridges),
+        };
         let audience = self.neighbours.ready_slots() & theirs;
         let (mut wholes, mut lacking) = (Vec::new(), 0);
         for segment in &mut self.segments {
-            let news = if to_bridges {
-                &mut segment.bridge_news
-            } else {
-                &mut segment.unannounced
-            };
-            let (true, Some(id)) = (core::mem::take(news), segment.id()) else {
+            let (true, Some(id)) = (segment.take_news(whom), segment.id()) else {
                 continue;
             };
             if !segment.has_record {
@@ -115,12 +113,12 @@ impl Peer {
             }
             let entry = Pieces {
                 segment: id,
-                bits: segment.have,
+                bits: segment.have(),
             };
             let row = self.remotes.row(id);
             let lacks = |slot: &Slot| {
                 let have = row.map_or(0, |row| row.cell(*slot).have);
-                segment.have & !have != 0
+                segment.have() & !have != 0
             };
             let told = slots_of(audience).filter(lacks);
             lacking |= told.fold(0, |slots, slot| slots | 1 << slot.0);
@@ -149,10 +147,10 @@ impl Peer {
             rest &= rest - 1;
             parts |= 1 << (piece * u8::BITS / pieces).min(u8::BITS - 1);
         }
-        let news = parts & !segment.bridged;
+        let news = parts & !segment.duty().bridged;
         if news != 0 && segment.fresh && self.neighbours.iter().any(|n| n.bridge) {
-            segment.bridged |= news;
-            segment.bridge_news = true;
+            segment.duty_mut().bridged |= news;
+            segment.news |= BRIDGES;
             let at = self.now.plus_ms(BRIDGE_BATCH_MS);
             self.bridge_at.get_or_insert(at);
         }

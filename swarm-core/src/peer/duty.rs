@@ -36,9 +36,14 @@ pub(super) struct Claim {
     pub(super) kept: bool,
 }
 
-/// What a viewer does for a segment.
+/// What a viewer does for a segment that is not whole, or to be passed on.
 #[derive(Clone, Debug)]
 pub(super) struct Duty {
+    /// Verified pieces in the store.
+    pub(super) have: u64,
+    pub(super) known_at: Instant,
+    /// When its plan may change by itself.
+    pub(super) plan_at: Option<Instant>,
     /// Pieces that this viewer passes on to everybody, as whoever brings them into the group says.
     pub(super) mine: u64,
     /// Those of them that are there and still to be sent to somebody.
@@ -49,16 +54,32 @@ pub(super) struct Duty {
     pub(super) handed: Vec<(u8, Slot)>,
     /// How it is got. Goes when it is whole, while what is above may last for some segments more.
     pub(super) work: Option<Box<Work>>,
+    /// Media ahead of the playhead at `known_at`, in milliseconds: about how long this viewer can
+    /// do without the segment.
+    pub(super) window_ms: u32,
+    /// Parts of the segment of which the bridges have heard.
+    pub(super) bridged: u8,
+    /// Something that plans look at has changed since the last one.
+    pub(super) stale: bool,
+    /// No record vouches for it: the CDN's alone.
+    pub(super) cdn_only: bool,
 }
 
 impl Duty {
     /// Nothing at all.
     pub(super) const NONE: Self = Self {
+        have: 0,
+        known_at: Instant::ORIGIN,
+        plan_at: None,
         mine: 0,
         seeded: 0,
         brought: 0,
         handed: Vec::new(),
         work: None,
+        window_ms: 0,
+        bridged: 0,
+        stale: false,
+        cdn_only: false,
     };
 
     /// The slots, a bit each, of those who are handed something.
@@ -68,9 +89,9 @@ impl Duty {
         slots.fold(0, |slots, slot| slots | slot)
     }
 
-    /// The link in `slot` is gone: what was handed to it goes to everybody, if it is in `have`.
-    pub(super) fn forget_slot(&mut self, slot: Slot, have: u64) {
-        let (mine, seeded) = (&mut self.mine, &mut self.seeded);
+    /// The link in `slot` is gone: what was handed to it goes to everybody, if it is there.
+    pub(super) fn forget_slot(&mut self, slot: Slot) {
+        let (have, mine, seeded) = (self.have, &mut self.mine, &mut self.seeded);
         self.handed.retain(|(piece, passer)| {
             let lost = if *passer == slot { 1 << piece } else { 0 };
             *mine |= lost;
@@ -81,6 +102,7 @@ impl Duty {
 
     /// The segment's content is known, or another one than before (`is_other`).
     pub(super) fn on_content(&mut self, is_other: bool) {
+        (self.have, self.stale) = (0, true);
         self.seeded = 0;
         self.handed.clear();
         if is_other {
@@ -91,8 +113,16 @@ impl Duty {
         }
     }
 
+    /// The segment lies behind, and is whole.
+    pub(super) fn stop(&mut self) {
+        (self.mine, self.seeded, self.brought) = (0, 0, 0);
+        (self.handed, self.work) = (Vec::new(), None);
+    }
+
+    /// Nothing of it matters, if the segment is whole.
     pub(super) fn is_idle(&self) -> bool {
-        self.mine | self.seeded | self.brought == 0 && self.handed.is_empty() && self.work.is_none()
+        let passes_on = self.mine | self.seeded | self.brought != 0 || !self.handed.is_empty();
+        !passes_on && self.work.is_none() && self.plan_at.is_none() && !self.cdn_only
     }
 
     pub(super) fn heap_bytes(&self) -> usize {

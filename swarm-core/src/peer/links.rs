@@ -262,9 +262,8 @@ impl Peer {
             }));
         }
         for segment in &mut self.segments {
-            let have = segment.have;
             if let Some(duty) = segment.duty_if_any() {
-                duty.forget_slot(slot, have);
+                duty.forget_slot(slot);
             }
             if let Some(work) = segment.work_if_any() {
                 work.forget_slot(slot, now);
@@ -417,17 +416,20 @@ impl Peer {
             if let Some(work) = segment.work_if_any() {
                 work.ask_no_more(pieces.bits, |pull| pull.slot == slot);
             }
-            segment.stale = true;
+            segment.spoil();
             self.plans_stale = true;
         }
     }
 
     fn send_all_haves(&mut self, slot: Slot, out: &mut Outbox) {
-        let held = self.segments.iter().filter(|s| s.have != 0 && s.has_record);
+        let held = self
+            .segments
+            .iter()
+            .filter(|s| s.have() != 0 && s.has_record);
         let pieces = held.filter_map(|s| {
             s.id().map(|segment| Pieces {
                 segment,
-                bits: s.have,
+                bits: s.have(),
             })
         });
         let entries: Vec<Pieces> = pieces.collect();
@@ -442,7 +444,7 @@ impl Peer {
         let able = match known.filter(|_| self.allowance.is_open()) {
             // What is not there yet is on its way.
             Some(segment) if segment.fresh || segment.is_complete() => segment.full(),
-            Some(segment) if segment.has_record => segment.have,
+            Some(segment) if segment.has_record => segment.have(),
             _ => 0,
         };
         let missing = bits & !able;

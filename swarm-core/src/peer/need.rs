@@ -67,7 +67,7 @@ impl Segment {
 
     /// Pieces from the first one on that are all there.
     pub(super) fn released(&self) -> u32 {
-        self.have.trailing_ones()
+        self.have().trailing_ones()
     }
 
     /// Media of the pieces from the first one on that are all there, in milliseconds.
@@ -97,8 +97,8 @@ impl Peer {
         Some(Waiting {
             missing: segment
                 .id()
-                .map(|_| segment.full() & !segment.have & !segment.pulled()),
-            plan_at: segment.plan_at,
+                .map(|_| segment.full() & !segment.have() & !segment.pulled()),
+            plan_at: segment.plan_at(),
             is_scarce: self.is_scarce(),
         })
     }
@@ -211,7 +211,7 @@ mod tests {
     #[test]
     fn what_is_released_ends_at_the_first_gap() {
         let mut segment = asked(&[500]);
-        segment.have = 0b1011;
+        segment.duty_mut().have = 0b1011;
         assert_eq!((segment.released(), segment.released_ms()), (2, 1000));
     }
 }

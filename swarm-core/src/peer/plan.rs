@@ -143,7 +143,7 @@ pub(super) fn seed(segment: &Segment, view: &View<'_>) -> Plan {
     if !segment.fresh || view.companions == 0 || view.fetching_whole || view.is_careful {
         return plan;
     }
-    let covered = segment.have | view.fetching | (view.held & !view.held_elsewhere);
+    let covered = segment.have() | view.fetching | (view.held & !view.held_elsewhere);
     let covered = covered | segment.pulled();
     let stripe_len = segment.content().map_or(0, |content| content.len) / view.stripe_count;
     let delay_ms =
@@ -160,7 +160,7 @@ pub(super) fn seed(segment: &Segment, view: &View<'_>) -> Plan {
             let elsewhere = elsewhere & !segment.claimed(view.now);
             let seen_ms = u64::from(segment.work().seen_ms[stripe as usize]);
             let due = segment
-                .known_at
+                .known_at()
                 .plus_ms(seen_ms + u64::from(rank.min(RANK_LAST)) * RELAY_STAGGER_MS);
             if due > view.now {
                 plan.wake_at(due);
@@ -182,9 +182,9 @@ pub(super) fn seed(segment: &Segment, view: &View<'_>) -> Plan {
         let claim_bits = if segment.is_known() { bits } else { u64::MAX };
         let base = segment
             .claimed_until(claim_bits)
-            .unwrap_or(segment.known_at);
+            .unwrap_or(segment.known_at());
         let due = base
-            .max(segment.known_at.plus_ms(hold_ms(segment, view, stripe)))
+            .max(segment.known_at().plus_ms(hold_ms(segment, view, stripe)))
             .plus_ms(u64::from(rank) * delay_ms);
         if due > view.now {
             plan.wake_at(due);
@@ -357,7 +357,7 @@ mod tests {
     #[test]
     fn who_sees_little_of_the_group_seeds_only_when_time_is_short() {
         let mut segment = segment();
-        segment.window_ms = 2000 + REMOTE_MARGIN_MS_MIN as u32;
+        segment.duty_mut().window_ms = 2000 + REMOTE_MARGIN_MS_MIN as u32;
         let remote = |view: &mut View<'_>| (view.is_remote, view.has_bridges) = (true, true);
         let late = NOW.plus_ms(60_000);
         let (plan, _) = check(&segment, |view| {
@@ -366,7 +366,7 @@ mod tests {
         });
         assert!(plan.fetch.is_empty(), "{plan:?}");
         assert_eq!((plan.relay, plan.claimed), (0b1, 0), "for itself alone");
-        segment.window_ms -= 1;
+        segment.duty_mut().window_ms -= 1;
         let (plan, _) = check(&segment, |view| {
             remote(view);
             view.now = late;
@@ -386,7 +386,7 @@ mod tests {
     #[test]
     fn the_backstop_waits_for_the_latest_safe_moment_and_takes_only_what_is_missing() {
         let mut segment = segment();
-        segment.have = 0xff00;
+        segment.duty_mut().have = 0xff00;
         segment.add_request(REQUEST);
         let (_, early) = check(&segment, |_| {});
         assert!(!early.is_fetch());
@@ -400,7 +400,7 @@ mod tests {
     fn over_a_thin_downlink_nothing_is_brought_for_others() {
         let mut segment = segment();
         segment.work_mut().ranks = [NEVER; 8];
-        segment.known_at = NOW.minus_ms(3000);
+        segment.duty_mut().known_at = NOW.minus_ms(3000);
         let elsewhere = |is_careful| {
             let with = |view: &mut View<'_>| {
                 (view.has_bridges, view.is_careful) = (true, is_careful);
@@ -424,7 +424,7 @@ mod tests {
     fn played_while_it_arrives(deadline: Instant) -> Segment {
         let mut segment = segment();
         (segment.duration_ms, segment.is_progressive) = (16_000, true);
-        segment.window_ms = 2000;
+        segment.duty_mut().window_ms = 2000;
         segment.add_request(Request {
             deadline,
             grain_ms: 500,

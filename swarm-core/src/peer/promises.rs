@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use super::{Peer, duty::Claim, io::Outbox, plan::Ask};
+use super::{Peer, duty::Claim, io::Outbox, plan::Ask, segment::Segment};
 use crate::{
     id::{Name, Slot},
     limits::STRIPES_MAX,
@@ -33,6 +33,50 @@ pub(super) struct Promise {
     /// Who of those who are linked with this viewer pushes which of them.
     pushers: Vec<(u8, Slot)>,
     made: Instant,
+}
+
+impl Segment {
+    /// Pieces that neighbours have promised and are still believed to bring.
+    pub(super) fn claimed(&self, now: Instant) -> u64 {
+        let live = self.work().claims.iter().filter(|claim| claim.until > now);
+        live.fold(0, |bits, claim| bits | claim.bits)
+    }
+
+    /// All pieces that neighbours have promised.
+    pub(super) fn promised(&self) -> u64 {
+        self.work()
+            .claims
+            .iter()
+            .fold(0, |bits, claim| bits | claim.bits)
+    }
+
+    /// When the last promise for any of `bits` ran out or will.
+    pub(super) fn claimed_until(&self, bits: u64) -> Option<Instant> {
+        let claims = self
+            .work()
+            .claims
+            .iter()
+            .filter(|claim| claim.bits & bits != 0);
+        claims.map(|claim| claim.until).max()
+    }
+
+    /// Pieces that members of other groups are bringing into theirs.
+    pub(super) fn upstream(&self) -> u64 {
+        self.work()
+            .upstream
+            .iter()
+            .fold(0, |bits, (_, more)| bits | more)
+    }
+
+    /// Those of them that the bridge in `slot` is bringing.
+    pub(super) fn upstream_of(&self, slot: Slot) -> u64 {
+        let theirs = self
+            .work()
+            .upstream
+            .iter()
+            .filter(|(bridge, _)| *bridge == slot);
+        theirs.fold(0, |bits, (_, more)| bits | more)
+    }
 }
 
 impl Peer {
@@ -139,13 +183,13 @@ impl Peer {
         };
         let len = u64::from(segment.len_of(bits));
         let (slot, made) = (promise.slot, promise.made);
-        let least_ms = (u64::from(segment.window_ms) + u64::from(segment.spread_ms()) / 2)
+        let least_ms = (u64::from(segment.window_ms()) + u64::from(segment.spread_ms()) / 2)
             * CLAIM_WINDOW_PERCENT
             / 100;
         let usual_ms = 2 * self.estimate.cdn_ms(len) + CLAIM_GRACE_MS;
         let until = made.plus_ms(usual_ms.max(least_ms));
         let asked = segment.work().pulls.iter().filter(|pull| pull.held);
-        let settled = asked.fold(segment.have, |bits, pull| bits | pull.bits);
+        let settled = asked.fold(segment.have(), |bits, pull| bits | pull.bits);
         let work = segment.work_mut();
         match work.claims.iter_mut().find(|claim| claim.slot == slot) {
             Some(claim) => {
@@ -164,7 +208,7 @@ impl Peer {
         let spare = work.expect_pushes(&promise.pushers, settled);
         self.tell_to_skip(index, spare, out);
         let segment = &self.segments[index];
-        let mine = promise.mine & !segment.have;
+        let mine = promise.mine & !segment.have();
         let name = segment.name;
         self.touch_segment(index);
         if mine != 0
@@ -185,7 +229,7 @@ impl Peer {
             self.send_all(&claim, out);
         }
         let segment = &self.segments[index];
-        let orphans = promise.orphans & segment.full() & !segment.have & !segment.pulled();
+        let orphans = promise.orphans & segment.full() & !segment.have() & !segment.pulled();
         if orphans != 0 && self.may_be_pushed() {
             let bits = orphans;
             self.ask(index, Ask { slot, bits }, false, out);
@@ -204,7 +248,7 @@ impl Peer {
         let Some(pushed_from) = self.pushed_from else {
             return;
         };
-        let is_owed = |from: Instant| segment.known_at >= from.plus_ms(OWED_AFTER_MS);
+        let is_owed = |from: Instant| segment.known_at() >= from.plus_ms(OWED_AFTER_MS);
         if !is_owed(pushed_from) {
             return;
         }
@@ -215,7 +259,7 @@ impl Peer {
             .filter(|(piece, _)| bits >> piece & 1 == 1);
         let late = late.map(|(_, slot)| *slot).filter(|slot| {
             let pusher = self.neighbours.get(*slot);
-            pusher.is_some_and(|n| n.gave_at < segment.known_at && is_owed(n.since))
+            pusher.is_some_and(|n| n.gave_at < segment.known_at() && is_owed(n.since))
         });
         let broken = segment.work().claims.iter();
         let broken = broken.filter(|c| !c.kept && c.until <= now && c.bits & bits != 0);

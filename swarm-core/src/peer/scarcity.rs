@@ -40,7 +40,7 @@ impl Peer {
         if !is_judged || !segment.is_known() || self.neighbours.ready_slots() == 0 {
             return;
         }
-        let missing = segment.full() & !segment.have;
+        let missing = segment.full() & !segment.have();
         if missing.count_ones() * 2 <= segment.full().count_ones() {
             return;
         }
@@ -54,7 +54,8 @@ impl Peer {
         self.cancel_fetches(index, out, |_| true);
         // The order of seeders begins anew.
         let segment = &mut self.segments[index];
-        (segment.known_at, segment.fresh) = (self.now, true);
+        segment.fresh = true;
+        segment.duty_mut().known_at = self.now;
         segment.work_mut().began_ms = None;
         self.touch_all();
     }
@@ -79,7 +80,7 @@ impl Peer {
         out: &mut Outbox,
     ) {
         let segment = &self.segments[index];
-        let (have, full) = (segment.have, segment.full());
+        let (have, full) = (segment.have(), segment.full());
         self.cancel_fetches(index, out, |fetch| {
             let brings = if fetch.whole { full } else { fetch.bits };
             let ends = source == Source::Cdn(fetch.id) && sent & last_of(brings) != 0;

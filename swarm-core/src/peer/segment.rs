@@ -27,28 +27,25 @@ enum Listing {
     Listed,
 }
 
-/// One segment: what is known of it, and what is there. Most lie behind the playhead, whole: what matters for
-/// the others alone is in [`Duty`] and [`Work`].
+/// Who is to be told that more of a segment is there, a bit each.
+pub(super) const GROUP: u8 = 1;
+pub(super) const BRIDGES: u8 = 2;
+
+/// One segment. Most lie behind the playhead, whole: what matters for the others alone is in [`Duty`] and
+/// [`Work`](super::duty::Work).
 #[derive(Clone, Debug)]
 pub(super) struct Segment {
     pub(super) name: Name,
     pub(super) seq: u64,
-    pub(super) known_at: Instant,
     /// Of its content, like the three lengths and `epoch`; none of them says anything while `pieces` is 0.
     id: SegmentId,
-    /// Verified pieces in the store.
-    pub(super) have: u64,
+    /// What there is to do. Without it, the segment is whole and at rest.
     duty: Option<Box<Duty>>,
-    /// When its plan may change by itself.
-    pub(super) plan_at: Option<Instant>,
     len: u32,
     piece_len: u32,
     epoch: u32,
     track: TrackId,
     pub(super) duration_ms: u32,
-    /// Media ahead of the playhead at that time, in milliseconds: about how long this viewer can
-    /// do without the segment.
-    pub(super) window_ms: u32,
     pub(super) bytes_p2p: u32,
     /// How many pieces the content is; 0 while that is unknown.
     pub(super) pieces: u8,
@@ -60,50 +57,43 @@ pub(super) struct Segment {
     pub(super) fresh: bool,
     /// There are requests for it: asked of all segments on every occasion.
     is_wanted: bool,
-    /// No record vouches for it: the CDN's alone.
-    pub(super) cdn_only: bool,
     /// Something of it may be there that is to be sent unasked. Where not, nobody need look at `duty` for it.
     pub(super) may_push: bool,
     /// Whether a verified record is stored, without which nothing may be passed on.
     pub(super) has_record: bool,
-    /// The have-map has changed since it was announced.
-    pub(super) unannounced: bool,
-    /// Parts of the segment of which the bridges have heard, and whether there are new ones.
-    pub(super) bridged: u8,
-    pub(super) bridge_news: bool,
-    /// Something that plans look at has changed since the last one.
-    pub(super) stale: bool,
+    /// To whom ([`GROUP`], [`BRIDGES`]) the have-map has not been announced since it changed.
+    pub(super) news: u8,
 }
+
+// There are a dozen for each viewer.
+const _: () = assert!(size_of::<Segment>() <= 64);
 
 impl Segment {
     pub(super) fn new(name: Name, now: Instant) -> Self {
+        let duty = Duty {
+            known_at: now,
+            stale: true,
+            ..Duty::NONE
+        };
         Self {
             name,
             seq: 0,
-            known_at: now,
             id: SegmentId(0),
-            have: 0,
-            duty: None,
-            plan_at: None,
+            duty: Some(Box::new(duty)),
             len: 0,
             piece_len: 0,
             epoch: 0,
             track: TrackId(0),
             duration_ms: 0,
-            window_ms: 0,
             bytes_p2p: 0,
             pieces: 0,
             listing: Listing::Unlisted,
             is_progressive: false,
             fresh: false,
             is_wanted: false,
-            cdn_only: false,
             may_push: false,
             has_record: false,
-            unannounced: false,
-            bridged: 0,
-            bridge_news: false,
-            stale: true,
+            news: 0,
         }
     }
 
@@ -128,9 +118,57 @@ impl Segment {
         (self.track, self.listing) = (track, Listing::Guessed);
     }
 
+    /// Verified pieces in the store.
+    pub(super) fn have(&self) -> u64 {
+        self.duty.as_ref().map_or(self.full(), |duty| duty.have)
+    }
+
+    /// Since when it is known; for ever, if it is at rest.
+    pub(super) fn known_at(&self) -> Instant {
+        self.duty().known_at
+    }
+
+    /// About how long this viewer could do without it when it became known ([`Duty::window_ms`]).
+    pub(super) fn window_ms(&self) -> u32 {
+        self.duty().window_ms
+    }
+
+    /// When its plan may change by itself.
+    pub(super) fn plan_at(&self) -> Option<Instant> {
+        self.duty().plan_at
+    }
+
     /// Has it planned at `at`, or earlier if that is intended already.
     pub(super) fn wake_at(&mut self, at: Instant) {
-        self.plan_at = Some(self.plan_at.map_or(at, |old| old.min(at)));
+        let plan_at = &mut self.duty_mut().plan_at;
+        *plan_at = Some(plan_at.map_or(at, |old| old.min(at)));
+    }
+
+    /// Has it planned again, unless it is whole.
+    pub(super) fn spoil(&mut self) {
+        if !self.is_complete() {
+            self.duty_mut().stale = true;
+        }
+    }
+
+    /// Whether it is time to plan it: by the clock, or because something has changed. Then it is no more.
+    pub(super) fn take_due(&mut self, now: Instant) -> bool {
+        let Some(duty) = &mut self.duty else {
+            return false;
+        };
+        let is_due = duty.stale || duty.plan_at.is_some_and(|at| at <= now);
+        if is_due {
+            (duty.stale, duty.plan_at) = (false, None);
+            self.rest_if_idle();
+        }
+        is_due
+    }
+
+    /// Whether those in `whom` are to be told of new pieces. Then they are no more.
+    pub(super) const fn take_news(&mut self, whom: u8) -> bool {
+        let is_news = self.news & whom != 0;
+        self.news &= !whom;
+        is_news
     }
 
     /// Has it planned soon: news from neighbours come in bursts.
@@ -150,7 +188,9 @@ impl Segment {
 
     /// The same, for something to be added to it or changed.
     pub(super) fn duty_mut(&mut self) -> &mut Duty {
-        self.duty.get_or_insert_with(|| Box::new(Duty::NONE))
+        let have = self.full();
+        self.duty
+            .get_or_insert_with(|| Box::new(Duty { have, ..Duty::NONE }))
     }
 
     /// The same if there is anything.
@@ -176,8 +216,19 @@ impl Segment {
 
     /// It lies behind, and is whole: nothing is under way for it any more.
     pub(super) fn rest(&mut self) {
-        self.duty = None;
         (self.may_push, self.is_wanted) = (false, false);
+        if let Some(duty) = &mut self.duty {
+            duty.stop();
+        }
+        self.rest_if_idle();
+    }
+
+    /// Nothing may be left to do for it: it is whole and listed, and nobody waits for it.
+    pub(super) fn rest_if_idle(&mut self) {
+        let is_listed = self.listing == Listing::Listed;
+        if is_listed && self.is_complete() && self.duty().is_idle() {
+            self.duty = None;
+        }
     }
 
     /// What is known of its bytes.
@@ -201,7 +252,7 @@ impl Segment {
 
     /// Bytes of it that have come from the CDN.
     pub(super) fn bytes_cdn(&self) -> u32 {
-        self.len_of(self.have).saturating_sub(self.bytes_p2p)
+        self.len_of(self.have()).saturating_sub(self.bytes_p2p)
     }
 
     /// Over how long the player needs its pieces after `window_ms`.
@@ -219,7 +270,10 @@ impl Segment {
     }
 
     pub(super) fn is_complete(&self) -> bool {
-        self.is_known() && self.have == self.full()
+        match &self.duty {
+            Some(duty) => self.is_known() && duty.have == self.full(),
+            None => true,
+        }
     }
 
     pub(super) const fn is_wanted(&self) -> bool {
@@ -229,13 +283,13 @@ impl Segment {
     /// When this viewer needs it, as far as it knows: who waits for its own segment should not wait
     /// for what others push beyond that.
     pub(super) fn is_too_late_to_push(&self, now: Instant) -> bool {
-        let until_ms = u64::from(self.window_ms) + u64::from(self.spread_ms());
-        self.window_ms > 0 && now.ms_since(self.known_at) >= until_ms
+        let until_ms = u64::from(self.window_ms()) + u64::from(self.spread_ms());
+        self.window_ms() > 0 && now.ms_since(self.known_at()) >= until_ms
     }
 
     /// Bridges hold some of these pieces.
     pub(super) fn note_seen(&mut self, held: u64, stripe_count: u32, now: Instant) {
-        let age_ms = now.ms_since(self.known_at).min(u64::from(u16::MAX) - 1) as u16;
+        let age_ms = now.ms_since(self.known_at()).min(u64::from(u16::MAX) - 1) as u16;
         for stripe in 0..stripe_count.min(STRIPES_MAX) {
             let bits = self.stripe_bits(stripe, stripe_count);
             let seen_ms = &mut self.work_mut().seen_ms[stripe as usize];
@@ -279,9 +333,7 @@ impl Segment {
             }
             None => duty.work = None,
         }
-        if duty.is_idle() {
-            self.duty = None;
-        }
+        self.rest_if_idle();
     }
 
     /// Nobody waits for pushes any more.
@@ -314,7 +366,7 @@ impl Segment {
     pub(super) fn handed_to(&self, slot: Slot) -> u64 {
         let handed = self.duty().handed.iter();
         let to = handed.filter(|(_, passer)| *passer == slot);
-        to.fold(0, |bits, (piece, _)| bits | 1 << piece) & self.have
+        to.fold(0, |bits, (piece, _)| bits | 1 << piece) & self.have()
     }
 
     /// The pieces of stripe `stripe` of `count`: a contiguous run.
@@ -349,11 +401,8 @@ impl Segment {
                 let pieces = piece_count(content.len, content.piece_len);
                 self.pieces = pieces.clamp(1, PIECES_MAX) as u8;
                 self.has_record = false;
-                (self.have, self.bytes_p2p) = (0, 0);
-                self.stale = true;
-                if let Some(duty) = self.duty_if_any() {
-                    duty.on_content(old.is_some());
-                }
+                self.bytes_p2p = 0;
+                self.duty_mut().on_content(old.is_some());
                 old
             }
         }
@@ -364,7 +413,7 @@ impl Segment {
     pub(super) fn window_ms_of(&self, piece: u32) -> u64 {
         let count = self.full().count_ones().max(1);
         let after_ms = u64::from(self.spread_ms()) * u64::from(piece) / u64::from(count);
-        match self.window_ms {
+        match self.window_ms() {
             0 => 0,
             window_ms => u64::from(window_ms) + after_ms,
         }
@@ -378,7 +427,7 @@ impl Segment {
 
     /// Those of `bits` that should have been pushed by now.
     pub(super) fn late(&self, bits: u64, now: Instant) -> u64 {
-        if self.spread_ms() == 0 || self.window_ms == 0 {
+        if self.spread_ms() == 0 || self.window_ms() == 0 {
             // All pieces are at the same time.
             return if self.late_at(0) <= now { bits } else { 0 };
         }
@@ -393,52 +442,10 @@ impl Segment {
         late
     }
 
-    /// Pieces that neighbours have promised and are still believed to bring.
-    pub(super) fn claimed(&self, now: Instant) -> u64 {
-        let live = self.work().claims.iter().filter(|claim| claim.until > now);
-        live.fold(0, |bits, claim| bits | claim.bits)
-    }
-
-    /// All pieces that neighbours have promised.
-    pub(super) fn promised(&self) -> u64 {
-        self.work()
-            .claims
-            .iter()
-            .fold(0, |bits, claim| bits | claim.bits)
-    }
-
     /// When the first piece came; until then, when the segment became known.
     pub(super) fn began_at(&self) -> Instant {
         let began_ms = self.work().began_ms;
-        self.known_at.plus_ms(began_ms.unwrap_or(0).into())
-    }
-
-    /// When the last promise for any of `bits` ran out or will.
-    pub(super) fn claimed_until(&self, bits: u64) -> Option<Instant> {
-        let claims = self
-            .work()
-            .claims
-            .iter()
-            .filter(|claim| claim.bits & bits != 0);
-        claims.map(|claim| claim.until).max()
-    }
-
-    /// Pieces that members of other groups are bringing into theirs.
-    pub(super) fn upstream(&self) -> u64 {
-        self.work()
-            .upstream
-            .iter()
-            .fold(0, |bits, (_, more)| bits | more)
-    }
-
-    /// Those of them that the bridge in `slot` is bringing.
-    pub(super) fn upstream_of(&self, slot: Slot) -> u64 {
-        let theirs = self
-            .work()
-            .upstream
-            .iter()
-            .filter(|(bridge, _)| *bridge == slot);
-        theirs.fold(0, |bits, (_, more)| bits | more)
+        self.known_at().plus_ms(began_ms.unwrap_or(0).into())
     }
 }
 
@@ -505,6 +512,37 @@ mod tests {
     }
 
     #[test]
+    fn what_is_whole_and_done_takes_nothing_beside_itself() {
+        let mut segment = segment(40_000);
+        assert!(segment.list(TrackId(1)));
+        segment.duty_mut().have = 0b011;
+        segment.rest_if_idle();
+        assert!(!segment.is_complete() && segment.heap_bytes() > 0);
+        segment.duty_mut().have = 0b111;
+        segment.wake_at(Instant::from_millis(5));
+        segment.settle();
+        assert!(segment.heap_bytes() > 0, "it is looked at once more");
+        assert!(segment.take_due(Instant::from_millis(5)));
+        assert_eq!(segment.heap_bytes(), 0);
+        assert!(segment.is_complete());
+        segment.duty_mut().mine = 0b1;
+        assert_eq!(segment.have(), 0b111, "as before");
+        segment.rest();
+        assert_eq!((segment.have(), segment.heap_bytes()), (0b111, 0));
+        let other = segment.set_content(Content {
+            id: SegmentId(2),
+            len: 10,
+            piece_len: 16_384,
+            epoch: 0,
+        });
+        assert!(other.is_some() && !segment.is_complete());
+        assert_eq!(
+            (segment.have(), segment.take_due(Instant::ORIGIN)),
+            (0, true)
+        );
+    }
+
+    #[test]
     fn the_last_piece_is_shorter() {
         let segment = segment(40_000);
         assert_eq!(segment.len_of(0b111), 40_000);
@@ -531,13 +569,13 @@ mod tests {
             epoch: 5,
         };
         assert!(segment.set_content(newer).is_some());
-        segment.have = 1;
+        segment.duty_mut().have = 1;
         let older = Content {
             id: SegmentId(1),
             epoch: 0,
             ..newer
         };
         assert_eq!(segment.set_content(older), None);
-        assert_eq!((segment.id(), segment.have), (Some(SegmentId(2)), 1));
+        assert_eq!((segment.id(), segment.have()), (Some(SegmentId(2)), 1));
     }
 }

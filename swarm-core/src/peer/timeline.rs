@@ -100,7 +100,8 @@ impl Peer {
                 self.make_room(out);
                 self.set_segment_aside();
                 let mut segment = Segment::new(info.name, now);
-                (segment.fresh, segment.window_ms) = (fresh, window_ms);
+                segment.fresh = fresh;
+                segment.duty_mut().window_ms = window_ms;
                 self.segments.push(segment);
                 self.segments.len() - 1
             }
@@ -113,7 +114,7 @@ impl Peer {
         let content = info.content.filter(Content::is_valid);
         if let Some(replaced) = content.and_then(|content| segment.set_content(content)) {
             segment.fresh = true;
-            segment.known_at = now;
+            segment.duty_mut().known_at = now;
             out.push(Action::Evict(replaced.id));
         }
         if let Some(id) = segment.id() {
@@ -124,8 +125,9 @@ impl Peer {
         }
         if is_new {
             self.believe_all(index, out);
-            let have = self.segments[index].have;
+            let have = self.segments[index].have();
             self.plan_pushes(index, have);
+            self.segments[index].rest_if_idle();
         }
     }
 
@@ -155,7 +157,7 @@ impl Peer {
                 let outside = segment.seq < oldest || segment.seq > last;
                 known == track && outside && !is_listed()
             }
-            None => now.ms_since(segment.known_at) > UNLISTED_MS_MAX,
+            None => now.ms_since(segment.known_at()) > UNLISTED_MS_MAX,
         });
     }
 
@@ -178,11 +180,12 @@ impl Peer {
     /// Makes room for one more segment.
     fn make_room(&mut self, out: &mut Outbox) {
         while self.segments.len() >= SEGMENTS_MAX {
-            let free = self.segments.iter().filter(|segment| !segment.is_wanted());
-            let Some(oldest) = free.min_by_key(|s| (s.known_at, s.seq)).map(|s| s.name) else {
+            // The list is in the order in which they became known.
+            let oldest = self.segments.iter().find(|segment| !segment.is_wanted());
+            let Some(name) = oldest.map(|segment| segment.name) else {
                 return;
             };
-            self.forget(oldest, out);
+            self.forget(name, out);
         }
     }
 
@@ -223,14 +226,14 @@ impl Peer {
             .filter(|segment| segment.track().is_none());
         if unlisted.clone().count() >= UNLISTED_MAX {
             let oldest = unlisted
-                .min_by_key(|s| (s.known_at, s.seq))
+                .min_by_key(|s| (s.known_at(), s.seq))
                 .map(|s| s.name)?;
             self.forget(oldest, out);
         }
         self.make_room(out);
         let mut segment = Segment::new(name, self.now);
         (segment.seq, segment.fresh) = (seq, true);
-        segment.window_ms = self.window_ms();
+        segment.duty_mut().window_ms = self.window_ms();
         if let [only] = self.tracks.ids() {
             segment.guess(*only);
         }
@@ -245,7 +248,7 @@ impl Peer {
         let dropped: Vec<Name> = self
             .segments
             .iter()
-            .filter(|s| s.track() == Some(track) && !s.is_wanted() && s.have == 0)
+            .filter(|s| s.track() == Some(track) && !s.is_wanted() && s.have() == 0)
             .map(|s| s.name)
             .collect();
         for name in dropped {
@@ -272,7 +275,7 @@ impl Peer {
         let waiting: usize = self.segments.iter().map(|s| s.work().requests.len()).sum();
         let deadline = self.now.plus_ms(self.buffer_ms());
         let is_usable = self.policy.enabled && self.tracker.stream().is_some();
-        let listed = |s: &Segment| s.name == name && s.track().is_some() && !s.cdn_only;
+        let listed = |s: &Segment| s.name == name && s.track().is_some() && !s.duty().cdn_only;
         let found = self.segments.iter().position(listed);
         match found {
             Some(index) if is_usable && waiting < REQUESTS_MAX => {

@@ -8,7 +8,7 @@ use super::{
     estimate::goodput_bps,
     io::{Action, Event, FetchOutcome, Outbox, Payload, Source},
     pulls::Pull,
-    segment::Segment,
+    segment::{GROUP, Segment},
 };
 use crate::{
     id::{FetchId, Name, SegmentId, Slot},
@@ -107,8 +107,8 @@ impl Peer {
         };
         let segment = &mut self.segments[index];
         let sent = bits;
-        let bits = bits & segment.full() & !segment.have;
-        let is_whole = bits != 0 && segment.have | bits == segment.full();
+        let bits = bits & segment.full() & !segment.have();
+        let is_whole = bits != 0 && segment.have() | bits == segment.full();
         self.note_progress(index, bits, is_whole);
         let segment = &mut self.segments[index];
         let len = u64::from(segment.len_of(bits));
@@ -161,13 +161,13 @@ impl Peer {
     /// Pieces of a segment are there: how it comes along.
     fn note_progress(&mut self, index: usize, bits: u64, is_whole: bool) {
         let segment = &mut self.segments[index];
-        segment.have |= bits;
-        segment.unannounced = true;
+        segment.news |= GROUP;
         if bits == 0 {
             // Nothing is under way for what may be whole already.
             return;
         }
-        let age_ms = self.now.ms_since(segment.known_at);
+        segment.duty_mut().have |= bits;
+        let age_ms = self.now.ms_since(segment.known_at());
         let age_ms = age_ms.min(u64::from(u32::MAX)) as u32;
         let began_ms = *segment.work_mut().began_ms.get_or_insert(age_ms);
         if is_whole && segment.fresh {
@@ -235,7 +235,7 @@ impl Peer {
     /// Has the change of a have-map told: soon if the segment is whole, else with what follows.
     fn announce_soon(&mut self, index: usize, is_whole: bool) {
         let segment = &self.segments[index];
-        let lasts_ms = match segment.window_ms {
+        let lasts_ms = match segment.window_ms() {
             0 => segment.duration_ms,
             window_ms => segment.duration_ms.min(window_ms),
         };
@@ -317,10 +317,10 @@ impl Peer {
         let segment = &mut self.segments[index];
         if !fetch.whole {
             // The range belongs to other bytes than the record's: start over with the whole.
-            segment.cdn_only = true;
+            segment.duty_mut().cdn_only = true;
             return;
         }
-        segment.cdn_only = true;
+        segment.duty_mut().cdn_only = true;
         let requests = segment.take_requests();
         if requests.is_empty() {
             out.push(Action::CancelFetch(fetch.id));

@@ -111,7 +111,7 @@ impl Offer {
     fn of(segment: &Segment, neighbours: &mut Neighbours, now: Instant) -> Self {
         let (mut seeded, mut passers, mut sharers) = (0, 0, 0);
         if segment.may_push {
-            seeded = segment.duty().seeded & segment.have;
+            seeded = segment.duty().seeded & segment.have();
             passers = segment.duty().passers();
         }
         if seeded != 0 && segment.is_too_late_to_push(now) {
@@ -136,11 +136,11 @@ impl Offer {
         neighbours: &Neighbours,
     ) -> Option<(u8, u64)> {
         let is_in = |slots: u32| slots >> slot.0 & 1 == 1;
-        let lacks = segment.have & !cell.have & !cell.sent;
+        let lacks = segment.have() & !cell.have & !cell.sent;
         if is_in(self.passers) && segment.handed_to(slot) & lacks != 0 {
             return Some((0, segment.handed_to(slot) & lacks));
         }
-        let wanted = cell.wants() & segment.have;
+        let wanted = cell.wants() & segment.have();
         if wanted != 0 {
             let early = wanted & (segment.duty().brought | segment.duty().mine);
             let is_early = early != 0 && is_in(neighbours.bridge_slots());
@@ -148,7 +148,7 @@ impl Offer {
         }
         let pushed = self.seeded & lacks;
         let is_for =
-            pushed != 0 && is_in(self.sharers) && neighbours.is_since(slot, segment.known_at);
+            pushed != 0 && is_in(self.sharers) && neighbours.is_since(slot, segment.known_at());
         is_for.then_some((2, pushed))
     }
 }

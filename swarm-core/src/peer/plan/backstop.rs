@@ -52,7 +52,7 @@ pub(in crate::peer) fn backstop(segment: &Segment, view: &View<'_>, buffer_ms: u
         return plan;
     };
     let deadline = need.at;
-    let missing = segment.full() & !segment.have & !view.fetching;
+    let missing = segment.full() & !segment.have() & !view.fetching;
     if view.fetching_whole || (segment.is_known() && missing == 0) {
         return plan;
     }
@@ -60,7 +60,7 @@ pub(in crate::peer) fn backstop(segment: &Segment, view: &View<'_>, buffer_ms: u
         return backstop_scarce(segment, view, &need);
     }
     let slack_ms = deadline.ms_since(view.now);
-    let window_ms = slack_ms + view.now.ms_since(segment.known_at);
+    let window_ms = slack_ms + view.now.ms_since(segment.known_at());
     let is_hasty = is_hasty(view, buffer_ms, window_ms);
     let is_held = missing & view.offered != 0;
     let may_wait = view.has_begun || (is_held && !is_hasty);
@@ -90,7 +90,7 @@ pub(in crate::peer) fn backstop(segment: &Segment, view: &View<'_>, buffer_ms: u
         }
         return plan;
     }
-    let under_way = view.fetching & !segment.have;
+    let under_way = view.fetching & !segment.have();
     let need_ms = need_ms(segment, view, missing | under_way, window_ms);
     if slack_ms > need_ms && !is_hasty {
         plan.wake_at(deadline.minus_ms(need_ms));
@@ -113,17 +113,17 @@ pub(in crate::peer) fn backstop(segment: &Segment, view: &View<'_>, buffer_ms: u
 /// plays while it arrives, at the beginning.
 fn backstop_scarce(segment: &Segment, view: &View<'_>, need: &Need) -> Plan {
     let mut plan = Plan::default();
-    let patient_until = segment.known_at.plus_ms(segment.duration_ms.into());
+    let patient_until = segment.known_at().plus_ms(segment.duration_ms.into());
     let patient_until = patient_until.max(need.at);
     if view.now < patient_until {
         plan.wake_at(patient_until);
         return plan;
     }
     plan.wake_at(view.now.plus_ms(SCARCE_AGAIN_MS));
-    if view.fetching & !segment.have != 0 {
+    if view.fetching & !segment.have() != 0 {
         return plan;
     }
-    let missing = segment.full() & !segment.have;
+    let missing = segment.full() & !segment.have();
     let begin = match need.spread_ms {
         0 => segment.full().count_ones() * u32::from(view.turn) / 256,
         _ => 0,
@@ -143,7 +143,7 @@ fn backstop_scarce(segment: &Segment, view: &View<'_>, need: &Need) -> Plan {
 
 /// All that is missing comes from the CDN, now.
 fn fetch_all(segment: &Segment, view: &View<'_>, need: &Need, missing: u64, plan: &mut Plan) {
-    if !segment.is_known() || (segment.have == 0 && view.fetching == 0) {
+    if !segment.is_known() || (segment.have() == 0 && view.fetching == 0) {
         plan.whole = true;
     } else if need.spread_ms > 0 {
         plan.fetch = in_order(missing);
@@ -174,9 +174,9 @@ fn is_hasty(view: &View<'_>, buffer_ms: u64, window_ms: u64) -> bool {
 fn backstop_in_order(segment: &Segment, view: &View<'_>, need: &Need) -> Plan {
     let mut plan = Plan::default();
     let count = segment.full().count_ones();
-    let window_ms = need.at.ms_since(view.now) + view.now.ms_since(segment.known_at);
+    let window_ms = need.at.ms_since(view.now) + view.now.ms_since(segment.known_at());
     let soon_ms = (2 * view.estimate.ttfb_ms() + IN_ORDER_SOON_MS) as i64;
-    let (mut rest, mut upto, mut due) = (segment.full() & !segment.have, 0, 0);
+    let (mut rest, mut upto, mut due) = (segment.full() & !segment.have(), 0, 0);
     let mut latest_ms = i64::MIN;
     while rest != 0 {
         let piece = rest.trailing_zeros();
@@ -218,7 +218,7 @@ fn turn_at(segment: &Segment, view: &View<'_>, window_ms: u64, need_ms: u64) -> 
     let spare_ms = window_ms.saturating_sub(ALONE_MS_MIN.max(ALONE_NEEDS * need_ms));
     let span_ms = spare_ms.min(segment.duration_ms.into());
     segment
-        .known_at
+        .known_at()
         .plus_ms(span_ms * u64::from(view.turn) / 256)
 }
 
@@ -292,7 +292,7 @@ fn may_come(segment: &Segment, view: &View<'_>, missing: u64) -> bool {
     if !segment.is_known() {
         return false;
     }
-    let is_young = view.now.ms_since(segment.known_at) < u64::from(segment.duration_ms);
+    let is_young = view.now.ms_since(segment.known_at()) < u64::from(segment.duration_ms);
     is_young || missing & !(view.held | segment.claimed(view.now) | segment.pulled()) == 0
 }
 
@@ -356,7 +356,7 @@ mod tests {
         assert_eq!(first.fetch, [0xff00], "the end of it");
         let next = |here: u64| {
             let mut segment = segment.clone();
-            segment.have = here;
+            segment.duty_mut().have = here;
             plan(&segment, 500, |view| {
                 newcomer(view);
                 view.fetching = 0xff00 & !here;
@@ -366,16 +366,6 @@ mod tests {
         assert_eq!(next(0xfc03).fetch.len(), 1, "who is slow gets less to do");
         segment.work_mut().requests[0].grain_ms = 500;
         assert!(plan(&segment, 500, newcomer).whole, "it is played in order");
-    }
-
-    #[test]
-    fn whatever_a_driver_has_measured_a_length_follows_from_it() {
-        let (policy, mut estimate) = (Policy::default(), Estimate::default());
-        let most = u64::from(u32::MAX);
-        estimate.on_fetch(most, most, 0);
-        let segment = segment();
-        let view = usual(&segment, &policy, &estimate);
-        assert_eq!(backstop_len(&segment, &view, 0xffff, most), u32::MAX);
     }
 
     #[test]
@@ -440,7 +430,7 @@ mod tests {
         assert!(NOW < middle.wake.unwrap() && middle.wake < last.wake);
         assert!(last.wake.unwrap() < NOW.plus_ms(4000));
         // All but the last piece are here.
-        (segment.duration_ms, segment.have) = (500, 0x7fff);
+        (segment.duration_ms, segment.duty_mut().have) = (500, 0x7fff);
         segment.work_mut().requests[0].deadline = NOW.plus_ms(2000);
         let hurried = plan(&segment, 2000, |view| {
             (view.companions, view.turn) = (0, 255)

@@ -67,7 +67,7 @@ pub(in crate::peer) fn pull<'a>(
     outstanding: impl Fn(Slot) -> u32,
 ) -> Pulls {
     let coming = view.fetching & !raced(segment, view);
-    let missing = segment.full() & !segment.have & !coming & !segment.pulled() & view.held;
+    let missing = segment.full() & !segment.have() & !coming & !segment.pulled() & view.held;
     if !(segment.is_wanted() || (segment.fresh && view.has_begun)) || missing == 0 {
         return Pulls::default();
     }
@@ -108,7 +108,7 @@ pub(in crate::peer) fn pull<'a>(
 /// bring the first ones first, and few where little is left. Whoever plays while it arrives needs the first ones, and the
 /// line for them.
 fn raced(segment: &Segment, view: &View<'_>) -> u64 {
-    let missing = view.raced & !segment.have;
+    let missing = view.raced & !segment.have();
     let is_raced = missing != 0 && view.need.is_some_and(|need| need.spread_ms == 0);
     if !is_raced || !segment.is_wanted() {
         return 0;
@@ -285,8 +285,8 @@ mod tests {
     /// The first piece was to be pushed, and is late; somebody else holds it.
     fn late() -> Segment {
         let mut segment = segment();
-        (segment.duration_ms, segment.window_ms) = (4000, 8000);
-        segment.known_at = NOW.minus_ms(5000);
+        (segment.duration_ms, segment.duty_mut().window_ms) = (4000, 8000);
+        segment.duty_mut().known_at = NOW.minus_ms(5000);
         segment.work_mut().began_ms = Some(0);
         let work = segment.work_mut();
         work.claims.push(Claim {
@@ -341,7 +341,7 @@ mod tests {
         asked.add_request(REQUEST);
         assert_eq!(race(&asked, false), 0xff00);
         assert_eq!(race(&asked, true), 0xc000, "over a thin downlink");
-        asked.have = 0x00ff;
+        asked.duty_mut().have = 0x00ff;
         assert_eq!(race(&asked, false), 0xf000, "few where little is left");
         assert_eq!(race(&asked, true), 0x8000);
         let bits = 0xf000;
@@ -386,9 +386,9 @@ mod tests {
         let mut segment = late();
         let wait_ms = u64::from(RTT_MS) + RECALL_MS;
         let least_ms = wait_ms * 100 / RECALL_PERCENT_MAX * 100 / PATIENCE_WINDOW_PERCENT;
-        segment.window_ms = least_ms as u32 + 10;
+        segment.duty_mut().window_ms = least_ms as u32 + 10;
         assert!(plan(&segment).recall.is_some());
-        segment.window_ms = least_ms as u32 - 10;
+        segment.duty_mut().window_ms = least_ms as u32 - 10;
         let pulls = plan(&segment);
         assert_eq!((pulls.asks.as_slice(), pulls.recall), (&ASKED[..], None));
     }

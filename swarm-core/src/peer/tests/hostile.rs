@@ -239,7 +239,7 @@ proptest! {
             for action in out.actions() {
                 if let Action::SendPiece { segment, piece, .. } = action {
                     let held = peer.segments.iter().find(|s| s.id() == Some(*segment));
-                    let stored = held.is_some_and(|s| s.has_record && s.have >> piece & 1 == 1);
+                    let stored = held.is_some_and(|s| s.has_record && s.have() >> piece & 1 == 1);
                     prop_assert!(stored, "an unverified piece was sent");
                 }
             }
