@@ -57,13 +57,73 @@ impl Instant {
     }
 }
 
+/// A number of 48 bits in six bytes, aligned to two, for what is kept many times. It stops at its greatest value.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Short([u16; 3]);
+
+impl Short {
+    const MAX: u64 = (1 << 48) - 1;
+
+    pub(crate) const fn new(value: u64) -> Self {
+        let value = if value < Self::MAX { value } else { Self::MAX };
+        Self([value as u16, (value >> 16) as u16, (value >> 32) as u16])
+    }
+
+    pub(crate) const fn get(self) -> u64 {
+        let [low, middle, high] = self.0;
+        low as u64 | (middle as u64) << 16 | (high as u64) << 32
+    }
+
+    pub(crate) const fn add(&mut self, more: u64) {
+        *self = Self::new(self.get().saturating_add(more));
+    }
+}
+
+/// An instant in six bytes, as exact as others: those of the first 8.9 years after the driver's origin. Later ones
+/// become the last of these.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Moment(Short);
+
+impl Moment {
+    pub(crate) const fn new(at: Instant) -> Self {
+        Self(Short::new(at.as_micros()))
+    }
+
+    pub(crate) const fn get(self) -> Instant {
+        Instant::from_micros(self.0.get())
+    }
+}
+
+impl From<Instant> for Moment {
+    fn from(at: Instant) -> Self {
+        Self::new(at)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn an_optional_instant_is_eight_bytes() {
+    fn an_optional_instant_is_eight_bytes_and_a_moment_six() {
         assert_eq!(size_of::<Option<Instant>>(), 8);
+        assert_eq!((size_of::<Moment>(), align_of::<Moment>()), (6, 2));
+    }
+
+    #[test]
+    fn a_moment_is_its_instant_for_years_and_stops_then() {
+        const YEAR_US: u64 = 365 * 24 * 3600 * 1_000_000;
+        for us in [1, 0xffff, 0x1_0000, 0x1234_5678_9abc, 8 * YEAR_US] {
+            let at = Instant::from_micros(us);
+            assert_eq!(Moment::new(at).get(), at);
+        }
+        let last = Moment::new(Instant::from_micros(9 * YEAR_US));
+        assert_eq!(last.get().as_micros(), Short::MAX);
+        let mut bytes = Short::new(Short::MAX - 5);
+        bytes.add(4);
+        assert_eq!(bytes.get(), Short::MAX - 1);
+        bytes.add(u64::MAX);
+        assert_eq!(bytes.get(), Short::MAX);
     }
 
     #[test]

@@ -79,7 +79,13 @@ impl Peer {
         self.carry_out_plans(index, out);
         let timeout_ms = self.pull_timeout_ms();
         let segment = &mut self.segments[index];
-        if let Some(asked) = segment.work().pulls.iter().map(|pull| pull.asked).min() {
+        if let Some(asked) = segment
+            .work()
+            .pulls
+            .iter()
+            .map(|pull| pull.asked.get())
+            .min()
+        {
             segment.wake_at(asked.plus_ms(timeout_ms));
         }
     }
@@ -146,11 +152,8 @@ impl Peer {
         let Some(me) = self.tracker.me().filter(|_| bits != 0) else {
             return Division::default();
         };
-        let others = self
-            .neighbours
-            .iter()
-            .filter(|n| n.shares(segment.push_track()));
-        let others = others.map(|n| (Some(n.slot), n.peer, n.status.weight));
+        let others = self.neighbours.sharing(segment.push_track());
+        let others = others.map(|n| (Some(n.slot), n.peer, n.weight));
         let members: Vec<_> = others
             .chain([(None, me, self.status_weight().max(1))])
             .collect();
@@ -318,7 +321,8 @@ impl Peer {
 
     /// Whether a link is being set up since a moment ago.
     fn expects_links(&self) -> bool {
-        let is_due = |n: &Neighbour| !n.is_ready() && self.now.ms_since(n.since) < LINK_USUAL_MS;
+        let is_due =
+            |n: &Neighbour| !n.is_ready() && self.now.ms_since(n.since.get()) < LINK_USUAL_MS;
         self.neighbours.iter().any(is_due)
     }
 
@@ -395,7 +399,10 @@ impl Peer {
     fn relay(&mut self, index: usize, mut bits: u64, out: &mut Outbox) {
         let segment = &mut self.segments[index];
         let row = segment.id().and_then(|id| self.remotes.row(id));
-        let bridges = self.neighbours.ready().filter(|n| n.bridge);
+        let bridges = self
+            .neighbours
+            .ready()
+            .filter(|n| self.neighbours.is_bridge(n.slot));
         let holds = bridges.map(|n| {
             let have = row.map_or(0, |row| row.cell(n.slot).have);
             (have | segment.upstream_of(n.slot), n.slot)
@@ -499,7 +506,7 @@ impl Peer {
             let Some(neighbour) = self.neighbours.get_mut(next.slot) else {
                 return;
             };
-            neighbour.bytes_out += u64::from(len);
+            neighbour.bytes_out.add(len.into());
             self.neighbours.on_handed(next.slot, len, self.now);
             let row = self.remotes.entry(id, true);
             on_send(row, next.slot, id, next.piece, out);

@@ -133,7 +133,7 @@ impl Peer {
         }
         for entries in wholes.chunks(HAVE_ENTRIES_MAX).filter(|_| !to_bridges) {
             let message = PeerMsg::Have(entries.to_vec());
-            self.send_to(&message, |n| n.bridge, out);
+            self.send_to(&message, |n| bridges >> n.slot.0 & 1 == 1, out);
         }
     }
 
@@ -148,7 +148,7 @@ impl Peer {
             parts |= 1 << (piece * u8::BITS / pieces).min(u8::BITS - 1);
         }
         let news = parts & !segment.duty().bridged;
-        if news != 0 && segment.fresh && self.neighbours.iter().any(|n| n.bridge) {
+        if news != 0 && segment.fresh && self.neighbours.bridge_slots() != 0 {
             segment.duty_mut().bridged |= news;
             segment.news |= BRIDGES;
             let at = self.now.plus_ms(BRIDGE_BATCH_MS);
@@ -166,13 +166,13 @@ impl Peer {
             u64::from(self.policy.link_setup_ms_max),
             u64::from(self.policy.link_silence_ms_max),
         );
-        for slot in self.slots(|n| !n.is_ready() && now.ms_since(n.since) >= setup_ms) {
+        for slot in self.slots(|n| !n.is_ready() && now.ms_since(n.since.get()) >= setup_ms) {
             if let Some(neighbour) = self.neighbours.get(slot) {
                 self.report_link(neighbour.peer, LinkOutcome::Failed, 0, out);
             }
             self.close(slot, CloseReason::SetupTimeout, out);
         }
-        for slot in self.slots(|n| n.is_ready() && now.ms_since(n.heard) >= silence_ms) {
+        for slot in self.slots(|n| n.is_ready() && now.ms_since(n.heard.get()) >= silence_ms) {
             if let Some(neighbour) = self.neighbours.get(slot) {
                 self.report_link(neighbour.peer, LinkOutcome::Lost, 0, out);
             }

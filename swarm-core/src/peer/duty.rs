@@ -6,7 +6,7 @@ use super::pulls::{Pull, Recall};
 use crate::{
     id::{RequestId, Slot},
     limits::STRIPES_MAX,
-    time::Instant,
+    time::{Instant, Moment},
 };
 
 /// A request of the player that waits for its segment.
@@ -26,14 +26,14 @@ pub(super) struct Request {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Claim {
     pub(super) slot: Slot,
+    /// Some of it has come.
+    pub(super) kept: bool,
+    /// Believed until then; moved on by every piece that keeps the promise.
+    pub(super) until: Moment,
     pub(super) bits: u64,
     /// Those of them that this viewer passes on to everybody when they come from that neighbour: from
     /// another one they come to everybody already.
     pub(super) mine: u64,
-    /// Believed until then; moved on by every piece that keeps the promise.
-    pub(super) until: Instant,
-    /// Some of it has come.
-    pub(super) kept: bool,
 }
 
 /// What a viewer does for a segment that is not whole, or to be passed on.
@@ -202,7 +202,7 @@ impl Work {
     pub(super) fn forget_slot(&mut self, slot: Slot, now: Instant) {
         self.pulls.retain(|pull| pull.slot != slot);
         for claim in self.claims.iter_mut().filter(|claim| claim.slot == slot) {
-            claim.until = claim.until.min(now);
+            claim.until = claim.until.get().min(now).into();
             // The slot may be given to somebody who has promised nothing.
             claim.slot = Slot(u8::MAX);
         }

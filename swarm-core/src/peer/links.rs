@@ -1,11 +1,12 @@
 //! The two wires: what the tracker and the neighbours say, and what they are told.
 
 use alloc::vec::Vec;
+use core::num::NonZeroU16;
 
 use super::{
     Peer,
     io::{Action, Event, Outbox},
-    neighbour::{LinkState, Neighbour, Told},
+    neighbour::{LinkState, Neighbour},
     policy::CloseReason,
     segment::Segment,
     tracker_link::{Introducing, send},
@@ -73,7 +74,7 @@ impl Peer {
                     self.greet_all(out);
                 }
                 // A tracker that has forgotten everything learns of the links that have lasted.
-                for neighbour in self.neighbours.ready().filter(|n| n.rtt_reported) {
+                for neighbour in self.neighbours.ready().filter(|n| n.is_measured()) {
                     self.report_link(neighbour.peer, LinkOutcome::Up, neighbour.rtt_ms, out);
                 }
             }
@@ -198,7 +199,7 @@ impl Peer {
         if neighbour.state != LinkState::Connecting {
             return;
         }
-        neighbour.heard = now;
+        neighbour.heard = now.into();
         self.neighbours.on_state(slot, LinkState::Open, now);
         self.greet(slot, out);
     }
@@ -295,7 +296,7 @@ impl Peer {
         let Some(neighbour) = self.neighbours.get_mut(slot) else {
             return;
         };
-        neighbour.heard = now;
+        neighbour.heard = now.into();
         let Ok(message) = PeerMsg::decode(bytes) else {
             return self.handle_misbehaved(slot, out);
         };
@@ -306,8 +307,7 @@ impl Peer {
         match message {
             PeerMsg::Hello { peer, status } => self.handle_hello(slot, peer, status, out),
             PeerMsg::Status(status) => {
-                let old = core::mem::replace(&mut neighbour.status, Told::of(&status));
-                if old.words() != neighbour.status.words() {
+                if self.neighbours.on_status(slot, &status) {
                     self.touch_view();
                 }
             }
@@ -341,7 +341,8 @@ impl Peer {
         let Some(neighbour) = self.neighbours.get(slot) else {
             return;
         };
-        let was_ready = neighbour.is_ready();
+        let (was_ready, reported) = (neighbour.is_ready(), neighbour.is_measured());
+        let rtt_ms = neighbour.rtt_ms;
         match twin {
             // The tracker introduced somebody by a new name before this link told it.
             Some((twin, false)) if was_ready => self.close(twin, CloseReason::Replaced, out),
@@ -353,11 +354,7 @@ impl Peer {
             None => {}
         }
         let was_called = self.neighbours.rename(slot, peer);
-        let Some(neighbour) = self.neighbours.get_mut(slot) else {
-            return;
-        };
-        neighbour.status = Told::of(&status);
-        let (reported, rtt_ms) = (neighbour.rtt_reported, neighbour.rtt_ms);
+        self.neighbours.on_status(slot, &status);
         if !was_ready {
             self.neighbours.on_state(slot, LinkState::Ready, now);
             out.push(Action::Emit(Event::PeerUp { slot, peer }));
@@ -467,21 +464,19 @@ impl Peer {
         let Some(neighbour) = self.neighbours.get_mut(slot) else {
             return;
         };
-        if !neighbour.on_pong(nonce, now) {
-            return;
-        }
-        if !core::mem::replace(&mut neighbour.rtt_reported, true) {
+        let was_measured = neighbour.is_measured();
+        if neighbour.on_pong(nonce, now) && !was_measured {
             let (peer, rtt_ms) = (neighbour.peer, neighbour.rtt_ms);
             self.report_link(peer, LinkOutcome::Up, rtt_ms, out);
         }
     }
 
     pub(super) fn ping(&mut self, slot: Slot, out: &mut Outbox) {
-        let nonce = self.rng.next_u64() as u32;
+        let nonce = NonZeroU16::new(self.rng.next_u64() as u16).unwrap_or(NonZeroU16::MIN);
         if let Some(neighbour) = self.neighbours.get_mut(slot) {
             neighbour.on_ping(nonce, self.now);
         }
-        self.send(slot, &PeerMsg::Ping(nonce), out);
+        self.send(slot, &PeerMsg::Ping(nonce.get().into()), out);
     }
 
     pub(super) fn send(&mut self, slot: Slot, message: &PeerMsg, out: &mut Outbox) {

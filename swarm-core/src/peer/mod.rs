@@ -381,11 +381,11 @@ impl Peer {
         self.neighbours.iter().map(|neighbour| NeighbourView {
             slot: neighbour.slot,
             peer: neighbour.peer,
-            native: neighbour.native,
+            native: self.neighbours.is_native(neighbour.slot),
             ready: neighbour.is_ready(),
             rtt_ms: neighbour.rtt_ms,
-            bytes_in: neighbour.bytes_in,
-            bytes_out: neighbour.bytes_out,
+            bytes_in: neighbour.bytes_in.get(),
+            bytes_out: neighbour.bytes_out.get(),
         })
     }
 

@@ -1,11 +1,12 @@
 //! One of the viewers that this one is linked with.
 
 use alloc::boxed::Box;
+use core::num::NonZeroU16;
 
 use super::timeline::Tracks;
 use crate::{
     id::{PeerId, Slot, TrackId},
-    time::Instant,
+    time::{Instant, Moment, Short},
     wire::peer::PeerStatus,
 };
 
@@ -20,7 +21,8 @@ pub(super) enum LinkState {
     Ready,
 }
 
-/// What counts of a [`PeerStatus`]. Nearly everybody plays one track: several are elsewhere.
+/// What counts of a [`PeerStatus`] that this viewer has told. Nearly everybody plays one track: several are
+/// elsewhere.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Told {
     pub(super) weight: u16,
@@ -60,46 +62,46 @@ impl Told {
 }
 
 /// A viewer at the other end of a link. In the order of its fields in memory: what a message or a piece
-/// looks at comes first.
+/// looks at comes first. What is a bit for each link is in [`Neighbours`](super::neighbours::Neighbours).
 #[derive(Clone, Debug)]
 #[repr(C)]
 pub(super) struct Neighbour {
     pub(super) slot: Slot,
     pub(super) state: LinkState,
-    /// It sits in another group: it takes no part in this one's division of work.
-    pub(super) bridge: bool,
     /// Broken promises lately: pulls that timed out, claims and pushes of which nothing came.
     pub(super) strikes: u8,
+    /// How many tracks it plays: nearly always one, which is `track`.
+    pub(super) track_count: u8,
     /// Bytes that wait in the transport.
     pub(super) buffered: u32,
     pub(super) peer: PeerId,
     /// When it reached its state.
-    pub(super) since: Instant,
-    pub(super) heard: Instant,
+    pub(super) since: Moment,
+    pub(super) heard: Moment,
     /// When a piece came from it last.
-    pub(super) gave_at: Instant,
+    pub(super) gave_at: Moment,
     /// When some of what waits in the transport left last, or began to wait.
-    pub(super) drained_at: Instant,
-    pub(super) status: Told,
-    pub(super) bytes_in: u64,
-    pub(super) bytes_out: u64,
-    /// Bytes from it that were of no use.
-    surplus: u32,
-    /// The nonce of its last ping, and whether it has not answered.
-    ping: u32,
-    is_pinged: bool,
-    /// More is to be heard of what waits there: drivers say no more once little is left.
-    pub(super) sends: bool,
-    pub(super) native: bool,
-    pub(super) rtt_reported: bool,
-    pub(super) rtt_ms: u16,
+    pub(super) drained_at: Moment,
+    pub(super) track: TrackId,
+    pub(super) weight: u16,
     /// How long pieces that it was asked for have taken, on average.
     pub(super) pull_ms: u16,
+    /// Its round trip; 0 until that is measured.
+    pub(super) rtt_ms: u16,
+    /// The nonce of a ping that it has not answered.
+    ping: Option<NonZeroU16>,
+    /// Bytes from it that were of no use.
+    surplus: u32,
+    pub(super) bytes_in: Short,
+    pub(super) bytes_out: Short,
     /// When it was pinged last.
-    pinged_at: Instant,
+    pinged_at: Moment,
     /// When the last of the strikes was noted, or forgiven.
-    pub(super) struck_at: Instant,
+    struck_at: Moment,
 }
+
+// There are some twenty for each viewer.
+const _: () = assert!(size_of::<Neighbour>() <= 80);
 
 /// After this many broken promises in a row a neighbour is not believed: nothing is asked of it, and nothing
 /// is left to it.
@@ -117,9 +119,6 @@ const RTT_AGE_MS_MAX: u64 = 30_000;
 const SURPLUS_BYTES: u64 = 4 * 1024 * 1024;
 const SURPLUS_PERCENT: u64 = 50;
 
-/// What waits in a link's transport when its driver last tells of it.
-const LITTLE_BYTES: u32 = 64 * 1024;
-
 /// What a piece that a neighbour is asked for takes, before any has come.
 const PULL_MS_UNKNOWN: u16 = 250;
 
@@ -130,31 +129,29 @@ impl Neighbour {
         self.pull_ms = ((u32::from(self.pull_ms) * 3 + sample) / 4) as u16;
     }
 
-    pub(super) fn new(slot: Slot, peer: PeerId, native: bool, now: Instant) -> Self {
+    pub(super) fn new(slot: Slot, peer: PeerId, now: Instant) -> Self {
+        let now = Moment::new(now);
         Self {
             slot,
             peer,
-            native,
-            bridge: false,
             state: LinkState::Connecting,
             since: now,
             heard: now,
-            status: Told::default(),
+            track_count: 0,
+            track: TrackId(0),
+            weight: 0,
             buffered: 0,
             drained_at: now,
-            sends: false,
-            ping: 0,
-            is_pinged: false,
+            ping: None,
             pinged_at: now,
             rtt_ms: 0,
-            rtt_reported: false,
             pull_ms: PULL_MS_UNKNOWN,
             strikes: 0,
             struck_at: now,
             gave_at: now,
-            bytes_in: 0,
+            bytes_in: Short::default(),
             surplus: 0,
-            bytes_out: 0,
+            bytes_out: Short::default(),
         }
     }
 
@@ -162,64 +159,59 @@ impl Neighbour {
     /// the rules.
     pub(super) fn on_surplus(&mut self, len: u32) -> bool {
         self.surplus = self.surplus.saturating_add(len);
-        let most = SURPLUS_BYTES + self.bytes_in / 100 * SURPLUS_PERCENT;
+        let most = SURPLUS_BYTES + self.bytes_in.get() / 100 * SURPLUS_PERCENT;
         u64::from(self.surplus) > most || self.surplus == u32::MAX
     }
 
     /// Whether it is time to ping it: nothing was heard of it lately, or its round trip is an old one.
     pub(super) fn is_ping_due(&self, now: Instant) -> bool {
-        now.ms_since(self.heard) >= QUIET_MS || now.ms_since(self.pinged_at) >= RTT_AGE_MS_MAX
+        now.ms_since(self.heard.get()) >= QUIET_MS
+            || now.ms_since(self.pinged_at.get()) >= RTT_AGE_MS_MAX
     }
 
-    pub(super) fn on_ping(&mut self, nonce: u32, now: Instant) {
-        (self.ping, self.is_pinged, self.pinged_at) = (nonce, true, now);
+    pub(super) fn on_ping(&mut self, nonce: NonZeroU16, now: Instant) {
+        (self.ping, self.pinged_at) = (Some(nonce), now.into());
     }
 
     /// It has answered a ping: whether it was the last one, which measures the round trip.
     pub(super) fn on_pong(&mut self, nonce: u32, now: Instant) -> bool {
-        if !self.is_pinged || self.ping != nonce {
+        if self.ping.is_none_or(|ping| u32::from(ping.get()) != nonce) {
             return false;
         }
-        self.is_pinged = false;
-        self.rtt_ms = now.ms_since(self.pinged_at).clamp(1, u64::from(u16::MAX)) as u16;
+        self.ping = None;
+        let rtt_ms = now.ms_since(self.pinged_at.get());
+        self.rtt_ms = rtt_ms.clamp(1, u64::from(u16::MAX)) as u16;
         true
     }
 
     pub(super) fn on_handed(&mut self, len: u32, now: Instant) {
         if self.buffered == 0 {
-            self.drained_at = now;
+            self.drained_at = now.into();
         }
         self.buffered = self.buffered.saturating_add(len);
-        self.sends = true;
     }
 
     pub(super) fn on_sent(&mut self, buffered: u32, now: Instant) {
         if buffered < self.buffered {
-            self.drained_at = now;
+            self.drained_at = now.into();
         }
         self.buffered = buffered;
-        self.sends = buffered > LITTLE_BYTES;
+    }
+
+    /// Whether its round trip was measured.
+    pub(super) const fn is_measured(&self) -> bool {
+        self.rtt_ms != 0
     }
 
     pub(super) fn is_ready(&self) -> bool {
         self.state == LinkState::Ready
     }
 
-    pub(super) fn plays(&self, track: Option<TrackId>) -> bool {
-        self.is_ready() && track.is_some_and(|track| self.status.tracks().contains(&track))
-    }
-
-    /// Whether it shares the work on a track's segments: it plays it, is of the group, and keeps its
-    /// promises.
-    pub(super) fn shares(&self, track: Option<TrackId>) -> bool {
-        !self.bridge && self.is_believed() && self.plays(track)
-    }
-
     /// It has broken a promise. Whether it has just lost its credit.
     pub(super) fn on_broken(&mut self, now: Instant) -> bool {
         let was_believed = self.is_believed();
         self.strikes = self.strikes.saturating_add(1);
-        self.struck_at = now;
+        self.struck_at = now.into();
         was_believed && !self.is_believed()
     }
 
@@ -233,9 +225,9 @@ impl Neighbour {
     /// Forgives what lies long back. Whether it has its credit back.
     pub(super) fn forgive(&mut self, now: Instant) -> bool {
         let was_believed = self.is_believed();
-        if self.strikes > 0 && now.ms_since(self.struck_at) >= FORGIVEN_AFTER_MS {
+        if self.strikes > 0 && now.ms_since(self.struck_at.get()) >= FORGIVEN_AFTER_MS {
             self.strikes = self.strikes.min(STRIKES_MAX) - 1;
-            self.struck_at = now;
+            self.struck_at = now.into();
         }
         !was_believed && self.is_believed()
     }
@@ -252,7 +244,7 @@ mod tests {
     #[test]
     fn who_breaks_promises_loses_credit_until_it_delivers_or_time_has_passed() {
         let mut now = Instant::from_millis(1000);
-        let mut neighbour = Neighbour::new(Slot(0), PeerId(1), true, now);
+        let mut neighbour = Neighbour::new(Slot(0), PeerId(1), now);
         neighbour.state = LinkState::Ready;
         assert!(!neighbour.on_broken(now) && !neighbour.on_broken(now));
         assert!(neighbour.is_believed());
@@ -269,10 +261,10 @@ mod tests {
 
     #[test]
     fn what_is_of_no_use_has_a_limit_that_grows_with_what_was() {
-        let mut neighbour = Neighbour::new(Slot(0), PeerId(1), true, Instant::from_millis(1000));
+        let mut neighbour = Neighbour::new(Slot(0), PeerId(1), Instant::from_millis(1000));
         assert!(!neighbour.on_surplus(SURPLUS_BYTES as u32));
         assert!(neighbour.on_surplus(1));
-        neighbour.bytes_in = 1000;
+        neighbour.bytes_in = Short::new(1000);
         assert!(!neighbour.on_surplus(499));
         assert!(neighbour.on_surplus(1));
     }
@@ -280,18 +272,19 @@ mod tests {
     #[test]
     fn who_is_heard_is_pinged_for_its_round_trip_alone() {
         let began = Instant::from_millis(1000);
-        let mut neighbour = Neighbour::new(Slot(0), PeerId(1), true, began);
-        neighbour.on_ping(7, began);
+        let mut neighbour = Neighbour::new(Slot(0), PeerId(1), began);
+        neighbour.on_ping(NonZeroU16::MIN, began);
         assert!(!neighbour.on_pong(8, began.plus_ms(30)));
-        assert!(neighbour.on_pong(7, began.plus_ms(40)));
-        assert!(!neighbour.on_pong(7, began.plus_ms(50)), "once is enough");
+        assert!(!neighbour.is_measured());
+        assert!(neighbour.on_pong(1, began.plus_ms(40)));
+        assert!(!neighbour.on_pong(1, began.plus_ms(50)), "once is enough");
         assert_eq!(neighbour.rtt_ms, 40);
         assert!(
             neighbour.is_ping_due(began.plus_ms(QUIET_MS)),
             "it is silent"
         );
         let later = began.plus_ms(RTT_AGE_MS_MAX);
-        neighbour.heard = later.minus_ms(1);
+        neighbour.heard = later.minus_ms(1).into();
         assert!(!neighbour.is_ping_due(later.minus_ms(1)));
         assert!(neighbour.is_ping_due(later));
     }

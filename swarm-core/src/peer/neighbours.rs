@@ -2,11 +2,15 @@
 
 use alloc::vec::Vec;
 
-use super::neighbour::{LinkState, Neighbour};
+use super::{
+    neighbour::{LinkState, Neighbour},
+    timeline::Tracks,
+};
 use crate::{
     id::{PeerId, Slot, TrackId},
     limits::NEIGHBOURS_MAX,
     time::Instant,
+    wire::peer::PeerStatus,
 };
 
 /// Who sees more members than these who pass something on knows the order of its group's seeders well
@@ -17,6 +21,9 @@ const REMOTE_SEEN_MAX: u32 = 8;
 /// messages never queue for long, and bursts fit the shallow buffers of relays (coturn's sockets lose what
 /// is beyond 64 KiB, and what is lost takes seconds to come again).
 const BUFFERED_BYTES_MAX: u32 = 32 * 1024;
+
+/// What waits in a link's transport when its driver last tells of it.
+const LITTLE_BYTES: u32 = 64 * 1024;
 
 /// All links, by slot.
 #[derive(Clone, Debug)]
@@ -30,7 +37,11 @@ pub(super) struct Neighbours {
     tags: [u16; NEIGHBOURS_MAX],
     /// Changes whenever the set of possible seeders does.
     view: u32,
+    /// The slots, a bit each, of native agents.
+    natives: u32,
     masks: Option<(Option<TrackId>, Masks)>,
+    /// The tracks of those few who play several.
+    several: Vec<(Slot, Tracks)>,
 }
 
 /// What every piece that is sent looks at, for all links at once: slots, a bit each.
@@ -38,8 +49,9 @@ pub(super) struct Neighbours {
 struct Links {
     /// Both sides know each other.
     ready: u32,
+    /// They sit in other groups, and take no part in this one's division of work.
     bridges: u32,
-    /// More is to be heard of what waits in the link.
+    /// More is to be heard of what waits in the link: drivers say no more once little is left.
     sending: u32,
     /// So much waits in the link that the next piece is not handed to it.
     full: u32,
@@ -68,11 +80,9 @@ impl Links {
     fn note(&mut self, neighbour: &Neighbour) {
         let slot = neighbour.slot;
         Self::set(&mut self.ready, slot, neighbour.is_ready());
-        Self::set(&mut self.bridges, slot, neighbour.bridge);
-        Self::set(&mut self.sending, slot, neighbour.sends);
         let is_full = neighbour.buffered >= BUFFERED_BYTES_MAX;
         Self::set(&mut self.full, slot, is_full);
-        self.latest = self.latest.max(neighbour.since);
+        self.latest = self.latest.max(neighbour.since.get());
     }
 
     fn forget(&mut self, slot: Slot) {
@@ -98,7 +108,9 @@ impl Default for Neighbours {
             tags: [0; NEIGHBOURS_MAX],
             links: Links::default(),
             view: 0,
+            natives: 0,
             masks: None,
+            several: Vec::new(),
         }
     }
 }
@@ -119,7 +131,7 @@ pub(super) struct Masks {
 }
 
 impl Masks {
-    /// Those who share the work on the track's segments ([`Neighbour::shares`]).
+    /// Those who share the work on the track's segments ([`Neighbours::shares`]).
     pub(super) const fn sharing(self) -> u32 {
         self.here & self.playing
     }
@@ -133,8 +145,8 @@ impl Masks {
 
 impl Neighbours {
     pub(super) fn heap_bytes(&self) -> usize {
-        let told = self.list.iter().map(|n| n.status.heap_bytes());
-        self.list.capacity() * size_of::<Neighbour>() + told.sum::<usize>()
+        self.list.capacity() * size_of::<Neighbour>()
+            + self.several.capacity() * size_of::<(Slot, Tracks)>()
     }
 
     pub(super) fn iter(&self) -> core::slice::Iter<'_, Neighbour> {
@@ -189,24 +201,99 @@ impl Neighbours {
     /// Its link has come so far.
     pub(super) fn on_state(&mut self, slot: Slot, state: LinkState, now: Instant) {
         self.change(slot, |neighbour| {
-            (neighbour.state, neighbour.since) = (state, now);
+            (neighbour.state, neighbour.since) = (state, now.into());
         });
     }
 
     /// Whether it sits in another group. Whether that is news.
     pub(super) fn set_bridge(&mut self, slot: Slot, bridge: bool) -> bool {
-        let replace = |n: &mut Neighbour| core::mem::replace(&mut n.bridge, bridge) != bridge;
-        self.change(slot, replace).unwrap_or(false)
+        let is_news = self.place(slot).is_some() && self.is_bridge(slot) != bridge;
+        if is_news {
+            Links::set(&mut self.links.bridges, slot, bridge);
+        }
+        is_news
+    }
+
+    /// Whether it sits in another group: it takes no part in this one's division of work.
+    pub(super) const fn is_bridge(&self, slot: Slot) -> bool {
+        is_in(self.links.bridges, slot)
+    }
+
+    /// Whether it is a native agent.
+    pub(super) const fn is_native(&self, slot: Slot) -> bool {
+        is_in(self.natives, slot)
+    }
+
+    /// It has told this of itself. Whether what counts of it is news.
+    pub(super) fn on_status(&mut self, slot: Slot, status: &PeerStatus) -> bool {
+        let told = Tracks::told(&status.tracks);
+        let Some(known) = self.get(slot) else {
+            return false;
+        };
+        let is_news = (known.weight, self.tracks_of(known)) != (status.weight, told.ids());
+        self.forget_several(slot);
+        if told.ids().len() > 1 {
+            self.several.reserve_exact(1);
+            self.several.push((slot, told));
+        }
+        if let Some(neighbour) = self.get_mut(slot) {
+            neighbour.weight = status.weight;
+            neighbour.track_count = told.ids().len() as u8;
+            neighbour.track = told.ids().first().copied().unwrap_or_default();
+        }
+        is_news
+    }
+
+    fn forget_several(&mut self, slot: Slot) {
+        self.several.retain(|(of, _)| *of != slot);
+        self.several.shrink_to_fit();
+    }
+
+    fn tracks_of<'a>(&'a self, neighbour: &'a Neighbour) -> &'a [TrackId] {
+        match neighbour.track_count {
+            0 => &[],
+            1 => core::slice::from_ref(&neighbour.track),
+            _ => {
+                let mut several = self.several.iter();
+                let theirs = several.find(|(slot, _)| *slot == neighbour.slot);
+                theirs.map_or(&[], |(_, tracks)| tracks.ids())
+            }
+        }
+    }
+
+    fn plays(&self, neighbour: &Neighbour, track: Option<TrackId>) -> bool {
+        let is_among = |track| self.tracks_of(neighbour).contains(&track);
+        neighbour.is_ready() && track.is_some_and(is_among)
+    }
+
+    /// Whether it shares the work on a track's segments: it plays it, is of the group, and keeps its
+    /// promises.
+    fn shares(&self, neighbour: &Neighbour, track: Option<TrackId>) -> bool {
+        !self.is_bridge(neighbour.slot) && neighbour.is_believed() && self.plays(neighbour, track)
+    }
+
+    /// Those who share the work on a track's segments.
+    pub(super) fn sharing(
+        &self,
+        track: Option<TrackId>,
+    ) -> impl Iterator<Item = &Neighbour> + Clone {
+        self.list.iter().filter(move |n| self.shares(n, track))
     }
 
     /// A piece was handed to its link.
     pub(super) fn on_handed(&mut self, slot: Slot, len: u32, now: Instant) {
-        self.change(slot, |neighbour| neighbour.on_handed(len, now));
+        let known = self.change(slot, |neighbour| neighbour.on_handed(len, now));
+        if known.is_some() {
+            Links::set(&mut self.links.sending, slot, true);
+        }
     }
 
     /// So much still waits in its link.
     pub(super) fn on_sent(&mut self, slot: Slot, buffered: u32, now: Instant) {
-        self.change(slot, |neighbour| neighbour.on_sent(buffered, now));
+        let known = self.change(slot, |neighbour| neighbour.on_sent(buffered, now));
+        if known.is_some() {
+            Links::set(&mut self.links.sending, slot, buffered > LITTLE_BYTES);
+        }
     }
 
     /// Those in whose links something waits of which more is to be heard.
@@ -231,7 +318,7 @@ impl Neighbours {
 
     /// Whether a link had come as far as it has at `at`.
     pub(super) fn is_since(&self, slot: Slot, at: Instant) -> bool {
-        self.links.latest <= at || self.get(slot).is_some_and(|n| n.since <= at)
+        self.links.latest <= at || self.get(slot).is_some_and(|n| n.since.get() <= at)
     }
 
     pub(super) fn by_peer(&self, peer: PeerId) -> Option<&Neighbour> {
@@ -246,8 +333,9 @@ impl Neighbours {
         if self.list.len() == self.list.capacity() {
             self.list.reserve_exact(1);
         }
-        let neighbour = Neighbour::new(slot, peer, native, now);
+        let neighbour = Neighbour::new(slot, peer, now);
         self.links.note(&neighbour);
+        Links::set(&mut self.natives, slot, native);
         self.tags[free] = peer.tag();
         self.list.push(neighbour);
         Some(slot)
@@ -257,6 +345,7 @@ impl Neighbours {
         let index = self.place(slot)?;
         self.touch_view();
         self.links.forget(slot);
+        self.forget_several(slot);
         self.places[usize::from(slot.0)] = FREE;
         let removed = self.list.remove(index);
         if self.list.capacity() > self.list.len() + 1 {
@@ -279,12 +368,15 @@ impl Neighbours {
         {
             return masks;
         }
+        let (believed, elsewhere) = (self.mask(Neighbour::is_believed), self.links.bridges);
+        let weighty = self.mask(|n| n.weight > 0);
+        let playing = self.mask(|n| self.plays(n, track));
         let masks = Masks {
-            here: self.mask(|n| n.is_believed() && !n.bridge),
-            bridges: self.mask(|n| n.is_believed() && n.bridge),
-            giving: self.mask(|n| n.is_believed() && n.bridge && n.status.weight > 0),
-            playing: self.mask(|n| n.plays(track)),
-            seeding: self.mask(|n| n.shares(track) && n.status.weight > 0),
+            here: believed & !elsewhere,
+            bridges: believed & elsewhere,
+            giving: believed & elsewhere & weighty,
+            playing,
+            seeding: believed & !elsewhere & weighty & playing,
         };
         self.masks = Some((track, masks));
         masks
@@ -304,12 +396,8 @@ impl Neighbours {
         &self,
         track: Option<TrackId>,
     ) -> impl Iterator<Item = (PeerId, u16)> + Clone {
-        let shares = move |neighbour: &&Neighbour| neighbour.shares(track);
-        self.list
-            .iter()
-            .filter(shares)
-            .map(|n| (n.peer, n.status.weight))
-            .filter(|(_, w)| *w > 0)
+        let shares = self.sharing(track).map(|n| (n.peer, n.weight));
+        shares.filter(|(_, w)| *w > 0)
     }
 
     /// The slots of those that `which` accepts, a bit each.
@@ -320,6 +408,14 @@ impl Neighbours {
 
     pub(super) const fn ready_count(&self) -> usize {
         self.links.ready.count_ones() as usize
+    }
+}
+
+/// Whether a slot is among those in `bits`.
+const fn is_in(bits: u32, slot: Slot) -> bool {
+    match bits.checked_shr(slot.0 as u32) {
+        Some(rest) => rest & 1 == 1,
+        None => false,
     }
 }
 
@@ -340,35 +436,77 @@ mod tests {
     fn what_is_known_of_all_links_at_once_is_what_is_known_of_each() {
         let mut rng = crate::rng::Rng::new(4);
         let mut neighbours = Neighbours::default();
+        let (mut bridges, mut sending) = (0u32, 0u32);
         for step in 0..4000 {
             let now = Instant::from_millis(1000 + step);
             let slot = Slot(rng.at_most(31) as u8);
             match rng.at_most(7) {
                 0 => drop(neighbours.add(PeerId(rng.next_u64()), true, now)),
-                1 if rng.at_most(2) == 0 => drop(neighbours.remove(slot)),
+                1 if rng.at_most(2) == 0 => {
+                    neighbours.remove(slot);
+                    (bridges, sending) = (bridges & !(1 << slot.0), sending & !(1 << slot.0));
+                }
                 2 => neighbours.on_state(slot, LinkState::Open, now),
                 3 => neighbours.on_state(slot, LinkState::Ready, now),
-                4 => drop(neighbours.set_bridge(slot, step % 2 == 0)),
-                5 => neighbours.on_handed(slot, 20_000, now),
-                6 => neighbours.on_sent(slot, rng.at_most(100_000) as u32, now),
+                4 => {
+                    neighbours.set_bridge(slot, step % 2 == 0);
+                    Links::set(&mut bridges, slot, step % 2 == 0);
+                }
+                5 => {
+                    neighbours.on_handed(slot, 20_000, now);
+                    Links::set(&mut sending, slot, true);
+                }
+                6 => {
+                    let buffered = rng.at_most(100_000) as u32;
+                    neighbours.on_sent(slot, buffered, now);
+                    Links::set(&mut sending, slot, buffered > LITTLE_BYTES);
+                }
                 _ => drop(neighbours.rename(slot, PeerId(rng.next_u64()))),
             }
             let ready = neighbours.mask(Neighbour::is_ready);
             let has_room = |n: &Neighbour| n.is_ready() && n.buffered < BUFFERED_BYTES_MAX;
             assert_eq!(neighbours.ready_slots(), ready);
             assert_eq!(neighbours.roomy_slots(), neighbours.mask(has_room));
-            assert_eq!(neighbours.bridge_slots(), neighbours.mask(|n| n.bridge));
-            let sending = neighbours.sending().fold(0, |all, n| all | 1 << n.slot.0);
-            assert_eq!(sending, neighbours.mask(|n| n.sends));
+            let all = neighbours.mask(|_| true);
+            (bridges, sending) = (bridges & all, sending & all);
+            assert_eq!(neighbours.bridge_slots(), bridges);
+            let waiting = neighbours.sending().fold(0, |all, n| all | 1 << n.slot.0);
+            assert_eq!(waiting, sending);
             let at = Instant::from_millis(1000 + rng.at_most(step));
             for n in neighbours.iter() {
-                assert_eq!(neighbours.is_since(n.slot, at), n.since <= at);
+                assert_eq!(neighbours.is_since(n.slot, at), n.since.get() <= at);
                 let called = |other: &&Neighbour| other.peer.tag() == n.peer.tag();
                 let first = neighbours.iter().find(called).map(|other| other.slot);
                 assert_eq!(neighbours.by_tag(n.peer.tag(), u32::MAX), first);
                 assert_eq!(neighbours.by_tag(n.peer.tag(), 0), None);
             }
             assert!(neighbours.list.capacity() <= neighbours.list.len() + 1);
+        }
+    }
+
+    #[test]
+    fn who_plays_what_is_as_it_was_told_last() {
+        let mut neighbours = Neighbours::default();
+        let slot = neighbours
+            .add(PeerId(1), true, Instant::ORIGIN)
+            .expect("there is room");
+        neighbours.on_state(slot, LinkState::Ready, Instant::ORIGIN);
+        for tracks in [&[5][..], &[], &[7, 5], &[5, 7], &[9]] {
+            let tracks: Vec<TrackId> = tracks.iter().copied().map(TrackId).collect();
+            let status = PeerStatus {
+                weight: 3,
+                buffer_ms: 0,
+                tracks: tracks.clone(),
+            };
+            assert!(neighbours.on_status(slot, &status));
+            assert!(!neighbours.on_status(slot, &status), "it is no news");
+            let known = neighbours.get(slot).expect("it is there");
+            assert_eq!(neighbours.tracks_of(known), tracks);
+            for track in [5, 7, 9].map(TrackId) {
+                let sharing = neighbours.sharing(Some(track)).count();
+                assert_eq!(sharing, usize::from(tracks.contains(&track)));
+            }
+            assert_eq!(neighbours.several.len(), usize::from(tracks.len() > 1));
         }
     }
 

@@ -346,7 +346,7 @@ mod tests {
             slot: Slot(1),
             bits: 0xfff0,
             mine: 0,
-            until,
+            until: until.into(),
             kept: false,
         });
         let (plan, _) = check(&segment, |view| view.now = NOW.plus_ms(60_000));
@@ -458,7 +458,7 @@ mod tests {
             slot: Slot(1),
             held: true,
             bits: 0b1,
-            asked: NOW,
+            asked: NOW.into(),
         });
         let with = |is_pushed| check(&segment, |view| view.is_pushed = is_pushed).1.fetch;
         assert_eq!(with(true)[0] & 1, 1);

@@ -38,7 +38,11 @@ pub(super) struct Promise {
 impl Segment {
     /// Pieces that neighbours have promised and are still believed to bring.
     pub(super) fn claimed(&self, now: Instant) -> u64 {
-        let live = self.work().claims.iter().filter(|claim| claim.until > now);
+        let live = self
+            .work()
+            .claims
+            .iter()
+            .filter(|claim| claim.until.get() > now);
         live.fold(0, |bits, claim| bits | claim.bits)
     }
 
@@ -57,7 +61,7 @@ impl Segment {
             .claims
             .iter()
             .filter(|claim| claim.bits & bits != 0);
-        claims.map(|claim| claim.until).max()
+        claims.map(|claim| claim.until.get()).max()
     }
 
     /// Pieces that members of other groups are bringing into theirs.
@@ -167,7 +171,7 @@ impl Peer {
     }
 
     fn believe(&mut self, index: usize, promise: &Promise, out: &mut Outbox) {
-        if self.neighbours.get(promise.slot).is_some_and(|n| n.bridge) {
+        if self.neighbours.is_bridge(promise.slot) {
             return self.note_upstream(index, promise);
         }
         let segment = &mut self.segments[index];
@@ -201,7 +205,7 @@ impl Peer {
                 slot,
                 bits,
                 mine: promise.mine,
-                until,
+                until: until.into(),
                 kept: false,
             }),
         }
@@ -259,13 +263,13 @@ impl Peer {
             .filter(|(piece, _)| bits >> piece & 1 == 1);
         let late = late.map(|(_, slot)| *slot).filter(|slot| {
             let pusher = self.neighbours.get(*slot);
-            pusher.is_some_and(|n| n.gave_at < segment.known_at() && is_owed(n.since))
+            pusher.is_some_and(|n| n.gave_at.get() < segment.known_at() && is_owed(n.since.get()))
         });
         let broken = segment.work().claims.iter();
-        let broken = broken.filter(|c| !c.kept && c.until <= now && c.bits & bits != 0);
+        let broken = broken.filter(|c| !c.kept && c.until.get() <= now && c.bits & bits != 0);
         let broken = broken.map(|claim| claim.slot).filter(|slot| {
             let claimant = self.neighbours.get(*slot);
-            claimant.is_some_and(|n| is_owed(n.since))
+            claimant.is_some_and(|n| is_owed(n.since.get()))
         });
         let slots: Vec<Slot> = late.chain(broken).collect();
         for slot in slots {

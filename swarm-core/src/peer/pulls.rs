@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     id::Slot,
-    time::Instant,
+    time::{Instant, Moment},
     wire::peer::{PeerMsg, Pieces},
 };
 
@@ -22,8 +22,8 @@ pub(super) struct Pull {
     pub(super) slot: Slot,
     /// The neighbour said that it holds them. Else they are on their way to it.
     pub(super) held: bool,
+    pub(super) asked: Moment,
     pub(super) bits: u64,
-    pub(super) asked: Instant,
 }
 
 /// Late pieces that shall not be pushed any more. Until then some of them may still come, and nobody else is
@@ -145,7 +145,7 @@ impl Peer {
             slot: ask.slot,
             held,
             bits: ask.bits,
-            asked: now,
+            asked: now.into(),
         });
         self.pulls_late_at.get_or_insert(late_at);
         self.send(ask.slot, &PeerMsg::Want(Pieces { segment: id, bits }), out);
@@ -188,11 +188,11 @@ impl Peer {
                 continue;
             };
             work.pulls.retain(|pull| {
-                let is_late = now.ms_since(pull.asked) >= timeout_ms;
+                let is_late = now.ms_since(pull.asked.get()) >= timeout_ms;
                 late.extend(is_late.then_some((index, *pull)));
                 !is_late
             });
-            let asked = work.pulls.iter().map(|pull| pull.asked);
+            let asked = work.pulls.iter().map(|pull| pull.asked.get());
             first = first.into_iter().chain(asked).min();
         }
         self.pulls_late_at = first.map(|asked| asked.plus_ms(timeout_ms));
@@ -200,7 +200,7 @@ impl Peer {
             self.ask_less(index, pull.slot, 0, out);
             if let Some(neighbour) = self.neighbours.get_mut(pull.slot)
                 && pull.held
-                && neighbour.gave_at < pull.asked
+                && neighbour.gave_at.get() < pull.asked.get()
             {
                 neighbour.on_pulled(2 * plan::PULL_TIMEOUT_MS);
                 self.on_broken(pull.slot);

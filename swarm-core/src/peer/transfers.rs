@@ -135,7 +135,10 @@ impl Peer {
                 }
             }
             Source::Peer(slot) => {
-                let asked = theirs.iter().find(|pull| pull.held).map(|pull| pull.asked);
+                let asked = theirs
+                    .iter()
+                    .find(|pull| pull.held)
+                    .map(|pull| pull.asked.get());
                 self.note_gift(index, slot, bits, was_pulled);
                 self.note_giver(slot, asked);
             }
@@ -195,7 +198,8 @@ impl Peer {
         let claims = segment.work_if_any().map(|work| &mut work.claims);
         for claim in claims.into_iter().flatten() {
             if claim.bits & bits != 0 {
-                claim.until = claim.until.max(now.plus_ms(CLAIM_PROGRESS_MS));
+                let until = claim.until.get().max(now.plus_ms(CLAIM_PROGRESS_MS));
+                claim.until = until.into();
                 if !core::mem::replace(&mut claim.kept, true) {
                     keepers |= 1u32.checked_shl(claim.slot.0.into()).unwrap_or(0);
                 }
@@ -206,7 +210,7 @@ impl Peer {
             row.update(slot, |cell| cell.have |= bits);
         }
         if let Some(giver) = self.neighbours.get_mut(slot) {
-            giver.bytes_in += u64::from(len);
+            giver.bytes_in.add(len.into());
         }
         let mut regained = false;
         for keeper in self.neighbours.iter_mut() {
@@ -223,7 +227,7 @@ impl Peer {
         let Some(neighbour) = self.neighbours.get_mut(slot) else {
             return;
         };
-        (neighbour.heard, neighbour.gave_at) = (now, now);
+        (neighbour.heard, neighbour.gave_at) = (now.into(), now.into());
         if let Some(asked) = asked {
             neighbour.on_pulled(now.ms_since(asked));
         }
@@ -253,7 +257,7 @@ impl Peer {
         let Some(neighbour) = self.neighbours.get_mut(slot) else {
             return;
         };
-        neighbour.heard = self.now;
+        neighbour.heard = self.now.into();
         if neighbour.on_surplus(len) {
             self.handle_misbehaved(slot, out);
         }

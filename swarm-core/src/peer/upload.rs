@@ -36,11 +36,11 @@ type Urgency = (u8, u64, u32, u32, Slot);
 
 /// Whether enough waits to leave: the moment to look again, if nothing is heard before.
 pub(super) fn busy_until(neighbours: &Neighbours, rate_bps: u64, now: Instant) -> Option<Instant> {
-    let moves = |n: &&Neighbour| now < n.drained_at.plus_ms(HELD_UP_MS);
+    let moves = |n: &&Neighbour| now < n.drained_at.get().plus_ms(HELD_UP_MS);
     let moving = neighbours.sending().filter(moves);
     let waiting: u64 = moving.clone().map(|n| u64::from(n.buffered)).sum();
     let most = (rate_bps / 8000 * WAITING_MS_MAX).max(WAITING_BYTES_MIN);
-    let looked_at = moving.map(|n| n.drained_at.plus_ms(HELD_UP_MS)).min();
+    let looked_at = moving.map(|n| n.drained_at.get().plus_ms(HELD_UP_MS)).min();
     looked_at.filter(|_| waiting >= most)
 }
 

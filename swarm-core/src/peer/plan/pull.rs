@@ -89,7 +89,7 @@ pub(in crate::peer) fn pull<'a>(
         return pulls;
     }
     let holders = neighbours
-        .filter(|n| n.is_believed() && n.status.weight > 0)
+        .filter(|n| n.is_believed() && n.weight > 0)
         .map(|n| (n, row.have(n.slot) & missing))
         .filter(|(_, has)| *has != 0)
         .map(|(n, has)| Holder {
@@ -270,6 +270,7 @@ mod tests {
             pulls::Pull,
             remotes::Remotes,
         },
+        time::Moment,
     };
 
     const PUSHER: Slot = Slot(1);
@@ -279,7 +280,7 @@ mod tests {
         slot: HOLDER,
         held: true,
         bits: 0,
-        asked: NOW,
+        asked: Moment::new(NOW),
     };
 
     /// The first piece was to be pushed, and is late; somebody else holds it.
@@ -293,7 +294,7 @@ mod tests {
             slot: PUSHER,
             bits: 0b1,
             mine: 0,
-            until: NOW.plus_ms(1000),
+            until: NOW.plus_ms(1000).into(),
             kept: false,
         });
         work.pushers.push((0, PUSHER));
@@ -307,9 +308,9 @@ mod tests {
             ..usual(segment, &policy, &estimate)
         };
         let neighbours = [PUSHER, HOLDER].map(|slot| {
-            let mut neighbour = Neighbour::new(slot, PeerId(slot.0.into()), true, NOW);
+            let mut neighbour = Neighbour::new(slot, PeerId(slot.0.into()), NOW);
             neighbour.state = LinkState::Ready;
-            (neighbour.rtt_ms, neighbour.status.weight) = (RTT_MS, 10);
+            (neighbour.rtt_ms, neighbour.weight) = (RTT_MS, 10);
             neighbour
         });
         let mut remotes = Remotes::default();
