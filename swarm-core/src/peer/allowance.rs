@@ -10,7 +10,7 @@ pub(super) const SPAN_MS: u64 = 4000;
 /// What was sent is kept in parts of this length.
 const PART_MS: u64 = 50;
 /// Every span of [`SPAN_MS`] lies within as many parts.
-const PARTS: usize = (SPAN_MS / PART_MS) as usize + 1;
+const PARTS: u64 = SPAN_MS / PART_MS + 1;
 
 /// What was sent lately, against the cap.
 #[derive(Clone, Debug)]
@@ -21,11 +21,31 @@ pub(super) struct Allowance {
     newest: u64,
     /// A piece larger than a whole span's allowance is paid for until then.
     paid_at: Instant,
-    /// Bytes sent in the last parts of time, without those in which nothing was, oldest first. Most viewers
+    /// What was sent in the last parts of time, without those in which nothing was, oldest first. Most viewers
     /// send in one of four.
-    sent: Vec<u32>,
-    /// Those parts: bit `i` is the `i`th before the newest.
-    used: u128,
+    sent: Vec<Sent>,
+}
+
+/// What was sent in one part: the last digits of its number, and the bytes.
+#[derive(Clone, Copy, Debug)]
+struct Sent(u32);
+
+impl Sent {
+    /// The most that one of them counts: what is more is counted in another one.
+    const BYTES_MAX: u32 = u32::MAX >> 8;
+
+    const fn new(part: u64, bytes: u32) -> Self {
+        Self((part as u32) << 24 | bytes & Self::BYTES_MAX)
+    }
+
+    const fn bytes(self) -> u32 {
+        self.0 & Self::BYTES_MAX
+    }
+
+    /// How many parts before `newest` it was.
+    fn age(self, newest: u64) -> u64 {
+        (newest as u8).wrapping_sub((self.0 >> 24) as u8).into()
+    }
 }
 
 /// Places for parts are set aside by as many, and given back beyond twice as many.
@@ -36,14 +56,13 @@ impl Allowance {
         Self {
             bps: 0,
             sent: Vec::new(),
-            used: 0,
             newest: 0,
             paid_at: Instant::ORIGIN,
         }
     }
 
     pub(super) const fn heap_bytes(&self) -> usize {
-        self.sent.capacity() * size_of::<u32>()
+        self.sent.capacity() * size_of::<Sent>()
     }
 
     pub(super) const fn set_rate(&mut self, bps: u64) {
@@ -69,7 +88,7 @@ impl Allowance {
             return Err(self.paid_at);
         }
         let budget = self.bps.saturating_mul(SPAN_MS) / 8000;
-        let sent: u64 = self.sent.iter().map(|part| u64::from(*part)).sum();
+        let sent: u64 = self.sent.iter().map(|part| u64::from(part.bytes())).sum();
         let excess = (sent + u64::from(bytes)).saturating_sub(budget);
         if excess > 0 && sent > 0 {
             return Err(self.freed_at(excess.min(sent)));
@@ -83,24 +102,29 @@ impl Allowance {
 
     /// So much is sent in the newest part.
     fn note(&mut self, bytes: u32) {
-        match self.sent.last_mut().filter(|_| self.used & 1 == 1) {
-            Some(part) => *part = part.saturating_add(bytes),
-            None => {
-                if self.sent.len() == self.sent.capacity() {
-                    self.sent.reserve_exact(SENT_STEP);
-                }
-                self.sent.push(bytes);
-                self.used |= 1;
+        let newest = self.newest;
+        let mut rest = bytes;
+        if let Some(last) = self.sent.last_mut().filter(|last| last.age(newest) == 0) {
+            let more = rest.min(Sent::BYTES_MAX - last.bytes());
+            *last = Sent::new(newest, last.bytes() + more);
+            rest -= more;
+        }
+        while rest > 0 {
+            let more = rest.min(Sent::BYTES_MAX);
+            if self.sent.len() == self.sent.capacity() {
+                self.sent.reserve_exact(SENT_STEP);
             }
+            self.sent.push(Sent::new(newest, more));
+            rest -= more;
         }
     }
 
     fn advance(&mut self, now: Instant) {
         let newest = (now.as_micros() / 1000 / PART_MS).max(self.newest);
-        let passed = (newest - self.newest).min(PARTS as u64);
+        let passed = newest - self.newest;
         self.newest = newest;
-        self.used = self.used << passed & ((1 << PARTS) - 1);
-        let gone = self.sent.len() - self.used.count_ones() as usize;
+        let is_gone = |part: &&Sent| passed >= PARTS || part.age(newest) >= PARTS;
+        let gone = self.sent.iter().take_while(is_gone).count();
         self.sent.drain(..gone);
         if self.sent.capacity() > self.sent.len() + 2 * SENT_STEP {
             self.sent.shrink_to(self.sent.len() + SENT_STEP);
@@ -109,20 +133,20 @@ impl Allowance {
 
     /// When the oldest `bytes` of what was sent no longer count.
     fn freed_at(&self, bytes: u64) -> Instant {
-        let (mut freed, mut used, mut last) = (0, self.used, 0);
+        let (mut freed, mut age) = (0, 0);
         for part in &self.sent {
-            last = (u128::BITS - 1 - used.leading_zeros()).into();
-            used &= !(1 << last);
-            freed += u64::from(*part);
+            age = part.age(self.newest);
+            freed += u64::from(part.bytes());
             if freed >= bytes {
                 break;
             }
         }
-        Instant::from_millis((self.newest + PARTS as u64 - last) * PART_MS)
+        Instant::from_millis((self.newest + PARTS - age) * PART_MS)
     }
 }
 
-const _: () = assert!(PARTS < u128::BITS as usize);
+// The age of those that go is still told apart from that of new ones.
+const _: () = assert!(2 * PARTS <= u8::MAX as u64);
 
 #[cfg(test)]
 mod tests {
@@ -170,6 +194,29 @@ mod tests {
         let gaps = sent.windows(2).map(|pair| pair[1].0 - pair[0].0);
         assert!(sent.len() > 5);
         assert!(gaps.min() >= Some(1024 * 1024 * 8 / 1000));
+    }
+
+    #[test]
+    fn a_fast_line_sends_more_in_a_part_than_one_number_holds() {
+        let mut allowance = Allowance::new();
+        allowance.set_rate(100_000_000_000);
+        let (now, len) = (Instant::from_millis(50_000), 1024 * 1024);
+        for _ in 0..100 {
+            assert_eq!(allowance.take(now, len), Ok(()));
+        }
+        let counted: u64 = allowance
+            .sent
+            .iter()
+            .map(|part| u64::from(part.bytes()))
+            .sum();
+        assert_eq!(counted, 100 * u64::from(len));
+        allowance.set_rate(1_000_000);
+        let freed_at = now.plus_ms(PARTS * PART_MS);
+        assert_eq!(allowance.take(now, 1), Err(freed_at));
+        assert_eq!(allowance.take(freed_at, 1), Ok(()));
+        assert_eq!(allowance.sent.len(), 1);
+        assert_eq!(allowance.take(freed_at.plus_ms(256 * PART_MS), 1), Ok(()));
+        assert_eq!(allowance.sent.len(), 1, "what is long past is not of today");
     }
 
     #[test]

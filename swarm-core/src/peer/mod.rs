@@ -170,6 +170,7 @@ pub struct Peer {
     links_target: u8,
     /// How long segments take from their first piece until they are whole, on average.
     pace_ms: u32,
+    fetch_count: u32,
     segments: Vec<Segment>,
     remotes: Remotes,
     tracker: TrackerLink,
@@ -185,7 +186,6 @@ pub struct Peer {
     allowance: Allowance,
     rng: Rng,
     fetches: Vec<Fetch>,
-    fetch_count: u32,
     /// Bytes of pieces that have come from the CDN.
     cdn_arrived: u64,
     /// About segments that this viewer has not heard of.

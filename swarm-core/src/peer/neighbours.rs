@@ -348,9 +348,7 @@ impl Neighbours {
         self.forget_several(slot);
         self.places[usize::from(slot.0)] = FREE;
         let removed = self.list.remove(index);
-        if self.list.capacity() > self.list.len() + 1 {
-            self.list.shrink_to(self.list.len() + 1);
-        }
+        self.list.shrink_to_fit();
         for (place, neighbour) in self.list.iter().enumerate().skip(index) {
             self.places[usize::from(neighbour.slot.0)] = place as u8;
         }
@@ -480,7 +478,7 @@ mod tests {
                 assert_eq!(neighbours.by_tag(n.peer.tag(), u32::MAX), first);
                 assert_eq!(neighbours.by_tag(n.peer.tag(), 0), None);
             }
-            assert!(neighbours.list.capacity() <= neighbours.list.len() + 1);
+            assert_eq!(neighbours.list.capacity(), neighbours.list.len());
         }
     }
 

@@ -14,8 +14,6 @@ use crate::{
 
 /// Rows of segments that this viewer has not heard of otherwise: neighbours may be ahead.
 const UNKNOWN_MAX: usize = 8;
-/// Rows are set aside by as many.
-const ROWS_STEP: usize = 1;
 /// Copies of a piece are counted up to this number.
 pub(super) const COPIES_MAX: u32 = 24;
 /// Binary digits of the number of neighbours.
@@ -181,9 +179,7 @@ impl Remotes {
         let found = self.rows.iter().rposition(|row| row.segment == segment);
         let index = found.unwrap_or_else(|| {
             self.make_room(known);
-            if self.rows.len() == self.rows.capacity() {
-                self.rows.reserve_exact(ROWS_STEP);
-            }
+            self.rows.reserve_exact(1);
             self.rows.push(Row {
                 segment,
                 known,
@@ -220,9 +216,7 @@ impl Remotes {
 
     fn keep(&mut self, which: impl Fn(&Row) -> bool) {
         self.rows.retain(which);
-        if self.rows.capacity() >= self.rows.len() + 2 * ROWS_STEP {
-            self.rows.shrink_to(self.rows.len() + 1);
-        }
+        self.rows.shrink_to_fit();
     }
 
     /// Forgets a neighbour.

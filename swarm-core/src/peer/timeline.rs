@@ -172,9 +172,7 @@ impl Peer {
             }
             keep
         });
-        if self.segments.capacity() > self.segments.len() + 1 {
-            self.segments.shrink_to(self.segments.len() + 1);
-        }
+        self.segments.shrink_to_fit();
     }
 
     /// Makes room for one more segment.

@@ -27,17 +27,18 @@ enum State {
     /// The WebSocket is open, the join is sent.
     Joining,
     Joined,
-    /// Until then.
-    BackingOff(Instant),
+    /// Until `due_at`.
+    BackingOff,
 }
 
 #[derive(Clone, Debug)]
 #[repr(C)]
 pub(super) struct TrackerLink {
+    /// While it backs off, the next attempt; else the next report.
+    due_at: Option<Instant>,
     state: State,
-    status_at: Option<Instant>,
     stream: Option<StreamId>,
-    token: Vec<u8>,
+    token: Box<[u8]>,
     me: Option<(PeerId, u64)>,
     elsewhere: Option<Box<Elsewhere>>,
     backoff_ms: u32,
@@ -66,12 +67,12 @@ impl TrackerLink {
         Self {
             state: State::Idle,
             stream: None,
-            token: Vec::new(),
+            token: Box::default(),
             me: None,
             elsewhere: None,
             backoff_ms: policy.tracker_backoff_ms.0,
             status_interval_ms: STATUS_INTERVAL_MS_MAX,
-            status_at: None,
+            due_at: None,
         }
     }
 
@@ -83,7 +84,7 @@ impl TrackerLink {
                     .map(|p| p.capacity() + size_of::<String>())
                     .sum::<usize>()
         });
-        self.token.capacity() + elsewhere
+        self.token.len() + elsewhere
     }
 
     pub(super) const fn stream(&self) -> Option<StreamId> {
@@ -101,13 +102,13 @@ impl TrackerLink {
 
     /// Joins a stream. The same stream again refreshes the token and revives a refused link.
     pub(super) fn handle_join(&mut self, stream: StreamId, token: &[u8], out: &mut Outbox) {
-        self.token = token[..token.len().min(TOKEN_LEN_MAX)].to_vec();
+        self.token = token[..token.len().min(TOKEN_LEN_MAX)].into();
         let is_new = self.stream.replace(stream) != Some(stream);
         if is_new {
             self.me = None;
             if self.state != State::Idle {
                 out.push(Action::TrackerClose);
-                self.state = State::Idle;
+                self.stop();
             }
             self.come_home(out);
         }
@@ -116,7 +117,16 @@ impl TrackerLink {
         }
     }
 
+    /// Does nothing any more. A report that is due stays so.
+    fn stop(&mut self) {
+        if self.state == State::BackingOff {
+            self.due_at = None;
+        }
+        self.state = State::Idle;
+    }
+
     fn connect(&mut self, out: &mut Outbox) {
+        self.stop();
         self.state = State::Connecting;
         out.push(Action::TrackerConnect);
     }
@@ -145,7 +155,7 @@ impl TrackerLink {
         rng: &mut Rng,
         out: &mut Outbox,
     ) {
-        if matches!(self.state, State::Idle | State::BackingOff(_)) {
+        if matches!(self.state, State::Idle | State::BackingOff) {
             return;
         }
         if self.state != State::Joined {
@@ -160,8 +170,8 @@ impl TrackerLink {
     }
 
     fn back_off(&mut self, now: Instant, wait_ms: u32, out: &mut Outbox) {
-        self.state = State::BackingOff(now.plus_ms(u64::from(wait_ms.max(1))));
-        self.status_at = None;
+        self.state = State::BackingOff;
+        self.due_at = Some(now.plus_ms(u64::from(wait_ms.max(1))));
         out.push(Action::Emit(Event::TrackerLost { retry_ms: wait_ms }));
     }
 
@@ -180,7 +190,7 @@ impl TrackerLink {
         self.status_interval_ms = welcome
             .status_interval_ms
             .clamp(STATUS_INTERVAL_MS_MIN, STATUS_INTERVAL_MS_MAX);
-        self.status_at = Some(now.plus_ms(u64::from(STATUS_INTERVAL_MS_MIN)));
+        self.due_at = Some(now.plus_ms(u64::from(STATUS_INTERVAL_MS_MIN)));
         if !welcome.stun.is_empty() {
             let span =
                 out.write(|bytes| bytes.extend_from_slice(welcome.stun.join(" ").as_bytes()));
@@ -255,50 +265,52 @@ impl TrackerLink {
         out.push(Action::TrackerClose);
         out.push(Action::Emit(Event::Refused));
         self.state = State::Idle;
-        self.status_at = None;
+        self.due_at = None;
+    }
+
+    /// When the next report is due.
+    fn status_at(&self) -> Option<Instant> {
+        self.due_at.filter(|_| self.state != State::BackingOff)
     }
 
     /// Brings the next report forward: something changed that decides introductions.
     pub(super) fn hasten_status(&mut self, now: Instant) {
-        if let Some(at) = &mut self.status_at {
-            *at = (*at).min(now.plus_ms(u64::from(STATUS_INTERVAL_MS_MIN)));
+        if let Some(at) = self.status_at() {
+            self.due_at = Some(at.min(now.plus_ms(u64::from(STATUS_INTERVAL_MS_MIN))));
         }
     }
 
     /// Whether a report is due; then the next one is put off.
     pub(super) fn take_status_due(&mut self, now: Instant) -> bool {
-        let due = self.status_at.is_some_and(|at| at <= now);
+        let due = self.status_at().is_some_and(|at| at <= now);
         if due {
-            self.status_at = Some(now.plus_ms(u64::from(self.status_interval_ms)));
+            self.due_at = Some(now.plus_ms(u64::from(self.status_interval_ms)));
         }
         due
     }
 
     /// Connects again if the back-off is over.
     pub(super) fn handle_tick(&mut self, now: Instant, out: &mut Outbox) {
-        if matches!(self.state, State::BackingOff(until) if until <= now) {
+        if self.state == State::BackingOff && self.due_at.is_none_or(|at| at <= now) {
             self.connect(out);
         }
     }
 
-    pub(super) fn next_wakeup(&self) -> Option<Instant> {
-        match self.state {
-            State::BackingOff(until) => Some(until),
-            _ => self.status_at,
-        }
+    pub(super) const fn next_wakeup(&self) -> Option<Instant> {
+        self.due_at
     }
 
     pub(super) fn leave(&mut self, out: &mut Outbox) {
         if self.is_joined() {
             send(&ViewerMsg::Leave, out);
         }
-        if !matches!(self.state, State::Idle | State::BackingOff(_)) {
+        if !matches!(self.state, State::Idle | State::BackingOff) {
             out.push(Action::TrackerClose);
         }
         self.come_home(out);
         self.state = State::Idle;
         self.stream = None;
-        self.status_at = None;
+        self.due_at = None;
     }
 }
 
