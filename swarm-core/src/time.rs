@@ -59,19 +59,25 @@ impl Instant {
 
 /// A number of 48 bits in six bytes, aligned to two, for what is kept many times. It stops at its greatest value.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Short([u16; 3]);
+#[repr(C, packed(2))]
+pub(crate) struct Short {
+    low: u32,
+    high: u16,
+}
 
 impl Short {
     const MAX: u64 = (1 << 48) - 1;
 
     pub(crate) const fn new(value: u64) -> Self {
         let value = if value < Self::MAX { value } else { Self::MAX };
-        Self([value as u16, (value >> 16) as u16, (value >> 32) as u16])
+        Self {
+            low: value as u32,
+            high: (value >> 32) as u16,
+        }
     }
 
     pub(crate) const fn get(self) -> u64 {
-        let [low, middle, high] = self.0;
-        low as u64 | (middle as u64) << 16 | (high as u64) << 32
+        (self.high as u64) << 32 | self.low as u64
     }
 
     pub(crate) const fn add(&mut self, more: u64) {

@@ -65,7 +65,10 @@ impl Peer {
         let segment = &mut self.segments[index];
         let idle = is_paused && !segment.is_wanted();
         let is_needed = segment.fresh || segment.is_wanted();
-        if segment.is_complete() || idle || !is_needed || segment.track().is_none() {
+        if segment.is_complete() {
+            return segment.rest_if_idle();
+        }
+        if idle || !is_needed || segment.track().is_none() {
             return;
         }
         segment.work_mut().planned_at = now;
@@ -136,10 +139,12 @@ impl Peer {
             let seeders = self.neighbours.seeders(track);
             let ranks = rendezvous::ranks(me, seeders, segment.name, count);
             let segment = &mut self.segments[index];
-            segment.work_mut().ranks_for = key;
+            let name = segment.name;
+            let work = segment.work_mut();
+            work.ranks_for = key;
             for (stripe, (rank, first)) in ranks.into_iter().enumerate() {
-                segment.work_mut().ranks[stripe] = rank;
-                segment.work_mut().draws[stripe] = plan::draw(first, segment.name, stripe);
+                work.ranks[stripe] = rank;
+                work.draws[stripe] = plan::draw(first, name, stripe);
             }
         }
     }

@@ -145,6 +145,7 @@ pub(super) fn seed(segment: &Segment, view: &View<'_>) -> Plan {
     }
     let covered = segment.have() | view.fetching | (view.held & !view.held_elsewhere);
     let covered = covered | segment.pulled();
+    let claimed = segment.claimed(view.now);
     let stripe_len = segment.content().map_or(0, |content| content.len) / view.stripe_count;
     let delay_ms =
         u64::from(view.policy.rank_delay_ms).max(100) + view.estimate.cdn_ms(u64::from(stripe_len));
@@ -155,9 +156,8 @@ pub(super) fn seed(segment: &Segment, view: &View<'_>) -> Plan {
         if segment.is_known() && missing == 0 {
             continue;
         }
-        let elsewhere = missing & view.held_elsewhere;
-        if elsewhere & !segment.claimed(view.now) != 0 {
-            let elsewhere = elsewhere & !segment.claimed(view.now);
+        let elsewhere = missing & view.held_elsewhere & !claimed;
+        if elsewhere != 0 {
             let seen_ms = u64::from(segment.work().seen_ms[stripe as usize]);
             let due = segment
                 .known_at()

@@ -120,7 +120,10 @@ impl Segment {
 
     /// Verified pieces in the store.
     pub(super) fn have(&self) -> u64 {
-        self.duty.as_ref().map_or(self.full(), |duty| duty.have)
+        match &self.duty {
+            Some(duty) => duty.have,
+            None => self.full(),
+        }
     }
 
     /// Since when it is known; for ever, if it is at rest.
@@ -135,7 +138,7 @@ impl Segment {
 
     /// When its plan may change by itself.
     pub(super) fn plan_at(&self) -> Option<Instant> {
-        self.duty().plan_at
+        self.duty.as_ref()?.plan_at
     }
 
     /// Has it planned at `at`, or earlier if that is intended already.
@@ -146,8 +149,8 @@ impl Segment {
 
     /// Has it planned again, unless it is whole.
     pub(super) fn spoil(&mut self) {
-        if !self.is_complete() {
-            self.duty_mut().stale = true;
+        if let Some(duty) = &mut self.duty {
+            duty.stale |= self.pieces == 0 || duty.have != mask(self.pieces.into());
         }
     }
 
@@ -159,7 +162,6 @@ impl Segment {
         let is_due = duty.stale || duty.plan_at.is_some_and(|at| at <= now);
         if is_due {
             (duty.stale, duty.plan_at) = (false, None);
-            self.rest_if_idle();
         }
         is_due
     }
@@ -188,9 +190,13 @@ impl Segment {
 
     /// The same, for something to be added to it or changed.
     pub(super) fn duty_mut(&mut self) -> &mut Duty {
-        let have = self.full();
-        self.duty
-            .get_or_insert_with(|| Box::new(Duty { have, ..Duty::NONE }))
+        let pieces = self.pieces.into();
+        self.duty.get_or_insert_with(|| {
+            Box::new(Duty {
+                have: mask(pieces),
+                ..Duty::NONE
+            })
+        })
     }
 
     /// The same if there is anything.
@@ -291,10 +297,9 @@ impl Segment {
     pub(super) fn note_seen(&mut self, held: u64, stripe_count: u32, now: Instant) {
         let age_ms = now.ms_since(self.known_at()).min(u64::from(u16::MAX) - 1) as u16;
         for stripe in 0..stripe_count.min(STRIPES_MAX) {
-            let bits = self.stripe_bits(stripe, stripe_count);
-            let seen_ms = &mut self.work_mut().seen_ms[stripe as usize];
-            if bits & held != 0 && *seen_ms == 0 {
-                *seen_ms = age_ms + 1;
+            let is_seen = self.stripe_bits(stripe, stripe_count) & held != 0;
+            if is_seen && self.work().seen_ms[stripe as usize] == 0 {
+                self.work_mut().seen_ms[stripe as usize] = age_ms + 1;
             }
         }
     }
@@ -523,6 +528,7 @@ mod tests {
         segment.settle();
         assert!(segment.heap_bytes() > 0, "it is looked at once more");
         assert!(segment.take_due(Instant::from_millis(5)));
+        segment.rest_if_idle();
         assert_eq!(segment.heap_bytes(), 0);
         assert!(segment.is_complete());
         segment.duty_mut().mine = 0b1;

@@ -367,12 +367,12 @@ impl Peer {
         }
         let now = self.now;
         for segment in &mut self.segments {
-            let Some(content) = segment.content() else {
-                continue;
-            };
             if !segment.is_wanted() || !segment.is_complete() {
                 continue;
             }
+            let Some(content) = segment.content() else {
+                continue;
+            };
             let requests = segment.take_requests();
             let since = requests.iter().map(|request| request.since).min();
             for request in requests {

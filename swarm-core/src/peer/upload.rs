@@ -136,11 +136,15 @@ impl Offer {
         neighbours: &Neighbours,
     ) -> Option<(u8, u64)> {
         let is_in = |slots: u32| slots >> slot.0 & 1 == 1;
-        let lacks = segment.have() & !cell.have & !cell.sent;
-        if is_in(self.passers) && segment.handed_to(slot) & lacks != 0 {
-            return Some((0, segment.handed_to(slot) & lacks));
+        let have = segment.have();
+        let lacks = have & !cell.have & !cell.sent;
+        if is_in(self.passers) {
+            let handed = segment.handed_to(slot) & lacks;
+            if handed != 0 {
+                return Some((0, handed));
+            }
         }
-        let wanted = cell.wants() & segment.have();
+        let wanted = cell.wants() & have;
         if wanted != 0 {
             let early = wanted & (segment.duty().brought | segment.duty().mine);
             let is_early = early != 0 && is_in(neighbours.bridge_slots());
