@@ -409,7 +409,7 @@ impl Peer {
             .ready()
             .filter(|n| self.neighbours.is_bridge(n.slot));
         let holds = bridges.map(|n| {
-            let have = row.map_or(0, |row| row.cell(n.slot).have);
+            let have = row.map_or(0, |row| row.have(n.slot));
             (have | segment.upstream_of(n.slot), n.slot)
         });
         let mut asks = Vec::new();

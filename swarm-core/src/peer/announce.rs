@@ -117,7 +117,7 @@ impl Peer {
             };
             let row = self.remotes.row(id);
             let lacks = |slot: &Slot| {
-                let have = row.map_or(0, |row| row.cell(*slot).have);
+                let have = row.map_or(0, |row| row.have(*slot));
                 segment.have() & !have != 0
             };
             let told = slots_of(audience).filter(lacks);

@@ -11,7 +11,7 @@ use super::{neighbours::slots_of, segment::mask};
 /// Sets are read and written eight bytes at a time: as many lie from the beginning of the last one on.
 const WORD_LEN: usize = size_of::<u64>();
 /// Places for sets are set aside by as many, and given back beyond twice as many.
-const SETS_STEP: usize = 4;
+const SETS_STEP: usize = 2;
 /// The kinds of sets.
 const SETS: usize = 3;
 const HAVE: usize = 0;

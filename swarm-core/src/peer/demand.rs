@@ -14,15 +14,15 @@ const OFF_PERCENT: u64 = 75;
 /// reach ask the few: who serves them is to pass on less, or everybody waits for it.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Demand {
-    bytes: u64,
+    bytes: u32,
+    parts: u8,
     since: Option<Instant>,
     bps: u64,
-    parts: u64,
 }
 
 impl Demand {
     pub(super) fn on_sent(&mut self, len: u32) {
-        self.bytes += u64::from(len);
+        self.bytes = self.bytes.saturating_add(len);
     }
 
     /// Looks at the last span if it is over; the uplink carries `rate_bps`.
@@ -32,17 +32,17 @@ impl Demand {
         if ms < SPAN_MS {
             return;
         }
-        self.bps = (self.bps * 3 + self.bytes * 8000 / ms) / 4;
+        self.bps = (self.bps * 3 + u64::from(self.bytes) * 8000 / ms) / 4;
         (self.since, self.bytes) = (Some(now), 0);
         let percent = self.bps.saturating_mul(PARTS * 100) / rate_bps.max(1);
-        if percent.abs_diff(self.parts * 100) > OFF_PERCENT {
-            self.parts = ((percent + 50) / 100).min(PARTS_MAX);
+        if percent.abs_diff(u64::from(self.parts) * 100) > OFF_PERCENT {
+            self.parts = ((percent + 50) / 100).min(PARTS_MAX) as u8;
         }
     }
 
     /// What is left of `weight` for passing on.
     pub(super) const fn rest_of(&self, weight: u64) -> u64 {
-        weight * (PARTS - self.parts) / PARTS
+        weight * (PARTS - self.parts as u64) / PARTS
     }
 }
 

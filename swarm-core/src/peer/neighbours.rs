@@ -33,8 +33,8 @@ pub(super) struct Neighbours {
     /// Where in the list the neighbour of each slot is.
     places: [u8; NEIGHBOURS_MAX],
     links: Links,
-    /// The short name of the neighbour in each slot.
-    tags: [u16; NEIGHBOURS_MAX],
+    /// The last half of the short name of the neighbour in each slot: tells most of them apart.
+    tags: [u8; NEIGHBOURS_MAX],
     /// Changes whenever the set of possible seeders does.
     view: u32,
     /// The slots, a bit each, of native agents.
@@ -178,7 +178,7 @@ impl Neighbours {
         let neighbour = self.list.get_mut(place)?;
         let answer = change(neighbour);
         self.links.note(neighbour);
-        self.tags[usize::from(slot.0)] = neighbour.peer.tag();
+        self.tags[usize::from(slot.0)] = neighbour.peer.tag() as u8;
         Some(answer)
     }
 
@@ -192,9 +192,11 @@ impl Neighbours {
     /// The one of those in `slots` (a bit each) whose short name this is: the oldest link of them, should
     /// there be several.
     pub(super) fn by_tag(&self, tag: u16, slots: u32) -> Option<Slot> {
-        let is_called = |slot: &Slot| self.tags.get(usize::from(slot.0)) == Some(&tag);
-        let called = slots_of(slots).filter(is_called);
+        let may_be = |slot: &Slot| self.tags.get(usize::from(slot.0)) == Some(&(tag as u8));
+        let called = slots_of(slots).filter(may_be);
         let places = called.filter_map(|slot| Some((self.place(slot)?, slot)));
+        let is_called = |place: usize| self.list.get(place).is_some_and(|n| n.peer.tag() == tag);
+        let places = places.filter(|(place, _)| is_called(*place));
         places.min().map(|(_, slot)| slot)
     }
 
@@ -336,7 +338,7 @@ impl Neighbours {
         let neighbour = Neighbour::new(slot, peer, now);
         self.links.note(&neighbour);
         Links::set(&mut self.natives, slot, native);
-        self.tags[free] = peer.tag();
+        self.tags[free] = peer.tag() as u8;
         self.list.push(neighbour);
         Some(slot)
     }
