@@ -73,6 +73,8 @@ pub(super) struct Cells {
     pieces: u8,
     /// Bytes of a kept set.
     width: u8,
+    /// Whether this viewer has the segment on its list: the row's, which has no byte left for it.
+    pub(super) known: bool,
 }
 
 impl Cells {

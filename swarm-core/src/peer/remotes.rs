@@ -55,8 +55,6 @@ impl Copies {
 #[derive(Clone, Debug)]
 pub(super) struct Row {
     segment: SegmentId,
-    /// Whether this viewer has it on its list.
-    known: bool,
     /// Bit `i`: the neighbour in slot `i` has the record.
     recorded: u32,
     /// Bit `i`: the neighbour in slot `i` waits for pieces that it asked for.
@@ -65,6 +63,7 @@ pub(super) struct Row {
 }
 
 const _: () = assert!(NEIGHBOURS_MAX <= u32::BITS as usize);
+const _: () = assert!(size_of::<Row>() <= 64);
 
 impl Row {
     pub(super) fn cell(&self, slot: Slot) -> Cell {
@@ -100,7 +99,7 @@ impl Row {
 
     /// This viewer has heard of the segment.
     pub(super) const fn note_known(&mut self) {
-        self.known = true;
+        self.cells.known = true;
     }
 
     /// How many neighbours have each piece, or were sent it.
@@ -182,24 +181,23 @@ impl Remotes {
             self.rows.reserve_exact(1);
             self.rows.push(Row {
                 segment,
-                known,
                 recorded: 0,
                 wanting: 0,
                 cells: Cells::default(),
             });
             self.rows.len() - 1
         });
-        self.rows[index].known |= known;
+        self.rows[index].cells.known |= known;
         &mut self.rows[index]
     }
 
     fn make_room(&mut self, known: bool) {
-        let unknown = self.rows.iter().filter(|row| !row.known).count();
+        let unknown = self.rows.iter().filter(|row| !row.cells.known).count();
         if unknown >= UNKNOWN_MAX && !known {
-            self.drop_oldest(|row| !row.known);
+            self.drop_oldest(|row| !row.cells.known);
         } else if self.rows.len() >= NEIGHBOUR_SEGMENTS_MAX {
             let any_unknown = unknown > 0;
-            self.drop_oldest(|row| !any_unknown || !row.known);
+            self.drop_oldest(|row| !any_unknown || !row.cells.known);
         }
     }
 

@@ -515,3 +515,31 @@ fn a_hello_may_overtake_the_news_that_the_link_is_up() {
         );
     }
 }
+
+/// On average: over a segment's parts it takes more than between segments.
+#[test]
+fn a_viewer_with_fifteen_neighbours_takes_no_more_than_four_kib() {
+    for segment_ms in [2000, 4000] {
+        let options = Options {
+            segment_ms,
+            bitrate_bps: 5_000_000,
+            ..Options::default()
+        };
+        let mut world = watch(6, 16, options);
+        world.run_ms(60_000);
+        let (mut bytes, mut count) = (0, 0);
+        for _ in 0..60 {
+            world.run_ms(1000);
+            for node in &world.nodes {
+                assert_eq!(node.peer.stats().links, 15);
+                bytes += node.peer.memory_bytes();
+                count += 1;
+            }
+        }
+        let mean = bytes / count;
+        assert!(
+            mean <= 4096,
+            "{mean} bytes with segments of {segment_ms} ms"
+        );
+    }
+}
