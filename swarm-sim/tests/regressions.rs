@@ -2,7 +2,7 @@
 //! run must keep. Seconds, not minutes.
 
 use clap::Parser;
-use swarm_sim::{Options, Report, SCENARIOS, cli::SimulateArgs, run};
+use swarm_sim::{Options, Quality, Report, SCENARIOS, cli::SimulateArgs, run};
 
 /// A command line of `seeds.txt`.
 #[derive(Parser)]
@@ -146,6 +146,12 @@ fn the_bitrate_that_is_played_is_told_of_both_worlds() {
         assert!(quality.switches_down_per_viewer <= quality.switches_per_viewer);
     }
     assert!((report.offload_per_played_s - report.offload_whole_run).abs() < 0.2);
+    let switches = |quality: &Quality| quality.switches_per_viewer;
+    let (ours, twins) = (
+        switches(&report.quality),
+        switches(&report.quality_cdn_only),
+    );
+    assert!(ours <= twins + 0.05, "{ours} of {twins}");
 }
 
 /// To send what nobody can use pays no more than to send nothing. Audiences of sixty differ by more than that

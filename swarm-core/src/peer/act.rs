@@ -472,6 +472,7 @@ impl Peer {
             seeding,
             arrived: self.cdn_arrived,
             brought: 0,
+            brought_at: self.now,
             since: self.now,
         });
         out.push(Action::FetchCdn {

@@ -29,13 +29,10 @@ impl Estimate {
         self.on_sample(bytes, ttfb_ms, goodput_bps(bytes, ttfb_ms, total_ms));
     }
 
-    /// A fetch was given up because the rest came from elsewhere, after `bytes` and this long.
+    /// A fetch was cancelled that had brought `bytes`, the last of them after this long.
     pub(super) fn on_cancelled(&mut self, bytes: u64, total_ms: u64) {
-        self.on_sample(
-            bytes,
-            self.ttfb_ms(),
-            goodput_bps(bytes, self.ttfb_ms(), total_ms),
-        );
+        let sample = goodput_bps(bytes, self.ttfb_ms(), total_ms);
+        self.on_sample(bytes, self.ttfb_ms(), sample);
     }
 
     fn on_sample(&mut self, bytes: u64, ttfb_ms: u64, sample: u64) {

@@ -51,7 +51,7 @@ impl Peer {
             return;
         }
         (self.player.scarce, self.player.careful) = (true, false);
-        self.cancel_fetches(index, out, |_| true);
+        self.cancel_fetches(index, out, true, |_| true);
         // The order of seeders begins anew.
         let segment = &mut self.segments[index];
         segment.fresh = true;
@@ -81,14 +81,21 @@ impl Peer {
     ) {
         let segment = &self.segments[index];
         let (have, full) = (segment.have(), segment.full());
-        self.cancel_fetches(index, out, |fetch| {
+        self.cancel_fetches(index, out, false, |fetch| {
             let brings = if fetch.whole { full } else { fetch.bits };
             let ends = source == Source::Cdn(fetch.id) && sent & last_of(brings) != 0;
             brings & !have == 0 && brings != 0 && !ends
         });
     }
 
-    fn cancel_fetches(&mut self, index: usize, out: &mut Outbox, which: impl Fn(&Fetch) -> bool) {
+    /// Cancels the fetches of a segment that `which` accepts; `is_slow`: because they are too slow.
+    fn cancel_fetches(
+        &mut self,
+        index: usize,
+        out: &mut Outbox,
+        is_slow: bool,
+        which: impl Fn(&Fetch) -> bool,
+    ) {
         let segment = &self.segments[index];
         let (now, name) = (self.now, segment.name);
         let beside = u64::from(segment.bytes_p2p);
@@ -97,8 +104,10 @@ impl Peer {
             out.push(Action::CancelFetch(fetch.id));
             let bytes = u64::from(fetch.brought);
             self.stats.bytes_cdn += bytes;
-            if fetch.whole {
-                let total_ms = now.ms_since(fetch.since);
+            // What was on its way when neighbours had brought the rest is not known.
+            let until = if is_slow { now } else { fetch.brought_at };
+            if fetch.whole && (is_slow || bytes > 0) {
+                let total_ms = until.ms_since(fetch.since);
                 self.estimate.on_cancelled(bytes + beside, total_ms);
             }
         }
@@ -147,6 +156,7 @@ mod tests {
             arrived: 0,
             since: now,
             brought: 0,
+            brought_at: now,
         });
         peer.fetches = fetches.collect();
         peer

@@ -39,9 +39,14 @@ pub(super) struct Fetch {
     /// What had come from the CDN when it was made, and when that was.
     pub(super) arrived: u64,
     pub(super) since: Instant,
-    /// Bytes of pieces that it has brought so far.
+    /// Bytes of pieces that it has brought so far, and when it brought the last of them.
     pub(super) brought: u32,
+    pub(super) brought_at: Instant,
 }
+
+/// What a player is told of a CDN that nobody has measured, of the bitrate that it plays: players stay with a rendition that
+/// takes 70 to 80 % of the bandwidth.
+const STAYS_PERCENT: u64 = 150;
 
 /// A fetch of a part of a segment is raced when it has taken so long.
 const RACED_AFTER_MS: u64 = 500;
@@ -132,6 +137,7 @@ impl Peer {
                 self.cdn_arrived += u64::from(len);
                 if let Some(fetch) = self.fetches.iter_mut().find(|fetch| fetch.id == id) {
                     fetch.brought = fetch.brought.saturating_add(len);
+                    fetch.brought_at = self.now;
                 }
             }
             Source::Peer(slot) => {
@@ -380,12 +386,16 @@ impl Peer {
                 let reported_bps = if self.estimate.is_measured() {
                     self.estimate.cdn_bps()
                 } else {
-                    // What was there already, or came from next door, says nothing of the CDN.
-                    let seen_bps = u64::from(content.len) * 8000 / waited_ms;
+                    // What was there already, or came from next door, says nothing of the CDN: the player is
+                    // to stay where it is.
+                    let bits = u64::from(content.len) * 8000;
+                    let seen_bps = bits / waited_ms;
                     if segment.bytes_p2p == 0 && request.since <= segment.began_at() {
                         seen_bps
                     } else {
-                        seen_bps.min(self.estimate.cdn_bps())
+                        let played_bps = bits / u64::from(segment.duration_ms.max(1));
+                        let stays_bps = played_bps * STAYS_PERCENT / 100;
+                        seen_bps.min(self.estimate.cdn_bps().max(stays_bps))
                     }
                 };
                 self.stats.segments += 1;

@@ -315,27 +315,33 @@ fn parts_with_keyframes_make_no_downlink_thin() {
     assert!(is_careful_with([200_000; 8]));
 }
 
-#[test]
-fn who_waits_for_long_with_nothing_to_play_is_spared() {
-    let start = Instant::from_millis(1000);
+/// A viewer with these segments of four seconds in its playlist, whose player asks for one of them at `start`.
+fn waiting<const N: usize>(start: Instant, listed: [u64; N], wanted: u64) -> Peer {
     let mut peer = Peer::new(Arc::new(Policy::default()), 1, start);
     let mut out = Outbox::new();
     let stream = world::STREAM;
     peer.handle(start, Input::Join { stream, token: &[] }, &mut out);
-    let listed = [SegmentInfo {
-        name: Name(1),
-        seq: 1,
+    let listed = listed.map(|seq| SegmentInfo {
+        name: Name(seq),
+        seq,
         duration_ms: 4000,
         content: None,
-    }];
+    });
     let (track, segments) = (world::TRACK, &listed[..]);
     peer.handle(start, Input::Timeline { track, segments }, &mut out);
     let wanted = Input::Wanted {
         request: RequestId(1),
-        name: Name(1),
+        name: Name(wanted),
         grain_ms: 0,
     };
     peer.handle(start, wanted, &mut out);
+    peer
+}
+
+#[test]
+fn who_waits_for_long_with_nothing_to_play_is_spared() {
+    let (start, mut out) = (Instant::from_millis(1000), Outbox::new());
+    let mut peer = waiting(start, [1], 1);
     // It has never begun to play, so it does not stall.
     let mut is_careful_at = |ms: u64, buffer_ms: u32| {
         let player = Input::Player {
@@ -355,25 +361,7 @@ fn who_waits_for_long_with_nothing_to_play_is_spared() {
 
 #[test]
 fn a_thin_downlink_is_for_what_the_player_waits_for() {
-    let start = Instant::from_millis(1000);
-    let mut peer = Peer::new(Arc::new(Policy::default()), 1, start);
-    let mut out = Outbox::new();
-    let stream = world::STREAM;
-    peer.handle(start, Input::Join { stream, token: &[] }, &mut out);
-    let listed = [1, 2, 3].map(|seq| SegmentInfo {
-        name: Name(seq),
-        seq,
-        duration_ms: 4000,
-        content: None,
-    });
-    let (track, segments) = (world::TRACK, &listed[..]);
-    peer.handle(start, Input::Timeline { track, segments }, &mut out);
-    let wanted = Input::Wanted {
-        request: RequestId(1),
-        name: Name(2),
-        grain_ms: 0,
-    };
-    peer.handle(start, wanted, &mut out);
+    let mut peer = waiting(Instant::from_millis(1000), [1, 2, 3], 2);
     let most = |peer: &Peer| [0, 1, 2].map(|index| peer.pulls_max(index));
     assert_eq!(most(&peer), [u32::MAX; 3]);
     peer.player.careful = true;
