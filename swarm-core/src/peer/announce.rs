@@ -227,11 +227,7 @@ impl Peer {
         if !segment.is_wanted() && (is_short || wanted.any(is_later)) {
             return 0;
         }
-        if self.player.is_progressive {
-            plan::CAREFUL_IN_ORDER_PULLS_MAX
-        } else {
-            plan::CAREFUL_PULLS_MAX
-        }
+        plan::CAREFUL_PULLS_MAX
     }
 
     /// How many pieces neighbours were asked for and still owe.

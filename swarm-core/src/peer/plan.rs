@@ -9,8 +9,8 @@ mod pull;
 
 pub(super) use backstop::backstop;
 pub(super) use pull::{
-    Ask, CAREFUL_AHEAD_MS_MIN, CAREFUL_IN_ORDER_PULLS_MAX, CAREFUL_PULLS_MAX, PULL_AGAIN_MS,
-    PULL_TIMEOUT_MS, last_of, patience_ms, pull,
+    Ask, CAREFUL_AHEAD_MS_MIN, CAREFUL_PULLS_MAX, PULL_AGAIN_MS, PULL_TIMEOUT_MS, last_of,
+    patience_ms, pull,
 };
 
 use alloc::vec::Vec;

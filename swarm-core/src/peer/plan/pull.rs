@@ -12,10 +12,9 @@ use crate::{
 /// Pieces that one neighbour may be asked for at the same time, over all segments.
 const PULL_PIECES_MAX: u32 = 4;
 /// Pieces that a viewer with a thin downlink asks for at the same time.
-pub(in crate::peer) const CAREFUL_PULLS_MAX: u32 = 8;
-/// The same if it plays segments while they arrive, and with how much media ahead of the playhead it asks
-/// for something of segments that it does not play yet.
-pub(in crate::peer) const CAREFUL_IN_ORDER_PULLS_MAX: u32 = 4;
+pub(in crate::peer) const CAREFUL_PULLS_MAX: u32 = 4;
+/// With how much media ahead of the playhead such a viewer asks for something of segments that it does not
+/// play yet.
 pub(in crate::peer) const CAREFUL_AHEAD_MS_MIN: u64 = 2000;
 /// How long a neighbour may take over a pull before it is asked of another: over a thin downlink, where
 /// pieces wait for each other, and else.
