@@ -220,6 +220,19 @@ fn a_small_audience_on_good_lines_needs_little_more_than_one_copy() {
     );
 }
 
+/// The two who can give anything stalled once, because they brought what is newest for all while their own first
+/// segments were due, and gave nothing for a minute.
+#[test]
+fn the_few_who_give_are_not_held_up_by_what_they_bring() {
+    let report = simulate("small-channel", |options| {
+        (options.viewers, options.minutes, options.seed) = (5, 2.0, 6);
+    });
+    let most = report.offload_bound_reach;
+    assert!(report.offload > most - 0.1, "{} of {most}", report.offload);
+    let most = report.stall_ratio_cdn_only + 0.002;
+    assert!(report.stall_ratio < most, "{}", report.stall_ratio);
+}
+
 /// What is due at once 2 s after its publication is due over 4 s for players that do not wait for the rest.
 #[test]
 fn segments_that_are_played_while_they_arrive_come_from_neighbours() {

@@ -21,6 +21,8 @@ use crate::{
     wire::peer::{Division, PeerMsg},
 };
 
+/// What is brought for the group waits so long at a time for what the player needs first.
+const PRESSED_AGAIN_MS: u64 = 100;
 /// What is late, but was just asked of bridges, is looked at again after this long.
 const LATE_AGAIN_MS: u64 = 250;
 /// Links that can be had are up after this long.
@@ -225,7 +227,7 @@ impl Peer {
             .work()
             .fetch_not_before
             .is_none_or(|at| at <= self.now);
-        let (seed, backstop) = if may_fetch {
+        let (mut seed, backstop) = if may_fetch {
             let buffer_ms = self.buffer_ms();
             (
                 plan::seed(segment, &view),
@@ -234,6 +236,10 @@ impl Peer {
         } else {
             Default::default()
         };
+        if seed.is_fetch() && self.is_pressed(index, &seed) {
+            seed = Plan::default();
+            self.segments[index].wake_at(self.now.plus_ms(PRESSED_AGAIN_MS));
+        }
         for at in [seed.wake, backstop.wake].into_iter().flatten() {
             self.segments[index].wake_at(at);
         }
@@ -345,7 +351,7 @@ impl Peer {
             .count()
     }
 
-    fn len_expected(&self, segment: &Segment) -> u64 {
+    pub(super) fn len_expected(&self, segment: &Segment) -> u64 {
         let lens = || {
             let of_track = self
                 .segments

@@ -1,8 +1,9 @@
 //! When the player needs what: a segment at once, or piece by piece while it plays.
 
 use super::{
-    Peer,
+    BEGUN_SEGMENTS, Peer,
     io::{Action, Outbox},
+    plan::Plan,
     segment::Segment,
 };
 use crate::{id::RequestId, time::Instant};
@@ -123,6 +124,32 @@ impl Peer {
             at: need.at.plus_ms(need.spread_ms),
             ..need
         })
+    }
+
+    /// Whether the player, which has not played much, waits for an earlier segment that might come too late if
+    /// `seed` is fetched beside it. Later on what is late comes at its last moment, and more is there to play.
+    pub(super) fn is_pressed(&self, index: usize, seed: &Plan) -> bool {
+        if self.stats.segments >= BEGUN_SEGMENTS {
+            return false;
+        }
+        let segment = &self.segments[index];
+        let bytes = if seed.whole {
+            self.len_expected(segment)
+        } else {
+            let bits = seed.fetch.iter().fold(seed.relay, |bits, run| bits | run);
+            segment.len_of(bits).into()
+        };
+        let missing = |before: &Segment| match before.is_known() {
+            true => before.len_of(before.full() & !before.have()).into(),
+            false => self.len_expected(before),
+        };
+        let is_late = |before: &Segment| {
+            let most_ms = self.estimate.cdn_ms_worst(missing(before) + bytes);
+            let need = before.need().filter(|_| !before.is_complete());
+            need.is_some_and(|need| need.at.ms_since(self.now) < most_ms)
+        };
+        let is_before = |s: &&Segment| s.track() == segment.track() && s.seq < segment.seq;
+        self.segments.iter().filter(is_before).any(is_late)
     }
 
     /// Media ahead of the playhead if what has arrived of the segment that is being played is counted,

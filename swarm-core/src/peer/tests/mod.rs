@@ -372,6 +372,26 @@ fn a_thin_downlink_is_for_what_the_player_waits_for() {
 }
 
 #[test]
+fn what_is_brought_for_others_does_not_delay_the_first_segments() {
+    let mut peer = waiting(Instant::from_millis(1000), [1, 2, 3], 1);
+    // 2.5 MB take 2 s, on a bad day 3.
+    peer.estimate.on_fetch(1_250_000, 0, 1000);
+    let whole = super::plan::Plan {
+        whole: true,
+        ..Default::default()
+    };
+    let mut is_pressed = |ahead_ms, segments, index| {
+        peer.stats.segments = segments;
+        peer.segments[0].work_mut().requests[0].deadline = peer.now.plus_ms(ahead_ms);
+        peer.is_pressed(index, &whole)
+    };
+    assert!(is_pressed(2000, 1, 1) && is_pressed(2000, 1, 2));
+    assert!(!is_pressed(2000, 1, 0), "it is for the player itself");
+    assert!(!is_pressed(20_000, 1, 1), "there is time for both");
+    assert!(!is_pressed(2000, 6, 1), "it has begun long ago");
+}
+
+#[test]
 fn uploads_keep_to_the_cap() {
     let options = Options {
         upload_bps: 1_000_000,
