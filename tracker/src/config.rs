@@ -134,12 +134,13 @@ pub enum P2pMode {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct StunConfig {
-    /// Where it listens (UDP); without it there is none.
+    /// Where it listens (UDP), and on the next port as well: a viewer whose NAT gives it another address for
+    /// each of the two is introduced to those alone who can reach it. Without it there is none.
     pub listen: Option<SocketAddr>,
     /// What viewers are told, as `host:port`. If empty: the host at which the viewer reached the
-    /// tracker, and the port of `listen`.
+    /// tracker, and both ports. With one server alone, viewers do not find out how their NATs work.
     pub advertise: Vec<String>,
-    /// Answers in a second, over all viewers; further requests are dropped.
+    /// Answers in a second on each port, over all viewers; further requests are dropped.
     pub answers_per_s: u32,
 }
 

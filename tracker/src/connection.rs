@@ -259,10 +259,12 @@ impl Visit {
         if !configured.is_empty() {
             return configured.clone();
         }
-        let own = context.stun_port.zip(caller.host.as_ref());
-        own.map(|(port, host)| format!("{host}:{port}"))
+        let Some(host) = &caller.host else {
+            return Vec::new();
+        };
+        let own = context.stun_ports.iter();
+        own.map(|port| format!("{host}:{port}"))
             .filter(|address| address.len() <= TEXT_LEN_MAX)
-            .into_iter()
             .collect()
     }
 

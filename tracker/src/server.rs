@@ -3,7 +3,7 @@
 use std::{
     convert::Infallible,
     future::Future,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     pin::pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -76,7 +76,7 @@ pub(crate) struct Context {
     pub(crate) networks: Networks,
     pub(crate) counters: Arc<Counters>,
     pub(crate) shard: mpsc::Sender<Command>,
-    pub(crate) stun_port: Option<u16>,
+    pub(crate) stun_ports: Vec<u16>,
     pub(crate) node: Node,
     /// The other nodes, where there may be any.
     pub(crate) peers: Option<Arc<Peers>>,
@@ -176,7 +176,7 @@ async fn serve(
         Arc::clone(&counters),
         stopped.clone(),
     );
-    let stun_port = start_stun(&config, &counters, &stopped).await?;
+    let stun_ports = start_stun(&config, &counters, &stopped).await?;
     let (seed, id) = draw()?;
     let places = Arc::new(Places::new(&config.drain));
     let (sender, commands) = mpsc::channel(shard::COMMANDS_MAX);
@@ -209,7 +209,7 @@ async fn serve(
         networks,
         counters,
         shard: cluster.as_ref().map_or(sender, |c| c.commands.clone()),
-        stun_port,
+        stun_ports,
         peers: cluster.as_ref().map(|c| Arc::clone(&c.peers)),
         draining: AtomicBool::new(false),
         sockets: Sockets::start(ping_ms, &stopped),
@@ -372,24 +372,32 @@ impl Context {
     }
 }
 
+/// Listens on the port that was asked for and on the one after it (before it, if it is the last one).
 async fn start_stun(
     config: &Config,
     counters: &Arc<Counters>,
     stopped: &CancellationToken,
-) -> Result<Option<u16>, Error> {
-    let Some(address) = config.stun.listen else {
-        return Ok(None);
+) -> Result<Vec<u16>, Error> {
+    let Some(first) = config.stun.listen else {
+        return Ok(Vec::new());
     };
-    let failed = |source| Error::Environment {
-        what: "listening for STUN",
-        source,
+    let second = match first.port() {
+        0 => 0,
+        port => port.checked_add(1).unwrap_or(port - 1),
     };
-    let socket = UdpSocket::bind(address).await.map_err(failed)?;
-    let port = socket.local_addr().map_err(failed)?.port();
-    let serve = stun::serve(socket, config.stun.answers_per_s, Arc::clone(counters));
-    let stopped = stopped.clone();
-    tokio::spawn(async move { stopped.run_until_cancelled(serve).await });
-    Ok(Some(port))
+    let mut ports = Vec::new();
+    for address in [first, SocketAddr::new(first.ip(), second)] {
+        let failed = |source| Error::Environment {
+            what: "listening for STUN",
+            source,
+        };
+        let socket = UdpSocket::bind(address).await.map_err(failed)?;
+        ports.push(socket.local_addr().map_err(failed)?.port());
+        let serve = stun::serve(socket, config.stun.answers_per_s, Arc::clone(counters));
+        let stopped = stopped.clone();
+        tokio::spawn(async move { stopped.run_until_cancelled(serve).await });
+    }
+    Ok(ports)
 }
 
 /// Speaks HTTP until the connection ends, or becomes a viewer's.

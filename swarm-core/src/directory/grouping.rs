@@ -133,9 +133,9 @@ impl Directory {
         let kept_local = v.network.local_only || group.census.local_only > 0;
         let at_home = || v.network.ladder().any(|place| place == group.home);
         let distance = match group.home {
-            Place::Site(_) => Some(60 * Distance::Site as u32),
             Place::Metro(..) => self.score_metro(v, group),
-            Place::World | Place::Country(_) | Place::Isp(..) => None,
+            // NATs do not matter within a site.
+            Place::Site(_) | Place::World | Place::Country(_) | Place::Isp(..) => None,
         };
         if let Some(distance) = distance.filter(|_| !kept_local && at_home()) {
             let unsuitable = group.census.unsuitable(v.traits());

@@ -316,7 +316,7 @@ impl Directory {
         if self
             .viewers
             .get(viewer)
-            .is_some_and(|v| v.nat != Nat::Blocked)
+            .is_some_and(|v| v.nat != Nat::Blocked || v.network.site.is_some())
         {
             self.place_viewer(viewer);
             self.fill_viewer(viewer);
@@ -338,6 +338,7 @@ impl Directory {
             .totals
             .add_status(status);
         self.change_upload(viewer, status.upload_kbps);
+        self.change_nat(viewer, status.nat);
         self.change_swarm(viewer, status.track, Some(status.lag_ms));
         if doubt && status.links == 0 {
             self.part_from_all(viewer, |conn, peer| Action::Gone { conn, peer });
@@ -346,6 +347,20 @@ impl Directory {
         self.expire_pending(viewer);
         if status.links_wanted > 0 {
             self.fill_viewer(viewer);
+        }
+    }
+
+    /// A viewer has found out how its network maps ports, or it is in another one.
+    fn change_nat(&mut self, viewer: Key, nat: Nat) {
+        let Some(v) = self.viewers.get_mut(viewer) else {
+            return;
+        };
+        if nat == Nat::Unknown || core::mem::replace(&mut v.nat, nat) == nat {
+            return;
+        }
+        self.renew_member(viewer);
+        if self.viewers.get(viewer).is_some_and(|v| v.group.is_none()) {
+            self.settle(viewer);
         }
     }
 

@@ -124,9 +124,13 @@ impl Network {
     /// Whether the operator's rules let the two meet: one that is kept local meets its own site and
     /// household alone.
     pub fn may_reach(&self, other: &Self) -> bool {
+        !(self.local_only || other.local_only) || self.is_beside(other)
+    }
+
+    /// Whether the two are in one site or household: no NAT is between them.
+    pub fn is_beside(&self, other: &Self) -> bool {
         let same_site = self.site.is_some() && self.site == other.site;
-        let same_household = self.address != 0 && self.address == other.address;
-        !(self.local_only || other.local_only) || same_site || same_household
+        same_site || (self.address != 0 && self.address == other.address)
     }
 
     /// How far it is to `other`.

@@ -325,6 +325,7 @@ impl Traits<'_> {
             (_, Nat::Symmetric) => self.reach != Reach::Hard,
             (_, _) => true,
         };
+        let reachable = reachable || self.network.is_beside(other.network);
         let allowed = self.network.may_reach(other.network);
         reachable && allowed && (self.gives || other.gives)
     }

@@ -56,7 +56,7 @@ impl Peer {
         let weight = self.allowance.rate_bps() / (1000 * WEIGHT_KBPS);
         let weight = self.demand.rest_of(weight);
         let least = u64::from(self.allowance.is_open());
-        if self.environment.nat == Nat::Symmetric {
+        if self.nat == Nat::Symmetric {
             // Most of the group cannot reach it: others are better at passing things on.
             return (weight / 4).clamp(least, u64::from(u16::MAX)) as u16;
         }
@@ -200,6 +200,7 @@ impl Peer {
             links,
             links_wanted: self.links_target.saturating_sub(links),
             upload_kbps: if paused { 0 } else { self.upload_kbps() },
+            nat: self.nat,
             ..Status::default()
         };
         let totals = Reported {

@@ -6,6 +6,7 @@ use core::num::NonZeroU16;
 use super::{
     Peer,
     io::{Action, Event, Outbox},
+    nat,
     neighbour::{LinkState, Neighbour},
     policy::CloseReason,
     segment::Segment,
@@ -27,8 +28,8 @@ impl Peer {
     pub(super) fn introducing(&self) -> Introducing {
         Introducing {
             track: self.main_track(),
-            flags: self.environment.flags,
-            nat: self.environment.nat,
+            flags: self.flags,
+            nat: self.nat,
             upload_kbps: self.upload_kbps(),
         }
     }
@@ -184,6 +185,12 @@ impl Peer {
                 },
                 out,
             );
+        }
+        let stun_count = self.tracker.stun_count();
+        let nat = nat::on_signal(&mut self.nat_probe, slot, stun_count, payload);
+        if let Some(nat) = nat.filter(|nat| *nat != self.nat) {
+            self.nat = nat;
+            self.tracker.hasten_status(self.now);
         }
     }
 

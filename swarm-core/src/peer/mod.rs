@@ -14,6 +14,7 @@ mod duty;
 mod estimate;
 mod io;
 mod links;
+mod nat;
 mod need;
 mod neighbour;
 mod neighbours;
@@ -38,11 +39,12 @@ pub use io::{
 pub use need::Waiting;
 pub use policy::{CloseReason, Policy};
 
-use alloc::{sync::Arc, vec::Vec};
+use alloc::{boxed::Box, sync::Arc, vec::Vec};
 
 use allowance::Allowance;
 use demand::Demand;
 use estimate::{Downlink, Estimate};
+use nat::NatProbe;
 use neighbour::Told;
 use neighbours::Neighbours;
 use promises::Promise;
@@ -56,6 +58,7 @@ use crate::{
     id::{PeerId, Slot, TrackId},
     rng::Rng,
     time::Instant,
+    wire::tracker::{Nat, ViewerFlags},
 };
 
 /// Wake-ups are not asked for sooner than this: no input can make the machine spin.
@@ -168,6 +171,8 @@ pub struct Peer {
     /// Its turn among those who get nothing from anybody.
     turn: u8,
     links_target: u8,
+    flags: ViewerFlags,
+    nat: Nat,
     /// How long segments take from their first piece until they are whole, on average.
     pace_ms: u32,
     fetch_count: u32,
@@ -179,7 +184,8 @@ pub struct Peer {
     announced: Told,
     player: Player,
     tracks: Tracks,
-    environment: Environment,
+    /// While a link gathers candidates.
+    nat_probe: Option<Box<NatProbe>>,
     neighbours: Neighbours,
     stats: Stats,
     policy: Arc<Policy>,
@@ -204,11 +210,8 @@ impl Peer {
             rng: Rng::new(seed),
             turn: crate::rng::mix(seed) as u8,
             now,
-            environment: Environment {
-                flags: crate::wire::tracker::ViewerFlags::LEECH,
-                nat: crate::wire::tracker::Nat::Unknown,
-                upload_bps_max: 0,
-            },
+            flags: ViewerFlags::LEECH,
+            nat: Nat::Unknown,
             player: Player {
                 buffer_ms: 0,
                 lag_ms: 0,
@@ -221,6 +224,7 @@ impl Peer {
                 asked_at: None,
                 is_progressive: false,
             },
+            nat_probe: None,
             tracks: Tracks::default(),
             segments: Vec::new(),
             neighbours: Neighbours::default(),
@@ -405,10 +409,12 @@ impl Peer {
     }
 
     fn handle_environment(&mut self, environment: Environment) {
-        let leech = environment
-            .flags
-            .has(crate::wire::tracker::ViewerFlags::LEECH);
-        self.environment = environment;
+        let leech = environment.flags.has(ViewerFlags::LEECH);
+        self.flags = environment.flags;
+        // The driver need not know: the links' candidates tell.
+        if environment.nat != Nat::Unknown {
+            self.nat = environment.nat;
+        }
         self.allowance
             .set_rate(if leech { 0 } else { environment.upload_bps_max });
         self.tracker.hasten_status(self.now);

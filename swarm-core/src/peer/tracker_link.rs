@@ -37,6 +37,8 @@ pub(super) struct TrackerLink {
     /// While it backs off, the next attempt; else the next report.
     due_at: Option<Instant>,
     state: State,
+    /// STUN servers that the tracker has named.
+    stun_count: u8,
     stream: Option<StreamId>,
     token: Box<[u8]>,
     me: Option<(PeerId, u64)>,
@@ -66,6 +68,7 @@ impl TrackerLink {
     pub(super) fn new(policy: &Policy) -> Self {
         Self {
             state: State::Idle,
+            stun_count: 0,
             stream: None,
             token: Box::default(),
             me: None,
@@ -148,6 +151,10 @@ impl TrackerLink {
         send(&join, out);
     }
 
+    pub(super) const fn stun_count(&self) -> u8 {
+        self.stun_count
+    }
+
     pub(super) fn handle_down(
         &mut self,
         now: Instant,
@@ -191,6 +198,7 @@ impl TrackerLink {
             .status_interval_ms
             .clamp(STATUS_INTERVAL_MS_MIN, STATUS_INTERVAL_MS_MAX);
         self.due_at = Some(now.plus_ms(u64::from(STATUS_INTERVAL_MS_MIN)));
+        self.stun_count = welcome.stun.len() as u8;
         if !welcome.stun.is_empty() {
             let span =
                 out.write(|bytes| bytes.extend_from_slice(welcome.stun.join(" ").as_bytes()));

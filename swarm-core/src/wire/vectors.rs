@@ -152,6 +152,7 @@ fn viewer_says() -> Vec<(&'static str, Vec<u8>)> {
         stalls: 1,
         stalled_ms: 250,
         upload_kbps: 8000,
+        nat: Nat::Symmetric,
     });
     let link = ViewerMsg::Link {
         peer: PeerId(9),

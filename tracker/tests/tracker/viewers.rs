@@ -201,28 +201,31 @@ async fn a_shutdown_tells_viewers_when_to_come_back() {
 }
 
 #[tokio::test]
-async fn the_welcome_names_a_stun_server_that_answers() {
+async fn the_welcome_names_two_stun_servers_that_answer() {
     let tracker = start(config()).await;
     let mut viewer = tracker.connect().await;
     let (_, _, stun) = viewer.join(&join()).await;
-    let server: SocketAddr = stun[0].parse().unwrap();
-    assert_eq!(
-        server.ip(),
-        tracker.address.ip(),
-        "the host that the viewer used"
+    let servers: Vec<SocketAddr> = stun.iter().map(|server| server.parse().unwrap()).collect();
+    assert!(
+        matches!(servers[..], [one, two] if one.port() != two.port()),
+        "{servers:?}"
     );
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let mut request = vec![0, 1, 0, 0, 0x21, 0x12, 0xa4, 0x42];
     request.extend_from_slice(&[5; 12]);
-    socket.send_to(&request, server).await.unwrap();
-    let mut reply = [0; 100];
-    let (len, _) = timeout(PATIENCE, socket.recv_from(&mut reply))
-        .await
-        .unwrap()
-        .unwrap();
-    assert_eq!((len, &reply[..2]), (32, &[1, 1][..]));
-    let port = u16::from_be_bytes([reply[26], reply[27]]) ^ 0x2112;
-    assert_eq!(port, socket.local_addr().unwrap().port());
+    for server in servers {
+        let own_host = tracker.address.ip();
+        assert_eq!(server.ip(), own_host, "the host that the viewer used");
+        socket.send_to(&request, server).await.unwrap();
+        let mut reply = [0; 100];
+        let (len, _) = timeout(PATIENCE, socket.recv_from(&mut reply))
+            .await
+            .unwrap()
+            .unwrap();
+        assert_eq!((len, &reply[..2]), (32, &[1, 1][..]));
+        let port = u16::from_be_bytes([reply[26], reply[27]]) ^ 0x2112;
+        assert_eq!(port, socket.local_addr().unwrap().port());
+    }
     tracker.stop().await;
 }
 

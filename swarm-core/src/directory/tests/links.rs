@@ -38,6 +38,60 @@ fn networks_that_cannot_connect_are_not_introduced() {
 }
 
 #[test]
+fn within_a_site_or_household_nats_do_not_matter() {
+    let mut world = World::new(Policy::default());
+    let office = Network {
+        site: Some(7),
+        ..network(1, 0, 1)
+    };
+    let mut enter = |nat, network| {
+        let joined = world.joined(network);
+        world.admit(&Joined { nat, ..joined })
+    };
+    let colleagues = [Nat::Symmetric, Nat::Blocked, Nat::Symmetric, Nat::Blocked].map(|nat| {
+        enter(
+            nat,
+            Network {
+                address: 0,
+                ..office
+            },
+        )
+    });
+    let family = [Nat::Symmetric; 2].map(|nat| enter(nat, network(1, 0, 99)));
+    for (i, a) in colleagues.iter().enumerate() {
+        for b in &colleagues[i + 1..] {
+            assert!(met(&world, *a, *b));
+        }
+        assert!(family.iter().all(|b| !met(&world, *a, *b)));
+    }
+    assert!(met(&world, family[0], family[1]));
+}
+
+#[test]
+fn what_a_viewer_finds_out_of_its_network_counts_for_whom_it_meets_next() {
+    let mut world = World::new(Policy::default());
+    let old = with_nat(&mut world, Nat::Symmetric);
+    let found_out = with_nat(&mut world, Nat::Unknown);
+    assert!(met(&world, old, found_out), "nobody knew");
+    let status = Status {
+        track: TRACK,
+        nat: Nat::Symmetric,
+        ..Status::default()
+    };
+    world.status(found_out, status);
+    world.status(
+        found_out,
+        Status {
+            nat: Nat::Unknown,
+            ..status
+        },
+    );
+    let newcomers = [Nat::Cone, Nat::Symmetric].map(|nat| with_nat(&mut world, nat));
+    assert!(met(&world, found_out, newcomers[0]));
+    assert!(!met(&world, found_out, newcomers[1]));
+}
+
+#[test]
 fn two_that_give_nothing_are_not_introduced() {
     let mut world = World::new(Policy::default());
     let leech = Network {

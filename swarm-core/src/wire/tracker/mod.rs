@@ -118,6 +118,8 @@ pub struct Status {
     pub stalled_ms: u32,
     /// What it would upload at most, in kbit/s; 0 while it gives nothing.
     pub upload_kbps: u32,
+    /// Its network, as far as it has found out since it joined.
+    pub nat: Nat,
 }
 
 /// How an introduction ended.
@@ -270,6 +272,7 @@ impl Status {
         out.u16(self.stalls);
         out.u32(self.stalled_ms);
         out.u32(self.upload_kbps);
+        out.u8(self.nat as u8);
     }
 
     fn decode(input: &mut Reader<'_>) -> Result<Self, DecodeError> {
@@ -285,6 +288,7 @@ impl Status {
             stalls: input.u16()?,
             stalled_ms: input.u32()?,
             upload_kbps: input.u32()?,
+            nat: one_of(&Nat::ALL, input.u8()?, "nat")?,
         })
     }
 }
