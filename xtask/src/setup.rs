@@ -26,14 +26,17 @@ const CHROMIUM_NAMES: [&str; 4] = [
     "google-chrome",
     "google-chrome-stable",
 ];
-/// The viewers' programs that tests run, and what makes certificates for them, each with its Debian packages.
-const MEDIA_PROGRAMS: [(&str, &[&str]); 6] = [
+/// The viewers' programs that tests run, what makes certificates for them, and what makes networks with NATs, each with
+/// its Debian packages.
+const MEDIA_PROGRAMS: [(&str, &[&str]); 8] = [
     ("ffmpeg", &["ffmpeg"]),
     ("mpv", &["mpv"]),
     ("cvlc", &["vlc-bin", "vlc-plugin-base"]),
     ("curl", &["curl"]),
     ("h2load", &["nghttp2-client"]),
     ("openssl", &["openssl"]),
+    ("ip", &["iproute2"]),
+    ("nft", &["nftables"]),
 ];
 /// What trackers of one cluster talk through; the program and its Debian package. Tests start their
 /// own on loopback.
@@ -53,7 +56,7 @@ pub(crate) struct Args {
     /// Also Chromium, for the tests in real browsers.
     #[arg(long)]
     pub(crate) browsers: bool,
-    /// Also ffmpeg, mpv and VLC, for the tests with real players, and curl, h2load and openssl.
+    /// Also ffmpeg, mpv and VLC, for the tests with real players, and curl, h2load, openssl, ip and nft.
     #[arg(long)]
     pub(crate) media: bool,
 }

@@ -66,11 +66,30 @@ pub(super) struct Session {
 }
 
 impl Session {
-    /// Binds sockets and creates the channel; nothing is sent yet.
+    /// Binds sockets and creates the channel; nothing is sent yet. A machine without multicast (one without a
+    /// default route, say) resolves no names, and browsers are reached in all other ways.
     pub(super) async fn open(
         config: &RtcConfig,
         kind: PeerKind,
         receive_window_bytes: u32,
+    ) -> Result<Self, StackError> {
+        let is_browser = kind == PeerKind::Browser;
+        if config.mdns && is_browser && !config.is_loopback_only() {
+            let mdns = MulticastDnsMode::QueryOnly;
+            match Self::open_with(config, kind, receive_window_bytes, mdns).await {
+                Ok(session) => return Ok(session),
+                Err(error) => tracing::debug!(%error, "no multicast here"),
+            }
+        }
+        let mdns = MulticastDnsMode::Disabled;
+        Self::open_with(config, kind, receive_window_bytes, mdns).await
+    }
+
+    async fn open_with(
+        config: &RtcConfig,
+        kind: PeerKind,
+        receive_window_bytes: u32,
+        mdns: MulticastDnsMode,
     ) -> Result<Self, StackError> {
         let browser = (kind == PeerKind::Browser).then_some(BrowserManners {
             burst_datagrams: config.browser_burst_datagrams,
@@ -93,7 +112,7 @@ impl Session {
                     .with_ice_transport_policy(policy)
                     .build(),
             )
-            .with_setting_engine(settings(config, kind, receive_window_bytes))
+            .with_setting_engine(settings(config, mdns, receive_window_bytes))
             .with_handler(Arc::new(Reporter {
                 reports,
                 relays: relays.clone(),
@@ -211,13 +230,11 @@ fn ice_servers(config: &RtcConfig) -> Vec<RTCIceServer> {
     servers.filter(|server| !server.urls.is_empty()).collect()
 }
 
-fn settings(config: &RtcConfig, kind: PeerKind, receive_window_bytes: u32) -> SettingEngine {
-    let resolves_names = config.mdns && kind == PeerKind::Browser && !config.is_loopback_only();
-    let mdns = if resolves_names {
-        MulticastDnsMode::QueryOnly
-    } else {
-        MulticastDnsMode::Disabled
-    };
+fn settings(
+    config: &RtcConfig,
+    mdns: MulticastDnsMode,
+    receive_window_bytes: u32,
+) -> SettingEngine {
     let checks = config.connect_timeout.as_millis() / config.ice_check_interval.as_millis().max(1);
     SettingEngineBuilder::new()
         .with_multicast_dns_mode(mdns)
