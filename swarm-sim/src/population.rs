@@ -81,12 +81,12 @@ impl NatType {
         self != Blocked && other != Blocked && !hard(self, other) && !hard(other, self)
     }
 
-    /// What STUN lets a viewer find out.
+    /// What STUN lets a viewer find out: no answer may be the server's fault.
     pub(crate) fn as_told(self) -> Nat {
         match self {
             Self::Open => Nat::Open,
             Self::Symmetric => Nat::Symmetric,
-            Self::Blocked => Nat::Blocked,
+            Self::Blocked => Nat::Unknown,
             _ => Nat::Cone,
         }
     }

@@ -77,6 +77,10 @@ pub(crate) enum Event {
         node: u32,
         fetch: u32,
     },
+    /// STUN has answered the first link's sockets: the viewer knows how its NAT works.
+    Mapped {
+        node: u32,
+    },
     Knock {
         node: u32,
         knock: Box<Knock>,

@@ -8,7 +8,7 @@ use swarm_core::{
 use super::{
     event::{At, Event, Knock, Reply},
     letters::{local_of, part_of},
-    node::{End, SlotState},
+    node::{End, Mapping, SlotState},
     part::Part,
     tracker::TRACKER_US,
 };
@@ -46,9 +46,16 @@ impl Part {
             return;
         };
         live.slots[usize::from(slot.0)] = SlotState::Waiting(peer, offer.then_some(link));
+        let tracker_us = contact.delay_us + TRACKER_US;
+        if live.mapping == Mapping::Unknown {
+            // The STUN server is the tracker's.
+            live.mapping = Mapping::Asked;
+            self.queue
+                .push(self.now + 2 * tracker_us, Event::Mapped { node });
+        }
         if offer {
             let other = number_of(peer);
-            let at = self.now + contact.delay_us + TRACKER_US;
+            let at = self.now + tracker_us;
             let knock = Box::new(Knock {
                 from,
                 slot: slot.0,

@@ -167,6 +167,15 @@ impl Wakes {
     }
 }
 
+/// What a viewer knows of its NAT.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mapping {
+    Unknown,
+    /// The answers are on their way.
+    Asked,
+    Known,
+}
+
 /// What a present viewer's driver keeps. In the order of its fields in memory: what every event looks at
 /// comes first, a line of the caches with the timers, then the machine.
 #[repr(C, align(64))]
@@ -176,6 +185,7 @@ pub(crate) struct Live {
     /// When a fetch failed last.
     pub(crate) failed_at: u64,
     pub(crate) hidden: bool,
+    pub(crate) mapping: Mapping,
     pub(crate) rendition: u8,
     pub(crate) requests: u32,
     pub(crate) peer: Peer,

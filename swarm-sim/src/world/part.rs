@@ -235,6 +235,7 @@ impl Part {
             Event::Wake { node } => self.wake(node),
             Event::Switch { node, from } => self.switch(node, from),
             Event::FetchStep { node, fetch } => self.fetch_step(node, fetch),
+            Event::Mapped { node } => self.mapped(node),
             Event::Knock { node, knock } => self.knocked(node, *knock),
             Event::Reply { at, reply } => self.replied(at, &reply),
             Event::Frame { at, frame } => self.frame_arrives(at, frame),

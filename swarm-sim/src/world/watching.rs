@@ -4,13 +4,13 @@ use swarm_core::{
     id::{RequestId, SegmentId},
     peer::{Environment, Input, Peer},
     time::Instant,
-    wire::tracker::ViewerFlags,
+    wire::tracker::{Nat, ViewerFlags},
 };
 
 use super::{
     catalog::{Catalog, Place},
     event::Event,
-    node::{Asked, Live, Played, SentLately, SlotState, Wakes},
+    node::{Asked, Live, Mapping, Played, SentLately, SlotState, Wakes},
     part::Part,
 };
 use crate::{player::Player, population::Departure};
@@ -39,6 +39,7 @@ impl Part {
         self.nodes[node as usize].live = Some(Box::new(Live {
             wakes: Wakes::default(),
             hidden,
+            mapping: Mapping::Unknown,
             peer: Peer::new(self.policy.clone(), seed, began),
             slots: [SlotState::Free; swarm_core::limits::NEIGHBOURS_MAX],
             store: Vec::new(),
@@ -69,16 +70,29 @@ impl Part {
         self.queue.push(now + stay_us, Event::Leave { node });
     }
 
+    pub(super) fn mapped(&mut self, node: u32) {
+        if let Some(live) = &mut self.nodes[node as usize].live {
+            live.mapping = Mapping::Known;
+            self.tell_environment(node);
+        }
+    }
+
     /// What the driver knows of the device, at the start and when it changes.
     pub(super) fn tell_environment(&mut self, node: u32) {
-        let viewer = &self.nodes[node as usize].viewer;
+        let entry = &self.nodes[node as usize];
+        let (viewer, live) = (&entry.viewer, entry.live.as_deref());
+        let is_known = live.is_some_and(|live| live.mapping == Mapping::Known);
         let mut flags = ViewerFlags::NATIVE;
         if viewer.leech {
             flags = flags.with(ViewerFlags::LEECH);
         }
         let environment = Environment {
             flags,
-            nat: viewer.contact.nat.as_told(),
+            nat: if is_known {
+                viewer.contact.nat.as_told()
+            } else {
+                Nat::Unknown
+            },
             upload_bps_max: viewer.upload_bps,
         };
         self.input(node, Input::Environment(environment));
