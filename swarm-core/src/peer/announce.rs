@@ -27,7 +27,7 @@ use crate::{
 /// How long news for bridges are gathered.
 const BRIDGE_BATCH_MS: u64 = 50;
 /// Kilobits per second of upload that one unit of weight stands for.
-const WEIGHT_KBPS: u64 = 100;
+pub(super) const WEIGHT_KBPS: u64 = 100;
 
 impl Peer {
     /// What neighbours should know of this viewer now.

@@ -140,6 +140,8 @@ struct Player {
     caught_up: bool,
     /// The CDN brings less than is played, and neighbours held no more.
     scarce: bool,
+    /// Its group did not bring what it waited for: the CDN is not scarce for this viewer until then.
+    alone_until: Option<Instant>,
     asked_at: Option<Instant>,
     /// It has asked for segments that it plays while they arrive.
     is_progressive: bool,
@@ -221,6 +223,7 @@ impl Peer {
                 careful_until: None,
                 caught_up: false,
                 scarce: false,
+                alone_until: None,
                 asked_at: None,
                 is_progressive: false,
             },

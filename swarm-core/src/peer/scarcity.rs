@@ -3,23 +3,36 @@
 
 use super::{
     Peer,
+    announce::WEIGHT_KBPS,
     io::{Action, Outbox, Source},
+    need::Need,
+    neighbour::Neighbour,
     plan::last_of,
     segment::Segment,
     transfers::Fetch,
 };
+use crate::time::Instant;
 
 /// A fetch for the player is judged when it has taken half as long as the segment plays, and this; of one that is
 /// played while it arrives, as long as it plays.
 const JUDGED_MS_MIN: u64 = 2000;
 /// The CDN is not scarce any more when it gives so much of what is played.
 const PLENTY_PERCENT: u64 = 150;
+/// Whoever got less than half of a segment from its group in the segment's duration is on its own, and does not
+/// divide anything with it for so long: its own line may be all that is slow.
+const ALONE_MS: u64 = 300_000;
 
 /// How long after it was made a fetch for the player is judged.
 pub(super) fn judged_after_ms(segment: &Segment) -> u64 {
     let is_in_order = segment.need().is_some_and(|need| need.spread_ms > 0);
     let parts = if is_in_order { 1 } else { 2 };
     JUDGED_MS_MIN.max(u64::from(segment.duration_ms) / parts)
+}
+
+/// Until when a group has time to bring a segment that a player waits for.
+pub(super) fn patient_until(segment: &Segment, need: &Need) -> Instant {
+    let listed = segment.known_at().plus_ms(segment.duration_ms.into());
+    listed.max(need.at)
 }
 
 impl Peer {
@@ -32,6 +45,27 @@ impl Peer {
     /// neighbours do not hold the rest: they wait for the same bytes. From now on each brings a part.
     pub(super) fn look_for_scarcity(&mut self, index: usize, out: &mut Outbox) {
         let segment = &self.segments[index];
+        if self.player.scarce {
+            let Some(need) = segment.need().filter(|_| segment.is_known()) else {
+                return;
+            };
+            let is_over = patient_until(segment, &need) <= self.now;
+            let len = segment.len_of(segment.full());
+            if is_over && segment.bytes_p2p < len / 2 && self.is_among_the_weak(index) {
+                self.player.scarce = false;
+                self.player.alone_until = Some(self.now.plus_ms(ALONE_MS));
+                self.player.careful = self.should_be_careful();
+                self.touch_all();
+            }
+            return;
+        }
+        if self
+            .player
+            .alone_until
+            .is_some_and(|until| until > self.now)
+        {
+            return;
+        }
         let ours = |f: &&Fetch| f.name == segment.name && !f.seeding;
         let Some(since) = self.fetches.iter().filter(ours).map(|f| f.since).min() else {
             return;
@@ -58,6 +92,14 @@ impl Peer {
         segment.duty_mut().known_at = self.now;
         segment.work_mut().began_ms = None;
         self.touch_all();
+    }
+
+    /// Whether the uplinks of its neighbours carry less than the stream, all together.
+    fn is_among_the_weak(&self, index: usize) -> bool {
+        let kbps = |n: &Neighbour| u64::from(n.weight) * WEIGHT_KBPS;
+        let upload_kbps: u64 = self.neighbours.ready().map(kbps).sum();
+        let track = self.segments[index].track();
+        upload_kbps * 1000 < track.map_or(0, |track| self.bitrate_bps(track))
     }
 
     /// A fetch is done: whether the CDN keeps up again with what is played.
@@ -122,8 +164,7 @@ mod tests {
     use crate::{
         id::{FetchId, Name, SegmentId, Slot, TrackId},
         limits::PIECE_LEN_MIN,
-        peer::{Input, Policy},
-        time::Instant,
+        peer::{Input, Policy, neighbour::LinkState},
         timeline::{Content, SegmentInfo},
     };
 
@@ -190,6 +231,42 @@ mod tests {
             assert!(cancelled(&mut peer, fetch, sets[0] & !last).is_empty());
             assert!(cancelled(&mut peer, fetch, last).is_empty());
         }
+    }
+
+    /// A viewer for whom the CDN is scarce, a segment's duration after it has begun to wait, with so much of the
+    /// segment from neighbours, and a neighbour of this weight: whether it still divides what it waits for.
+    fn is_scarce_after(bytes_p2p: u32, weight: u16) -> bool {
+        let mut peer = fetching(&[]);
+        peer.segments[0].add_request(crate::peer::duty::Request {
+            id: crate::id::RequestId(1),
+            since: peer.now,
+            deadline: peer.now,
+            grain_ms: 0,
+            released: 0,
+        });
+        let slot = peer.neighbours.add(crate::id::PeerId(5), true, peer.now);
+        let slot = slot.expect("there is room");
+        for state in [LinkState::Open, LinkState::Ready] {
+            peer.neighbours.on_state(slot, state, peer.now);
+        }
+        let neighbour = peer.neighbours.get_mut(slot).expect("it is there");
+        neighbour.weight = weight;
+        peer.segments[0].bytes_p2p = bytes_p2p;
+        peer.player.scarce = true;
+        peer.look_for_scarcity(0, &mut Outbox::new());
+        assert!(peer.is_scarce(), "there is time");
+        peer.now = peer.now.plus_ms(4000);
+        peer.look_for_scarcity(0, &mut Outbox::new());
+        peer.is_scarce()
+    }
+
+    #[test]
+    fn whoever_gets_little_from_few_divides_nothing_with_them() {
+        let len = 8 * PIECE_LEN_MIN;
+        // The stream has a bit more than 2 units of weight.
+        assert!(!is_scarce_after(0, 1));
+        assert!(is_scarce_after(len / 2, 1), "it gets half");
+        assert!(is_scarce_after(0, 20), "the group will bring it");
     }
 
     #[test]

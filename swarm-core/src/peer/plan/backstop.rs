@@ -7,6 +7,7 @@ use crate::{
     limits::PIECES_MAX,
     peer::{
         need::Need,
+        scarcity::patient_until,
         segment::{Segment, runs},
     },
     time::Instant,
@@ -113,8 +114,7 @@ pub(in crate::peer) fn backstop(segment: &Segment, view: &View<'_>, buffer_ms: u
 /// plays while it arrives, at the beginning.
 fn backstop_scarce(segment: &Segment, view: &View<'_>, need: &Need) -> Plan {
     let mut plan = Plan::default();
-    let patient_until = segment.known_at().plus_ms(segment.duration_ms.into());
-    let patient_until = patient_until.max(need.at);
+    let patient_until = patient_until(segment, need);
     if view.now < patient_until {
         plan.wake_at(patient_until);
         return plan;
