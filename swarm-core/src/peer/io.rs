@@ -40,7 +40,7 @@ pub enum FetchOutcome {
 pub struct Environment {
     /// Native or browser; leech on cellular, metered or data-saving links.
     pub flags: ViewerFlags,
-    /// The network's way with ports.
+    /// The network's way with ports, if the driver knows it: else what it signals of its links tells.
     pub nat: Nat,
     /// Most that may be uploaded, in bit/s; 0 for nothing.
     pub upload_bps_max: u64,

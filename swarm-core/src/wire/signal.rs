@@ -1,9 +1,9 @@
 //! Compact WebRTC signalling: what of an SDP differs between two Shoal connections.
 //!
 //! The payload of [`super::tracker::ViewerMsg::Signal`], specified in
-//! `docs/protocol/signalling.md`. Only drivers look inside; the tracker and the machines pass it on
-//! unread. Texts are checked for length and ASCII here; that they are legal in an SDP is for the
-//! driver to check.
+//! `docs/protocol/signalling.md`. Only drivers look inside, and the machine at what its own driver has
+//! found out; the tracker passes it on unread. Texts are checked for length and ASCII here; that they
+//! are legal in an SDP is for the driver to check.
 
 use alloc::vec::Vec;
 
