@@ -59,7 +59,8 @@ class Viewer {
     const watched = (5_000_000 / 8) * (ms / 1000);
     const share = 0.82 + 0.16 * this.random();
     const stalled = this.random() < 0.004 ? 1 : 0;
-    const message = new DataView(new ArrayBuffer(1 + 12 + 2 + 12 + 2 + 4 + 4));
+    // The last byte, of the NAT, stays 0: nothing new.
+    const message = new DataView(new ArrayBuffer(1 + 12 + 2 + 12 + 2 + 4 + 4 + 1));
     message.setUint8(0, STATUS);
     message.setUint32(1, 1);
     message.setUint32(5, stalled ? 300 : 5000 + 9000 * this.random());

@@ -186,10 +186,11 @@ fn status() -> Vec<u8> {
     for word in [2_500_000_u32, 600_000, 2_500_000] {
         message.extend_from_slice(&word.to_be_bytes());
     }
-    // No stalls, no time in them; what it may upload.
+    // No stalls, no time in them; what it may upload; nothing new of its NAT.
     message.extend_from_slice(&[0; 2]);
     message.extend_from_slice(&[0; 4]);
     message.extend_from_slice(&8_000_u32.to_be_bytes());
+    message.push(0);
     message
 }
 
