@@ -9,6 +9,8 @@ shoal=$1
 cd "$2"
 seconds=$3
 internet=203.0.113
+end=$(($(date +%s) + seconds))
+is_time() { [ "$(date +%s)" -lt "$end" ]; }
 
 # home NUMBER HOW: a router with this kind of masquerading, and a viewer's device behind it.
 home() {
@@ -53,7 +55,10 @@ home 2 ""
 home 3 ""
 
 "$shoal" demo --listen "$internet.1:8080" --viewers 1 --headless --seconds "$seconds" > demo.log 2>&1 &
-until grep -q tracker demo.log; do sleep 0.1; done
+until grep -q tracker demo.log; do
+    is_time || exit 1
+    sleep 0.1
+done
 tracker=$(sed -n 's/^ *tracker *//p' demo.log)
 stream=$(sed -n 's/^ *stream *//p' demo.log)
 for n in 1 2 3; do
@@ -63,7 +68,8 @@ for n in 1 2 3; do
 done
 
 api="http${tracker#ws}api/streams"
-while sleep 1; do
+while is_time; do
+    sleep 1
     id=$(curl -s "$api" | sed -n 's/.*"stream":"\([0-9a-f]*\)".*/\1/p')
     [ -z "$id" ] || curl -s "$api/$id/mesh"
     echo

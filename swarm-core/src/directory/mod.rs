@@ -311,7 +311,7 @@ impl Directory {
         self.pending.push(Action::Refuse { conn, code });
     }
 
-    /// Finds a group and links for a viewer, if it can have any.
+    /// Finds a group and links for a viewer, if it can have any: without UDP, within its site alone.
     fn settle(&mut self, viewer: Key) {
         if self
             .viewers

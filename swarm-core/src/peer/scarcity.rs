@@ -18,8 +18,8 @@ use crate::time::Instant;
 const JUDGED_MS_MIN: u64 = 2000;
 /// The CDN is not scarce any more when it gives so much of what is played.
 const PLENTY_PERCENT: u64 = 150;
-/// Whoever got less than half of a segment from its group in the segment's duration is on its own, and does not
-/// divide anything with it for so long: its own line may be all that is slow.
+/// Whoever got less than half of a segment in the time that its group has, from neighbours whose uplinks carry less than
+/// the stream, divides nothing with them for so long: its own line may be all that is slow.
 const ALONE_MS: u64 = 300_000;
 
 /// How long after it was made a fetch for the player is judged.
@@ -44,28 +44,14 @@ impl Peer {
     /// Gives up what the player waits for if not half of it has come in that time, and
     /// neighbours do not hold the rest: they wait for the same bytes. From now on each brings a part.
     pub(super) fn look_for_scarcity(&mut self, index: usize, out: &mut Outbox) {
-        let segment = &self.segments[index];
         if self.player.scarce {
-            let Some(need) = segment.need().filter(|_| segment.is_known()) else {
-                return;
-            };
-            let is_over = patient_until(segment, &need) <= self.now;
-            let len = segment.len_of(segment.full());
-            if is_over && segment.bytes_p2p < len / 2 && self.is_among_the_weak(index) {
-                self.player.scarce = false;
-                self.player.alone_until = Some(self.now.plus_ms(ALONE_MS));
-                self.player.careful = self.should_be_careful();
-                self.touch_all();
-            }
+            return self.look_for_weakness(index);
+        }
+        let alone_until = self.player.alone_until;
+        if alone_until.is_some_and(|until| until > self.now) {
             return;
         }
-        if self
-            .player
-            .alone_until
-            .is_some_and(|until| until > self.now)
-        {
-            return;
-        }
+        let segment = &self.segments[index];
         let ours = |f: &&Fetch| f.name == segment.name && !f.seeding;
         let Some(since) = self.fetches.iter().filter(ours).map(|f| f.since).min() else {
             return;
@@ -92,6 +78,22 @@ impl Peer {
         segment.duty_mut().known_at = self.now;
         segment.work_mut().began_ms = None;
         self.touch_all();
+    }
+
+    /// Divides nothing any more if the group has brought little in its time, and can bring little.
+    fn look_for_weakness(&mut self, index: usize) {
+        let segment = &self.segments[index];
+        let Some(need) = segment.need().filter(|_| segment.is_known()) else {
+            return;
+        };
+        let is_over = patient_until(segment, &need) <= self.now;
+        let len = segment.len_of(segment.full());
+        if is_over && segment.bytes_p2p < len / 2 && self.is_among_the_weak(index) {
+            self.player.scarce = false;
+            self.player.alone_until = Some(self.now.plus_ms(ALONE_MS));
+            self.player.careful = self.should_be_careful();
+            self.touch_all();
+        }
     }
 
     /// Whether the uplinks of its neighbours carry less than the stream, all together.
