@@ -70,6 +70,8 @@ const PAUSED_AFTER_MS: u64 = 30_000;
 /// Start-up is over with this much media ahead of the playhead, or after so many segments.
 const MUCH_AHEAD_MS: u32 = 8000;
 const BEGUN_SEGMENTS: u64 = 6;
+/// Players have begun to play with this much media ahead of the playhead.
+const STARTED_BUFFER_MS: u32 = 1000;
 
 /// A downlink that gives less than this many percent of the bitrate is thin; it is no longer thin
 /// when it gives as much as the second one.
@@ -528,7 +530,10 @@ impl Peer {
     /// fetched for others.
     fn has_begun(&self) -> bool {
         let segments = self.stats.segments;
-        let has_begun = (self.player.caught_up && segments > 0) || segments >= BEGUN_SEGMENTS;
+        // With so little of its first segment ahead, a player that takes the next one as it arrives may still wait for it.
+        let is_short = self.player.is_progressive && self.player.buffer_ms < STARTED_BUFFER_MS;
+        let least = 1 + u64::from(is_short);
+        let has_begun = (self.player.caught_up && segments >= least) || segments >= BEGUN_SEGMENTS;
         has_begun || self.player.scarce
     }
 

@@ -3,6 +3,7 @@
 use swarm_core::{
     id::{FetchId, Name, RequestId},
     peer::{FetchOutcome, Input, Source},
+    rng::{Rng, mix},
 };
 
 use super::{
@@ -71,16 +72,18 @@ impl Part {
         let content = self.catalog.segment(place).content;
         let (from, len) = range.unwrap_or((0, content.len));
         let (slowness, cdn) = (self.slowness(), &self.options.cdn);
-        let server_ms = between(&mut self.rng, cdn.ttfb_ms.0, cdn.ttfb_ms.1) * slowness;
-        let spread = lognormal(&mut self.rng, 1.0, 0.25);
-        let fails = chance(&mut self.rng, cdn.failures) && !self.healed;
         let sender = &mut self.nodes[node as usize];
-        let ttfb_us = sender.viewer.cdn_rtt_us + us(server_ms / 1e3);
         let Some(live) = &mut sender.live else { return };
-        let is_young = self.now - live.joined_at < WARM_UP_US;
-        let is_warm_up = is_young && matches!(reason, Reason::Alone | Reason::Backstop);
         live.fetch_count += 1;
         let id = live.fetch_count;
+        // A viewer's fetches have the same luck in its twin: what differs between the two worlds is not chance.
+        let mut luck = Rng::new(mix(sender.viewer.seed ^ mix(id.into())));
+        let server_ms = between(&mut luck, cdn.ttfb_ms.0, cdn.ttfb_ms.1) * slowness;
+        let spread = lognormal(&mut luck, 1.0, 0.25);
+        let fails = chance(&mut luck, cdn.failures) && !self.healed;
+        let ttfb_us = sender.viewer.cdn_rtt_us + us(server_ms / 1e3);
+        let is_young = self.now - live.joined_at < WARM_UP_US;
+        let is_warm_up = is_young && matches!(reason, Reason::Alone | Reason::Backstop);
         live.fetches.push(Fetching {
             id,
             asker,
