@@ -256,6 +256,20 @@ fn segments_that_are_played_while_they_arrive_come_from_neighbours() {
     );
 }
 
+/// A viewer's first fetches have the same luck in its twin: on good lines nothing is left that could differ.
+#[test]
+fn who_plays_while_it_arrives_starts_as_soon_as_without_peers() {
+    for latency_s in [6.0, 10.0] {
+        let report = simulate("progressive", |options| {
+            options.viewers = 150;
+            (options.latency_s, options.minutes) = (latency_s, 1.0);
+            options.access.mix = [0.5, 0.3, 0.2, 0.0, 0.0];
+        });
+        assert_eq!(report.startup_ms_p50, report.startup_ms_p50_cdn_only);
+        assert_eq!(report.startup_ms_p95, report.startup_ms_p95_cdn_only);
+    }
+}
+
 /// Viewers waited for ever when many senders filled a thin downlink.
 #[test]
 fn thin_downlinks_are_not_drowned() {

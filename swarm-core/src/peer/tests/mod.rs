@@ -392,6 +392,21 @@ fn what_is_brought_for_others_does_not_delay_the_first_segments() {
 }
 
 #[test]
+fn whoever_got_little_with_its_first_segment_may_not_have_begun() {
+    let mut peer = waiting(Instant::from_millis(1000), [1, 2], 2);
+    peer.player.caught_up = true;
+    assert!(!peer.has_begun(), "it has nothing");
+    (peer.stats.segments, peer.player.buffer_ms) = (1, 900);
+    assert!(peer.has_begun(), "it waits for all of the newest one");
+    peer.player.is_progressive = true;
+    assert!(!peer.has_begun(), "it may wait for the beginning of that");
+    peer.player.buffer_ms = 1100;
+    assert!(peer.has_begun());
+    (peer.stats.segments, peer.player.buffer_ms) = (2, 100);
+    assert!(peer.has_begun(), "it has played since");
+}
+
+#[test]
 fn uploads_keep_to_the_cap() {
     let options = Options {
         upload_bps: 1_000_000,
