@@ -431,9 +431,8 @@ impl Peer {
         match (self.player.stalled_since, stalled) {
             (None, true) => {
                 self.stats.stalls += 1;
-                self.player.careful_until = Some(now.plus_ms(CAREFUL_AFTER_STALL_MS));
                 self.player.stalled_since = Some(now);
-                self.downlink.forget();
+                self.doubt_line();
             }
             (Some(since), _) => {
                 self.stats.stalled_ms += now.ms_since(since);
@@ -468,10 +467,17 @@ impl Peer {
         }
         let was_careful = self.player.careful_until.is_some_and(|until| until > now);
         if !was_careful && self.is_starved() {
-            self.player.careful_until = Some(now.plus_ms(CAREFUL_AFTER_STALL_MS));
-            self.downlink.forget();
+            self.doubt_line();
         }
         self.player.careful = self.should_be_careful();
+    }
+
+    /// The downlink may carry less than it once did, unless it is the CDN that is slow.
+    fn doubt_line(&mut self) {
+        self.player.careful_until = Some(self.now.plus_ms(CAREFUL_AFTER_STALL_MS));
+        if !self.player.scarce {
+            self.downlink.forget();
+        }
     }
 
     /// Whether what the player waits for does not come, whatever comes meanwhile for others.
@@ -501,6 +507,11 @@ impl Peer {
         {
             return true;
         }
+        self.has_thin_line()
+    }
+
+    /// Whether all that ever came at a time was little more than the stream.
+    fn has_thin_line(&self) -> bool {
         let tracks = self.tracks.ids().iter();
         let bitrate = tracks.map(|track| self.bitrate_bps(*track)).max();
         let bitrate = bitrate.unwrap_or(0);

@@ -19,7 +19,7 @@ const JUDGED_MS_MIN: u64 = 2000;
 /// The CDN is not scarce any more when it gives so much of what is played.
 const PLENTY_PERCENT: u64 = 150;
 /// Whoever got less than half of a segment in the time that its group has, from neighbours whose uplinks carry less than
-/// the stream, divides nothing with them for so long: its own line may be all that is slow.
+/// the stream, or waits for long while its own line is thin, divides nothing for so long: that line may be all that is slow.
 const ALONE_MS: u64 = 300_000;
 
 /// How long after it was made a fetch for the player is judged.
@@ -80,15 +80,17 @@ impl Peer {
         self.touch_all();
     }
 
-    /// Divides nothing any more if the group has brought little in its time, and can bring little.
+    /// Divides nothing any more if the group has brought little in its time, and can bring little; or if what it sends
+    /// does not come through.
     fn look_for_weakness(&mut self, index: usize) {
         let segment = &self.segments[index];
         let Some(need) = segment.need().filter(|_| segment.is_known()) else {
             return;
         };
         let is_over = patient_until(segment, &need) <= self.now;
-        let len = segment.len_of(segment.full());
-        if is_over && segment.bytes_p2p < len / 2 && self.is_among_the_weak(index) {
+        let is_little = segment.bytes_p2p < segment.len_of(segment.full()) / 2;
+        let is_weak = is_over && is_little && self.is_among_the_weak(index);
+        if is_weak || (self.is_starved() && self.has_thin_line()) {
             self.player.scarce = false;
             self.player.alone_until = Some(self.now.plus_ms(ALONE_MS));
             self.player.careful = self.should_be_careful();
