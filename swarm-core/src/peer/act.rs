@@ -63,7 +63,7 @@ impl Peer {
     }
 
     fn plan_segment(&mut self, index: usize, is_paused: bool, out: &mut Outbox) {
-        let now = self.now;
+        let (now, takes_nothing) = (self.now, self.takes_nothing());
         let segment = &mut self.segments[index];
         let idle = is_paused && !segment.is_wanted();
         let is_needed = segment.fresh || segment.is_wanted();
@@ -77,7 +77,7 @@ impl Peer {
         if let Some(at) = segment.work().fetch_not_before.filter(|at| *at > now) {
             segment.wake_at(at);
         }
-        if segment.duty().cdn_only {
+        if segment.duty().cdn_only || takes_nothing {
             return self.fetch_unshared(index, out);
         }
         self.update_ranks(index);
@@ -108,7 +108,8 @@ impl Peer {
         self.plan_at = self.plan_at.into_iter().chain(segment.plan_at()).min();
     }
 
-    /// A segment that no record vouches for comes from the CDN, whole, when it is wanted.
+    /// A segment that no record vouches for comes from the CDN, whole, when it is wanted. So does every one for a
+    /// viewer that takes nothing from neighbours.
     fn fetch_unshared(&mut self, index: usize, out: &mut Outbox) {
         let segment = &self.segments[index];
         let is_fetched = self

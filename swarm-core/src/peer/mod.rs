@@ -8,6 +8,7 @@
 mod act;
 mod allowance;
 mod announce;
+mod care;
 mod cells;
 mod demand;
 mod duty;
@@ -73,16 +74,6 @@ const BEGUN_SEGMENTS: u64 = 6;
 /// Players have begun to play with this much media ahead of the playhead.
 const STARTED_BUFFER_MS: u32 = 1000;
 
-/// A downlink that gives less than this many percent of the bitrate is thin; it is no longer thin
-/// when it gives as much as the second one.
-const THIN_PERCENT: (u64, u64) = (160, 220);
-/// With no more media than this ahead of the playhead, who waits for a segment for twice its duration, and at least so
-/// long, gets too little: a player that has not begun does not stall.
-const STARVED_BUFFER_MS: u64 = 1000;
-const STARVED_MS_MIN: u64 = 4000;
-/// After a stall a viewer treats its downlink as thin for so long.
-const CAREFUL_AFTER_STALL_MS: u64 = 60_000;
-
 /// What a viewer has done since it was made. All in bytes but where the name says otherwise.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
@@ -142,7 +133,7 @@ struct Player {
     caught_up: bool,
     /// The CDN brings less than is played, and neighbours held no more.
     scarce: bool,
-    /// Its group did not bring what it waited for: the CDN is not scarce for this viewer until then.
+    /// Neighbours did not help it: until then the CDN is not scarce, and with a thin downlink it takes nothing from them.
     alone_until: Option<Instant>,
     asked_at: Option<Instant>,
     /// It has asked for segments that it plays while they arrive.
@@ -470,58 +461,6 @@ impl Peer {
             self.doubt_line();
         }
         self.player.careful = self.should_be_careful();
-    }
-
-    /// The downlink may carry less than it once did, unless it is the CDN that is slow.
-    fn doubt_line(&mut self) {
-        self.player.careful_until = Some(self.now.plus_ms(CAREFUL_AFTER_STALL_MS));
-        if !self.player.scarce {
-            self.downlink.forget();
-        }
-    }
-
-    /// Whether what the player waits for does not come, whatever comes meanwhile for others.
-    fn is_starved(&self) -> bool {
-        let waits = |segment: &Segment| {
-            let since = segment
-                .work()
-                .requests
-                .iter()
-                .map(|request| request.since)
-                .min();
-            let most_ms = STARVED_MS_MIN.max(2 * u64::from(segment.duration_ms));
-            since.is_some_and(|since| self.now.ms_since(since) > most_ms)
-        };
-        self.buffer_ms() <= STARVED_BUFFER_MS && self.segments.iter().any(waits)
-    }
-
-    fn should_be_careful(&self) -> bool {
-        if self.player.scarce {
-            // What is slow is the CDN, for all.
-            return false;
-        }
-        if self
-            .player
-            .careful_until
-            .is_some_and(|until| until > self.now)
-        {
-            return true;
-        }
-        self.has_thin_line()
-    }
-
-    /// Whether all that ever came at a time was little more than the stream.
-    fn has_thin_line(&self) -> bool {
-        let tracks = self.tracks.ids().iter();
-        let bitrate = tracks.map(|track| self.bitrate_bps(*track)).max();
-        let bitrate = bitrate.unwrap_or(0);
-        let percent = if self.player.careful {
-            THIN_PERCENT.1
-        } else {
-            THIN_PERCENT.0
-        };
-        let seen_bps = self.estimate.cdn_bps().max(self.downlink.best_bps());
-        self.estimate.is_measured() && seen_bps < bitrate * percent / 100
     }
 
     /// The average of a track's segments that are known: one part with a keyframe is several times the others.

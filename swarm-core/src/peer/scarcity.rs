@@ -47,8 +47,7 @@ impl Peer {
         if self.player.scarce {
             return self.look_for_weakness(index);
         }
-        let alone_until = self.player.alone_until;
-        if alone_until.is_some_and(|until| until > self.now) {
+        if self.is_alone() {
             return;
         }
         let segment = &self.segments[index];

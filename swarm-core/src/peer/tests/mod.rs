@@ -316,7 +316,7 @@ fn parts_with_keyframes_make_no_downlink_thin() {
 }
 
 /// A viewer with these segments of four seconds in its playlist, whose player asks for one of them at `start`.
-fn waiting<const N: usize>(start: Instant, listed: [u64; N], wanted: u64) -> Peer {
+pub(super) fn waiting<const N: usize>(start: Instant, listed: [u64; N], wanted: u64) -> Peer {
     let mut peer = Peer::new(Arc::new(Policy::default()), 1, start);
     let mut out = Outbox::new();
     let stream = world::STREAM;
@@ -336,27 +336,6 @@ fn waiting<const N: usize>(start: Instant, listed: [u64; N], wanted: u64) -> Pee
     };
     peer.handle(start, wanted, &mut out);
     peer
-}
-
-#[test]
-fn who_waits_for_long_with_nothing_to_play_is_spared() {
-    let (start, mut out) = (Instant::from_millis(1000), Outbox::new());
-    let mut peer = waiting(start, [1], 1);
-    // It has never begun to play, so it does not stall.
-    let mut is_careful_at = |ms: u64, buffer_ms: u32| {
-        let player = Input::Player {
-            buffer_ms,
-            lag_ms: 0,
-            stalled: false,
-        };
-        peer.handle(start.plus_ms(ms), player, &mut out);
-        peer.player.careful
-    };
-    assert!(!is_careful_at(8000, 900));
-    assert!(!is_careful_at(9000, 5000), "there is time");
-    assert!(is_careful_at(10_000, 900));
-    assert!(is_careful_at(30_000, 9000), "for a while");
-    assert!(!is_careful_at(71_000, 9000));
 }
 
 #[test]
